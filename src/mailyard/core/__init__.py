@@ -1,0 +1,1 @@
+"""Clock, ids, errors, limits and backoff: what every other room stands on (standard library only)."""

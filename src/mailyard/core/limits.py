@@ -1,0 +1,77 @@
+"""Every limit of the program, with where it comes from. Sizes in bytes, times in seconds."""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# SMTP, RFC 5321 section 4.5.3.1 gives minimums; these are what this server accepts.
+SMTP_COMMAND_LINE_BYTES = (
+    2048  # 512 in RFC 5321 4.5.3.1.4, raised by SMTPUTF8, AUTH and ESMTP parameters
+)
+SMTP_REPLY_LINE_BYTES = 4096  # 512 in 4.5.3.1.5; real replies are longer
+SMTP_REPLY_BYTES = 64 * KIB  # a whole multi-line reply that the client is ready to read
+SMTP_LOCAL_PART_BYTES = 64  # 4.5.3.1.1
+SMTP_DOMAIN_BYTES = 255  # 4.5.3.1.2
+SMTP_PATH_BYTES = 320  # local part, @, domain
+SMTP_RECIPIENTS_PER_MESSAGE = 1000  # 4.5.3.1.8 wants at least 100
+SMTP_MESSAGE_BYTES = 25 * MIB  # what large receivers accept
+SMTP_TEXT_LINE_BYTES = 1 * MIB  # 1,000 in 4.5.3.1.6; received liberally, bounded all the same
+SMTP_ERRORS_PER_SESSION = 20
+SMTP_COMMANDS_PER_SESSION = 1_000_000
+SMTP_CONNECTIONS_PER_ADDRESS = 100
+SMTP_CONNECTIONS = 2_000
+SMTP_COMMAND_TIMEOUT_S = 300.0  # 4.5.3.2.7: at least five minutes
+SMTP_DATA_TIMEOUT_S = 180.0  # 4.5.3.2.5: three minutes for each block
+SMTP_SESSION_TIMEOUT_S = 3600.0
+SMTP_MESSAGE_TIMEOUT_S = 900.0  # the whole of one DATA phase, so that a drip cannot hold a place
+
+# Composing and reading mail.
+HEADER_LINE_BYTES = 998  # RFC 5322 section 2.1.1
+HEADER_FOLD_BYTES = 78  # RFC 5322 section 2.1.1
+HEADERS_PER_EMAIL = 64
+HEADER_VALUE_BYTES = 8 * KIB
+SUBJECT_CHARACTERS = 998
+BODY_BYTES = 2 * MIB
+ATTACHMENTS_PER_EMAIL = 50
+EMAIL_BYTES = 25 * MIB
+RECIPIENTS_PER_EMAIL = 100
+EMAILS_PER_BATCH = 1_000
+
+# The parser of received mail: its work is bounded by these, whatever the bytes say.
+MIME_DEPTH = 32
+MIME_PARTS = 1_000
+MIME_HEADERS = 2_000
+MIME_HEADER_BYTES = 256 * KIB
+
+# HTTP.
+API_BODY_BYTES = 40 * MIB  # a full email with attachments in base64
+API_JSON_DEPTH = 32
+API_PAGE_ITEMS = 100
+API_PAGE_ITEMS_MAX = 500
+IDEMPOTENCY_KEY_CHARACTERS = 256
+IDEMPOTENCY_KEEP_S = 24 * 3600.0
+WAIT_TIMEOUT_S = 120.0
+LIVE_CONNECTIONS = 5_000
+LIVE_HEARTBEAT_S = 30.0
+
+# Templates (minijinja): plain JSON values in, bounded work, bounded output.
+TEMPLATE_SOURCE_BYTES = 1 * MIB
+TEMPLATE_FUEL = 1_000_000
+TEMPLATE_OUTPUT_BYTES = 4 * MIB
+TEMPLATE_PROOF_MEMORY_BYTES = 512 * MIB
+TEMPLATE_PROOF_TIMEOUT_S = 5.0
+
+# Handing off. Together at most 100 recipients of a worker process are ever named and unrecorded.
+HANDOFF_WINDOW_SEND = 30
+HANDOFF_WINDOW_BULK = 70
+CAMPAIGN_CHUNK_RECIPIENTS = 1_000
+
+# Queue.
+JOB_PAYLOAD_BYTES = 1 * MIB
+JOB_CRASHES_BEFORE_BURIED = 3
+LEASE_S = 20.0  # DESIGN: jobs of a dead worker run again within 30 s
+HEARTBEAT_S = 5.0
+
+# CSV import.
+CSV_LINE_BYTES = 1 * MIB
+CSV_COLUMNS = 256
+IMPORT_BYTES = 2 * 1024 * MIB

@@ -1,0 +1,59 @@
+"""The metrics that every room counts with: one Prometheus registry a process.
+
+Names follow the Prometheus naming guide: `mailyard_` first, the unit last.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+
+_FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+QUERY_SECONDS = Histogram(
+    "mailyard_database_query_seconds",
+    "Time of one named query, the wait for a pooled connection included.",
+    ["query"],
+    buckets=_FAST_BUCKETS,
+    registry=REGISTRY,
+)
+MESSAGES_ACCEPTED = Counter(
+    "mailyard_smtp_messages_accepted_total",
+    "Messages answered with 250 after DATA or BDAT.",
+    registry=REGISTRY,
+)
+MESSAGES_REFUSED = Counter(
+    "mailyard_smtp_messages_refused_total",
+    "Messages or recipients refused, by reply code.",
+    ["code"],
+    registry=REGISTRY,
+)
+SMTP_SESSIONS = Gauge("mailyard_smtp_sessions", "SMTP sessions open now.", registry=REGISTRY)
+DELIVERIES = Counter(
+    "mailyard_deliveries_total",
+    "Delivery attempts by resulting state.",
+    ["lane", "state"],
+    registry=REGISTRY,
+)
+JOBS = Counter(
+    "mailyard_jobs_total",
+    "Jobs finished, by queue and outcome.",
+    ["queue", "outcome"],
+    registry=REGISTRY,
+)
+JOB_SECONDS = Histogram(
+    "mailyard_job_seconds",
+    "Time from lease to completion of a batch of jobs.",
+    ["queue"],
+    buckets=_FAST_BUCKETS,
+    registry=REGISTRY,
+)
+HTTP_SECONDS = Histogram(
+    "mailyard_http_request_seconds",
+    "Time of an HTTP request, by route and status.",
+    ["route", "status"],
+    buckets=_FAST_BUCKETS,
+    registry=REGISTRY,
+)
+LIVE_CONNECTIONS = Gauge(
+    "mailyard_live_connections", "Open live streams and waits.", ["kind"], registry=REGISTRY
+)

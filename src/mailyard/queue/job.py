@@ -1,0 +1,85 @@
+"""A job: something to do later, at least once, by whichever worker takes it.
+
+The queue knows nothing of what a payload means. Lanes are named queues (DESIGN section 5), each
+with its own concurrency, priority, rate limit and scaling policy.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+INBOUND_EMAIL = "inbound-email"
+EMAIL_SEND = "email-send"
+EMAIL_BULK = "email-bulk"
+EMAIL_EVENTS = "email-events"
+ANALYSIS = "analysis"
+WEBHOOKS = "webhooks"
+MAILBOX_SYNC = "mailbox-sync"
+MEDIA = "media"
+CLEANUP = "cleanup"
+
+LANES = (
+    INBOUND_EMAIL,
+    EMAIL_SEND,
+    EMAIL_BULK,
+    EMAIL_EVENTS,
+    ANALYSIS,
+    WEBHOOKS,
+    MAILBOX_SYNC,
+    MEDIA,
+    CLEANUP,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What a caller enqueues.
+
+    `priority`: 0 first, 9 last. `run_at`: not before (None: now). `unique_key`: while a job with
+    this key waits or runs in the queue, another one is not added. `limit_key`: jobs that share it
+    share the rate and concurrency limit that the queue's policy names for keys.
+    """
+
+    queue: str
+    kind: str
+    payload: bytes
+    workspace_id: UUID | None = None
+    priority: int = 5
+    run_at: datetime | None = None
+    unique_key: str | None = None
+    limit_key: str | None = None
+    max_attempts: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedJob:
+    """A job in a worker's hands until `expires_at`, under the fencing token `token`.
+
+    Tokens grow with every lease ever given, so whoever holds the larger token of a job is its
+    rightful worker. `attempt` counts leases, 1 first; `crashes` counts leases that ran out without
+    a word from the worker.
+    """
+
+    id: int
+    queue: str
+    kind: str
+    payload: bytes
+    workspace_id: UUID | None
+    attempt: int
+    crashes: int
+    max_attempts: int
+    token: int
+    enqueued_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much waits in one queue: counts from counters, the age in seconds of the oldest due job."""
+
+    queue: str
+    ready: int
+    scheduled: int
+    leased: int
+    dead: int
+    oldest_age_s: float

@@ -1,0 +1,152 @@
+"""The database as the rooms see it: a pool for short statements, and direct connections.
+
+Two addresses (DESIGN section 4): the pooled one may pass through PgBouncer in transaction mode,
+the direct one carries LISTEN, advisory locks and migrations. Every statement is a named Query, and
+its time is counted under that name, because the embedded PostgreSQL has no pg_stat_statements.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from mailyard.core.errors import ConfigurationError, Unavailable
+from mailyard.observe.metrics import QUERY_SECONDS
+from mailyard.storage.queries import Query
+
+Connection = PoolConnectionProxy[asyncpg.Record]
+
+_AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+    ConnectionError,
+    TimeoutError,
+    OSError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseAddress:
+    """Where PostgreSQL is. `direct_url` equals `url` unless a pooler stands between."""
+
+    url: str
+    direct_url: str
+    connections: int
+    behind_pooler: bool = False
+
+
+class Database:
+    """A pool of `connections` to the primary. Open it once a process; close it at the end."""
+
+    def __init__(self, address: DatabaseAddress) -> None:
+        self._address = address
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def open(self) -> None:
+        """Connect. Raises Unavailable when the server does not answer."""
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._address.url,
+                min_size=1,
+                max_size=self._address.connections,
+                max_inactive_connection_lifetime=300.0,
+                command_timeout=60.0,
+                statement_cache_size=0 if self._address.behind_pooler else 256,
+                server_settings={"application_name": "mailyard", "timezone": "UTC"},
+            )
+        except _AWAY as error:
+            raise Unavailable(f"PostgreSQL does not answer: {error}") from error
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            await self._pool.close()
+            self._pool = None
+
+    @property
+    def pool(self) -> "asyncpg.Pool[asyncpg.Record]":
+        if self._pool is None:
+            raise ConfigurationError("the database was used before it was opened")
+        return self._pool
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A pooled connection for a few statements. Raises Unavailable when PostgreSQL is away."""
+        try:
+            async with self.pool.acquire() as connection:
+                yield connection
+        except _AWAY as error:
+            raise Unavailable(f"PostgreSQL is away: {error}") from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A pooled connection inside one transaction. Never keep it open across network I/O."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def direct(self) -> "asyncpg.Connection[asyncpg.Record]":
+        """A connection of the caller's own, past any pooler. The caller closes it."""
+        try:
+            return await asyncpg.connect(
+                self._address.direct_url,
+                server_settings={"application_name": "mailyard", "timezone": "UTC"},
+            )
+        except _AWAY as error:
+            raise Unavailable(f"PostgreSQL does not answer: {error}") from error
+
+    async def fetch(
+        self, query: Query, *args: Any, tx: Connection | None = None
+    ) -> list[asyncpg.Record]:
+        """All rows of `query`, on `tx` when given."""
+        started = perf_counter()
+        try:
+            if tx is not None:
+                return await tx.fetch(query, *args)
+            async with self.connection() as connection:
+                return await connection.fetch(query, *args)
+        finally:
+            QUERY_SECONDS.labels(query.name).observe(perf_counter() - started)
+
+    async def fetchrow(
+        self, query: Query, *args: Any, tx: Connection | None = None
+    ) -> asyncpg.Record | None:
+        """The first row of `query`, or None."""
+        rows = await self.fetch(query, *args, tx=tx)
+        return rows[0] if rows else None
+
+    async def fetchval(self, query: Query, *args: Any, tx: Connection | None = None) -> Any:
+        """The first column of the first row of `query`, or None."""
+        row = await self.fetchrow(query, *args, tx=tx)
+        return row[0] if row is not None else None
+
+    async def execute(self, query: Query, *args: Any, tx: Connection | None = None) -> str:
+        """Run `query`; returns PostgreSQL's command tag (`UPDATE 3`)."""
+        started = perf_counter()
+        try:
+            if tx is not None:
+                return await tx.execute(query, *args)
+            async with self.connection() as connection:
+                return await connection.execute(query, *args)
+        finally:
+            QUERY_SECONDS.labels(query.name).observe(perf_counter() - started)
+
+    async def execute_many(
+        self, query: Query, rows: Sequence[Sequence[Any]], tx: Connection | None = None
+    ) -> None:
+        """Run `query` once a row, in one round trip and one transaction."""
+        started = perf_counter()
+        try:
+            if tx is not None:
+                await tx.executemany(query, rows)
+            else:
+                async with self.connection() as connection:
+                    await connection.executemany(query, rows)
+        finally:
+            QUERY_SECONDS.labels(query.name).observe(perf_counter() - started)
