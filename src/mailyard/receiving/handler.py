@@ -1,0 +1,32 @@
+"""The port that the listener asks: is this recipient ours, is this message safely stored?
+
+Both answers may be a Reply at once (from a cache), or an awaitable. A `Future` costs the listener
+a callback, a coroutine a task; on the hot path prefer the first two. The listener keeps order, so
+several questions of one session may be outstanding.
+
+Raising `Unavailable` (or any other error) makes the answer 451: the peer keeps the mail.
+"""
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from mailyard.protocol.smtp.envelope import Envelope, Peer
+from mailyard.protocol.smtp.reply import Reply
+
+
+class SessionHandler(Protocol):
+    """What decides for a listener's sessions."""
+
+    def accept_recipient(
+        self, peer: Peer, reverse_path: str, address: str
+    ) -> Reply | Awaitable[Reply]:
+        """The answer to RCPT: 250, or 4yz/5yz."""
+        ...
+
+    def accept_message(self, envelope: Envelope, content: bytes) -> Reply | Awaitable[Reply]:
+        """The answer after the last byte of a message. 250 means durable.
+
+        `content` has CRLF line ends only, ends with CRLF (unless it came empty or by BDAT without)
+        and is not dot-stuffed.
+        """
+        ...

@@ -1,0 +1,71 @@
+"""The port through which a mail leaves: SMTP today, HTTP APIs of providers beside it.
+
+A transport takes mails without blocking and answers for every recipient exactly once. The caller
+bounds how many are outstanding (the hand-off window); the transport adds no bound of its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+from uuid import UUID
+
+HANDOFF_REPLY_CHARACTERS = 500
+
+
+class Outcome(Enum):
+    """What became of handing one recipient's mail over."""
+
+    ACCEPTED = "accepted"  # the peer has taken responsibility
+    LATER = "later"  # not taken, trying again may help
+    NEVER = "never"  # refused for good
+    UNKNOWN = "unknown"  # the bytes may have arrived: connection lost after the final dot
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One RCPT of a mail and the delivery row that it answers for."""
+
+    delivery_id: UUID
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One mail. `content` has CRLF line ends, ends with CRLF and is not dot-stuffed.
+
+    `eight_bit`: some byte of the content is above 127. `smtp_utf8`: a header or an address needs
+    SMTPUTF8 (RFC 6531). An empty `reverse_path` is the null sender.
+    """
+
+    reverse_path: str
+    recipients: tuple[Recipient, ...]
+    content: bytes
+    eight_bit: bool
+    smtp_utf8: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """The answer for one recipient. `reply` has at most HANDOFF_REPLY_CHARACTERS."""
+
+    delivery_id: UUID
+    outcome: Outcome
+    reply_code: int | None
+    reply: str
+    transport: str
+
+
+class Transport(Protocol):
+    """What hands mails over."""
+
+    name: str
+
+    def submit(self, mail: Outgoing, done: Callable[[Handoff], None]) -> None:
+        """Take `mail`; never blocks. `done` is called once per recipient on the event loop,
+        never from inside this call."""
+        ...
+
+    async def close(self, drain_s: float) -> None:
+        """Finish what was submitted within `drain_s` seconds, answer the rest, and close."""
+        ...
