@@ -24,6 +24,16 @@ SMTP_DATA_TIMEOUT_S = 180.0  # 4.5.3.2.5: three minutes for each block
 SMTP_SESSION_TIMEOUT_S = 3600.0
 SMTP_MESSAGE_TIMEOUT_S = 900.0  # the whole of one DATA phase, so that a drip cannot hold a place
 
+# Accepting mail: what one process may hold between the last byte of a message and its 250.
+ACCEPT_WAITING_BYTES = 64 * MIB
+ACCEPT_WAITING_MESSAGES = 10_000
+ACCEPT_GROUP_BYTES = 8 * MIB  # one transaction
+ACCEPT_GROUP_MESSAGES = 500
+ACCEPT_PATIENCE_S = 60.0  # RFC 5321 4.5.3.2.6: a client waits ten minutes for the answer
+ROUTE_PATIENCE_S = 10.0  # RFC 5321 4.5.3.2.3: a client waits five minutes for RCPT's answer
+INGEST_CHUNK_BYTES = 16 * MIB  # raw mail in a worker's memory at once
+INGEST_CHUNK_MESSAGES = 1_000
+
 # Composing and reading mail.
 HEADER_LINE_BYTES = 998  # RFC 5322 section 2.1.1
 HEADER_FOLD_BYTES = 78  # RFC 5322 section 2.1.1

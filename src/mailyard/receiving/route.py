@@ -1,0 +1,131 @@
+"""Who is behind a recipient's address: many questions with one query.
+
+Questions that arrive while a query runs go into the next one, so the batch grows with the load and
+a lone question waits for nobody. A question never joins a query that was sent before it was asked:
+an inbox made a moment ago is found, and a deleted one is not.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from mailyard.core.clock import Clock, SystemClock
+from mailyard.core.errors import Unavailable
+from mailyard.core.limits import ROUTE_PATIENCE_S
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import load
+
+QUERIES = load("receiving")
+
+_ADDRESSES_PER_QUERY = 500
+_PAUSE_BETWEEN_TRIES_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A living inbox, and how many days its mail is kept (0: without end)."""
+
+    address: str
+    workspace_id: UUID
+    inbox_id: UUID
+    retention_days: int
+
+
+@dataclass(slots=True)
+class _Question:
+    asked_at: float
+    futures: list["asyncio.Future[Route | None]"] = field(default_factory=list)
+
+    def answer(self, route: Route | None) -> None:
+        for future in self.futures:
+            if not future.done():
+                future.set_result(route)
+
+    def fail(self, error: Exception) -> None:
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(error)
+
+
+class Router:
+    """Finds inboxes by normalised address. Belongs to one event loop.
+
+    While PostgreSQL is away a question waits up to `patience_s`, so that a restart of the database
+    is a pause for the peers and not a refusal.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock | None = None,
+        patience_s: float = ROUTE_PATIENCE_S,
+    ) -> None:
+        self._database = database
+        self._clock = clock or SystemClock()
+        self._patience_s = patience_s
+        self._asked: dict[str, _Question] = {}
+        self._asker: asyncio.Task[None] | None = None
+
+    def find(self, address: str) -> "asyncio.Future[Route | None]":
+        """The inbox of `address`, or None. Fails with Unavailable when PostgreSQL stays away."""
+        future: asyncio.Future[Route | None] = asyncio.get_running_loop().create_future()
+        question = self._asked.get(address)
+        if question is None:
+            question = self._asked[address] = _Question(self._clock.monotonic())
+        question.futures.append(future)
+        if self._asker is None:
+            self._asker = asyncio.create_task(self._ask())
+        return future
+
+    async def close(self) -> None:
+        """Wait for the questions that are under way."""
+        while self._asker is not None:
+            await asyncio.wait([self._asker])
+
+    async def _ask(self) -> None:
+        """Hold one connection while there are questions."""
+        try:
+            while self._asked:
+                try:
+                    async with self._database.connection() as connection:
+                        while self._asked:
+                            await self._ask_once(connection)
+                except Unavailable as error:
+                    self._give_up_on_old(error)
+                    await asyncio.sleep(_PAUSE_BETWEEN_TRIES_S)
+        except Exception as error:
+            for question in self._take(len(self._asked)).values():
+                question.fail(_not_looked_up(error))
+        finally:
+            self._asker = None
+
+    async def _ask_once(self, connection: Connection) -> None:
+        asked = self._take(_ADDRESSES_PER_QUERY)
+        try:
+            rows = await self._database.fetch(QUERIES.find_routes, list(asked), tx=connection)
+        except BaseException:
+            for address, question in asked.items():  # asked again, or failed by the caller
+                newer = self._asked.setdefault(address, question)
+                if newer is not question:
+                    newer.futures.extend(question.futures)
+                    newer.asked_at = question.asked_at
+            raise
+        found = {row["address"]: Route(*row) for row in rows}
+        for address, question in asked.items():
+            question.answer(found.get(address))
+
+    def _give_up_on_old(self, error: Unavailable) -> None:
+        oldest = self._clock.monotonic() - self._patience_s
+        for address in [a for a, question in self._asked.items() if question.asked_at <= oldest]:
+            self._asked.pop(address).fail(_not_looked_up(error))
+
+    def _take(self, limit: int) -> dict[str, _Question]:
+        if len(self._asked) <= limit:
+            taken, self._asked = self._asked, {}
+            return taken
+        return {address: self._asked.pop(address) for address in list(self._asked)[:limit]}
+
+
+def _not_looked_up(error: Exception) -> Unavailable:
+    return Unavailable(f"the recipient could not be looked up: {error}")
