@@ -1,0 +1,83 @@
+// The pages' only script of our own: live refresh over Server-Sent Events, the charts, the menu.
+// An element with data-live="kind …" and data-src="/fragment" is fetched again, at most twice a
+// second, whenever an event of one of its kinds arrives.
+(() => {
+  "use strict";
+  htmx.config.allowEval = false;
+  htmx.config.includeIndicatorStyles = false;
+
+  const menu = document.querySelector(".menu");
+  if (menu) {
+    menu.addEventListener("click", () => {
+      const open = document.querySelector(".side").classList.toggle("open");
+      menu.setAttribute("aria-expanded", String(open));
+    });
+  }
+
+  for (const form of document.querySelectorAll("form[data-confirm]")) {
+    form.addEventListener("submit", (event) => {
+      if (!window.confirm(form.dataset.confirm)) event.preventDefault();
+    });
+  }
+
+  const pending = new Map();
+  const refresh = (element) => {
+    if (pending.has(element)) return;
+    pending.set(element, setTimeout(() => {
+      pending.delete(element);
+      if (document.body.contains(element)) {
+        htmx.ajax("GET", element.dataset.src, { target: element, swap: "innerHTML" });
+      }
+    }, 500));
+  };
+  const kindsOf = (element) => element.dataset.live.split(" ");
+  const listeners = () => [...document.querySelectorAll("[data-live]")];
+
+  const follow = () => {
+    const kinds = [...new Set(listeners().flatMap(kindsOf))];
+    if (!kinds.length) return;
+    const source = new EventSource("/v1/events?kinds=" + encodeURIComponent(kinds.join(",")));
+    for (const kind of kinds) {
+      source.addEventListener(kind, () => {
+        for (const element of listeners()) if (kindsOf(element).includes(kind)) refresh(element);
+      });
+    }
+    source.addEventListener("open", () => document.body.dataset.connection = "live");
+    source.addEventListener("error", () => document.body.dataset.connection = "waiting");
+    window.addEventListener("pagehide", () => source.close());
+  };
+
+  for (const element of document.querySelectorAll("[data-every]")) {
+    setInterval(() => refresh(element), Number(element.dataset.every) * 1000);
+  }
+
+  const chart = document.querySelector("[data-chart]");
+  if (chart) {
+    const style = getComputedStyle(document.documentElement);
+    const colour = (name) => style.getPropertyValue(name).trim();
+    let plot = null;
+    const axis = () => ({ stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 } });
+    const draw = (data) => {
+      if (plot) { plot.setData(data); return; }
+      plot = new uPlot({
+        width: chart.clientWidth, height: 220, cursor: { y: false },
+        series: [
+          {},
+          { label: "received/min", stroke: colour("--good"), width: 2, fill: colour("--good-soft") },
+          { label: "sent/min", stroke: colour("--accent"), width: 2 },
+        ],
+        axes: [axis(), { ...axis(), size: 64 }],
+        scales: { y: { range: (_, __, highest) => [0, Math.max(10, highest * 1.1)] } },
+      }, data, chart);
+    };
+    const load = () => fetch(chart.dataset.chart, { headers: { accept: "application/json" } })
+      .then((answer) => answer.ok ? answer.json() : Promise.reject(new Error(String(answer.status))))
+      .then((series) => draw([series.at, series.received, series.sent]))
+      .catch((error) => console.warn("the chart could not be loaded", error));
+    load();
+    setInterval(load, 5000);
+    window.addEventListener("resize", () => plot && plot.setSize({ width: chart.clientWidth, height: 220 }));
+  }
+
+  follow();
+})();
