@@ -1,0 +1,187 @@
+"""Sessions of people in browsers, and the one-time links that start them.
+
+They live in the shared database, so that any API process serves any person. Only SHA-256 of a
+token is stored: who reads the table cannot sign in. Tokens have 256 random bits, so a plain hash
+is enough (a slow one protects only what can be guessed).
+"""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from uuid import UUID
+
+from mailyard.access.audit import Actor, Audit
+from mailyard.access.scope import scopes_of_role
+from mailyard.core import ids
+from mailyard.core.errors import NotFound
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import load
+
+_SQL = load("access")
+
+SESSION_S = 14 * 24 * 3600.0
+LINK_S = 24 * 3600.0
+_USER_AGENT_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class StartedSession:
+    """A new session. `token` goes into the cookie and is never seen again."""
+
+    token: str
+    csrf_token: str
+    workspace_id: UUID
+    user_id: UUID
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A live session: who, where, as what. `csrf_token` must come back with every change."""
+
+    id: str
+    token_hash: bytes
+    user_id: UUID
+    email: str
+    workspace_id: UUID
+    role: str
+    csrf_token: str
+    user_agent: str
+    created_at: datetime
+    expires_at: datetime
+
+    @property
+    def actor(self) -> Actor:
+        return Actor("user", self.email, self.workspace_id)
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        return scopes_of_role(self.role)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSummary:
+    """A session as its owner sees it in a list. `id` ends it."""
+
+    id: str
+    workspace_id: UUID
+    user_agent: str
+    created_at: datetime
+    expires_at: datetime
+
+
+def token_hash(token: str) -> bytes:
+    """What is stored of a token."""
+    return sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+class Sessions:
+    """Starts, finds, lists and ends sessions; makes and redeems one-time links."""
+
+    def __init__(self, *, database: Database, audit: Audit) -> None:
+        self._database = database
+        self._audit = audit
+
+    async def start(self, user_id: UUID, workspace_id: UUID, user_agent: str) -> StartedSession:
+        """A new session of a person in a workspace of theirs."""
+        token, csrf_token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        person = ids.type_id(ids.USER, user_id)
+        async with self._database.transaction() as tx:
+            row = await self._database.fetchrow(
+                _SQL.add_session,
+                token_hash(token),
+                user_id,
+                workspace_id,
+                csrf_token,
+                user_agent.replace("\0", "")[:_USER_AGENT_CHARACTERS],
+                SESSION_S,
+                tx=tx,
+            )
+            assert row is not None, "an insert returns its row"
+            await self._audit.record(
+                Actor("user", person, workspace_id), "session.start", person, None, None, tx
+            )
+        return StartedSession(token, csrf_token, workspace_id, user_id, row["expires_at"])
+
+    async def find(self, token: str) -> Session | None:
+        """The live session behind a cookie's token, or None."""
+        hashed = token_hash(token)
+        row = await self._database.fetchrow(_SQL.find_session, hashed)
+        if row is None:
+            return None
+        return Session(
+            id=hashed.hex(),
+            token_hash=hashed,
+            user_id=row["user_id"],
+            email=row["email"],
+            workspace_id=row["workspace_id"],
+            role=row["role"],
+            csrf_token=row["csrf_token"],
+            user_agent=row["user_agent"],
+            created_at=row["created_at"],
+            expires_at=row["expires_at"],
+        )
+
+    async def list(self, user_id: UUID) -> list[SessionSummary]:
+        """A person's live sessions, newest first."""
+        rows = await self._database.fetch(_SQL.list_sessions, user_id)
+        return [
+            SessionSummary(
+                row["token_hash"].hex(),
+                row["workspace_id"],
+                row["user_agent"],
+                row["created_at"],
+                row["expires_at"],
+            )
+            for row in rows
+        ]
+
+    async def end(self, token: str) -> None:
+        """Sign out: the session of this token is no more. Unknown tokens are ignored."""
+        await self._database.execute(_SQL.end_session, token_hash(token))
+
+    async def end_one(self, user_id: UUID, session_id: str) -> None:
+        """End one of a person's own sessions, by the id of the list. Raises NotFound."""
+        person = ids.type_id(ids.USER, user_id)
+        async with self._database.transaction() as tx:
+            row = await self._database.fetchrow(
+                _SQL.end_session_of_user, user_id, session_id, tx=tx
+            )
+            if row is None:
+                raise NotFound("no such session")
+            await self._audit.record(
+                Actor("user", person, row["workspace_id"]), "session.end", person, None, None, tx
+            )
+
+    async def move(self, token: str, workspace_id: UUID) -> None:
+        """Go on in another workspace of the same person. Raises NotFound when it is not theirs."""
+        moved = await self._database.fetchrow(_SQL.move_session, token_hash(token), workspace_id)
+        if moved is None:
+            raise NotFound("no such workspace")
+
+    async def create_link(
+        self, user_id: UUID, *, actor: Actor, lasts_s: float = LINK_S, tx: Connection | None = None
+    ) -> str:
+        """A token that signs the person in once, within `lasts_s` seconds."""
+        if tx is None:
+            async with self._database.transaction() as own:
+                return await self.create_link(user_id, actor=actor, lasts_s=lasts_s, tx=own)
+        token = secrets.token_urlsafe(32)
+        await self._database.execute(
+            _SQL.add_login_link, token_hash(token), user_id, lasts_s, tx=tx
+        )
+        await self._audit.record(
+            actor, "user.create_link", ids.type_id(ids.USER, user_id), None, None, tx
+        )
+        return token
+
+    async def redeem_link(self, token: str) -> UUID | None:
+        """The person whom the link signs in: the first time and in time; None otherwise."""
+        user_id: UUID | None = await self._database.fetchval(_SQL.use_login_link, token_hash(token))
+        return user_id
+
+    async def sweep(self) -> int:
+        """Remove ended sessions and spent links (a duty of the scheduler). How many."""
+        count: int = await self._database.fetchval(_SQL.sweep_sessions)
+        return count

@@ -1,0 +1,216 @@
+"""People: accounts with argon2id passwords, and their membership in workspaces.
+
+A person is known by an address and may belong to several workspaces, with a role in each: owner
+(everything), member (everything but access itself), viewer (reads).
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from argon2 import PasswordHasher, Type
+from argon2.exceptions import Argon2Error, InvalidHashError
+
+from mailyard.access.audit import Actor, Audit
+from mailyard.access.scope import OWNER, check_role
+from mailyard.core import ids
+from mailyard.core.errors import Conflict, InvalidInput, NotFound
+from mailyard.protocol.address import normalise
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import load
+
+_SQL = load("access")
+
+PASSWORD_CHARACTERS_MIN = 10  # NIST SP 800-63B section 3.1.1: length, not composition
+PASSWORD_CHARACTERS_MAX = 256
+_NOBODY = UUID(int=0)
+
+# RFC 9106 section 4, second recommended option (64 MiB), with one lane because we hash in threads.
+_HASHER = PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=1, type=Type.ID)
+# Hashes at once in one process: 64 MiB each, so that sign-ins cannot take the machine's memory.
+_HASHES_AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person as a member of one workspace."""
+
+    id: UUID
+    email: str
+    role: str
+    has_password: bool
+    created_at: datetime
+
+
+def check_password(password: str, field: str = "password") -> str:
+    """The password, if it is long enough. Raises InvalidInput."""
+    if not PASSWORD_CHARACTERS_MIN <= len(password) <= PASSWORD_CHARACTERS_MAX:
+        raise InvalidInput(
+            f"a password has {PASSWORD_CHARACTERS_MIN} to {PASSWORD_CHARACTERS_MAX} characters",
+            field=field,
+        )
+    return password
+
+
+class Users:
+    """Accounts, passwords and memberships."""
+
+    def __init__(self, *, database: Database, audit: Audit) -> None:
+        self._database = database
+        self._audit = audit
+        self._hashing = asyncio.Semaphore(_HASHES_AT_ONCE)
+        self._decoy: str | None = None
+
+    async def add(
+        self,
+        workspace_id: UUID,
+        email: str,
+        role: str,
+        *,
+        actor: Actor,
+        tx: Connection | None = None,
+    ) -> User:
+        """Make the person of this address a member. Raises Conflict when they are one already.
+
+        Nobody can set another's password: a new person comes in by a one-time link
+        (`Sessions.create_link`) and may set one then.
+        """
+        if tx is None:
+            async with self._database.transaction() as own:
+                return await self.add(workspace_id, email, role, actor=actor, tx=own)
+        email = normalise(email)
+        role = check_role(role)
+        row = await self._database.fetchrow(_SQL.add_user, ids.uuid7(), email, tx=tx)
+        assert row is not None, "an insert that updates on conflict returns its row"
+        since = await self._database.fetchval(_SQL.add_member, workspace_id, row["id"], role, tx=tx)
+        if since is None:
+            raise Conflict(f"{email} is a member already", field="email")
+        await self._audit.record(
+            actor,
+            "user.add",
+            ids.type_id(ids.USER, row["id"]),
+            None,
+            {"email": email, "role": role},
+            tx,
+        )
+        return User(row["id"], email, role, row["has_password"], since)
+
+    async def get(self, workspace_id: UUID, user_id: UUID) -> User:
+        """A member of the workspace. Raises NotFound."""
+        row = await self._database.fetchrow(_SQL.get_member, workspace_id, user_id)
+        if row is None:
+            raise NotFound("no such member")
+        return User(
+            row["user_id"], row["email"], row["role"], row["has_password"], row["created_at"]
+        )
+
+    async def list(
+        self, workspace_id: UUID, *, after: UUID = _NOBODY, limit: int = 100
+    ) -> list[User]:
+        """Members after the person `after`, in the order of their ids."""
+        rows = await self._database.fetch(_SQL.list_members, workspace_id, after, limit)
+        return [
+            User(row["user_id"], row["email"], row["role"], row["has_password"], row["created_at"])
+            for row in rows
+        ]
+
+    async def change_role(
+        self, workspace_id: UUID, user_id: UUID, role: str, *, actor: Actor
+    ) -> User:
+        """Give a member another role. Raises Conflict for the last owner, NotFound."""
+        role = check_role(role)
+        async with self._database.transaction() as tx:
+            before = await self._role_before(workspace_id, user_id, role, tx)
+            await self._database.execute(_SQL.change_role, workspace_id, user_id, role, tx=tx)
+            await self._audit.record(
+                actor,
+                "user.change_role",
+                ids.type_id(ids.USER, user_id),
+                {"role": before},
+                {"role": role},
+                tx,
+            )
+        return await self.get(workspace_id, user_id)
+
+    async def remove(self, workspace_id: UUID, user_id: UUID, *, actor: Actor) -> None:
+        """End a membership and its sessions. Raises Conflict for the last owner, NotFound."""
+        async with self._database.transaction() as tx:
+            before = await self._role_before(workspace_id, user_id, None, tx)
+            await self._database.execute(_SQL.remove_member, workspace_id, user_id, tx=tx)
+            await self._database.execute(_SQL.end_sessions_of_member, workspace_id, user_id, tx=tx)
+            await self._audit.record(
+                actor,
+                "user.remove",
+                ids.type_id(ids.USER, user_id),
+                {"role": before},
+                None,
+                tx,
+            )
+
+    async def _role_before(
+        self, workspace_id: UUID, user_id: UUID, role: str | None, tx: Connection
+    ) -> str:
+        """The member's role now. A workspace keeps at least one owner: the rows are locked."""
+        rows = await self._database.fetch(_SQL.lock_members, workspace_id, tx=tx)
+        roles: dict[UUID, str] = {row["user_id"]: row["role"] for row in rows}
+        if user_id not in roles:
+            raise NotFound("no such member")
+        owners = sum(1 for held in roles.values() if held == OWNER)
+        if roles[user_id] == OWNER and role != OWNER and owners == 1:
+            raise Conflict("a workspace keeps at least one owner", field="role")
+        return roles[user_id]
+
+    async def set_password(
+        self, user_id: UUID, password: str, *, actor: Actor, keep_session: bytes = b""
+    ) -> None:
+        """Set a person's own password and end their other sessions.
+
+        `keep_session`: token hash of the session that asks, which goes on.
+        """
+        encoded = await self._hash(check_password(password))
+        async with self._database.transaction() as tx:
+            await self._database.execute(_SQL.set_password, user_id, encoded, tx=tx)
+            await self._database.execute(_SQL.end_other_sessions, user_id, keep_session, tx=tx)
+            await self._audit.record(
+                actor, "user.set_password", ids.type_id(ids.USER, user_id), None, None, tx
+            )
+
+    async def authenticate(self, email: str, password: str) -> UUID | None:
+        """The id of the person who knows this password, or None.
+
+        An unknown address costs the same hash as a known one, so that time tells nobody who has an
+        account.
+        """
+        try:
+            address = normalise(email)
+        except InvalidInput:
+            address = ""
+        row = await self._database.fetchrow(_SQL.user_for_sign_in, address)
+        encoded = row["password_hash"] if row is not None else None
+        if not await self._verify(encoded or await self._decoy_hash(), password):
+            return None
+        if row is None or encoded is None:
+            return None
+        user_id: UUID = row["id"]
+        if _HASHER.check_needs_rehash(encoded):
+            await self._database.execute(_SQL.set_password, user_id, await self._hash(password))
+        return user_id
+
+    async def _hash(self, password: str) -> str:
+        async with self._hashing:
+            return await asyncio.to_thread(_HASHER.hash, password)
+
+    async def _verify(self, encoded: str, password: str) -> bool:
+        async with self._hashing:
+            try:
+                return await asyncio.to_thread(
+                    _HASHER.verify, encoded, password[: PASSWORD_CHARACTERS_MAX + 1]
+                )
+            except (Argon2Error, InvalidHashError):
+                return False
+
+    async def _decoy_hash(self) -> str:
+        if self._decoy is None:
+            self._decoy = await self._hash("nobody has this password")
+        return self._decoy

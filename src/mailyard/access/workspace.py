@@ -1,0 +1,94 @@
+"""Workspaces: the tenants. Everything else belongs to exactly one of them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from mailyard.access.audit import Actor, Audit
+from mailyard.core import ids
+from mailyard.core.errors import InvalidInput, NotFound
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import load
+
+_SQL = load("access")
+NAME_CHARACTERS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A tenant. `role` is that of the person asked for, or None."""
+
+    id: UUID
+    name: str
+    created_at: datetime
+    role: str | None = None
+
+
+def check_name(name: str, field: str = "name") -> str:
+    """A name for people: 1 to 100 characters, no control characters. Raises InvalidInput."""
+    text = name.strip()
+    if not 1 <= len(text) <= NAME_CHARACTERS:
+        raise InvalidInput(f"a name has 1 to {NAME_CHARACTERS} characters", field=field)
+    if not text.isprintable():
+        raise InvalidInput("a name has no control characters", field=field)
+    return text
+
+
+class Workspaces:
+    """Makes, names and finds workspaces."""
+
+    def __init__(self, *, database: Database, audit: Audit) -> None:
+        self._database = database
+        self._audit = audit
+
+    async def create(
+        self, name: str, *, actor_kind: str, actor_name: str, tx: Connection | None = None
+    ) -> Workspace:
+        """A new, empty workspace; its first audit entry says who made it."""
+        if tx is None:
+            async with self._database.transaction() as own:
+                return await self.create(name, actor_kind=actor_kind, actor_name=actor_name, tx=own)
+        name = check_name(name)
+        workspace_id = ids.uuid7()
+        created_at = await self._database.fetchval(_SQL.add_workspace, workspace_id, name, tx=tx)
+        await self._audit.record(
+            Actor(actor_kind, actor_name, workspace_id),
+            "workspace.create",
+            ids.type_id(ids.WORKSPACE, workspace_id),
+            None,
+            {"name": name},
+            tx,
+        )
+        return Workspace(workspace_id, name, created_at)
+
+    async def get(self, workspace_id: UUID) -> Workspace:
+        """The workspace. Raises NotFound."""
+        row = await self._database.fetchrow(_SQL.get_workspace, workspace_id)
+        if row is None:
+            raise NotFound("no such workspace")
+        return Workspace(row["workspace_id"], row["name"], row["created_at"])
+
+    async def rename(self, workspace_id: UUID, name: str, *, actor: Actor) -> Workspace:
+        """Give the workspace another name. Raises NotFound."""
+        name = check_name(name)
+        async with self._database.transaction() as tx:
+            row = await self._database.fetchrow(_SQL.rename_workspace, workspace_id, name, tx=tx)
+            if row is None:
+                raise NotFound("no such workspace")
+            await self._audit.record(
+                actor,
+                "workspace.rename",
+                ids.type_id(ids.WORKSPACE, workspace_id),
+                {"name": row["name_before"]},
+                {"name": name},
+                tx,
+            )
+        return Workspace(workspace_id, name, row["created_at"])
+
+    async def of_user(self, user_id: UUID) -> list[Workspace]:
+        """The workspaces that a person belongs to, with the role in each, oldest first."""
+        rows = await self._database.fetch(_SQL.workspaces_of_user, user_id)
+        return [
+            Workspace(row["workspace_id"], row["name"], row["created_at"], row["role"])
+            for row in rows
+        ]
