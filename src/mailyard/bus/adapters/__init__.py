@@ -1,0 +1,1 @@
+"""What carries a wake-up: this process alone, or PostgreSQL's NOTIFY."""

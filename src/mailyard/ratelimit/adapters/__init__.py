@@ -1,0 +1,1 @@
+"""Where the buckets of the rate limiter live."""

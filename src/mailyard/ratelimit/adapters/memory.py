@@ -1,0 +1,25 @@
+"""Buckets of one process."""
+
+from mailyard.core.clock import Clock
+from mailyard.ratelimit.ratelimit import gcra
+
+_SWEEP_EVERY = 10_000  # takings between two removals of buckets that are full again
+
+
+class MemoryRateLimit:
+    """Exact within the process; another process has its own buckets."""
+
+    def __init__(self, *, clock: Clock) -> None:
+        self._clock = clock
+        self._tat_s: dict[str, float] = {}
+        self._takings = 0
+
+    async def take(self, key: str, amount: float, per_s: float, burst: float) -> float:
+        now_s = self._clock.monotonic()
+        tat_s, wait_s = gcra(self._tat_s.get(key, now_s), now_s, amount, per_s, burst)
+        if wait_s == 0.0:
+            self._tat_s[key] = tat_s
+        self._takings += 1
+        if self._takings % _SWEEP_EVERY == 0:
+            self._tat_s = {name: tat for name, tat in self._tat_s.items() if tat > now_s}
+        return wait_s

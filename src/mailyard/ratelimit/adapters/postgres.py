@@ -1,0 +1,31 @@
+"""Buckets that all processes share, one row each in `rate_bucket`."""
+
+from mailyard.core.clock import Clock
+from mailyard.storage.database import Database
+from mailyard.storage.queries import load
+
+_SQL = load("ratelimit")
+
+
+class PostgresRateLimit:
+    """One statement a taking, so take for a whole batch. Time is the database's unless a clock is given."""
+
+    def __init__(self, *, database: Database, clock: Clock | None = None) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def take(self, key: str, amount: float, per_s: float, burst: float) -> float:
+        if amount < 0 or per_s <= 0 or burst <= 0:
+            raise ValueError("amount must be at least 0; per_s and burst must be above 0")
+        now = None if self._clock is None else self._clock.now()
+        step_s = amount / per_s
+        allowed_s = max(burst, amount) / per_s
+        taken = await self._database.fetchval(_SQL.take, key, step_s, allowed_s, now)
+        if taken is not None:
+            return 0.0
+        wait_s = await self._database.fetchval(_SQL.wait, key, step_s, allowed_s, now)
+        return max(float(wait_s or 0.0), 0.001)
+
+    async def sweep(self) -> None:
+        """Forget buckets that are full again. A duty of the scheduler."""
+        await self._database.execute(_SQL.sweep)
