@@ -80,7 +80,7 @@ def scopes_of_role(role: str) -> frozenset[str]:
 
 
 def check_scopes(scopes: Iterable[str]) -> list[str]:
-    """The scopes, each once, in the table's order. Raises InvalidInput: an unknown name, or none."""
+    """The scopes, each once, in the table's order. Raises InvalidInput."""
     wanted = set(scopes)
     unknown = sorted(wanted - SCOPES.keys())
     if unknown:

@@ -1,0 +1,179 @@
+"""The HTTP server of one API process: Granian inside our own event loop.
+
+One role process is one process with one event loop (DESIGN section 10), so Granian runs embedded:
+its accept loop and HTTP parser are threads of this process, the application runs in this loop, and
+there is no worker process that could outlive it. Its known traps and what is done here:
+
+- *Connections past its backpressure wait unanswered.* Backpressure is set above the file limit;
+  ceilings are the application's, which answers 503 (`web/live`) instead of leaving a caller
+  hanging.
+- *A graceful stop waits for open streams, for ever.* Every request is a task that is known here.
+  At `stop` the listening socket closes, long-lived streams end at once, requests get `drain_s`
+  seconds, and what is left is cancelled.
+- *Several processes on one port.* The socket is ours: bound with SO_REUSEPORT, so that the kernel
+  spreads connections over the processes, or refused with a clear error when another program has it.
+"""
+
+import asyncio
+import errno
+import logging
+import resource
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from granian._granian import SocketHolder
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from mailyard.core.errors import ConfigurationError
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+BACKLOG = 2_048
+HEADER_READ_TIMEOUT_MS = 15_000  # a slow-loris has this long for its whole header
+HEADER_BYTES = 64 * 1024
+_WITHOUT_CEILING = 1 << 20
+_STOP_S = 5.0
+
+
+def bind(host: str, port: int, *, shared: bool) -> socket.socket:
+    """A listening socket. `shared`: other processes of ours may listen on the port as well.
+
+    Raises ConfigurationError that says who is in the way and what to do.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        reason = {
+            errno.EADDRINUSE: "another program listens there",
+            errno.EACCES: "ports below 1024 need a privilege that this user does not have",
+            errno.EADDRNOTAVAIL: "this machine has no such address",
+        }.get(error.errno or 0, str(error))
+        raise ConfigurationError(
+            f"cannot serve HTTP on {host}:{port}: {reason}; set MAILYARD_HTTP_PORT to a free port"
+        ) from error
+    return listener
+
+
+class _OnOurSocket(Server):  # type: ignore[misc]
+    """Granian's embedded server, given a socket that is bound already."""
+
+    def __init__(self, app: Asgi, listener: socket.socket) -> None:
+        super().__init__(
+            app,
+            interface=Interfaces.ASGINL,
+            http=HTTPModes.http1,
+            websockets=False,
+            backlog=BACKLOG,
+            backpressure=_WITHOUT_CEILING,
+            http1_settings=HTTP1Settings(
+                header_read_timeout=HEADER_READ_TIMEOUT_MS, max_buffer_size=HEADER_BYTES
+            ),
+            log_enabled=False,
+        )
+        self._listener = listener
+
+    def _init_shared_socket(self) -> None:
+        self._ssp = None
+        # Detached: Granian closes the descriptor itself when its accept loop ends.
+        self._sfd = self._listener.detach()
+        self._shd = SocketHolder(self._sfd, False, BACKLOG)
+
+
+class HttpServer:
+    """Serves one ASGI application. `start`, then `serve` until somebody calls `stop`."""
+
+    def __init__(
+        self,
+        app: Asgi,
+        *,
+        host: str,
+        port: int,
+        shared: bool = True,
+        drain_s: float = 10.0,
+        is_stream: Callable[[Scope], bool] = lambda _scope: False,
+    ) -> None:
+        """`is_stream` says which requests are long-lived and end at once when draining."""
+        self._app = app
+        self._host = host
+        self.port = port
+        self._shared = shared
+        self._drain_s = drain_s
+        self._is_stream = is_stream
+        self._open: dict[asyncio.Task[Any], bool] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopping = False
+        self._server: _OnOurSocket | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen; `port` is then the real one where 0 was asked for. Raises ConfigurationError."""
+        _raise_file_limit()
+        logging.getLogger("_granian").setLevel(logging.ERROR)
+        listener = bind(self._host, self.port, shared=self._shared)
+        self.port = listener.getsockname()[1]
+        self._server = _OnOurSocket(self._handle, listener)
+        self._serving = asyncio.create_task(self._server.serve(), name="http")
+
+    async def serve(self) -> None:
+        """Run until the server has stopped."""
+        assert self._serving is not None, "start comes first"
+        await asyncio.shield(self._serving)
+
+    async def stop(self) -> None:
+        """Drain: no new connections, streams end, requests get `drain_s`, then all is closed."""
+        if self._stopping or self._server is None or self._serving is None:
+            return
+        self._stopping = True
+        self._server.stop()
+        self._end(streams_only=True)
+        try:
+            await asyncio.wait_for(self._idle.wait(), self._drain_s)
+        except TimeoutError:
+            self._end(streams_only=False)
+        try:
+            await asyncio.wait_for(asyncio.shield(self._serving), _STOP_S)
+        except TimeoutError:
+            self._serving.cancel()
+
+    def _end(self, *, streams_only: bool) -> None:
+        for task, is_stream in list(self._open.items()):
+            if is_stream or not streams_only:
+                task.cancel()
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "the server runs every request in a task"
+        is_stream = self._is_stream(scope)
+        if self._stopping and is_stream:
+            return
+        self._open[task] = is_stream
+        self._idle.clear()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            del self._open[task]
+            if not self._open:
+                self._idle.set()
+
+
+def _raise_file_limit() -> None:
+    """As many open connections as the machine allows this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
