@@ -6,7 +6,9 @@ an inbox made a moment ago is found, and a deleted one is not.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 from uuid import UUID
 
 from mailyard.core.clock import Clock, SystemClock
@@ -16,6 +18,8 @@ from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 QUERIES = load("receiving")
+
+Answer = TypeVar("Answer")
 
 _ADDRESSES_PER_QUERY = 500
 _PAUSE_BETWEEN_TRIES_S = 0.2
@@ -32,14 +36,14 @@ class Route:
 
 
 @dataclass(slots=True)
-class _Question:
+class _Question(Generic[Answer]):
     asked_at: float
-    futures: list["asyncio.Future[Route | None]"] = field(default_factory=list)
+    futures: list["asyncio.Future[Answer]"] = field(default_factory=list)
 
-    def answer(self, route: Route | None) -> None:
+    def answer(self, answer: Answer) -> None:
         for future in self.futures:
             if not future.done():
-                future.set_result(route)
+                future.set_result(answer)
 
     def fail(self, error: Exception) -> None:
         for future in self.futures:
@@ -47,29 +51,32 @@ class _Question:
                 future.set_exception(error)
 
 
-class Router:
+class Router(Generic[Answer]):
     """Finds inboxes by normalised address. Belongs to one event loop.
 
-    While PostgreSQL is away a question waits up to `patience_s`, so that a restart of the database
-    is a pause for the peers and not a refusal.
+    `answer(address, route)` makes what the asker gets; the route is None for an address that is
+    nobody's. While PostgreSQL is away a question waits up to `patience_s`, so that a restart of the
+    database is a pause for the peers and not a refusal.
     """
 
     def __init__(
         self,
         *,
         database: Database,
+        answer: Callable[[str, Route | None], Answer],
         clock: Clock | None = None,
         patience_s: float = ROUTE_PATIENCE_S,
     ) -> None:
         self._database = database
+        self._answer = answer
         self._clock = clock or SystemClock()
         self._patience_s = patience_s
-        self._asked: dict[str, _Question] = {}
+        self._asked: dict[str, _Question[Answer]] = {}
         self._asker: asyncio.Task[None] | None = None
 
-    def find(self, address: str) -> "asyncio.Future[Route | None]":
-        """The inbox of `address`, or None. Fails with Unavailable when PostgreSQL stays away."""
-        future: asyncio.Future[Route | None] = asyncio.get_running_loop().create_future()
+    def find(self, address: str) -> "asyncio.Future[Answer]":
+        """Ask for `address`. The future fails with Unavailable when PostgreSQL stays away."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         question = self._asked.get(address)
         if question is None:
             question = self._asked[address] = _Question(self._clock.monotonic())
@@ -113,14 +120,14 @@ class Router:
             raise
         found = {row["address"]: Route(*row) for row in rows}
         for address, question in asked.items():
-            question.answer(found.get(address))
+            question.answer(self._answer(address, found.get(address)))
 
     def _give_up_on_old(self, error: Unavailable) -> None:
         oldest = self._clock.monotonic() - self._patience_s
         for address in [a for a, question in self._asked.items() if question.asked_at <= oldest]:
             self._asked.pop(address).fail(_not_looked_up(error))
 
-    def _take(self, limit: int) -> dict[str, _Question]:
+    def _take(self, limit: int) -> dict[str, _Question[Answer]]:
         if len(self._asked) <= limit:
             taken, self._asked = self._asked, {}
             return taken

@@ -10,3 +10,10 @@ CROSS JOIN LATERAL (
       AND (address.expires_at IS NULL OR address.expires_at > now())
     OFFSET 0
 ) AS route;
+
+-- name: find_stored
+-- Which of the messages $1 are stored, whosever they are: asked by the accepting process about its
+-- own ids, after a commit whose answer was lost. $2 and $3 are the lowest and highest of $1.
+SELECT id
+FROM message
+WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3;

@@ -1,0 +1,213 @@
+"""The decision behind each `250`: is the recipient ours, and is the message durable?
+
+What is stored is what came, with our trace line before it (RFC 5321 section 4.4). The reverse path
+is kept beside the bytes and not as a Return-Path line, so that the bytes stay the peer's. A message
+is stored once a workspace, however many of its inboxes it is for, in the longest of their retention
+classes.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from email.utils import formatdate
+from uuid import UUID
+
+from mailyard.core.clock import Clock, SystemClock
+from mailyard.core.errors import InvalidInput, Unavailable
+from mailyard.core.ids import MESSAGE, type_id, uuid7
+from mailyard.core.limits import (
+    ACCEPT_PATIENCE_S,
+    ACCEPT_WAITING_BYTES,
+    ACCEPT_WAITING_MESSAGES,
+    ROUTE_PATIENCE_S,
+)
+from mailyard.protocol.address import normalise
+from mailyard.protocol.smtp.envelope import Envelope, Peer
+from mailyard.protocol.smtp.reply import Reply
+from mailyard.queue.engine import Engine
+from mailyard.receiving.commit import TRY_LATER, Arrival, GroupCommit, Row
+from mailyard.receiving.retention import longest
+from mailyard.receiving.route import Route, Router
+from mailyard.storage.database import Database
+
+RECIPIENT_OK = Reply(250, "2.1.5", "Ok")
+NO_SUCH_INBOX = Reply(550, "5.1.1", "No such inbox here")
+NOT_AN_ADDRESS = Reply(553, "5.1.3", "That is not a mailbox address")
+INBOX_GONE = Reply(554, "5.1.1", "The inbox is gone")
+OVERLOADED = Reply(451, "4.3.1", "Too much mail at once, try again later")
+
+_REMEMBERED_ROUTES = 20_000
+
+
+class Acceptor:
+    """Decides for a listener's sessions (`receiving.handler.SessionHandler`). One event loop's.
+
+    `hostname` is the name in our trace lines. What waits for its commit is bounded by
+    `waiting_bytes` and `waiting_messages`; past that the peer keeps its mail (451).
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        engine: Engine,
+        hostname: str,
+        clock: Clock | None = None,
+        waiting_bytes: int = ACCEPT_WAITING_BYTES,
+        waiting_messages: int = ACCEPT_WAITING_MESSAGES,
+        patience_s: float = ACCEPT_PATIENCE_S,
+        route_patience_s: float = ROUTE_PATIENCE_S,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._hostname = hostname
+        self._waiting_bytes = waiting_bytes
+        self._waiting_messages = waiting_messages
+        self._router = Router(
+            database=database,
+            answer=self._answer_recipient,
+            clock=self._clock,
+            patience_s=route_patience_s,
+        )
+        self._commit = GroupCommit(
+            database=database, engine=engine, clock=self._clock, patience_s=patience_s
+        )
+        # Where recipients that were answered with 250 lead. Not a cache of answers: it only spares
+        # a message the question that its own RCPT has just asked. The older half goes at a time.
+        self._routes: dict[str, Route] = {}
+        self._older_routes: dict[str, Route] = {}
+        self._date = (0, "")
+
+    def accept_recipient(
+        self,
+        peer: Peer,  # noqa: ARG002 - the port's
+        reverse_path: str,  # noqa: ARG002
+        address: str,
+    ) -> Reply | Awaitable[Reply]:
+        """RCPT: 250, or 550 for an address that is no living inbox's."""
+        try:
+            return self._router.find(self._whole(address))
+        except InvalidInput:
+            return NOT_AN_ADDRESS
+
+    def accept_message(self, envelope: Envelope, content: bytes) -> Reply | Awaitable[Reply]:
+        """The end of DATA: 250 after the commit, 451 when there is no room or no database."""
+        commit = self._commit
+        if commit.held_messages and (
+            commit.held_bytes + len(content) > self._waiting_bytes
+            or commit.held_messages >= self._waiting_messages
+        ):
+            return OVERLOADED
+        routes = {}
+        for address in envelope.recipients:
+            route = self._remembered(self._whole(address))
+            if route is None:
+                return self._accept_after_lookup(envelope, content)
+            routes[route.inbox_id] = route
+        return self._store(envelope, content, list(routes.values()))
+
+    async def close(self) -> None:
+        """Wait until every message that came in whole has its reply."""
+        await self._router.close()
+        await self._commit.close()
+
+    def _whole(self, address: str) -> str:
+        """`address` normalised. `<Postmaster>` may stand without a domain (RFC 5321 4.5.1)."""
+        if "@" not in address and address.lower() == "postmaster":
+            address = f"{address}@{self._hostname}"
+        return normalise(address)
+
+    def _answer_recipient(self, address: str, route: Route | None) -> Reply:
+        if route is None:
+            return NO_SUCH_INBOX
+        if len(self._routes) >= _REMEMBERED_ROUTES:
+            self._older_routes, self._routes = self._routes, {}
+        self._routes[address] = route
+        return RECIPIENT_OK
+
+    def _remembered(self, address: str) -> Route | None:
+        return self._routes.get(address) or self._older_routes.get(address)
+
+    async def _accept_after_lookup(self, envelope: Envelope, content: bytes) -> Reply:
+        """For a session so old that the routes of its recipients are no longer remembered."""
+        routes = {}
+        try:
+            for address in dict.fromkeys(map(self._whole, envelope.recipients)):
+                await self._router.find(address)
+                route = self._remembered(address)
+                if route is not None:
+                    routes[route.inbox_id] = route
+        except Unavailable:
+            return TRY_LATER
+        if not routes:
+            return INBOX_GONE
+        return await self._store(envelope, content, list(routes.values()))
+
+    def _store(
+        self, envelope: Envelope, content: bytes, routes: list[Route]
+    ) -> "asyncio.Future[Reply]":
+        by_workspace: dict[UUID, list[Route]] = {}
+        for route in routes:
+            by_workspace.setdefault(route.workspace_id, []).append(route)
+        rows = tuple(self._row(envelope, content, own) for own in by_workspace.values())
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        arrival = Arrival(
+            rows=rows,
+            size_bytes=len(content) * len(rows),
+            arrived_at=self._clock.monotonic(),
+            when_stored=Reply(250, "2.0.0", f"Ok: queued as {type_id(MESSAGE, rows[0][0])}"),
+            reply=reply,
+        )
+        self._commit.add(arrival)
+        return reply
+
+    def _row(self, envelope: Envelope, content: bytes, routes: list[Route]) -> Row:
+        """The copy of one workspace, whose inboxes `routes` leads to."""
+        now = self._clock.now()
+        message_id = uuid7(int(now.timestamp() * 1000))
+        raw = self._trace(envelope, message_id, routes, int(now.timestamp())) + content
+        return (
+            message_id,
+            routes[0].workspace_id,
+            longest(route.retention_days for route in routes),
+            envelope.reverse_path,
+            [route.address for route in routes],
+            [route.inbox_id for route in routes],
+            envelope.peer.hello,
+            envelope.peer.address,
+            len(raw),
+            raw,
+        )
+
+    def _trace(
+        self, envelope: Envelope, message_id: UUID, routes: list[Route], unix_s: int
+    ) -> bytes:
+        """Our Received line (RFC 5321 4.4). It names a recipient only where there is just one."""
+        peer = envelope.peer
+        only = f"\r\n\tfor <{routes[0].address}>" if len(envelope.recipients) == 1 else ""
+        if self._date[0] != unix_s:
+            self._date = (unix_s, formatdate(unix_s))
+        return (
+            f"Received: from {_trace_word(peer.hello)} ([{_literal(peer.address)}])\r\n"
+            f"\tby {self._hostname} with {_protocol_name(envelope)}"
+            f" id {type_id(MESSAGE, message_id)}{only};\r\n"
+            f"\t{self._date[1]}\r\n"
+        ).encode("utf-8", "replace")
+
+
+def _protocol_name(envelope: Envelope) -> str:
+    """The `with` of the trace line (RFC 3848, and RFC 6531 section 4.3)."""
+    if not envelope.peer.esmtp:
+        return "SMTP"
+    name = "UTF8SMTP" if envelope.smtp_utf8 else "ESMTP"
+    return name + "S" if envelope.peer.tls else name
+
+
+def _literal(address: str) -> str:
+    """An address literal's inside (RFC 5321 section 4.1.3)."""
+    return f"IPv6:{address}" if ":" in address else address
+
+
+def _trace_word(hello: str) -> str:
+    """What the peer said in EHLO, harmless in a header line."""
+    if hello.isascii() and hello.isprintable() and not set(hello) & set('()\\<>" ;'):
+        return hello[:255] or "unknown"
+    return "unknown"

@@ -1,0 +1,259 @@
+"""Group commit: messages that arrive together become durable together.
+
+While a group is being committed the next one gathers, so the group grows with the load and a lone
+message waits for nobody. Three things can go wrong with a group:
+
+- One of its rows cannot be stored. The group is halved until that row stands alone; its neighbours
+  are stored.
+- PostgreSQL is full or refuses for now: everybody in the group is told to come back (451).
+- The connection is lost, perhaps after the commit. The same rows, under the same ids, are tried
+  again: where they collide with themselves, the first commit had happened. Only when PostgreSQL
+  stays away for `patience_s` is the peer told to come back.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+
+from mailyard.core.clock import Clock
+from mailyard.core.errors import Unavailable
+from mailyard.core.limits import ACCEPT_GROUP_BYTES, ACCEPT_GROUP_MESSAGES
+from mailyard.observe.metrics import QUERY_SECONDS
+from mailyard.protocol.smtp.reply import Reply
+from mailyard.queue.engine import Engine
+from mailyard.queue.job import INBOUND_EMAIL, NewJob
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import load
+
+INGEST = "ingest"
+QUERIES = load("receiving")
+
+# The order of a row's values in `Arrival.rows`.
+COLUMNS = (
+    "id",
+    "workspace_id",
+    "retention_days",
+    "reverse_path",
+    "recipients",
+    "inbox_ids",
+    "helo",
+    "peer",
+    "size_bytes",
+    "raw",
+)
+Row = tuple[UUID, UUID, int, str, list[str], list[UUID], str, str, int, bytes]
+
+TRY_LATER = Reply(451, "4.3.0", "Local error, try again later")
+STORAGE_FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")
+NOT_STORABLE = Reply(554, "5.6.0", "The message cannot be stored")
+
+_COMMITS_IN_FLIGHT = 2
+_PAUSE_BETWEEN_TRIES_S = 0.2
+_COPY_SECONDS = QUERY_SECONDS.labels("receiving.copy_messages")
+_AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+)
+_FOR_NOW = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """A whole message, with the rows it becomes: one a workspace that it is for."""
+
+    rows: tuple[Row, ...]
+    size_bytes: int
+    arrived_at: float
+    when_stored: Reply
+    reply: "asyncio.Future[Reply]"
+    settled: bool = False
+
+    def settle(self, reply: Reply) -> None:
+        self.settled = True
+        if not self.reply.done():  # the session may be gone
+            self.reply.set_result(reply)
+
+
+class GroupCommit:
+    """Stores arrivals and enqueues one `ingest` job a workspace and group. One event loop's."""
+
+    def __init__(
+        self, *, database: Database, engine: Engine, clock: Clock, patience_s: float
+    ) -> None:
+        self._database = database
+        self._engine = engine
+        self._clock = clock
+        self._patience_s = patience_s
+        self._waiting: deque[Arrival] = deque()
+        self._committers: set[asyncio.Task[None]] = set()
+        self._busy = 0
+        self.held_bytes = 0
+        self.held_messages = 0
+
+    def add(self, arrival: Arrival) -> None:
+        """Take an arrival into the next group. Its reply comes after the commit."""
+        self.held_bytes += arrival.size_bytes
+        self.held_messages += 1
+        self._waiting.append(arrival)
+        if self._busy < _COMMITS_IN_FLIGHT:
+            self._busy += 1
+            committer = asyncio.create_task(self._commit())
+            self._committers.add(committer)
+            committer.add_done_callback(self._committers.discard)
+
+    async def close(self) -> None:
+        """Wait until everything that was added has its reply."""
+        while self._committers:
+            await asyncio.wait(set(self._committers))
+
+    async def _commit(self) -> None:
+        """Hold one connection while there is something to commit."""
+        group: list[Arrival] = []
+        try:
+            while group or self._waiting:
+                try:
+                    async with self._database.connection() as connection:
+                        while group or self._waiting:
+                            group = group or self._take()
+                            await self._store(connection, group)
+                            self._let_go(group)
+                            group = []
+                except Exception as error:
+                    group = self._still_patient(group or self._take(), error)
+                    await asyncio.sleep(_PAUSE_BETWEEN_TRIES_S)
+        finally:
+            self._busy -= 1
+            for arrival in group:  # only when cancelled: the peer keeps the mail
+                arrival.settle(TRY_LATER)
+            self._let_go(group)
+
+    def _take(self) -> list[Arrival]:
+        group: list[Arrival] = []
+        size_bytes = 0
+        while self._waiting and len(group) < ACCEPT_GROUP_MESSAGES:
+            size_bytes += self._waiting[0].size_bytes
+            if group and size_bytes > ACCEPT_GROUP_BYTES:
+                break
+            group.append(self._waiting.popleft())
+        return group
+
+    def _let_go(self, group: Sequence[Arrival]) -> None:
+        self.held_messages -= len(group)
+        self.held_bytes -= sum(arrival.size_bytes for arrival in group)
+
+    def _still_patient(self, group: list[Arrival], error: Exception) -> list[Arrival]:
+        """Those of `group` that wait on; the others have their reply."""
+        oldest = self._clock.monotonic() - self._patience_s
+        patient = []
+        for arrival in group:
+            if not arrival.settled and arrival.arrived_at > oldest:
+                patient.append(arrival)
+                continue
+            if not arrival.settled:
+                arrival.settle(TRY_LATER)
+            self._let_go([arrival])
+        logger.warning("accept.database_away", error=str(error), waiting=len(patient))
+        return patient
+
+    async def _store(self, connection: Connection, group: list[Arrival]) -> None:
+        """Every arrival of `group` has its reply at return; Unavailable leaves that open."""
+        group = [arrival for arrival in group if not arrival.settled]
+        if not group:
+            return
+        try:
+            await self._store_together(connection, group)
+        except asyncpg.UniqueViolationError:
+            await self._store(connection, await self._without_stored(connection, group))
+        except asyncpg.DataError as error:
+            await self._store_apart(connection, group, NOT_STORABLE, error)
+        except asyncpg.InsufficientResourcesError as error:
+            _refuse_for_now(group, STORAGE_FULL, error)
+        except _FOR_NOW as error:
+            _refuse_for_now(group, TRY_LATER, error)
+        except _AWAY as error:
+            raise Unavailable(f"PostgreSQL is away: {error}") from error
+        except Exception as error:
+            if connection.is_closed():
+                raise Unavailable(f"PostgreSQL is away: {error}") from error
+            await self._store_apart(connection, group, TRY_LATER, error)
+        else:
+            for arrival in group:
+                arrival.settle(arrival.when_stored)
+
+    async def _store_together(self, connection: Connection, group: list[Arrival]) -> None:
+        """One transaction: the rows, and a job for each workspace among them."""
+        rows = [row for arrival in group for row in arrival.rows]
+        async with connection.transaction():
+            started = perf_counter()
+            await connection.copy_records_to_table("message", records=rows, columns=COLUMNS)
+            _COPY_SECONDS.observe(perf_counter() - started)
+            await self._engine.enqueue(_ingest_jobs(rows), tx=connection)
+
+    async def _store_apart(
+        self, connection: Connection, group: list[Arrival], alone: Reply, error: Exception
+    ) -> None:
+        """Halve a group that one of its rows spoils; what spoils it gets the reply `alone`."""
+        if len(group) == 1:
+            logger.error("accept.not_stored", error=repr(error), size_bytes=group[0].size_bytes)
+            group[0].settle(alone)
+            return
+        middle = len(group) // 2
+        await self._store(connection, group[:middle])
+        await self._store(connection, group[middle:])
+
+    async def _without_stored(self, connection: Connection, group: list[Arrival]) -> list[Arrival]:
+        """Settle what an earlier, unanswered commit has stored after all; the rest is to be stored.
+
+        A collision that is not with ourselves cannot be (80 random bits), and would come back here
+        for ever: whoever collides and is not stored is refused for now.
+        """
+        ids = [arrival.rows[0][0] for arrival in group]
+        found = await self._database.fetch(
+            QUERIES.find_stored, ids, min(ids), max(ids), tx=connection
+        )
+        stored = {row["id"] for row in found}
+        rest = []
+        for arrival in group:
+            if arrival.rows[0][0] in stored:
+                arrival.settle(arrival.when_stored)
+            else:
+                rest.append(arrival)
+        if len(rest) == len(group):
+            for arrival in rest:
+                arrival.settle(TRY_LATER)
+        return rest
+
+
+def _refuse_for_now(group: list[Arrival], reply: Reply, error: Exception) -> None:
+    logger.error("accept.refused_for_now", error=str(error), messages=len(group))
+    for arrival in group:
+        arrival.settle(reply)
+
+
+def _ingest_jobs(rows: Sequence[Row]) -> list[NewJob]:
+    """One job a workspace; its payload names each message, its class and its size."""
+    by_workspace: dict[UUID, list[tuple[Any, ...]]] = {}
+    for row in rows:
+        by_workspace.setdefault(row[1], []).append((row[0], row[2], row[8]))
+    return [
+        NewJob(
+            queue=INBOUND_EMAIL,
+            kind=INGEST,
+            payload=msgspec.json.encode(messages),
+            workspace_id=workspace_id,
+        )
+        for workspace_id, messages in by_workspace.items()
+    ]
