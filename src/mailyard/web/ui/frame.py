@@ -1,0 +1,170 @@
+"""What every page shares: the templates, the visitor, and how a page, a redirect or an error leaves.
+
+Pages are server-rendered; a change is a POST with the session's CSRF token, answered by a redirect.
+The content security policy allows this site's own scripts and styles and nothing else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from json import dumps
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from litestar import Request, Response
+from litestar.datastructures import FormMultiDict, State
+from litestar.response import Redirect
+from markupsafe import Markup
+
+from mailyard.access.authenticate import Principal
+
+if TYPE_CHECKING:
+    from mailyard.app import Application
+
+PageRequest = Request[Any, Any, State]
+
+NAVIGATION = (
+    ("/", "Overview"),
+    ("/inboxes", "Inboxes"),
+    ("/campaigns", "Campaigns"),
+    ("/deliveries", "Deliveries"),
+    ("/templates", "Templates"),
+    ("/contacts", "Contacts"),
+    ("/imports", "Imports"),
+    ("/dead-letters", "Dead letters"),
+    ("/audit", "Audit log"),
+    ("/access", "Access"),
+)
+
+# A redirect names its notice by a word, so that no address can put a text on the page.
+NOTICES = {
+    "saved": "Saved.",
+    "made": "Made.",
+    "deleted": "Deleted.",
+    "extended": "Extended by a day.",
+    "started": "Started.",
+    "paused": "Paused.",
+    "resumed": "Resumed.",
+    "cancelled": "Cancelled.",
+    "uploaded": "Uploaded. The rows go in now.",
+    "redriven": "Put back into the queue.",
+    "discarded": "Discarded.",
+    "revoked": "Revoked.",
+    "password": "Your password is set. Other sessions have ended.",
+}
+
+PAGE_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+        " connect-src 'self'; form-action 'self'; frame-src 'self'; base-uri 'none';"
+        " frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+def _ago(moment: datetime) -> str:
+    """`5 min ago`, `in 3 h`: a moment as a person says it."""
+    seconds = (moment - datetime.now(UTC)).total_seconds()
+    text = _seconds(abs(seconds))
+    if abs(seconds) < 1:
+        return "now"
+    return f"in {text}" if seconds > 0 else f"{text} ago"
+
+
+def _seconds(value: float) -> str:
+    """A duration in its largest fitting unit."""
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if value >= size:
+            return f"{value / size:.0f} {unit}"
+    return f"{value:.0f} s"
+
+
+def _size(size_bytes: int) -> str:
+    value = float(size_bytes)
+    for unit in ("B", "KB", "MB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GB"
+
+
+def _number(value: float) -> str:
+    """With narrow spaces between thousands, which every reader's language understands."""
+    return f"{value:,.0f}".replace(",", "\u202f")
+
+
+def _pretty(value: Any) -> str:
+    return "–" if value is None else dumps(value, indent=1, ensure_ascii=False, sort_keys=True)
+
+
+def environment() -> Environment:
+    """The pages' Jinja2 templates. An unknown name in a template is an error, never an empty text."""
+    env = Environment(
+        loader=PackageLoader("mailyard.web.ui", "templates"),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    env.filters.update(ago=_ago, seconds=_seconds, size=_size, number=_number, pretty=_pretty)
+    env.globals["navigation"] = NAVIGATION
+    return env
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who is shown at the foot of the navigation."""
+
+    email: str
+    role: str
+    workspace_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of a signed-in person: who, their form, the services, and the answers."""
+
+    application: "Application"
+    environment: Environment
+    principal: Principal
+    person: Person
+    csrf_token: str
+    form: FormMultiDict
+    query: Mapping[str, str]
+    section: str
+
+    def field(self, name: str) -> str:
+        """A field of the form, stripped; empty when absent."""
+        value = self.form.get(name, "")
+        return value.strip() if isinstance(value, str) else ""
+
+    def ask(self, name: str) -> str:
+        """A parameter of the query, stripped; empty when absent."""
+        return self.query.get(name, "").strip()
+
+    def page(self, template: str, status: int = 200, **context: Any) -> Response[str]:
+        """A whole page."""
+        text = self.environment.get_template(template).render(
+            person=self.person,
+            current=self.section,
+            csrf=self._csrf_field,
+            notice=NOTICES.get(self.ask("done")),
+            **{"problem": None, **context},
+        )
+        return Response(text, status_code=status, media_type="text/html", headers=PAGE_HEADERS)
+
+    def fragment(self, template: str, **context: Any) -> Response[str]:
+        """A part of a page that is refreshed live."""
+        text = self.environment.get_template(template).render(csrf=self._csrf_field, **context)
+        return Response(text, media_type="text/html", headers=PAGE_HEADERS)
+
+    def go(self, path: str, done: str | None = None) -> Redirect:
+        """To another page after a change."""
+        return Redirect(f"{path}?done={done}" if done else path, status_code=303)
+
+    def _csrf_field(self) -> Markup:
+        return Markup('<input type="hidden" name="csrf" value="{}">').format(self.csrf_token)
