@@ -1,0 +1,100 @@
+"""Address headers of received mail (RFC 5322 section 3.4), read leniently. Never raises; linear.
+
+What is sent to is parsed strictly by `protocol.address`; this is for showing who wrote.
+"""
+
+import re
+
+from mailyard.protocol.address import Mailbox
+from mailyard.protocol.mime.encoded_word import decode_words
+
+_ADDRESSES = 2_000  # of one header
+_TOKEN = re.compile(
+    r'"((?:[^"\\]++|\\.)*+)"?|<([^<>]*+)>?|([,;:()\\>])|([^"<>,;:()\\]++)', re.DOTALL
+)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_PLAIN = re.compile(
+    r"([^\"<>(),;:\\@=?\s][^\"<>(),;:\\@=?]*)? ?<([^\s\"<>(),;:\\]+@[^\s\"<>(),;:\\]+)>"
+)
+_BARE = re.compile(r"[^\s\"<>(),;:\\]+@[^\s\"<>(),;:\\]+")
+
+
+def parse_addresses(value: str) -> list[Mailbox]:
+    """The mailboxes of a From, To or Cc value, groups flattened, names decoded."""
+    text = value.strip()
+    plain = _PLAIN.fullmatch(text)
+    if plain is not None:
+        return [Mailbox((plain[1] or "").rstrip(), plain[2])]
+    if _BARE.fullmatch(text):
+        return [Mailbox("", text)]
+    return _Reader().read(text)
+
+
+class _Reader:
+    """One pass over the tokens; an address ends at a comma, a semicolon or the value's end."""
+
+    __slots__ = ("_address", "_comment", "_comments", "_depth", "_found", "_words")
+
+    def __init__(self) -> None:
+        self._found: list[Mailbox] = []
+        self._depth = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._words: list[str] = []
+        self._comment: list[str] = []
+        self._address: str | None = None
+
+    def read(self, text: str) -> list[Mailbox]:
+        for token in _TOKEN.finditer(text):
+            quoted, angle, special, word = token.groups()
+            if special == "(":
+                self._depth += 1
+            elif special == ")":
+                self._depth = max(0, self._depth - 1)
+            elif self._depth:
+                self._comment.append(token[0])
+            elif special in (",", ";"):
+                self._finish()
+                if len(self._found) >= _ADDRESSES:
+                    return self._found
+            elif special == ":":
+                self._begin()  # what stood before it was a group's name
+            elif angle is not None:
+                if self._address is None or "@" in angle:
+                    self._address = angle
+            elif quoted is not None:
+                self._words.append(_QUOTED_PAIR.sub(r"\1", quoted) if "\\" in quoted else quoted)
+                if text[token.end() : token.end() + 1] == "@":
+                    self._words[-1] = f'"{quoted}"'
+            elif word is not None:
+                self._words.append(word)
+        self._finish()
+        return self._found
+
+    def _finish(self) -> None:
+        name = "".join(self._words)
+        address = self._address
+        if address is None:
+            address, name = self._bare(name)
+        else:
+            name = " ".join(decode_words(name).split())
+            address = address.strip().rpartition(":")[2]  # an obsolete route, section 4.4
+        if not name and self._comment:
+            name = " ".join(decode_words("".join(self._comment)).split())
+        address = "".join(decode_words(address).split())
+        if address or name:
+            self._found.append(Mailbox(name, address))
+        self._begin()
+
+    @staticmethod
+    def _bare(text: str) -> tuple[str, str]:
+        """(address, name) of text without angle brackets."""
+        words = text.split()
+        if '"@' in text:
+            return text.strip(), ""
+        for position, word in enumerate(words):
+            if "@" in word:
+                rest = words[:position] + words[position + 1 :]
+                return word, decode_words(" ".join(rest))
+        return "", decode_words(" ".join(words))

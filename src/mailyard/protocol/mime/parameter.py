@@ -1,0 +1,122 @@
+"""Content-Type, Content-Disposition and parameters (RFC 2045 section 5.1, RFC 2231). Linear."""
+
+import re
+from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from mailyard.protocol.mime import charset
+from mailyard.protocol.mime.encoded_word import decode_words
+
+_CACHED_CHARACTERS = 200
+_PARAMETERS = 100  # of one header; the rest is ignored
+_SEGMENTS = 100  # RFC 2231 continuations of one parameter
+
+# A piece up to the next semicolon outside quotes. Possessive, so that nothing is read twice.
+_PIECE = re.compile(r'(?:[^;"]++|"(?:[^"\\]++|\\.)*+"?)++', re.DOTALL)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_COMMENT = re.compile(r"\([^()]*\)")
+_CONTINUED = re.compile(r"([^*]+)\*(\d{1,3})(\*?)")
+
+
+class Structured(NamedTuple):
+    """`value` in lower case (`text/plain`, `attachment`), and its parameters by lower-case name."""
+
+    value: str
+    parameters: MappingProxyType[str, str]
+
+
+def parse_structured(text: str) -> Structured:
+    """Read `value; name=value; …` as it comes. Never raises."""
+    if len(text) <= _CACHED_CHARACTERS:
+        return _parse_cached(text)
+    return _parse(text)
+
+
+def _parse(text: str) -> Structured:
+    value, semicolon, rest = text.partition(";")
+    if "(" in value:
+        value = _COMMENT.sub("", value)
+    words = value.strip().lower().split(None, 1)
+    first = words[0] if words else ""
+    if "=" in first or (not semicolon and "=" in value):
+        # `Content-Type: charset=x` or a value whose semicolon is missing
+        rest = value if "=" in first else " ".join(words[1:])
+        first = "" if "=" in first else first
+    plain: dict[str, str] = {}
+    if rest:
+        _read_parameters(rest, plain)
+    return Structured(first.strip("\"'"), MappingProxyType(plain))
+
+
+_parse_cached = lru_cache(maxsize=1024)(_parse)
+
+
+def _read_parameters(rest: str, plain: dict[str, str]) -> None:
+    segments: dict[str, dict[int, tuple[str, bool]]] = {}
+    extended: dict[str, str] = {}
+    for count, piece in enumerate(_PIECE.finditer(rest)):
+        if count >= _PARAMETERS:
+            break
+        name, equals, value = piece[0].partition("=")
+        name = name.strip().lower()
+        if not equals or not name:
+            continue
+        value = _unquote(value.strip())
+        if "*" not in name:
+            plain.setdefault(name, value)
+            continue
+        continued = _CONTINUED.fullmatch(name)
+        if continued is not None:
+            held = segments.setdefault(continued[1], {})
+            if len(held) < _SEGMENTS:
+                held.setdefault(int(continued[2]), (value, bool(continued[3])))
+        elif name.endswith("*"):
+            extended.setdefault(name[:-1], value)
+    for name, held in segments.items():
+        plain[name] = _join(held)
+    for name, value in extended.items():
+        plain[name] = _percent(value)
+
+
+def _unquote(value: str) -> str:
+    if value[:1] != '"':
+        return _COMMENT.sub("", value).strip() if "(" in value and "=?" not in value else value
+    end = len(value) - 1 if len(value) > 1 and value[-1] == '"' else len(value)
+    inner = value[1:end]
+    return _QUOTED_PAIR.sub(r"\1", inner) if "\\" in inner else inner
+
+
+def _percent(value: str) -> str:
+    """`utf-8'en'%e2%82%ac`; without the quotes the charset is guessed."""
+    label, quote, rest = value.partition("'")
+    _, second, tail = rest.partition("'")
+    if not quote or not second:
+        return charset.guess(unquote_to_bytes(value))
+    return charset.decode(unquote_to_bytes(tail), label)[0]
+
+
+def _join(held: dict[int, tuple[str, bool]]) -> str:
+    """RFC 2231 section 4.1: segments in order; the charset stands in the first."""
+    label = ""
+    raw: list[bytes] = []
+    for position, (_, (value, percent)) in enumerate(sorted(held.items())):
+        if percent and position == 0:
+            head, quote, rest = value.partition("'")
+            _, second, tail = rest.partition("'")
+            if quote and second:
+                label, value = head, tail
+        encoded = value.encode("utf-8", "surrogateescape")
+        raw.append(unquote_to_bytes(encoded) if percent else encoded)
+    whole = b"".join(raw)
+    return charset.decode(whole, label)[0] if label else charset.guess(whole)
+
+
+def file_name(disposition: Structured, content_type: Structured) -> str:
+    """The file's name as sent, without folders and controls; empty when there is none."""
+    name = disposition.parameters.get("filename") or content_type.parameters.get("name") or ""
+    if "=?" in name:
+        name = decode_words(name)
+    name = name.replace("\\", "/").rpartition("/")[2]
+    return "".join(character for character in name if character.isprintable()).strip()[:255]
