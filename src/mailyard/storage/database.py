@@ -9,18 +9,21 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from mailyard.core.errors import ConfigurationError, Unavailable
 from mailyard.observe.metrics import QUERY_SECONDS
-from mailyard.storage.queries import Query
+from mailyard.storage.queries import Query, name_of
 
-Connection = PoolConnectionProxy[asyncpg.Record]
+if TYPE_CHECKING:
+    Connection = PoolConnectionProxy[asyncpg.Record]
+else:  # the class is generic only to the type checker
+    Connection = PoolConnectionProxy
 
-_AWAY = (
+AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -62,7 +65,7 @@ class Database:
                 statement_cache_size=0 if self._address.behind_pooler else 256,
                 server_settings={"application_name": "mailyard", "timezone": "UTC"},
             )
-        except _AWAY as error:
+        except AWAY as error:
             raise Unavailable(f"PostgreSQL does not answer: {error}") from error
 
     async def close(self) -> None:
@@ -82,7 +85,7 @@ class Database:
         try:
             async with self.pool.acquire() as connection:
                 yield connection
-        except _AWAY as error:
+        except AWAY as error:
             raise Unavailable(f"PostgreSQL is away: {error}") from error
 
     @asynccontextmanager
@@ -98,7 +101,7 @@ class Database:
                 self._address.direct_url,
                 server_settings={"application_name": "mailyard", "timezone": "UTC"},
             )
-        except _AWAY as error:
+        except AWAY as error:
             raise Unavailable(f"PostgreSQL does not answer: {error}") from error
 
     async def fetch(
@@ -112,7 +115,7 @@ class Database:
             async with self.connection() as connection:
                 return await connection.fetch(query, *args)
         finally:
-            QUERY_SECONDS.labels(query.name).observe(perf_counter() - started)
+            QUERY_SECONDS.labels(name_of(query)).observe(perf_counter() - started)
 
     async def fetchrow(
         self, query: Query, *args: Any, tx: Connection | None = None
@@ -135,7 +138,7 @@ class Database:
             async with self.connection() as connection:
                 return await connection.execute(query, *args)
         finally:
-            QUERY_SECONDS.labels(query.name).observe(perf_counter() - started)
+            QUERY_SECONDS.labels(name_of(query)).observe(perf_counter() - started)
 
     async def execute_many(
         self, query: Query, rows: Sequence[Sequence[Any]], tx: Connection | None = None
@@ -149,4 +152,4 @@ class Database:
                 async with self.connection() as connection:
                     await connection.executemany(query, rows)
         finally:
-            QUERY_SECONDS.labels(query.name).observe(perf_counter() - started)
+            QUERY_SECONDS.labels(name_of(query)).observe(perf_counter() - started)

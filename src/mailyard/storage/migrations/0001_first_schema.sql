@@ -116,7 +116,7 @@ CREATE TABLE message (
     helo            text NOT NULL,
     peer            text NOT NULL,                 -- address of the connected client
     size_bytes      integer NOT NULL,
-    raw             bytea NOT NULL,
+    raw             bytea STORAGE EXTERNAL NOT NULL,
     PRIMARY KEY (id, retention_days)
 ) PARTITION BY LIST (retention_days);
 
@@ -267,6 +267,7 @@ CREATE TABLE contact_import (
     file_name      text NOT NULL,
     state          text NOT NULL CHECK (state IN ('uploading', 'queued', 'running', 'finished', 'failed')),
     mapping        jsonb NOT NULL DEFAULT '{}',    -- column name -> address, name, an attribute, or null
+    layout         jsonb,                          -- campaigns.csv_layout.Layout, once the file is whole
     size_bytes     bigint NOT NULL DEFAULT 0,
     read_bytes     bigint NOT NULL DEFAULT 0,      -- where a restarted worker goes on
     read_lines     bigint NOT NULL DEFAULT 0,
@@ -286,6 +287,7 @@ CREATE TABLE contact_import_part (
     bytes         bytea NOT NULL,
     PRIMARY KEY (import_id, number)
 );
+ALTER TABLE contact_import_part ALTER bytes SET STORAGE EXTERNAL;  -- read once, not worth packing
 
 CREATE TABLE contact_import_reject (
     import_id     uuid NOT NULL REFERENCES contact_import ON DELETE CASCADE,
@@ -361,8 +363,9 @@ CREATE TABLE counter (
 
 -- One row is a batch of events of one kind. Readers take rows in (xid, id) order below the oldest
 -- running transaction, which is commit order as far as any reader can tell.
+CREATE SEQUENCE live_event_id;  -- a partitioned table has no identity columns before PostgreSQL 17
 CREATE TABLE live_event (
-    id            bigint GENERATED ALWAYS AS IDENTITY,
+    id            bigint NOT NULL DEFAULT nextval('live_event_id'),
     xid           xid8 NOT NULL DEFAULT pg_current_xact_id(),
     at            timestamptz NOT NULL DEFAULT now(),
     workspace_id  uuid NOT NULL,

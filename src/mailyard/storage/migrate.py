@@ -1,0 +1,133 @@
+"""Numbered SQL migrations (`storage/migrations/NNNN_name.sql`), applied forward only.
+
+Any number of instances may start together: one holds an advisory lock and works, the others wait
+and find nothing left to do. The checksum of each applied file is kept, so that a database which a
+newer version has changed, or a file that was edited after it had been applied, stops the start.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import asyncpg
+
+from mailyard.core.errors import ConfigurationError, Unavailable
+from mailyard.storage.database import AWAY
+from mailyard.storage.queries import load
+
+QUERIES = load("migrate")
+_FILE_NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file: its number, its name without number and suffix, and its text."""
+
+    number: int
+    name: str
+    text: str
+
+    @property
+    def checksum(self) -> bytes:
+        return hashlib.sha256(self.text.encode()).digest()
+
+
+def known_migrations() -> list[Migration]:
+    """The migrations that this version brings, in order. Raises ConfigurationError on a gap."""
+    found: list[Migration] = []
+    for file in files("mailyard.storage").joinpath("migrations").iterdir():
+        match = _FILE_NAME.match(file.name)
+        if match is not None:
+            found.append(Migration(int(match[1]), match[2], file.read_text("utf-8")))
+    found.sort(key=lambda migration: migration.number)
+    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
+        raise ConfigurationError("storage/migrations must be numbered 0001, 0002, … without a gap")
+    return found
+
+
+async def migrate(direct_url: str, migrations: Sequence[Migration] | None = None) -> list[str]:
+    """Bring the database at `direct_url` to this version; the names of what was applied.
+
+    `direct_url` must not pass through a pooler, because the lock belongs to the session. Raises
+    ConfigurationError when the database was made by a newer version or by another history, and
+    Unavailable when PostgreSQL does not answer.
+    """
+    wanted = known_migrations() if migrations is None else list(migrations)
+    connection = await _connect(direct_url)
+    try:
+        if await connection.fetchval(QUERIES.table_exists) and not await _missing(
+            connection, wanted
+        ):
+            return []
+        await connection.execute(QUERIES.lock)
+        try:
+            await connection.execute(QUERIES.create_table)
+            missing = await _missing(connection, wanted)
+            for migration in missing:
+                await _apply(connection, migration)
+            return [f"{migration.number:04d}_{migration.name}" for migration in missing]
+        finally:
+            if not connection.is_closed():
+                await connection.execute(QUERIES.unlock)
+    finally:
+        await connection.close()
+
+
+async def pending(direct_url: str, migrations: Sequence[Migration] | None = None) -> list[str]:
+    """Names of the migrations that `migrate` would apply. Changes nothing; raises as it does."""
+    wanted = known_migrations() if migrations is None else list(migrations)
+    connection = await _connect(direct_url)
+    try:
+        if await connection.fetchval(QUERIES.table_exists):
+            wanted = await _missing(connection, wanted)
+        return [f"{migration.number:04d}_{migration.name}" for migration in wanted]
+    finally:
+        await connection.close()
+
+
+async def _connect(direct_url: str) -> "asyncpg.Connection[asyncpg.Record]":
+    try:
+        return await asyncpg.connect(
+            direct_url, server_settings={"application_name": "mailyard migrate"}
+        )
+    except AWAY as error:
+        raise Unavailable(f"PostgreSQL does not answer: {error}") from error
+
+
+async def _missing(
+    connection: "asyncpg.Connection[asyncpg.Record]", wanted: Sequence[Migration]
+) -> list[Migration]:
+    """What of `wanted` the database lacks. Raises ConfigurationError when histories differ."""
+    applied = {row["number"]: row for row in await connection.fetch(QUERIES.applied)}
+    newest = max(applied, default=0)
+    if newest > len(wanted):
+        raise ConfigurationError(
+            f"this database was made by a newer Mailyard (its schema is {newest:04d}_"
+            f"{applied[newest]['name']}, this version knows up to {len(wanted):04d}); "
+            "install that version or a later one"
+        )
+    for migration in wanted:
+        row = applied.get(migration.number)
+        if row is not None and row["checksum"] != migration.checksum:
+            raise ConfigurationError(
+                f"migration {migration.number:04d}_{migration.name} is not the one that was "
+                f"applied to this database ({row['name']}); the database belongs to another "
+                "build of Mailyard: use that build, or a fresh database"
+            )
+    return [migration for migration in wanted if migration.number not in applied]
+
+
+async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:
+    try:
+        async with connection.transaction():
+            await connection.execute(migration.text)
+            await connection.execute(
+                QUERIES.record, migration.number, migration.name, migration.checksum
+            )
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise ConfigurationError(
+            f"the database user may not create tables ({error}); "
+            "grant it CREATE on the schema, or name another user in MAILYARD_DATABASE_URL"
+        ) from error

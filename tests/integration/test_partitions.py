@@ -1,0 +1,171 @@
+"""Partitions: made ahead, in line where promised, dropped when all in them has expired."""
+
+import asyncio
+import os
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from mailyard.core.ids import lowest_at, uuid7
+from mailyard.storage.database import Database
+from mailyard.storage.partitions import (
+    RETENTION_DAYS,
+    drop_expired,
+    ensure_partitions,
+    expires_at,
+    wanted,
+)
+
+INSERT_MESSAGE = """
+    INSERT INTO message (id, workspace_id, retention_days, reverse_path, recipients, inbox_ids,
+                         helo, peer, size_bytes, raw)
+    VALUES ($1, $1, $2, 'a@example.org', '{b@inbox.localhost}', ARRAY[$1]::uuid[], 'h',
+            '127.0.0.1', $3, $4)
+"""
+
+
+async def insert_message(database: Database, moment: datetime, days: int, raw: bytes) -> None:
+    identifier = uuid7(int(moment.timestamp() * 1000))
+    await database.pool.execute(INSERT_MESSAGE, identifier, days, len(raw), raw)
+
+
+async def tables(database: Database) -> set[str]:
+    return {
+        row["relname"]
+        for row in await database.pool.fetch("SELECT relname FROM pg_class WHERE relkind = 'r'")
+    }
+
+
+def test_what_is_wanted_covers_the_instant_and_two_periods_ahead() -> None:
+    names = {partition.name for partition in wanted(datetime(2026, 12, 31, 23, 59, tzinfo=UTC))}
+    assert {"delivery_2026_12", "delivery_2027_01", "delivery_2027_02"} <= names
+    assert {"message_d7_2026_12_31", "message_d7_2027_01_01", "message_d7_2027_01_02"} <= names
+    assert {"message_kept_2026_12", "message_d400_2027_02", "live_event_2027_01_02"} <= names
+    assert "address_h15" in names and "address_h16" not in names
+
+
+def test_bounds_of_one_table_meet_without_gap_or_overlap() -> None:
+    monthly = [part for part in wanted(datetime(2026, 11, 5, tzinfo=UTC)) if part.parent == "email"]
+    assert [part.bounds[1] for part in monthly[:-1]] == [part.bounds[0] for part in monthly[1:]]
+    assert monthly[0].bounds[0] == str(lowest_at(datetime(2026, 11, 1, tzinfo=UTC)))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("message_d1_2026_11_20", datetime(2026, 11, 22, tzinfo=UTC)),
+        ("message_d30_2026_12_31", datetime(2027, 1, 31, tzinfo=UTC)),
+        ("inbox_d400_2026_12", datetime(2027, 1, 1, tzinfo=UTC) + timedelta(days=400)),
+        ("live_event_2026_11_20", datetime(2026, 11, 22, tzinfo=UTC)),
+        ("message_kept_2026_11", None),
+        ("delivery_2020_01", None),
+        ("message_d1", None),
+        ("suppression", None),
+        ("message_d1_2026_11", None),
+    ],
+)
+def test_a_partition_leaves_when_its_youngest_row_has_expired(
+    name: str, expected: datetime | None
+) -> None:
+    assert expires_at(name) == expected
+
+
+async def test_a_start_with_none_ahead_repairs_itself(database: Database) -> None:
+    later = datetime.now(UTC) + timedelta(days=120)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await insert_message(database, later, 7, b"x")
+    assert await ensure_partitions(database, later) > 0
+    for days in RETENTION_DAYS:
+        await insert_message(database, later, days, b"x")
+    assert await ensure_partitions(database, later) == 0
+
+
+async def test_many_processes_make_the_same_partitions_together(database: Database) -> None:
+    later = datetime.now(UTC) + timedelta(days=200)
+    made = await asyncio.gather(*(ensure_partitions(database, later) for _ in range(6)))
+    assert sum(made) == len([part for part in wanted(later) if part.kind == "range"])
+
+
+async def test_mail_of_up_to_8_kb_stays_in_line(database: Database) -> None:
+    now = datetime.now(UTC)
+    for days in RETENTION_DAYS:
+        for size in (100, 4_000, 7_800):
+            await insert_message(database, now, days, os.urandom(size))
+        await insert_message(database, now, days, b"a" * 7_800)
+    sizes = await database.pool.fetch(
+        """
+        SELECT sum(pg_relation_size(part.reltoastrelid))::bigint AS beside,
+               sum(pg_relation_size(part.oid))::bigint AS in_line
+        FROM pg_class part WHERE relname ~ '^message_(d|kept)' AND relkind = 'r'
+        """
+    )
+    assert sizes[0]["beside"] == 0
+    stored = await database.pool.fetchval(
+        "SELECT min(pg_column_size(raw)) FROM message WHERE size_bytes = 7800"
+    )
+    assert stored >= 7_800  # neither compressed nor moved
+    await insert_message(database, now, 7, os.urandom(20_000))
+    beside = await database.pool.fetchval(
+        """
+        SELECT sum(pg_relation_size(reltoastrelid))::bigint
+        FROM pg_class WHERE relname ~ '^message_d7_'
+        """
+    )
+    assert beside > 0
+
+
+async def test_expired_partitions_are_dropped_and_living_ones_stay(database: Database) -> None:
+    now = datetime.now(UTC)
+    past = now - timedelta(days=40)
+    await ensure_partitions(database, past)
+    for days in RETENTION_DAYS:
+        await insert_message(database, past, days, b"old")
+        await insert_message(database, now, days, b"new")
+    dropped = await drop_expired(database, now)
+    rows = await database.pool.fetch("SELECT retention_days, raw FROM message ORDER BY 1, 2")
+    assert [(row[0], row[1]) for row in rows] == [
+        (0, b"new"),
+        (0, b"old"),
+        (1, b"new"),
+        (7, b"new"),
+        (30, b"new"),
+        (400, b"new"),
+        (400, b"old"),
+    ]
+    assert not set(dropped) & await tables(database)
+    assert f"message_d7_{past:%Y_%m_%d}" in dropped
+    assert await drop_expired(database, now) == []
+
+
+async def test_a_partition_detached_before_a_crash_is_dropped_by_the_next_round(
+    database: Database,
+) -> None:
+    past = datetime.now(UTC) - timedelta(days=40)
+    await ensure_partitions(database, past)
+    name = f"message_d1_{past:%Y_%m_%d}"
+    await database.pool.execute(f"ALTER TABLE message_d1 DETACH PARTITION {name}")
+    await drop_expired(database, datetime.now(UTC))
+    assert name not in await tables(database)
+
+
+async def test_a_reader_in_the_way_delays_the_drop_and_stops_nobody(database: Database) -> None:
+    past = datetime.now(UTC) - timedelta(days=40)
+    await ensure_partitions(database, past)
+    name = f"live_event_{past:%Y_%m_%d}"
+    reader = await database.direct()
+    transaction = reader.transaction()
+    await transaction.start()
+    await reader.fetch("SELECT * FROM live_event")
+    dropping = asyncio.create_task(drop_expired(database, datetime.now(UTC)))
+    await asyncio.sleep(0.3)
+    await database.pool.execute(
+        "INSERT INTO live_event (workspace_id, kind, items) VALUES ($1, 'queue.depth', '[]')",
+        uuid7(),
+    )
+    await dropping
+    assert name in await tables(database)
+    await transaction.rollback()
+    await reader.close()
+    await drop_expired(database, datetime.now(UTC))
+    assert name not in await tables(database)
