@@ -33,7 +33,7 @@ _LARGEST = 2**63 - 1
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cursor:
-    """A place in the stream: after event `index` of the row (`xid`, `id`). Ordered like the stream."""
+    """A place in the stream: after event `index` of the row (`xid`, `id`). Ordered like it."""
 
     xid: int
     id: int

@@ -8,12 +8,13 @@ calls take batches.
 from collections.abc import Sequence
 from enum import Flag, auto
 from typing import Any, Protocol
+from uuid import UUID
 
-from mailyard.queue.job import Depth, LeasedJob, NewJob
+from mailyard.queue.job import DeadJob, Depth, KeyPolicy, LeasedJob, NewJob
 
 
 class Capability(Flag):
-    """What an engine can do beyond the core. Settings refuse a lane whose needs its engine lacks."""
+    """What an engine can do beyond the core. Settings refuse a lane that needs what it lacks."""
 
     TRANSACTIONAL = auto()  # enqueue and complete inside the caller's transaction
     PRIORITIES = auto()
@@ -24,8 +25,40 @@ class Capability(Flag):
     PAUSE = auto()
 
 
+ALL_CAPABILITIES = (
+    Capability.TRANSACTIONAL
+    | Capability.PRIORITIES
+    | Capability.TENANT_TURNS
+    | Capability.KEY_LIMITS
+    | Capability.UNIQUE
+    | Capability.DELAYS
+    | Capability.PAUSE
+)
+
+
+class Waiting(Protocol):
+    """Somebody who waits for a topic of the bus."""
+
+    async def wait(self, timeout_s: float) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class WakeUps(Protocol):
+    """What the queue needs of the bus (`bus/bus.py` fits)."""
+
+    def announce(self, topic: str) -> None: ...
+
+    def subscribe(self, topic: str) -> Waiting: ...
+
+
+def topic_of(queue: str) -> str:
+    """The bus topic that is announced when `queue` has something new."""
+    return f"queue:{queue}"
+
+
 class Engine(Protocol):
-    """A durable queue. `tx` is an open transaction of the same database, where that is a capability."""
+    """A durable queue. `tx`: an open transaction of the same database, where it can join one."""
 
     capabilities: Capability
 
@@ -33,10 +66,26 @@ class Engine(Protocol):
         """Add jobs; the ids in order, None where a unique key already stands. One statement."""
         ...
 
+    def announce(self, queues: Sequence[str]) -> None:
+        """Wake up who waits for `queues`, when a transaction with an enqueue has committed.
+
+        An engine does so by itself; a caller who knows the instant of its commit is faster.
+        """
+        ...
+
     async def lease(
-        self, queues: Sequence[str], limit: int, wait_s: float, worker: str
+        self,
+        queues: Sequence[str],
+        limit: int,
+        wait_s: float,
+        worker: str,
+        suspects: bool = True,
     ) -> list[LeasedJob]:
-        """Take up to `limit` due jobs, waiting up to `wait_s` for the first. Tenants take turns."""
+        """Take up to `limit` due jobs, waiting up to `wait_s` for the first. Tenants take turns.
+
+        A suspect is a job whose worker died: it comes alone, so that a job that kills its worker
+        takes no neighbours along; with `suspects` False it waits.
+        """
         ...
 
     async def extend(self, jobs: Sequence[LeasedJob]) -> set[int]:
@@ -67,4 +116,35 @@ class Engine(Protocol):
 
     async def depth(self, queues: Sequence[str]) -> list[Depth]:
         """Depth of each queue, from counters."""
+        ...
+
+    async def pause(self, queue: str) -> None:
+        """Nothing more of `queue` is leased, what is leased goes on."""
+        ...
+
+    async def resume(self, queue: str) -> None: ...
+
+    async def paused(self) -> set[str]:
+        """The queues that are paused."""
+        ...
+
+    async def limit_keys(self, queue: str, policy: KeyPolicy) -> None:
+        """Set what `queue` allows the jobs of one limit_key. `KeyPolicy()` lifts the limits."""
+        ...
+
+    async def list_dead(
+        self, workspace_id: UUID | None, queue: str | None, before: int | None, limit: int
+    ) -> list[DeadJob]:
+        """Buried jobs of a workspace (None: of no workspace), newest id first, below `before`."""
+        ...
+
+    async def redrive(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
+        """Put buried jobs back into their lines as new; the ids of those that went.
+
+        One whose unique key stands again meanwhile stays buried.
+        """
+        ...
+
+    async def discard(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
+        """Remove buried jobs for good; the ids of those that went."""
         ...

@@ -57,7 +57,8 @@ class LeasedJob:
 
     Tokens grow with every lease ever given, so whoever holds the larger token of a job is its
     rightful worker. `attempt` counts leases, 1 first; `crashes` counts leases that ran out without
-    a word from the worker.
+    a word from the worker. `turn` counts how often the job has come back into its line; with the
+    token it names this one lease of this one job.
     """
 
     id: int
@@ -71,11 +72,12 @@ class LeasedJob:
     token: int
     enqueued_at: datetime
     expires_at: datetime
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How much waits in one queue: counts from counters, the age in seconds of the oldest due job."""
+    """How much waits in one queue: counts from counters, age in seconds of the oldest due job."""
 
     queue: str
     ready: int
@@ -83,3 +85,37 @@ class Depth:
     leased: int
     dead: int
     oldest_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPolicy:
+    """What a queue allows the jobs of one limit_key; None: no such limit.
+
+    `rate_per_s` starts a second with bursts of `burst`, `concurrency` at the same time. Jobs over
+    the limit wait beside the line, so that they hold up nobody.
+    """
+
+    rate_per_s: float | None = None
+    burst: int = 1
+    concurrency: int | None = None
+
+    @property
+    def limits(self) -> bool:
+        """Does it limit anything?"""
+        return self.rate_per_s is not None or self.concurrency is not None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadJob:
+    """A buried job, waiting for redrive or discard."""
+
+    id: int
+    queue: str
+    kind: str
+    payload: bytes
+    workspace_id: UUID | None
+    attempts: int
+    crashes: int
+    error: str
+    enqueued_at: datetime
+    buried_at: datetime

@@ -1,0 +1,1 @@
+"""Where jobs are kept: this process's memory (for tests), or PostgreSQL."""

@@ -8,7 +8,7 @@ _SQL = load("ratelimit")
 
 
 class PostgresRateLimit:
-    """One statement a taking, so take for a whole batch. Time is the database's unless a clock is given."""
+    """One statement a taking, so take for a whole batch. Time is the database's, or `clock`'s."""
 
     def __init__(self, *, database: Database, clock: Clock | None = None) -> None:
         self._database = database

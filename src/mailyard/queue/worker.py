@@ -1,0 +1,373 @@
+"""The worker: takes jobs from several lanes, runs their handlers, settles the results.
+
+Each lane (queue) has a loop of its own that leases, so a busy lane never starves another. Each
+handler has `concurrency` slots; a slot takes up to `batch_size` jobs and runs the handler on them.
+Jobs are leased a little ahead of the slots, in proportion to how fast they have lately been done.
+Finished jobs gather while the last statement is under way and are settled together. One heartbeat
+prolongs every lease that is held, so an event loop that stands still, or a dead process, gives its
+jobs to others, and a slow handler does not.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+from time import perf_counter
+from typing import Any
+
+import structlog
+
+from mailyard.core.backoff import Backoff
+from mailyard.core.errors import MailyardError, Unavailable
+from mailyard.core.limits import HEARTBEAT_S
+from mailyard.observe.metrics import JOB_SECONDS
+from mailyard.queue.engine import Engine
+from mailyard.queue.job import LeasedJob
+from mailyard.queue.settle import Settler
+
+RETRY = Backoff(first_s=1.0, cap_s=3600.0)
+RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
+
+_LEASE_WAIT_S = 1.0  # one question to the bus or the database; also the longest that a drain waits
+_AHEAD_S = 0.25  # so much work is leased ahead of the slots
+_LEASE_JOBS = 1_000  # the most that one statement leases, and that a lane holds ahead
+_YIELD_EVERY_S = 0.005  # a slot whose handler never waits lets others run this often
+_ERROR_CHARACTERS = 500
+
+_LOG = structlog.get_logger(__name__)
+
+
+class Batch:
+    """Jobs in a handler's hands. What it does not settle is completed when it returns."""
+
+    __slots__ = ("_in_transaction", "_settler", "_unsettled", "jobs", "stopping")
+
+    def __init__(
+        self, jobs: Sequence[LeasedJob], settler: Settler, stopping: asyncio.Event
+    ) -> None:
+        self.jobs = jobs
+        self.stopping = stopping
+        self._settler = settler
+        self._unsettled: dict[int, LeasedJob] | None = None
+        self._in_transaction: list[LeasedJob] = []
+
+    async def complete(self, jobs: Sequence[LeasedJob], tx: Any = None) -> set[int]:
+        """Finish jobs now; the ids that were still ours.
+
+        With `tx` the completion commits with the caller's results: when an id is missing in the
+        answer, its results are another worker's to write, and the caller rolls back.
+        """
+        done = await self._settler.engine.complete(jobs, tx)
+        self._settled(jobs, tx)
+        return done
+
+    async def retry(
+        self, jobs: Sequence[LeasedJob], delay_s: float, error: str, tx: Any = None
+    ) -> set[int]:
+        """Give jobs back, due in `delay_s`; those with no attempt left are buried."""
+        done = await self._settler.engine.retry(jobs, delay_s, error[:_ERROR_CHARACTERS], tx)
+        self._settled(jobs, tx)
+        return done
+
+    async def bury(self, jobs: Sequence[LeasedJob], error: str, tx: Any = None) -> set[int]:
+        """Dead-letter jobs that can never work."""
+        done = await self._settler.engine.bury(jobs, error[:_ERROR_CHARACTERS], tx)
+        self._settled(jobs, tx)
+        return done
+
+    async def release(self, jobs: Sequence[LeasedJob]) -> set[int]:
+        """Give jobs back unworked, due at once, the attempt not counted: a handler stops."""
+        done = await self._settler.engine.release(jobs)
+        self._settled(jobs, None)
+        return done
+
+    @property
+    def unsettled(self) -> Sequence[LeasedJob]:
+        """What the handler has not settled yet."""
+        return self.jobs if self._unsettled is None else list(self._unsettled.values())
+
+    @property
+    def doubtful(self) -> Sequence[LeasedJob]:
+        """After an exception: what is unsettled, or was in a transaction that may have rolled back.
+
+        Settling once more what did commit changes nothing, for the lease is gone.
+        """
+        return [*self.unsettled, *self._in_transaction]
+
+    @property
+    def settled(self) -> Iterable[LeasedJob]:
+        """What the handler has settled by itself."""
+        if self._unsettled is None:
+            return ()
+        return [job for job in self.jobs if job.id not in self._unsettled]
+
+    def _settled(self, jobs: Iterable[LeasedJob], tx: Any) -> None:
+        if self._unsettled is None:
+            self._unsettled = {job.id: job for job in self.jobs}
+        for job in jobs:
+            self._unsettled.pop(job.id, None)
+            if tx is not None:
+                self._in_transaction.append(job)
+
+
+Handle = Callable[[Batch], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """How jobs of `kind` in `queue` are done: `batch_size` a call, `concurrency` calls at once."""
+
+    kind: str
+    queue: str
+    handle: Handle
+    batch_size: int = 1
+    concurrency: int = 1
+
+
+class Worker:
+    """Runs `handlers` until drained. One a process; `name` shows in the leases."""
+
+    def __init__(self, *, engine: Engine, handlers: Sequence[Handler], name: str) -> None:
+        self.name = name
+        self.stopping = asyncio.Event()
+        self._engine = engine
+        self._settler = Settler(engine)
+        by_queue: dict[str, list[Handler]] = {}
+        for handler in handlers:
+            by_queue.setdefault(handler.queue, []).append(handler)
+        self._lanes = [
+            _Lane(queue, own, engine, self._settler, self.stopping, name)
+            for queue, own in by_queue.items()
+        ]
+
+    async def run(self) -> None:
+        """Work until `drain` was called and everything in hand is settled."""
+        settling = asyncio.create_task(self._settler.run(), name="settle")
+        beating = asyncio.create_task(self._beat(), name="heartbeat")
+        try:
+            async with asyncio.TaskGroup() as lanes:
+                for lane in self._lanes:
+                    lanes.create_task(lane.run(), name=f"lane-{lane.queue}")
+            await self._settler.finish()
+        finally:
+            for task in (settling, beating):
+                task.cancel()
+            await asyncio.gather(settling, beating, return_exceptions=True)
+
+    def drain(self) -> None:
+        """Take nothing more; `run` ends when the handlers have. The unbegun is given back."""
+        self.stopping.set()
+        for lane in self._lanes:
+            lane.wake()
+
+    @property
+    def held(self) -> int:
+        """How many leased jobs are in this process now."""
+        return len(self._settler.held)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            held = list(self._settler.held.values())
+            if not held:
+                continue
+            try:
+                kept = await self._engine.extend(held)
+            except Unavailable as error:
+                _LOG.warning("heartbeat missed", error=str(error), held=len(held))
+                continue
+            for job in held:
+                if job.id not in kept:
+                    self._settler.lost(job)
+
+
+class _Slots:
+    """One handler's jobs that wait, and its slots that work."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.waiting: deque[LeasedJob] = deque()
+        self.idle: deque[asyncio.Future[None]] = deque()
+
+    def wake(self, count: int) -> None:
+        """Let up to `count` idle slots look again."""
+        while self.idle and count > 0:
+            slot = self.idle.popleft()
+            if not slot.done():
+                slot.set_result(None)
+                count -= 1
+
+    def take(self) -> Sequence[LeasedJob]:
+        """The next batch; something waits."""
+        if self.handler.batch_size == 1:
+            return (self.waiting.popleft(),)
+        if self.waiting[0].crashes:
+            return (self.waiting.popleft(),)  # a suspect takes no neighbours along
+        count = min(self.handler.batch_size, len(self.waiting))
+        return [self.waiting.popleft() for _ in range(count)]
+
+
+class _Lane:
+    """One queue: leases ahead, deals jobs to its handlers' slots."""
+
+    def __init__(
+        self,
+        queue: str,
+        handlers: Sequence[Handler],
+        engine: Engine,
+        settler: Settler,
+        stopping: asyncio.Event,
+        worker: str,
+    ) -> None:
+        self.queue = queue
+        self._engine = engine
+        self._settler = settler
+        self._stopping = stopping
+        self._worker = worker
+        self._slots = {handler.kind: _Slots(handler) for handler in handlers}
+        self._in_slots = sum(handler.concurrency * handler.batch_size for handler in handlers)
+        self._held = 0
+        self._suspects = 0
+        self._pace = _Pace()
+        self._room_made = asyncio.Event()
+        self._random = Random()
+
+    def wake(self) -> None:
+        """Let the loops look again: a drain has begun, or there is room."""
+        self._room_made.set()
+        if self._stopping.is_set():
+            for slots in self._slots.values():
+                slots.wake(len(slots.idle))
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for slots in self._slots.values():
+                for _ in range(slots.handler.concurrency):
+                    tasks.create_task(self._work(slots))
+            await self._lease_until_drained()
+        await self._give_back()
+
+    async def _lease_until_drained(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            room = self._room()
+            if room <= 0:
+                self._room_made.clear()
+                if self._room() <= 0 and not self._stopping.is_set():
+                    await self._room_made.wait()
+                continue
+            try:
+                jobs = await self._engine.lease(
+                    [self.queue], room, _LEASE_WAIT_S, self._worker, self._suspects == 0
+                )
+                failures = 0
+            except Unavailable as error:
+                failures += 1
+                _LOG.warning("lease failed", queue=self.queue, error=str(error), failures=failures)
+                await asyncio.sleep(RECONNECT.delay_s(failures, self._random))
+                continue
+            await self._deal(jobs)
+
+    def _room(self) -> int:
+        ahead = max(self._in_slots, min(_LEASE_JOBS, int(self._pace.per_s * _AHEAD_S)))
+        room = min(ahead - self._held, _LEASE_JOBS)
+        # A statement for a handful while many are held costs more than it brings.
+        return room if room * 4 >= ahead or self._held == 0 or room >= self._in_slots else 0
+
+    async def _deal(self, jobs: Sequence[LeasedJob]) -> None:
+        strangers: list[LeasedJob] = []
+        for job in jobs:
+            slots = self._slots.get(job.kind)
+            if slots is None:
+                strangers.append(job)
+                continue
+            self._settler.hold(job)
+            self._held += 1
+            self._suspects += job.crashes > 0
+            slots.waiting.append(job)
+        for slots in self._slots.values():
+            slots.wake(-(-len(slots.waiting) // slots.handler.batch_size))
+        if strangers:
+            # A newer process may know the kind: a rolling upgrade must not bury its jobs at once.
+            self._settler.retry(strangers, 30.0, "no handler for this kind in this worker")
+
+    async def _work(self, slots: _Slots) -> None:
+        handler = slots.handler
+        waiting = slots.waiting
+        yielded_at = perf_counter()
+        while True:
+            while not waiting:
+                if self._stopping.is_set():
+                    return
+                future = asyncio.get_running_loop().create_future()
+                slots.idle.append(future)
+                await future
+                yielded_at = perf_counter()
+            if self._stopping.is_set():
+                return
+            await self._run_one(handler, slots.take())
+            if perf_counter() - yielded_at > _YIELD_EVERY_S:
+                await asyncio.sleep(0)
+                yielded_at = perf_counter()
+
+    async def _run_one(self, handler: Handler, jobs: Sequence[LeasedJob]) -> None:
+        batch = Batch(jobs, self._settler, self._stopping)
+        started = perf_counter()
+        try:
+            await handler.handle(batch)
+        except asyncio.CancelledError:
+            self._settler.release(batch.doubtful)
+            raise
+        except Exception as error:
+            self._failed(handler, batch, error)
+        else:
+            self._settler.complete(batch.unsettled)
+            self._settler.let_go(batch.settled)
+        self._finished(jobs, perf_counter() - started)
+
+    def _failed(self, handler: Handler, batch: Batch, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]
+        if isinstance(error, MailyardError) and not error.retryable:
+            _LOG.error("job buried", kind=handler.kind, error=reason)
+            self._settler.bury(batch.doubtful, reason)
+            return
+        _LOG.warning("job failed", kind=handler.kind, error=reason, exc_info=error)
+        by_attempt: dict[int, list[LeasedJob]] = {}
+        for job in batch.doubtful:
+            by_attempt.setdefault(job.attempt, []).append(job)
+        for attempt, jobs in by_attempt.items():
+            self._settler.retry(jobs, RETRY.delay_s(attempt, self._random), reason)
+
+    def _finished(self, jobs: Sequence[LeasedJob], seconds: float) -> None:
+        self._held -= len(jobs)
+        for job in jobs:
+            self._suspects -= job.crashes > 0
+        self._pace.count(len(jobs))
+        JOB_SECONDS.labels(self.queue).observe(seconds)
+        self._room_made.set()
+
+    async def _give_back(self) -> None:
+        for slots in self._slots.values():
+            unbegun = list(slots.waiting)
+            slots.waiting.clear()
+            self._settler.release(unbegun)
+
+
+class _Pace:
+    """Jobs a second, over the last half second or so."""
+
+    __slots__ = ("_counted", "_since", "per_s")
+
+    def __init__(self) -> None:
+        self.per_s = 0.0
+        self._counted = 0
+        self._since = perf_counter()
+
+    def count(self, jobs: int) -> None:
+        self._counted += jobs
+        passed_s = perf_counter() - self._since
+        if passed_s >= 0.1:
+            self.per_s = 0.5 * self.per_s + 0.5 * self._counted / passed_s
+            self._counted = 0
+            self._since = perf_counter()
