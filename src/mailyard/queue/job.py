@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from mailyard.core.errors import InvalidInput
+from mailyard.core.limits import JOB_PAYLOAD_BYTES
+
 INBOUND_EMAIL = "inbound-email"
 EMAIL_SEND = "email-send"
 EMAIL_BULK = "email-bulk"
@@ -29,6 +32,8 @@ LANES = (
     MEDIA,
     CLEANUP,
 )
+
+CRASHED = "its worker died or stood still while it held the job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +124,15 @@ class DeadJob:
     error: str
     enqueued_at: datetime
     buried_at: datetime
+
+
+def check(new: NewJob) -> None:
+    """Raises InvalidInput for a job that no engine takes."""
+    if len(new.payload) > JOB_PAYLOAD_BYTES:
+        raise InvalidInput(f"a payload has at most {JOB_PAYLOAD_BYTES} bytes", field="payload")
+    if not 0 <= new.priority <= 9:
+        raise InvalidInput("priority is 0 (first) to 9 (last)", field="priority")
+    if not 1 <= new.max_attempts <= 1000:
+        raise InvalidInput("max_attempts is 1 to 1000", field="max_attempts")
+    if not new.queue or not new.kind:
+        raise InvalidInput("a job has a queue and a kind", field="queue")

@@ -1,0 +1,452 @@
+"""The queue in memory: the contract without a server, for unit tests and simulations.
+
+Nothing outlives the process. A `tx` is a `MemoryTransaction`: what was asked is done at its commit,
+and answers are given as of now.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from mailyard.core.clock import Clock
+from mailyard.core.limits import JOB_CRASHES_BEFORE_BURIED, LEASE_S
+from mailyard.queue.engine import ALL_CAPABILITIES, WakeUps, topic_of
+from mailyard.queue.job import CRASHED, DeadJob, Depth, KeyPolicy, LeasedJob, NewJob, check
+
+_Line = tuple[str, int, UUID | None, bool]  # queue, priority, workspace, suspects
+
+
+@dataclass(slots=True)
+class _Job:
+    id: int
+    new: NewJob
+    enqueued_at: datetime
+    due_at: datetime
+    state: str = "ready"  # ready, scheduled, parked, leased, dead
+    attempts: int = 0
+    crashes: int = 0
+    turn: int = 0
+    token: int = 0
+    holder: str = ""
+    expires_at: datetime | None = None
+    admitted: bool = False
+    error: str = ""
+    buried_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class _Key:
+    """The jobs of one limit_key: those that wait, and those let through and not yet finished."""
+
+    waiting: deque[int] = field(default_factory=deque)
+    running: set[int] = field(default_factory=set)
+    tat: datetime | None = None
+
+
+class MemoryTransaction:
+    """What a caller of the memory engine passes as `tx`."""
+
+    def __init__(self) -> None:
+        self._at_commit: list[Callable[[], object]] = []
+
+    def then(self, act: Callable[[], object]) -> None:
+        self._at_commit.append(act)
+
+    def commit(self) -> None:
+        for act in self._at_commit:
+            act()
+
+
+class MemoryEngine:
+    """Passes the same contract suite as the PostgreSQL engine."""
+
+    capabilities = ALL_CAPABILITIES
+
+    def __init__(self, *, clock: Clock, bus: WakeUps) -> None:
+        self._clock = clock
+        self._bus = bus
+        self._jobs: dict[int, _Job] = {}
+        self._lines: dict[_Line, deque[int]] = {}
+        self._turns: dict[tuple[str, int, bool], deque[UUID | None]] = {}
+        self._unique: dict[tuple[str, str], int] = {}
+        self._keys: dict[tuple[str, str], _Key] = {}
+        self._policies: dict[str, KeyPolicy] = {}
+        self._paused: set[str] = set()
+        self._last_id = 0
+        self._last_token = 0
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[MemoryTransaction]:
+        """Commits at the end of the block; an exception rolls back."""
+        tx = MemoryTransaction()
+        yield tx
+        tx.commit()
+
+    # Adding and taking ------------------------------------------------------------------------
+
+    async def enqueue(self, jobs: Sequence[NewJob], tx: Any = None) -> list[int | None]:
+        ids: list[int | None] = []
+        added: list[_Job] = []
+        for new in jobs:
+            check(new)
+            key = (new.queue, new.unique_key or "")
+            if new.unique_key is not None and key in self._unique:
+                ids.append(None)
+                continue
+            self._last_id += 1
+            now = self._clock.now()
+            job = _Job(self._last_id, new, now, max(new.run_at or now, now))
+            if new.unique_key is not None:
+                self._unique[key] = job.id
+            ids.append(job.id)
+            added.append(job)
+        self._do(tx, lambda: self._add(added))
+        return ids
+
+    def announce(self, queues: Sequence[str]) -> None:
+        for queue in queues:
+            self._bus.announce(topic_of(queue))
+
+    async def lease(
+        self,
+        queues: Sequence[str],
+        limit: int,
+        wait_s: float,
+        worker: str,
+        suspects: bool = True,
+    ) -> list[LeasedJob]:
+        subscriptions = [self._bus.subscribe(topic_of(queue)) for queue in queues]
+        try:
+            leased = self._lease_now(queues, limit, worker, suspects)
+            if leased or wait_s <= 0:
+                return leased
+            waits = [asyncio.ensure_future(s.wait(wait_s)) for s in subscriptions]
+            _, unfinished = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in unfinished:
+                wait.cancel()
+            return self._lease_now(queues, limit, worker, suspects)
+        finally:
+            for subscription in subscriptions:
+                subscription.close()
+
+    # Settling ---------------------------------------------------------------------------------
+
+    async def extend(self, jobs: Sequence[LeasedJob]) -> set[int]:
+        mine = self._mine(jobs)
+        for job in mine:
+            job.expires_at = self._clock.now() + timedelta(seconds=LEASE_S)
+        return {job.id for job in mine}
+
+    async def complete(self, jobs: Sequence[LeasedJob], tx: Any = None) -> set[int]:
+        return self._settle(jobs, tx, self._finish)
+
+    async def retry(
+        self, jobs: Sequence[LeasedJob], delay_s: float, error: str, tx: Any = None
+    ) -> set[int]:
+        def give_back(job: _Job) -> None:
+            job.attempts += 1
+            if job.attempts >= job.new.max_attempts:
+                self._bury(job, error)
+                return
+            job.error = error
+            self._leave(job)
+            job.due_at = self._clock.now() + timedelta(seconds=delay_s)
+            self._enter(job)
+
+        return self._settle(jobs, tx, give_back)
+
+    async def release(self, jobs: Sequence[LeasedJob]) -> set[int]:
+        def give_back(job: _Job) -> None:
+            self._leave(job)
+            self._enter(job)
+
+        return self._settle(jobs, None, give_back)
+
+    async def bury(self, jobs: Sequence[LeasedJob], error: str, tx: Any = None) -> set[int]:
+        def bury(job: _Job) -> None:
+            job.attempts += 1
+            self._bury(job, error)
+
+        return self._settle(jobs, tx, bury)
+
+    async def rescue(self) -> int:
+        now = self._clock.now()
+        dead = [
+            job
+            for job in self._jobs.values()
+            if job.state == "leased" and job.expires_at is not None and job.expires_at < now
+        ]
+        for job in dead:
+            job.attempts += 1
+            job.crashes += 1
+            if job.crashes >= JOB_CRASHES_BEFORE_BURIED or job.attempts >= job.new.max_attempts:
+                self._bury(job, CRASHED)
+            else:
+                job.error = CRASHED
+                self._leave(job)
+                self._enter(job)
+        return len(dead)
+
+    # Looking and steering ---------------------------------------------------------------------
+
+    async def depth(self, queues: Sequence[str]) -> list[Depth]:
+        self._move_what_is_due()
+        now = self._clock.now()
+        depths = []
+        for queue in queues:
+            own = [job for job in self._jobs.values() if job.new.queue == queue]
+            count = dict.fromkeys(("ready", "scheduled", "parked", "leased", "dead"), 0)
+            for job in own:
+                count[job.state] += 1
+            ages = [(now - job.due_at).total_seconds() for job in own if job.state == "ready"]
+            depths.append(
+                Depth(
+                    queue,
+                    count["ready"] + count["parked"],
+                    count["scheduled"],
+                    count["leased"],
+                    count["dead"],
+                    max(ages, default=0.0),
+                )
+            )
+        return depths
+
+    async def pause(self, queue: str) -> None:
+        self._paused.add(queue)
+
+    async def resume(self, queue: str) -> None:
+        self._paused.discard(queue)
+        self.announce([queue])
+
+    async def paused(self) -> set[str]:
+        return set(self._paused)
+
+    async def limit_keys(self, queue: str, policy: KeyPolicy) -> None:
+        self._policies[queue] = policy
+        self.announce([queue])
+
+    async def list_dead(
+        self, workspace_id: UUID | None, queue: str | None, before: int | None, limit: int
+    ) -> list[DeadJob]:
+        found = [
+            job
+            for job in self._jobs.values()
+            if job.state == "dead"
+            and job.new.workspace_id == workspace_id
+            and (queue is None or job.new.queue == queue)
+            and (before is None or job.id < before)
+        ]
+        found.sort(key=lambda job: -job.id)
+        return [_dead(job) for job in found[:limit]]
+
+    async def redrive(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
+        gone = set()
+        for job in self._dead(workspace_id, ids):
+            key = (job.new.queue, job.new.unique_key or "")
+            if job.new.unique_key is not None:
+                if key in self._unique:
+                    continue
+                self._unique[key] = job.id
+            job.attempts = job.crashes = 0
+            job.error = ""
+            job.turn += 1
+            job.due_at = self._clock.now()
+            self._enter(job)
+            gone.add(job.id)
+        return gone
+
+    async def discard(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
+        gone = {job.id for job in self._dead(workspace_id, ids)}
+        for job_id in gone:
+            del self._jobs[job_id]
+        return gone
+
+    # Inside -----------------------------------------------------------------------------------
+
+    def _add(self, jobs: Iterable[_Job]) -> None:
+        for job in jobs:
+            self._jobs[job.id] = job
+            self._enter(job)
+
+    def _enter(self, job: _Job) -> None:
+        """Into its line, or beside it until it may."""
+        now = self._clock.now()
+        policy = self._policies.get(job.new.queue)
+        if job.due_at > now:
+            job.state = "scheduled"
+        elif job.new.limit_key is not None and policy and policy.limits and not job.admitted:
+            job.state = "parked"
+            self._key(job).waiting.append(job.id)
+        else:
+            self._line_up(job)
+        self.announce([job.new.queue])
+
+    def _line_up(self, job: _Job) -> None:
+        new = job.new
+        job.state = "ready"
+        line = (new.queue, new.priority, new.workspace_id, job.crashes > 0)
+        waiting = self._lines.setdefault(line, deque())
+        waiting.append(job.id)
+        turns = self._turns.setdefault((new.queue, new.priority, job.crashes > 0), deque())
+        if new.workspace_id not in turns:
+            turns.append(new.workspace_id)
+
+    def _leave(self, job: _Job) -> None:
+        """Out of its lease: the old token no longer fits."""
+        job.turn += 1
+        job.token = 0
+        job.expires_at = None
+        self._free(job)
+
+    def _free(self, job: _Job) -> None:
+        job.admitted = False
+        if job.new.limit_key is not None:
+            self._key(job).running.discard(job.id)
+
+    def _finish(self, job: _Job) -> None:
+        self._free(job)
+        self._forget_unique(job)
+        del self._jobs[job.id]
+
+    def _bury(self, job: _Job, error: str) -> None:
+        self._leave(job)
+        self._forget_unique(job)
+        job.state = "dead"
+        job.error = error
+        job.buried_at = self._clock.now()
+
+    def _forget_unique(self, job: _Job) -> None:
+        if job.new.unique_key is not None:
+            self._unique.pop((job.new.queue, job.new.unique_key), None)
+
+    def _lease_now(
+        self, queues: Sequence[str], limit: int, worker: str, suspects: bool
+    ) -> list[LeasedJob]:
+        self._move_what_is_due()
+        open_queues = [queue for queue in queues if queue not in self._paused]
+        if suspects:
+            suspect = self._take(open_queues, 1, worker, True)
+            if suspect:
+                return suspect
+        return self._take(open_queues, limit, worker, False)
+
+    def _take(
+        self, queues: Sequence[str], limit: int, worker: str, suspects: bool
+    ) -> list[LeasedJob]:
+        taken: list[int] = []
+        for priority in range(10):
+            for queue in queues:
+                turns = self._turns.get((queue, priority, suspects), deque())
+                while turns and len(taken) < limit:
+                    workspace_id = turns.popleft()
+                    line = self._lines[(queue, priority, workspace_id, suspects)]
+                    taken.append(line.popleft())
+                    if line:
+                        turns.append(workspace_id)
+        if not taken:
+            return []
+        self._last_token += 1
+        expires_at = self._clock.now() + timedelta(seconds=LEASE_S)
+        return [self._hand_over(self._jobs[job_id], worker, expires_at) for job_id in taken]
+
+    def _hand_over(self, job: _Job, worker: str, expires_at: datetime) -> LeasedJob:
+        job.state = "leased"
+        job.token = self._last_token
+        job.holder = worker
+        job.expires_at = expires_at
+        new = job.new
+        return LeasedJob(
+            id=job.id,
+            queue=new.queue,
+            kind=new.kind,
+            payload=new.payload,
+            workspace_id=new.workspace_id,
+            attempt=job.attempts + 1,
+            crashes=job.crashes,
+            max_attempts=new.max_attempts,
+            token=job.token,
+            enqueued_at=job.enqueued_at,
+            expires_at=expires_at,
+            turn=job.turn,
+        )
+
+    def _move_what_is_due(self) -> None:
+        now = self._clock.now()
+        due = [j for j in self._jobs.values() if j.state == "scheduled" and j.due_at <= now]
+        for job in sorted(due, key=lambda job: (job.due_at, job.id)):
+            self._enter(job)
+        for (queue, _), key in self._keys.items():
+            self._admit(self._policies.get(queue, KeyPolicy()), key, now)
+
+    def _admit(self, policy: KeyPolicy, key: _Key, now: datetime) -> None:
+        while key.waiting:
+            if policy.concurrency is not None and len(key.running) >= policy.concurrency:
+                return
+            if policy.rate_per_s is not None:
+                step = timedelta(seconds=1.0 / policy.rate_per_s)
+                moved = max(key.tat or now, now) + step
+                if moved - now > step * policy.burst:
+                    return
+                key.tat = moved
+            job = self._jobs[key.waiting.popleft()]
+            job.admitted = True
+            key.running.add(job.id)
+            self._line_up(job)
+
+    def _key(self, job: _Job) -> _Key:
+        return self._keys.setdefault((job.new.queue, job.new.limit_key or ""), _Key())
+
+    def _mine(self, jobs: Sequence[LeasedJob]) -> list[_Job]:
+        mine: dict[int, _Job] = {}
+        for leased in jobs:
+            job = self._jobs.get(leased.id)
+            if (
+                job is not None
+                and job.state == "leased"
+                and job.token == leased.token
+                and job.turn == leased.turn
+            ):
+                mine[job.id] = job
+        return list(mine.values())
+
+    def _settle(self, jobs: Sequence[LeasedJob], tx: Any, act: Callable[[_Job], None]) -> set[int]:
+        mine = self._mine(jobs)
+
+        def settle() -> None:
+            for job in self._mine(jobs):
+                act(job)
+
+        self._do(tx, settle)
+        return {job.id for job in mine}
+
+    def _dead(self, workspace_id: UUID | None, ids: Sequence[int]) -> list[_Job]:
+        found = [self._jobs[job_id] for job_id in dict.fromkeys(ids) if job_id in self._jobs]
+        return [j for j in found if j.state == "dead" and j.new.workspace_id == workspace_id]
+
+    @staticmethod
+    def _do(tx: MemoryTransaction | None, act: Callable[[], object]) -> None:
+        if tx is None:
+            act()
+        else:
+            tx.then(act)
+
+
+def _dead(job: _Job) -> DeadJob:
+    assert job.buried_at is not None
+    return DeadJob(
+        id=job.id,
+        queue=job.new.queue,
+        kind=job.new.kind,
+        payload=job.new.payload,
+        workspace_id=job.new.workspace_id,
+        attempts=job.attempts,
+        crashes=job.crashes,
+        error=job.error,
+        enqueued_at=job.enqueued_at,
+        buried_at=job.buried_at,
+    )
