@@ -19,7 +19,7 @@ import errno
 import logging
 import resource
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 from granian._granian import SocketHolder
@@ -28,12 +28,7 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from mailyard.core.errors import ConfigurationError
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+from mailyard.web.protocol import Asgi, Receive, Scope, Send
 
 BACKLOG = 2_048
 HEADER_READ_TIMEOUT_MS = 15_000  # a slow-loris has this long for its whole header
@@ -69,7 +64,7 @@ def bind(host: str, port: int, *, shared: bool) -> socket.socket:
     return listener
 
 
-class _OnOurSocket(Server):  # type: ignore[misc]
+class _OnOurSocket(Server):
     """Granian's embedded server, given a socket that is bound already."""
 
     def __init__(self, app: Asgi, listener: socket.socket) -> None:
@@ -90,8 +85,8 @@ class _OnOurSocket(Server):  # type: ignore[misc]
     def _init_shared_socket(self) -> None:
         self._ssp = None
         # Detached: Granian closes the descriptor itself when its accept loop ends.
-        self._sfd = self._listener.detach()
-        self._shd = SocketHolder(self._sfd, False, BACKLOG)
+        self._sfd = self._listener.detach()  # type: ignore[assignment]
+        self._shd = SocketHolder(self._sfd, False, BACKLOG)  # type: ignore[assignment,call-arg]
 
 
 class HttpServer:
@@ -140,7 +135,7 @@ class HttpServer:
         if self._stopping or self._server is None or self._serving is None:
             return
         self._stopping = True
-        self._server.stop()
+        self._server.stop()  # type: ignore[no-untyped-call]
         self._end(streams_only=True)
         try:
             await asyncio.wait_for(self._idle.wait(), self._drain_s)

@@ -1,0 +1,303 @@
+"""`/v1` as an ASGI application: from a request to the handler of its route, and back.
+
+The order is the same for every route, so that it can be read once: find the route, know the
+caller, count against the rate limit, check the scope, read and check the input, honour the
+idempotency key, run the handler, answer. Whatever goes wrong on the way is a problem document.
+"""
+
+import re
+import secrets
+from collections.abc import Mapping
+from hashlib import sha256
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from mailyard.access.authenticate import Authenticator, Principal
+from mailyard.access.idempotency import StoredAnswer, check_key
+from mailyard.core.errors import InvalidInput, MailyardError, NotFound
+from mailyard.observe.metrics import HTTP_SECONDS
+from mailyard.web.api.body import (
+    ClientGone,
+    collect,
+    decode_json,
+    decode_query,
+    read_body,
+)
+from mailyard.web.api.problem import MethodNotAllowed, UnsupportedMediaType, answer_of
+from mailyard.web.api.rate import RateLimiter
+from mailyard.web.api.route import Answer, Call, Download, Route, RouteTable, read_parameters
+from mailyard.web.protocol import Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from mailyard.app import Application
+
+_LOG = structlog.get_logger("mailyard.api")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_ENCODER = msgspec.json.Encoder()
+
+# What every answer of the API carries: it is data for programs, never a page.
+SECURITY_HEADERS: list[tuple[bytes, bytes]] = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+
+# Requests a second of one key (or one person) in one process, and of one address without either.
+KEY_PER_S = 10_000.0
+KEY_BURST = 10_000
+STRANGER_PER_S = 20.0
+STRANGER_BURST = 200
+
+
+class _Request:
+    """What is known of a request as it goes through the steps."""
+
+    __slots__ = ("headers", "id", "route", "sent_headers")
+
+    def __init__(self, scope: Scope) -> None:
+        self.headers = collect(scope["headers"])
+        given = self.headers.get(b"x-request-id")
+        self.id = (
+            given.decode("ascii")
+            if given is not None and _REQUEST_ID.fullmatch(given)
+            else secrets.token_hex(10)
+        )
+        self.route: Route | None = None
+        self.sent_headers: list[tuple[bytes, bytes]] = []
+
+
+class ApiServer:
+    """Dispatches `/v1`. One a process."""
+
+    def __init__(self, application: "Application", table: RouteTable) -> None:
+        self._app = application
+        self._table = table
+        self._authenticator = Authenticator(keys=application.keys, sessions=application.sessions)
+        self._limiter = RateLimiter(per_s=KEY_PER_S, burst=KEY_BURST)
+        self._strangers = RateLimiter(per_s=STRANGER_PER_S, burst=STRANGER_BURST)
+        self._seconds: dict[tuple[str, int], Any] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = perf_counter()
+        request = _Request(scope)
+        try:
+            answer = await self._answer(request, scope, receive)
+        except ClientGone:
+            return
+        except MailyardError as error:
+            if error.status >= 500:
+                _LOG.warning("request failed", request_id=request.id, error=str(error))
+            answer = answer_of(error, request.id)
+        except Exception:
+            _LOG.exception("request failed", request_id=request.id, path=scope["path"])
+            answer = answer_of(MailyardError("internal error"), request.id)
+        if isinstance(answer, Download):
+            await self._send_download(request, scope, answer, send)
+        else:
+            await self._send(request, scope, answer, send)
+        self._observe(request, getattr(answer, "status", 200), perf_counter() - started)
+
+    def _observe(self, request: _Request, status: int, seconds: float) -> None:
+        key = (request.route.operation if request.route else "none", status)
+        histogram = self._seconds.get(key)
+        if histogram is None:
+            histogram = HTTP_SECONDS.labels(key[0], str(status))
+            self._seconds[key] = histogram
+        histogram.observe(seconds)
+
+    async def _answer(self, request: _Request, scope: Scope, receive: Receive) -> Answer | Download:
+        path: str = scope["path"]
+        found = self._table.find(path)
+        if found is None:
+            self._count_stranger(scope)
+            raise NotFound(f"there is nothing at {path[:200]}")
+        by_method, texts = found
+        method: str = scope["method"]
+        route = by_method.get("GET" if method == "HEAD" else method)
+        if route is None:
+            self._count_stranger(scope)
+            return self._without_route(method, by_method)
+        request.route = route
+        principal = await self._know(request, scope, route)
+        return await self._run(request, scope, receive, route, texts, principal)
+
+    def _without_route(self, method: str, by_method: Mapping[str, Route]) -> Answer:
+        methods = {*by_method, "OPTIONS"} | ({"HEAD"} if "GET" in by_method else set())
+        allowed = ", ".join(sorted(methods))
+        if method != "OPTIONS":
+            raise MethodNotAllowed(allowed)
+        return Answer(204, headers=[(b"allow", allowed.encode())])
+
+    async def _know(self, request: _Request, scope: Scope, route: Route) -> Principal | None:
+        """Who asks, counted against their rate. Strangers are counted by their address."""
+        if route.scope is None:
+            self._count_stranger(scope)
+            return None
+        headers = request.headers
+        try:
+            principal = await self._authenticator.by_headers(
+                scope["method"],
+                _text(headers.get(b"authorization")),
+                _text(headers.get(b"cookie")),
+                _text(headers.get(b"x-csrf-token")),
+            )
+        except MailyardError:
+            self._count_stranger(scope)
+            raise
+        request.sent_headers = self._limiter.take(principal.actor.name).headers()
+        principal.require(route.scope)
+        return principal
+
+    def _count_stranger(self, scope: Scope) -> None:
+        client = scope.get("client")
+        self._strangers.take(client[0] if client else "")
+
+    async def _run(
+        self,
+        request: _Request,
+        scope: Scope,
+        receive: Receive,
+        route: Route,
+        texts: list[str],
+        principal: Principal | None,
+    ) -> Answer | Download:
+        identifiers, names = read_parameters(route, texts)
+        if any("\0" in text for text in texts):
+            raise InvalidInput("an address has a NUL character in it")
+        query = decode_query(route.query, scope["query_string"])
+        raw = b""
+        if not route.upload and scope["method"] not in ("GET", "HEAD"):
+            raw = await read_body(receive, _length(request.headers), route.body_bytes)
+        body = None
+        if route.body is not None:
+            body = decode_json(route.body, request.headers.get(b"content-type", b""), raw)
+        elif raw:
+            raise InvalidInput("this route takes no body")
+        if route.upload:
+            _check_upload(route, request.headers)
+        key = _idempotency_key(route, request.headers)
+        call: Call[Any, Any] = Call(
+            app=self._app,
+            principal=principal or _NOBODY,
+            ids=identifiers,
+            names=names,
+            query=query,
+            body=body,
+            scope=scope,
+            receive=receive,
+            request_id=request.id,
+            headers=request.headers,
+            idempotency_key=key,
+            body_hash=_hash(scope, raw) if key is not None else b"",
+        )
+        if key is None or route.idempotency == "own":
+            return _encode(route, await route.handler(call))
+        return await self._once(route, call, key)
+
+    async def _once(self, route: Route, call: Call[Any, Any], key: str) -> Answer | Download:
+        """Run the handler unless its answer is kept under the key already."""
+        kept = self._app.idempotency
+        stored = await kept.begin(call.workspace_id, key, call.body_hash)
+        if stored is not None:
+            return Answer(stored.status, stored.body, headers=[(b"idempotency-replayed", b"true")])
+        try:
+            answer = _encode(route, await route.handler(call))
+        except BaseException:
+            await kept.abandon(call.workspace_id, key, call.body_hash)
+            raise
+        if isinstance(answer, Answer):
+            await kept.finish(
+                call.workspace_id, key, call.body_hash, StoredAnswer(answer.status, answer.body)
+            )
+        return answer
+
+    async def _send(self, request: _Request, scope: Scope, answer: Answer, send: Send) -> None:
+        headers = [
+            (b"x-request-id", request.id.encode()),
+            *SECURITY_HEADERS,
+            *request.sent_headers,
+            *answer.headers,
+        ]
+        if answer.body:
+            headers.append((b"content-type", answer.media_type))
+        if answer.status != 204:
+            headers.append((b"content-length", b"%d" % len(answer.body)))
+        body = b"" if scope["method"] == "HEAD" else answer.body
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _send_download(
+        self, request: _Request, scope: Scope, file: Download, send: Send
+    ) -> None:
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", file.file_name)[:150] or "file"
+        headers = [
+            (b"x-request-id", request.id.encode()),
+            *SECURITY_HEADERS,
+            *request.sent_headers,
+            (b"content-type", file.media_type.encode()),
+            (b"content-disposition", f'attachment; filename="{name}"'.encode()),
+        ]
+        content = file.content
+        if isinstance(content, bytes):
+            headers.append((b"content-length", b"%d" % len(content)))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["method"] == "HEAD":
+            content = b""
+        if not isinstance(content, bytes):
+            async for piece in content:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            content = b""
+        await send({"type": "http.response.body", "body": content})
+
+
+class _Nobody:
+    """Stands for the caller of a public route, whose handler asks nothing of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"a public route has no caller, and its handler asked for {name}")
+
+
+_NOBODY: Any = _Nobody()
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")
+
+
+def _length(headers: Mapping[bytes, bytes]) -> int | None:
+    text = headers.get(b"content-length")
+    return int(text) if text is not None and text.isdigit() else None
+
+
+def _check_upload(route: Route, headers: Mapping[bytes, bytes]) -> None:
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode()
+    if media_type not in route.upload:
+        raise UnsupportedMediaType(f"send one of {', '.join(route.upload)}")
+
+
+def _idempotency_key(route: Route, headers: Mapping[bytes, bytes]) -> str | None:
+    text = _text(headers.get(b"idempotency-key"))
+    if text is None or not route.takes_idempotency_key:
+        return None
+    return check_key(text)
+
+
+def _hash(scope: Scope, raw: bytes) -> bytes:
+    """What a repeated request must equal: the method, the path, the query, the body."""
+    digest = sha256(f"{scope['method']} {scope['path']}?".encode())
+    digest.update(scope["query_string"] + b"\n")
+    digest.update(raw)
+    return digest.digest()
+
+
+def _encode(route: Route, result: Any) -> Answer | Download:
+    if isinstance(result, Answer | Download):
+        return result
+    if result is None:
+        return Answer(204)
+    return Answer(route.status, _ENCODER.encode(result))
