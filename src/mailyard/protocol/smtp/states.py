@@ -1,0 +1,94 @@
+"""The server's automaton as a table (RFC 5321 section 4.1.4, RFC 3030, RFC 3207).
+
+Everything that decides "is this command allowed now, and what then" is here. A missing cell is a
+command out of sequence: it is answered with 503 and changes nothing. NOOP, VRFY and HELP are
+allowed in every state that reads commands and change none, so they have no cells.
+"""
+
+from enum import Enum, auto
+
+
+class State(Enum):
+    """Where a session stands. The last four read no commands."""
+
+    CONNECTED = auto()  # greeted, or TLS has just started: EHLO or HELO is due
+    READY = auto()
+    SENDER = auto()  # MAIL was accepted
+    ADDRESSED = auto()  # at least one RCPT was accepted
+    BETWEEN_CHUNKS = auto()  # after BDAT without LAST
+    IN_DATA = auto()
+    IN_CHUNK = auto()
+    HANDSHAKE = auto()  # STARTTLS was answered with 220
+    CLOSED = auto()
+
+
+class Step(Enum):
+    """What can happen: a command that was understood, or the end of what it began."""
+
+    HELLO = auto()
+    MAIL = auto()
+    RECIPIENT = auto()  # RCPT was asked
+    RECIPIENT_TAKEN = auto()  # RCPT was answered with 250
+    DATA = auto()
+    DATA_END = auto()
+    CHUNK = auto()
+    CHUNK_END = auto()
+    LAST_CHUNK_END = auto()
+    RESET = auto()
+    STARTTLS = auto()
+    TLS_STARTED = auto()
+    CLOSE = auto()
+
+
+TRANSITIONS: dict[State, dict[Step, State]] = {
+    State.CONNECTED: {
+        Step.HELLO: State.READY,
+        Step.RESET: State.CONNECTED,
+        Step.STARTTLS: State.HANDSHAKE,
+        Step.CLOSE: State.CLOSED,
+    },
+    State.READY: {
+        Step.HELLO: State.READY,
+        Step.MAIL: State.SENDER,
+        Step.RESET: State.READY,
+        Step.STARTTLS: State.HANDSHAKE,
+        Step.CLOSE: State.CLOSED,
+    },
+    State.SENDER: {
+        Step.HELLO: State.READY,
+        Step.RECIPIENT: State.SENDER,
+        Step.RECIPIENT_TAKEN: State.ADDRESSED,
+        Step.RESET: State.READY,
+        Step.CLOSE: State.CLOSED,
+    },
+    State.ADDRESSED: {
+        Step.HELLO: State.READY,
+        Step.RECIPIENT: State.ADDRESSED,
+        Step.RECIPIENT_TAKEN: State.ADDRESSED,
+        Step.DATA: State.IN_DATA,
+        Step.CHUNK: State.IN_CHUNK,
+        Step.RESET: State.READY,
+        Step.CLOSE: State.CLOSED,
+    },
+    State.BETWEEN_CHUNKS: {
+        Step.HELLO: State.READY,
+        Step.CHUNK: State.IN_CHUNK,
+        Step.RESET: State.READY,
+        Step.CLOSE: State.CLOSED,
+    },
+    State.IN_DATA: {
+        Step.DATA_END: State.READY,
+        Step.CLOSE: State.CLOSED,
+    },
+    State.IN_CHUNK: {
+        Step.CHUNK_END: State.BETWEEN_CHUNKS,
+        Step.LAST_CHUNK_END: State.READY,
+        Step.RESET: State.READY,  # the chunk made the message too large
+        Step.CLOSE: State.CLOSED,
+    },
+    State.HANDSHAKE: {
+        Step.TLS_STARTED: State.CONNECTED,
+        Step.CLOSE: State.CLOSED,
+    },
+    State.CLOSED: {},
+}

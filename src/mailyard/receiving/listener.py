@@ -1,0 +1,396 @@
+"""The asyncio shell around SMTP sessions: sockets, deadlines, ceilings, drain. Decides nothing.
+
+Several processes may listen on one port (SO_REUSEPORT); ceilings are per process. Deadlines are
+kept by one sweep a second over all connections, not by a timer for each event.
+"""
+
+import asyncio
+import ssl
+from asyncio import Future
+from collections import Counter
+from collections.abc import Awaitable
+from functools import partial
+from typing import cast
+
+import structlog
+from msgspec import Struct
+
+from mailyard.core import limits
+from mailyard.core.errors import MailyardError, Unavailable
+from mailyard.observe import metrics
+from mailyard.protocol.smtp.reply import Reply
+from mailyard.protocol.smtp.server import (
+    MessageReceived,
+    Question,
+    RecipientAsked,
+    ServerSession,
+    SessionConfig,
+    TlsRequested,
+)
+from mailyard.receiving.handler import SessionHandler
+
+_log = structlog.get_logger(__name__)
+
+_SWEEP_S = 1.0
+_TRY_LATER = Reply(451, "4.3.0", "Temporary failure, try again later")
+_BUSY = Reply(451, "4.3.1", "Too many messages are waiting, try again later")
+_SHUTTING_DOWN = Reply(421, "4.3.2", "Shutting down, try again later")
+_TOO_MANY = Reply(421, "4.7.0", "Too many connections, try again later")
+_TIMEOUT = Reply(421, "4.4.2", "Timeout")
+
+
+class ListenerLimits(Struct, frozen=True):
+    """What one process grants. Times in seconds, sizes in bytes.
+
+    `waiting_messages` and `waiting_bytes` bound what has been received and not yet answered; past
+    them a message is answered 451 without asking the handler.
+    """
+
+    connections: int = limits.SMTP_CONNECTIONS
+    connections_per_address: int = limits.SMTP_CONNECTIONS_PER_ADDRESS
+    command_timeout_s: float = limits.SMTP_COMMAND_TIMEOUT_S
+    data_timeout_s: float = limits.SMTP_DATA_TIMEOUT_S
+    message_timeout_s: float = limits.SMTP_MESSAGE_TIMEOUT_S
+    session_timeout_s: float = limits.SMTP_SESSION_TIMEOUT_S
+    waiting_messages: int = 10_000
+    waiting_bytes: int = 256 * limits.MIB
+
+
+class Listener:
+    """Serves SMTP on (`host`, `port`); port 0 takes a free one, see `port`.
+
+    `session` says what each session offers and allows; its `tls_offered` follows from
+    `tls_context`.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        handler: SessionHandler,
+        hostname: str,
+        tls_context: ssl.SSLContext | None = None,
+        listener_limits: ListenerLimits | None = None,
+        session: SessionConfig | None = None,
+        reuse_port: bool = True,
+    ) -> None:
+        self._host = host
+        self._wanted_port = port
+        self._reuse_port = reuse_port
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self.handler = handler
+        self.limits = listener_limits or ListenerLimits()
+        self.tls_context = tls_context
+        base = session or SessionConfig(hostname)
+        self.config = _configured(base, hostname, tls_context is not None)
+        self.connections: set[_Connection] = set()
+        self.per_address: Counter[str] = Counter()
+        self.waiting_messages = 0
+        self.waiting_bytes = 0
+        self.draining = False
+        self.empty = asyncio.Event()
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; 0 before `start`."""
+        if self._server is None or not self._server.sockets:
+            return 0
+        return cast("int", self._server.sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the address is taken or not ours."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: _Connection(self, loop),
+            self._host,
+            self._wanted_port,
+            reuse_port=self._reuse_port,
+            backlog=1024,
+        )
+        self._sweeper = loop.create_task(self._sweep())
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop listening, let messages under way be answered, close. Cuts what is left after
+        `timeout_s` seconds: its senders have had no 250 and keep their mail."""
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.drain()
+        if self.connections:
+            self.empty.clear()
+            try:
+                await asyncio.wait_for(self.empty.wait(), timeout_s)
+            except TimeoutError:
+                _log.warning("smtp_drain_cut", connections=len(self.connections))
+        for connection in list(self.connections):
+            connection.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            now = loop.time()
+            for connection in list(self.connections):
+                connection.check_deadlines(now)
+
+
+def _configured(base: SessionConfig, hostname: str, tls_offered: bool) -> SessionConfig:
+    values = {name: getattr(base, name) for name in SessionConfig.__struct_fields__}
+    return SessionConfig(**values | {"hostname": hostname, "tls_offered": tls_offered})
+
+
+class _Connection(asyncio.Protocol):
+    """One peer: feeds its session, writes what it says, and keeps time."""
+
+    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
+        self._listener = listener
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._session: ServerSession | None = None
+        self._address = ""
+        self._tasks: set[Future[Reply]] = set()
+        self._reading = True
+        self._peer_slow = False
+        self._opened_at = 0.0
+        self._heard_at = 0.0
+        self._turn_at = 0.0  # when it became the peer's turn: a command or a message is due
+        self._in_message = False
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if self._session is not None:
+            return  # the same connection, now encrypted: `_handshake` goes on
+        listener = self._listener
+        peer = transport.get_extra_info("peername") or ("", 0)
+        self._address = str(peer[0])
+        now = self._loop.time()
+        self._opened_at = self._heard_at = self._turn_at = now
+        full = len(listener.connections) >= listener.limits.connections
+        crowded = listener.per_address[self._address] >= listener.limits.connections_per_address
+        if full or crowded or listener.draining:
+            metrics.MESSAGES_REFUSED.labels("421").inc()
+            self._transport.write((_SHUTTING_DOWN if listener.draining else _TOO_MANY).encode())
+            self._transport.close()
+            return
+        listener.connections.add(self)
+        listener.per_address[self._address] += 1
+        metrics.SMTP_SESSIONS.inc()
+        self._session = ServerSession(listener.config, self._address, int(peer[1]))
+        self._transport.write(self._session.take_output())
+
+    def data_received(self, data: bytes) -> None:
+        session = self._session
+        if session is None:
+            return
+        self._heard_at = self._loop.time()
+        session.receive(data)
+        self._pump(session)
+
+    def eof_received(self) -> bool:
+        """The peer will say no more; it still gets the answers that are due."""
+        session = self._session
+        if session is None or not session.waits_for_answer:
+            return False
+        session.drain(_SHUTTING_DOWN)
+        return self._transport is not None and self._listener.tls_context is None
+
+    def connection_lost(self, _: Exception | None) -> None:
+        listener = self._listener
+        if self in listener.connections:
+            listener.connections.remove(self)
+            listener.per_address[self._address] -= 1
+            if listener.per_address[self._address] <= 0:
+                del listener.per_address[self._address]
+            metrics.SMTP_SESSIONS.dec()
+            if not listener.connections:
+                listener.empty.set()
+        self._session = None
+        self._transport = None
+
+    def pause_writing(self) -> None:
+        self._peer_slow = True
+        self._set_reading()
+
+    def resume_writing(self) -> None:
+        self._peer_slow = False
+        self._set_reading()
+
+    # What the listener calls.
+
+    def drain(self) -> None:
+        if self._session is not None:
+            self._session.drain(_SHUTTING_DOWN)
+            self._flush(self._session)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def check_deadlines(self, now: float) -> None:
+        """End the session when the peer has let a deadline pass. Our own delays do not count,
+        except that a peer which does not read its replies is cut after the session's time."""
+        session, limit = self._session, self._listener.limits
+        if session is None or self._transport is None:
+            return
+        if self._transport.is_closing() or now - self._opened_at > 2 * limit.session_timeout_s:
+            if now - self._heard_at > limit.command_timeout_s:
+                self._transport.abort()
+            return
+        if session.waits_for_answer:
+            return
+        if session.in_message:
+            late = (
+                now - self._heard_at > limit.data_timeout_s
+                or now - self._turn_at > limit.message_timeout_s
+            )
+        else:
+            late = (
+                now - self._turn_at > limit.command_timeout_s
+                or now - self._opened_at > limit.session_timeout_s
+            )
+        if late:
+            session.close(_TIMEOUT)
+            self._flush(session)
+
+    # The work.
+
+    def _pump(self, session: ServerSession) -> None:
+        """Ask what the session wants to know, then write what it has to say."""
+        while (event := session.next_event()) is not None:
+            if type(event) is TlsRequested:
+                self._start_tls(session)
+                return
+            self._ask(session, cast("Question", event))
+        self._flush(session)
+        if self._reading is not session.wants_input or self._peer_slow:
+            self._set_reading()
+
+    def _ask(self, session: ServerSession, question: Question) -> None:
+        listener = self._listener
+        try:
+            if type(question) is RecipientAsked:
+                answer: Reply | Awaitable[Reply] = listener.handler.accept_recipient(
+                    question.peer, question.reverse_path, question.address
+                )
+            else:
+                message = cast("MessageReceived", question)
+                size_bytes = len(message.content)
+                if (
+                    listener.waiting_messages >= listener.limits.waiting_messages
+                    or listener.waiting_bytes + size_bytes > listener.limits.waiting_bytes
+                ):
+                    answer = _BUSY
+                else:
+                    answer = listener.handler.accept_message(message.envelope, message.content)
+        except Exception as error:
+            answer = _failed(error)
+        if type(answer) is Reply:
+            self._settle(session, question, answer)
+        else:
+            self._wait_for(session, question, cast("Awaitable[Reply]", answer))
+
+    def _wait_for(
+        self, session: ServerSession, question: Question, answer: Awaitable[Reply]
+    ) -> None:
+        if type(question) is MessageReceived:
+            self._listener.waiting_messages += 1
+            self._listener.waiting_bytes += len(question.content)
+        future: Future[Reply] = asyncio.ensure_future(answer)
+        self._tasks.add(future)
+        future.add_done_callback(partial(self._answered, session, question))
+
+    def _answered(self, session: ServerSession, question: Question, future: Future[Reply]) -> None:
+        self._tasks.discard(future)
+        if type(question) is MessageReceived:
+            self._listener.waiting_messages -= 1
+            self._listener.waiting_bytes -= len(question.content)
+        if future.cancelled():
+            reply = _TRY_LATER
+        else:
+            error = future.exception()
+            reply = future.result() if error is None else _failed(error)
+        self._settle(session, question, reply)
+        if self._session is session:
+            self._pump(session)
+
+    def _settle(self, session: ServerSession, question: Question, reply: Reply) -> None:
+        if not reply.accepted:
+            metrics.MESSAGES_REFUSED.labels(str(reply.code)).inc()
+        elif type(question) is MessageReceived:
+            metrics.MESSAGES_ACCEPTED.inc()
+        session.answer(question, reply)
+
+    def _flush(self, session: ServerSession) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        output = session.take_output()
+        if output:
+            transport.write(output)
+            self._turn_at = self._loop.time()
+        if session.closed:
+            transport.close()
+
+    def _set_reading(self) -> None:
+        session, transport = self._session, self._transport
+        if session is None or transport is None or transport.is_closing():
+            return
+        reading = session.wants_input and not self._peer_slow
+        if reading is not self._reading:
+            self._reading = reading
+            if reading:
+                transport.resume_reading()
+            else:
+                transport.pause_reading()
+
+    # TLS.
+
+    def _start_tls(self, session: ServerSession) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        transport.pause_reading()
+        transport.write(session.take_output())
+        task = self._loop.create_task(self._handshake(session, transport))
+        self._tasks.add(cast("Future[Reply]", task))
+        task.add_done_callback(lambda done: self._tasks.discard(cast("Future[Reply]", done)))
+
+    async def _handshake(self, session: ServerSession, plain: asyncio.Transport) -> None:
+        context = self._listener.tls_context
+        assert context is not None, "TLS is only offered with a context"
+        try:
+            secure = await self._loop.start_tls(
+                plain,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=self._listener.limits.data_timeout_s,
+            )
+        except (OSError, ssl.SSLError, ConnectionError) as error:
+            _log.info("tls_handshake_failed", peer=self._address, error=str(error))
+            plain.abort()
+            return
+        if self._session is not session or secure is None:
+            return
+        self._transport = secure
+        session.tls_started()
+        self._turn_at = self._heard_at = self._loop.time()
+
+
+def _failed(error: BaseException) -> Reply:
+    """The peer keeps its mail whatever went wrong here."""
+    if isinstance(error, Unavailable):
+        _log.warning("smtp_handler_unavailable", error=error.message)
+    elif isinstance(error, MailyardError):
+        _log.error("smtp_handler_refused", code=error.code, error=error.message)
+    else:
+        _log.error("smtp_handler_failed", exc_info=error)
+    return _TRY_LATER
