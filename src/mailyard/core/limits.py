@@ -34,6 +34,15 @@ ROUTE_PATIENCE_S = 10.0  # RFC 5321 4.5.3.2.3: a client waits five minutes for R
 INGEST_CHUNK_BYTES = 16 * MIB  # raw mail in a worker's memory at once
 INGEST_CHUNK_MESSAGES = 1_000
 
+# Inboxes and their mail.
+INBOXES_PER_BATCH = 1_000
+INBOXES_PER_READ = 500
+INBOX_TTL_S = 10 * 365 * 86_400.0
+INBOX_NAME_CHARACTERS = 200
+INBOX_LABELS = 50
+INBOX_LABEL_CHARACTERS = 100
+SEARCH_CHARACTERS = 200
+
 # Composing and reading mail.
 HEADER_LINE_BYTES = 998  # RFC 5322 section 2.1.1
 HEADER_FOLD_BYTES = 78  # RFC 5322 section 2.1.1

@@ -17,3 +17,48 @@ CROSS JOIN LATERAL (
 SELECT id
 FROM message
 WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3;
+
+-- name: load_messages
+-- The messages $2 of the workspaces $1 in the retention class $5, with their bytes. $3 and $4 are
+-- the lowest and highest of $2, so that only the partitions of those times are looked at.
+SELECT id, workspace_id, retention_days, recipients, inbox_ids, size_bytes, raw
+FROM message
+WHERE workspace_id = ANY($1::uuid[])
+  AND id = ANY($2::uuid[]) AND id BETWEEN $3 AND $4
+  AND retention_days = $5;
+
+-- name: hold_classes
+-- Until the end of the transaction no inbox of the workspaces $1 moves to a longer class.
+SELECT pg_advisory_xact_lock_shared(7101, hashtext(workspace_id::text))
+FROM unnest($1::uuid[]) AS held (workspace_id)
+ORDER BY workspace_id;
+
+-- name: move_messages
+-- Puts the messages $2 of workspace $1 into the longer class $3, whatever shorter one they are in.
+-- $4 and $5 are the lowest and highest of $2.
+UPDATE message
+SET retention_days = $3::smallint
+WHERE workspace_id = $1
+  AND id = ANY($2::uuid[]) AND id BETWEEN $4 AND $5
+  AND retention_days <> $3::smallint AND retention_days <> 0
+  AND ($3::smallint = 0 OR retention_days < $3::smallint);
+
+-- name: insert_inbox_messages
+-- A line for each message in each of its inboxes; one that stands already stays as it is.
+INSERT INTO inbox_message (
+    inbox_id, message_id, workspace_id, retention_days, message_retention_days, recipient,
+    from_address, from_name, subject, preview, sent_at, header_message_id, size_bytes, attachments
+)
+SELECT *
+FROM unnest(
+    $1::uuid[], $2::uuid[], $3::uuid[], $4::smallint[], $5::smallint[], $6::text[],
+    $7::text[], $8::text[], $9::text[], $10::text[], $11::timestamptz[], $12::text[],
+    $13::integer[], $14::smallint[]
+)
+ON CONFLICT DO NOTHING;
+
+-- name: count_received
+-- Appends to the counter `received` of each workspace in $1 what came in now ($2).
+INSERT INTO counter_delta (workspace_id, name, subject, minute, amount)
+SELECT workspace_id, 'received', workspace_id, date_trunc('minute', now()), amount
+FROM unnest($1::uuid[], $2::bigint[]) AS delta (workspace_id, amount);

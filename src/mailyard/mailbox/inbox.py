@@ -1,0 +1,332 @@
+"""Inboxes: an address of one's own, for a while or for ever.
+
+An inbox lives until it expires or is deleted; from that instant it is found by nobody, its address
+refuses mail, and somebody may take the address again. What is left of it goes with its partition
+(`receiving.retention`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from secrets import choice
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from mailyard.core import limits
+from mailyard.core.clock import Clock, SystemClock
+from mailyard.core.errors import ConfigurationError, Conflict, InvalidInput, NotFound
+from mailyard.core.ids import time_of, uuid7
+from mailyard.protocol.address import domain_of, normalise
+from mailyard.receiving.retention import class_for, is_longer
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import load
+
+QUERIES = load("inbox")
+RECEIVING = load("receiving")
+
+_NEWEST = UUID(int=(1 << 128) - 1)
+_GENERATED_ALPHABET = "abcdefghjkmnpqrstvwxyz23456789"
+_GENERATED_CHARACTERS = 12  # 58 bits: no collision among a billion, and nobody guesses one
+
+
+@dataclass(frozen=True, slots=True)
+class NewInbox:
+    """What a caller asks for. `address`: whole, or only the part before @, or None for a generated
+    one. `ttl_s`: seconds to live, None for ever.
+    """
+
+    address: str | None = None
+    ttl_s: float | None = None
+    name: str = ""
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """A living inbox. `retention_days` is its class, 0 for ever."""
+
+    id: UUID
+    address: str
+    name: str
+    labels: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    retention_days: int
+
+
+@dataclass(frozen=True, slots=True)
+class InboxPage:
+    """Newest first. `next_before` goes into the next call's `before`; None at the end."""
+
+    items: list[Inbox]
+    next_before: UUID | None
+
+
+class Inboxes:
+    """The inboxes of all workspaces. `domains` are those that this platform receives for; an
+    address without a domain gets the first.
+    """
+
+    def __init__(
+        self, *, database: Database, domains: Sequence[str], clock: Clock | None = None
+    ) -> None:
+        if not domains:
+            raise ConfigurationError("at least one domain for inboxes is needed")
+        self._database = database
+        self._clock = clock or SystemClock()
+        self._domains = tuple(domain.lower() for domain in domains)
+
+    async def create(
+        self, workspace_id: UUID, wanted: Sequence[NewInbox], *, tx: Connection | None = None
+    ) -> list[Inbox]:
+        """Make up to INBOXES_PER_BATCH inboxes, all or none, in the order asked for.
+
+        Raises InvalidInput, and Conflict when an address is taken, each naming its place.
+        """
+        if len(wanted) > limits.INBOXES_PER_BATCH:
+            raise InvalidInput(
+                f"at most {limits.INBOXES_PER_BATCH} inboxes at once", field="inboxes"
+            )
+        if not wanted:
+            return []
+        inboxes = [self._plan(one, place) for place, one in enumerate(wanted)]
+        _refuse_repeats(inboxes)
+        if tx is not None:
+            await self._insert(workspace_id, inboxes, tx)
+        else:
+            async with self._database.transaction() as own:
+                await self._insert(workspace_id, inboxes, own)
+        return inboxes
+
+    async def get(self, workspace_id: UUID, inbox_id: UUID) -> Inbox:
+        """The living inbox `inbox_id`. Raises NotFound."""
+        return _existing(await self._database.fetchrow(QUERIES.get, workspace_id, inbox_id))
+
+    async def get_many(self, workspace_id: UUID, inbox_ids: Sequence[UUID]) -> list[Inbox]:
+        """The living inboxes among `inbox_ids`, in no particular order."""
+        rows = await self._database.fetch(QUERIES.get_many, workspace_id, inbox_ids)
+        return [_inbox(row) for row in rows]
+
+    async def find(self, workspace_id: UUID, address: str) -> Inbox:
+        """The living inbox behind `address`. Raises NotFound, InvalidInput."""
+        return _existing(
+            await self._database.fetchrow(QUERIES.find, workspace_id, normalise(address))
+        )
+
+    async def list(
+        self,
+        workspace_id: UUID,
+        *,
+        label: str = "",
+        before: UUID | None = None,
+        limit: int = limits.API_PAGE_ITEMS,
+    ) -> InboxPage:
+        """Living inboxes, newest first, those made before the inbox `before`."""
+        limit = max(1, min(limit, limits.API_PAGE_ITEMS_MAX))
+        rows = await self._database.fetch(
+            QUERIES.list, workspace_id, before or _NEWEST, limit + 1, label
+        )
+        items = [_inbox(row) for row in rows[:limit]]
+        return InboxPage(items, items[-1].id if len(rows) > limit else None)
+
+    async def extend(
+        self,
+        workspace_id: UUID,
+        inbox_id: UUID,
+        ttl_s: float | None,
+        *,
+        tx: Connection | None = None,
+    ) -> Inbox:
+        """Let the inbox live for `ttl_s` from now (None: for ever). Raises NotFound.
+
+        Within its retention class this is two rows. Beyond it, its mail moves to the longer class,
+        during which no mail is ingested in the workspace. A shorter life changes no class.
+        """
+        if tx is not None:
+            return await self._extend(workspace_id, inbox_id, ttl_s, tx)
+        async with self._database.transaction() as own:
+            return await self._extend(workspace_id, inbox_id, ttl_s, own)
+
+    async def relabel(
+        self,
+        workspace_id: UUID,
+        inbox_id: UUID,
+        *,
+        name: str | None = None,
+        labels: Sequence[str] | None = None,
+        tx: Connection | None = None,
+    ) -> Inbox:
+        """Change name, labels or both; None leaves as it is. Raises NotFound, InvalidInput."""
+        if name is not None:
+            _check_name(name, "name")
+        if labels is not None:
+            _check_labels(labels, "labels")
+        row = await self._database.fetchrow(
+            QUERIES.relabel,
+            workspace_id,
+            inbox_id,
+            name,
+            None if labels is None else list(dict.fromkeys(labels)),
+            tx=tx,
+        )
+        return _existing(row)
+
+    async def delete(
+        self, workspace_id: UUID, inbox_ids: Sequence[UUID], *, tx: Connection | None = None
+    ) -> Sequence[Inbox]:
+        """Delete inboxes with all their mail, at once; those that were there, as they were."""
+        rows = await self._database.fetch(QUERIES.delete, workspace_id, inbox_ids, tx=tx)
+        return [_inbox(row) for row in rows]
+
+    # -----------------------------------------------------------------------------------------
+
+    def _plan(self, wanted: NewInbox, place: int) -> Inbox:
+        path = f"inboxes.{place}"
+        _check_name(wanted.name, f"{path}.name")
+        _check_labels(wanted.labels, f"{path}.labels")
+        inbox_id = uuid7(int(self._clock.now().timestamp() * 1000))
+        created_at = time_of(inbox_id)
+        expires_at = None
+        if wanted.ttl_s is not None:
+            expires_at = created_at + _lifetime(wanted.ttl_s, f"{path}.ttl_s")
+        return Inbox(
+            id=inbox_id,
+            address=self._address(wanted.address, f"{path}.address"),
+            name=wanted.name,
+            labels=tuple(dict.fromkeys(wanted.labels)),
+            created_at=created_at,
+            expires_at=expires_at,
+            retention_days=class_for(created_at, expires_at),
+        )
+
+    def _address(self, wanted: str | None, path: str) -> str:
+        if wanted is None:
+            local = "".join(choice(_GENERATED_ALPHABET) for _ in range(_GENERATED_CHARACTERS))
+            return f"{local}@{self._domains[0]}"
+        try:
+            whole = normalise(wanted if "@" in wanted else f"{wanted}@{self._domains[0]}")
+        except InvalidInput as error:
+            raise InvalidInput(error.message, field=path) from None
+        if domain_of(whole) not in self._domains:
+            allowed = ", ".join(self._domains)
+            raise InvalidInput(f"inboxes are made under {allowed}", field=path)
+        return whole
+
+    async def _insert(self, workspace_id: UUID, inboxes: Sequence[Inbox], tx: Connection) -> None:
+        made = await self._database.fetch(
+            QUERIES.create,
+            workspace_id,
+            [inbox.id for inbox in inboxes],
+            [inbox.address for inbox in inboxes],
+            [inbox.retention_days for inbox in inboxes],
+            [inbox.expires_at for inbox in inboxes],
+            [inbox.name for inbox in inboxes],
+            [msgspec.json.encode(inbox.labels).decode() for inbox in inboxes],
+            tx=tx,
+        )
+        free = {row["address"] for row in made}
+        for place, inbox in enumerate(inboxes):
+            if inbox.address not in free:
+                raise Conflict(f"{inbox.address} is taken", field=f"inboxes.{place}.address")
+
+    async def _extend(
+        self, workspace_id: UUID, inbox_id: UUID, ttl_s: float | None, tx: Connection
+    ) -> Inbox:
+        await self._database.fetch(QUERIES.hold_classes_alone, workspace_id, tx=tx)
+        inbox = _existing(await self._database.fetchrow(QUERIES.get, workspace_id, inbox_id, tx=tx))
+        expires_at = None if ttl_s is None else self._clock.now() + _lifetime(ttl_s, "ttl_s")
+        needed = class_for(inbox.created_at, expires_at)
+        kept = needed if is_longer(needed, inbox.retention_days) else inbox.retention_days
+        row = await self._database.fetchrow(
+            QUERIES.extend, workspace_id, inbox_id, expires_at, kept, tx=tx
+        )
+        extended = _existing(row)
+        await self._database.execute(
+            QUERIES.extend_address,
+            workspace_id,
+            inbox_id,
+            inbox.address,
+            expires_at,
+            kept,
+            tx=tx,
+        )
+        if kept != inbox.retention_days:
+            await self._move_mail(workspace_id, inbox, kept, tx)
+        return extended
+
+    async def _move_mail(
+        self, workspace_id: UUID, inbox: Inbox, retention_days: int, tx: Connection
+    ) -> None:
+        """The inbox's mail into a longer class. Mail that is not ingested yet follows there."""
+        lines = await self._database.fetch(
+            QUERIES.move_lines,
+            workspace_id,
+            inbox.id,
+            inbox.retention_days,
+            retention_days,
+            tx=tx,
+        )
+        if not lines:
+            return
+        ids = [line["message_id"] for line in lines]
+        arguments = (workspace_id, ids, retention_days, min(ids), max(ids))
+        await self._database.execute(QUERIES.follow_messages, *arguments, tx=tx)
+        await self._database.execute(RECEIVING.move_messages, *arguments, tx=tx)
+
+
+def _lifetime(ttl_s: float, path: str) -> timedelta:
+    if not 1.0 <= ttl_s <= limits.INBOX_TTL_S:  # NaN included
+        longest = int(limits.INBOX_TTL_S)
+        raise InvalidInput(f"a life of 1 to {longest} seconds, or none for ever", field=path)
+    return timedelta(seconds=ttl_s)
+
+
+def _check_name(name: str, path: str) -> None:
+    if len(name) > limits.INBOX_NAME_CHARACTERS:
+        raise InvalidInput(f"at most {limits.INBOX_NAME_CHARACTERS} characters", field=path)
+    _check_text(name, path)
+
+
+def _check_labels(labels: Sequence[str], path: str) -> None:
+    if len(labels) > limits.INBOX_LABELS:
+        raise InvalidInput(f"at most {limits.INBOX_LABELS} labels", field=path)
+    for place, label in enumerate(labels):
+        if not 1 <= len(label) <= limits.INBOX_LABEL_CHARACTERS:
+            raise InvalidInput(
+                f"a label has 1 to {limits.INBOX_LABEL_CHARACTERS} characters",
+                field=f"{path}.{place}",
+            )
+        _check_text(label, f"{path}.{place}")
+
+
+def _check_text(text: str, path: str) -> None:
+    if not text.isprintable():
+        raise InvalidInput("no control characters", field=path)
+
+
+def _refuse_repeats(inboxes: Sequence[Inbox]) -> None:
+    seen: set[str] = set()
+    for place, inbox in enumerate(inboxes):
+        if inbox.address in seen:
+            raise Conflict(f"{inbox.address} is asked for twice", field=f"inboxes.{place}.address")
+        seen.add(inbox.address)
+
+
+def _existing(row: asyncpg.Record | None) -> Inbox:
+    if row is None:
+        raise NotFound("no such inbox")
+    return _inbox(row)
+
+
+def _inbox(row: asyncpg.Record) -> Inbox:
+    return Inbox(
+        id=row["id"],
+        address=row["address"],
+        name=row["name"],
+        labels=tuple(row["labels"]),
+        created_at=time_of(row["id"]),
+        expires_at=row["expires_at"],
+        retention_days=row["retention_days"],
+    )

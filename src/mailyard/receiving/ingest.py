@@ -1,0 +1,246 @@
+"""The job `ingest`: what was accepted becomes visible in its inboxes.
+
+A job names the messages that one workspace got in one group commit. Their bytes are loaded, read
+within bounds, and everything that follows from them is written in one transaction together with the
+completion of the jobs: a line in each inbox, a live event each, the counter. Whoever's lease has
+run out completes nothing and so writes nothing; a job that runs again finds its lines standing.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from mailyard.bus.live import MESSAGE_RECEIVED, LiveEvent, LiveEvents
+from mailyard.core.ids import INBOX, MESSAGE, time_of, type_id
+from mailyard.core.limits import INGEST_CHUNK_BYTES, INGEST_CHUNK_MESSAGES
+from mailyard.protocol.mime.summary import Summary, parse_summary
+from mailyard.queue.job import INBOUND_EMAIL, LeasedJob
+from mailyard.queue.worker import Batch, Handler
+from mailyard.receiving.commit import INGEST
+from mailyard.receiving.retention import is_longer
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import load
+
+QUERIES = load("receiving")
+
+_JOBS_PER_BATCH = 100
+_CONCURRENCY = 2
+_MESSAGES_BETWEEN_PAUSES = 100
+_SUBJECT_CHARACTERS = 998  # what a list shows; the whole stays in the raw bytes
+_ADDRESS_CHARACTERS = 320
+_NAME_CHARACTERS = 320
+
+
+class Named(NamedTuple):
+    """A message as a job's payload names it."""
+
+    id: UUID
+    retention_days: int
+    size_bytes: int
+
+
+_PAYLOAD = msgspec.json.Decoder(list[Named])
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    job: LeasedJob
+    messages: list[Named]
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A message in one of its inboxes: a row of `inbox_message`, in the order of the insert."""
+
+    inbox_id: UUID
+    message_id: UUID
+    workspace_id: UUID
+    retention_days: int
+    message_retention_days: int
+    recipient: str
+    summary: Summary
+    size_bytes: int
+
+    def row(self) -> tuple[Any, ...]:
+        summary = self.summary
+        return (
+            self.inbox_id,
+            self.message_id,
+            self.workspace_id,
+            self.retention_days,
+            self.message_retention_days,
+            self.recipient,
+            summary.from_address[:_ADDRESS_CHARACTERS],
+            summary.from_name[:_NAME_CHARACTERS],
+            summary.subject[:_SUBJECT_CHARACTERS],
+            summary.preview,
+            summary.sent_at,
+            summary.message_id[:_SUBJECT_CHARACTERS],
+            self.size_bytes,
+            min(summary.attachments, 32_767),
+        )
+
+    def event(self) -> LiveEvent:
+        return LiveEvent(
+            self.workspace_id,
+            MESSAGE_RECEIVED,
+            {
+                "message_id": type_id(MESSAGE, self.message_id),
+                "inbox_id": type_id(INBOX, self.inbox_id),
+                "recipient": self.recipient,
+                "from": self.summary.from_address[:_ADDRESS_CHARACTERS],
+                "subject": self.summary.subject[:_SUBJECT_CHARACTERS],
+                "preview": self.summary.preview,
+                "at": time_of(self.message_id).isoformat(),
+            },
+        )
+
+
+class Ingest:
+    """Handles `ingest` jobs."""
+
+    def __init__(self, *, database: Database, live: LiveEvents) -> None:
+        self._database = database
+        self._live = live
+
+    def handler(self) -> Handler:
+        """What a worker needs to run this."""
+        return Handler(
+            kind=INGEST,
+            queue=INBOUND_EMAIL,
+            handle=self.handle,
+            batch_size=_JOBS_PER_BATCH,
+            concurrency=_CONCURRENCY,
+        )
+
+    async def handle(self, batch: Batch) -> None:
+        """Ingest a batch of jobs, as many of them in a transaction as memory allows."""
+        readable = []
+        for job in batch.jobs:
+            try:
+                readable.append(_Work(job, _PAYLOAD.decode(job.payload)))
+            except msgspec.DecodeError as error:
+                await batch.bury([job], f"the payload is not what ingest writes: {error}")
+        for chunk in _chunks(readable):
+            if batch.stopping.is_set():
+                await batch.release([work.job for work in chunk])
+            else:
+                await self._ingest(batch, chunk)
+
+    async def _ingest(self, batch: Batch, chunk: Sequence[_Work]) -> None:
+        messages = await self._load(chunk)
+        summaries = await _summaries(messages)
+        by_job = {work.job.id: work for work in chunk}
+        async with self._database.transaction() as tx:
+            ours = await batch.complete([work.job for work in chunk], tx=tx)
+            wanted = [named.id for job_id in ours for named in by_job[job_id].messages]
+            mine = [messages[message_id] for message_id in wanted if message_id in messages]
+            if mine:
+                await self._write(tx, await self._lines(tx, mine, summaries))
+        self._live.announced()
+
+    async def _load(self, chunk: Sequence[_Work]) -> dict[UUID, asyncpg.Record]:
+        """The messages by id. One that is gone (deleted, expired) is left out."""
+        workspaces = list({work.job.workspace_id for work in chunk})
+        by_class: dict[int, list[UUID]] = {}
+        for work in chunk:
+            for named in work.messages:
+                by_class.setdefault(named.retention_days, []).append(named.id)
+        found: dict[UUID, asyncpg.Record] = {}
+        for retention_days, ids in by_class.items():
+            rows = await self._database.fetch(
+                QUERIES.load_messages, workspaces, ids, min(ids), max(ids), retention_days
+            )
+            found.update((row["id"], row) for row in rows)
+        return found
+
+    async def _lines(
+        self,
+        tx: Connection,
+        messages: Sequence[asyncpg.Record],
+        summaries: dict[UUID, Summary],
+    ) -> list[_Line]:
+        """Where the messages belong now. An inbox that is gone since the 250 gets no line."""
+        workspaces = list({row["workspace_id"] for row in messages})
+        await self._database.fetch(QUERIES.hold_classes, workspaces, tx=tx)
+        recipients = list({address for row in messages for address in row["recipients"]})
+        routes = {
+            row["address"]: row
+            for row in await self._database.fetch(QUERIES.find_routes, recipients, tx=tx)
+        }
+        lines = []
+        outgrown: dict[tuple[UUID, int], list[UUID]] = {}
+        for row in messages:
+            places = [
+                route
+                for address, inbox_id in zip(row["recipients"], row["inbox_ids"], strict=True)
+                if (route := routes.get(address)) is not None and route["inbox_id"] == inbox_id
+            ]
+            own_class = row["retention_days"]
+            for route in places:
+                if is_longer(route["retention_days"], own_class):
+                    own_class = route["retention_days"]
+            if own_class != row["retention_days"]:
+                outgrown.setdefault((row["workspace_id"], own_class), []).append(row["id"])
+            lines += [
+                _Line(
+                    route["inbox_id"],
+                    row["id"],
+                    row["workspace_id"],
+                    route["retention_days"],
+                    own_class,
+                    route["address"],
+                    summaries[row["id"]],
+                    row["size_bytes"],
+                )
+                for route in places
+            ]
+        for (workspace_id, own_class), ids in outgrown.items():
+            await self._database.execute(QUERIES.move_messages, workspace_id, ids, own_class, tx=tx)
+        return lines
+
+    async def _write(self, tx: Connection, lines: Sequence[_Line]) -> None:
+        if not lines:
+            return
+        columns = [list(column) for column in zip(*(line.row() for line in lines), strict=True)]
+        await self._database.execute(QUERIES.insert_inbox_messages, *columns, tx=tx)
+        await self._live.publish([line.event() for line in lines], tx)
+        received = Counter(line.workspace_id for line in lines)
+        await self._database.execute(
+            QUERIES.count_received, list(received), list(received.values()), tx=tx
+        )
+
+
+async def _summaries(messages: dict[UUID, asyncpg.Record]) -> dict[UUID, Summary]:
+    """Read them all, letting others have the loop now and then."""
+    summaries = {}
+    for count, (message_id, row) in enumerate(messages.items(), 1):
+        summaries[message_id] = parse_summary(row["raw"])
+        if count % _MESSAGES_BETWEEN_PAUSES == 0:
+            await asyncio.sleep(0)
+    return summaries
+
+
+def _chunks(works: Sequence[_Work]) -> Iterator[list[_Work]]:
+    """Runs of jobs whose messages fit into memory together; a job is never cut."""
+    chunk: list[_Work] = []
+    size_bytes = count = 0
+    for work in works:
+        work_bytes = sum(named.size_bytes for named in work.messages)
+        if chunk and (
+            size_bytes + work_bytes > INGEST_CHUNK_BYTES
+            or count + len(work.messages) > INGEST_CHUNK_MESSAGES
+        ):
+            yield chunk
+            chunk, size_bytes, count = [], 0, 0
+        chunk.append(work)
+        size_bytes += work_bytes
+        count += len(work.messages)
+    if chunk:
+        yield chunk

@@ -1,0 +1,134 @@
+-- name: create
+-- Makes the inboxes $2 (ids) of workspace $1 with the addresses $3, classes $4, expiries $5, names
+-- $6 and labels $7 (JSON arrays), and answers with the addresses that were free. An address whose
+-- inbox has expired is free; one that is taken makes no inbox.
+WITH wanted AS (
+    SELECT *
+    FROM unnest($2::uuid[], $3::text[], $4::smallint[], $5::timestamptz[], $6::text[], $7::text[])
+        AS wanted (id, address, retention_days, expires_at, name, labels)
+), taken AS (
+    INSERT INTO address (address, workspace_id, inbox_id, retention_days, expires_at)
+    SELECT address, $1, id, retention_days, expires_at FROM wanted
+    ORDER BY address
+    ON CONFLICT (address) DO UPDATE
+    SET workspace_id = EXCLUDED.workspace_id, inbox_id = EXCLUDED.inbox_id,
+        retention_days = EXCLUDED.retention_days, expires_at = EXCLUDED.expires_at
+    WHERE address.expires_at <= now()
+    RETURNING inbox_id
+)
+INSERT INTO inbox (id, workspace_id, retention_days, address, name, labels, expires_at)
+SELECT id, $1, retention_days, address, name,
+       ARRAY(SELECT jsonb_array_elements_text(labels::jsonb)), expires_at
+FROM wanted
+WHERE id IN (SELECT inbox_id FROM taken)
+RETURNING address;
+
+-- name: get
+-- The living inbox $2 of workspace $1.
+SELECT id, retention_days, address, name, labels, expires_at
+FROM inbox
+WHERE workspace_id = $1 AND id = $2
+  AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now());
+
+-- name: get_many
+-- The living inboxes among $2 of workspace $1; each id leads to the partitions of its own time.
+SELECT own.*
+FROM unnest($2::uuid[]) AS asked (id)
+CROSS JOIN LATERAL (
+    SELECT id, retention_days, address, name, labels, expires_at
+    FROM inbox
+    WHERE inbox.workspace_id = $1 AND inbox.id = asked.id
+      AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+    OFFSET 0
+) AS own;
+
+-- name: find
+-- The living inbox of workspace $1 behind the normalised address $2.
+SELECT inbox.id, inbox.retention_days, inbox.address, inbox.name, inbox.labels, inbox.expires_at
+FROM address
+JOIN inbox ON inbox.id = address.inbox_id AND inbox.retention_days = address.retention_days
+WHERE address.workspace_id = $1 AND address.address = $2 AND inbox.workspace_id = $1
+  AND inbox.deleted_at IS NULL AND (inbox.expires_at IS NULL OR inbox.expires_at > now());
+
+-- name: list
+-- The living inboxes of workspace $1 before the id $2, newest first, up to $3; with the label $4
+-- unless that is empty.
+SELECT id, retention_days, address, name, labels, expires_at
+FROM inbox
+WHERE workspace_id = $1 AND id < $2
+  AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+  AND ($4::text = '' OR $4 = ANY(labels))
+ORDER BY id DESC
+LIMIT $3;
+
+-- name: relabel
+-- Sets the name $3 and the labels $4 of the living inbox $2 of workspace $1; null leaves as it is.
+UPDATE inbox
+SET name = coalesce($3, name), labels = coalesce($4::text[], labels)
+WHERE workspace_id = $1 AND id = $2
+  AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+RETURNING id, retention_days, address, name, labels, expires_at;
+
+-- name: hold_classes_alone
+-- Until the end of the transaction nobody else moves inboxes of workspace $1 between classes, and
+-- no mail is put into them (receiving.hold_classes).
+SELECT pg_advisory_xact_lock(7101, hashtext($1::uuid::text));
+
+-- name: extend
+-- The living inbox $2 of workspace $1 expires at $3 and lies in class $4.
+UPDATE inbox
+SET expires_at = $3, retention_days = $4
+WHERE workspace_id = $1 AND id = $2
+  AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+RETURNING id, retention_days, address, name, labels, expires_at;
+
+-- name: extend_address
+-- The address $3 of inbox $2 in workspace $1 expires at $4 and its mail goes to class $5.
+UPDATE address
+SET expires_at = $4, retention_days = $5
+WHERE workspace_id = $1 AND address = $3 AND inbox_id = $2;
+
+-- name: move_lines
+-- Moves the lines of inbox $2 of workspace $1 from class $3 to the longer class $4, and says which
+-- messages must be at least as long.
+UPDATE inbox_message
+SET retention_days = $4::smallint,
+    message_retention_days =
+        CASE WHEN $4::smallint = 0 OR message_retention_days <> 0 AND message_retention_days < $4::smallint
+             THEN $4::smallint ELSE message_retention_days END
+WHERE workspace_id = $1 AND inbox_id = $2 AND retention_days = $3::smallint
+RETURNING message_id;
+
+-- name: follow_messages
+-- The other inboxes' lines of the messages $2 of workspace $1 find them in the longer class $3.
+UPDATE inbox_message
+SET message_retention_days = $3::smallint
+FROM (
+    SELECT DISTINCT message.id, inbox_id
+    FROM message, unnest(message.inbox_ids) AS inbox_id
+    WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[])
+      AND message.id BETWEEN $4 AND $5
+      AND cardinality(message.inbox_ids) > 1
+) AS place
+WHERE inbox_message.workspace_id = $1
+  AND inbox_message.inbox_id = place.inbox_id AND inbox_message.message_id = place.id
+  AND inbox_message.message_id BETWEEN $4 AND $5
+  AND message_retention_days <> $3::smallint AND message_retention_days <> 0
+  AND ($3::smallint = 0 OR message_retention_days < $3::smallint);
+
+-- name: delete
+-- Deletes the living inboxes among $2 of workspace $1, lets go of their addresses, and answers with
+-- those that were there.
+WITH gone AS (
+    UPDATE inbox
+    SET deleted_at = now()
+    WHERE workspace_id = $1 AND id = ANY($2::uuid[])
+      AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+    RETURNING id, retention_days, address, name, labels, expires_at
+), freed AS (
+    DELETE FROM address
+    USING gone
+    WHERE address.workspace_id = $1 AND address.address = gone.address
+      AND address.inbox_id = gone.id
+)
+SELECT id, retention_days, address, name, labels, expires_at FROM gone;
