@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from json import dumps
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from litestar import Request, Response
@@ -161,6 +162,15 @@ class Visit:
         """A part of a page that is refreshed live."""
         text = self.environment.get_template(template).render(csrf=self._csrf_field, **context)
         return Response(text, media_type="text/html", headers=PAGE_HEADERS)
+
+    def query_with(self, **changes: str) -> str:
+        """The query without its cursor and notice, with `changes`, encoded for a link."""
+        kept = {
+            name: value
+            for name, value in self.query.items()
+            if value and name not in ("before", "after", "done")
+        }
+        return urlencode({**kept, **changes})
 
     def go(self, path: str, done: str | None = None) -> Redirect:
         """To another page after a change."""

@@ -1,0 +1,106 @@
+"""The pages as one ASGI application: routes, the visitor, errors, static files."""
+
+from datetime import timedelta
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+from litestar import Litestar, Response
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.response import Redirect
+from litestar.static_files import create_static_files_router
+
+from mailyard.access.authenticate import Authenticator
+from mailyard.app import Application
+from mailyard.core.errors import MailyardError, NotAuthenticated
+from mailyard.web.ui import (
+    access_pages,
+    campaign_pages,
+    contact_pages,
+    dead_letter_pages,
+    delivery_pages,
+    gate,
+    inbox_pages,
+    message_pages,
+    overview_pages,
+    template_pages,
+)
+from mailyard.web.ui.frame import PAGE_HEADERS, PageRequest, environment
+
+_TITLES = {403: "Not allowed", 404: "Not found", 429: "Too many tries", 503: "Not available now"}
+_STATIC_S = int(timedelta(hours=1).total_seconds())
+
+
+def _error_page(request: PageRequest, status: int, detail: str) -> Response[str]:
+    text = request.app.state.environment.get_template("error.html").render(
+        title=_TITLES.get(status, "This did not work"), detail=detail
+    )
+    return Response(text, status_code=status, media_type="text/html", headers=PAGE_HEADERS)
+
+
+def on_mailyard_error(request: PageRequest, error: MailyardError) -> Response[Any]:
+    """A page for people; whoever is not signed in is sent to the door."""
+    if isinstance(error, NotAuthenticated):
+        if request.url.path.startswith("/fragments/"):
+            return Response("", status_code=401, headers={"HX-Redirect": "/sign-in"})
+        return Redirect(f"/sign-in?next={quote(request.url.path)}", status_code=303)
+    return _error_page(request, error.status, error.message)
+
+
+def on_http_error(request: PageRequest, error: HTTPException) -> Response[Any]:
+    """What Litestar itself refuses: unknown paths, wrong methods, bodies that are too large."""
+    return _error_page(request, error.status_code, error.detail)
+
+
+def build_pages(application: Application) -> Litestar:
+    """The pages over the services of `application`."""
+    static = create_static_files_router(
+        path="/static",
+        directories=[str(files("mailyard.web.ui") / "static")],
+        include_in_schema=False,
+        cache_control=None,
+        after_request=_let_static_files_be_kept,
+    )
+    modules = (
+        access_pages,
+        campaign_pages,
+        contact_pages,
+        dead_letter_pages,
+        delivery_pages,
+        inbox_pages,
+        message_pages,
+        overview_pages,
+        template_pages,
+    )
+    return Litestar(
+        route_handlers=[
+            static,
+            gate.ask_for_password,
+            gate.sign_in,
+            gate.ask_for_press,
+            gate.sign_in_by_link,
+            gate.sign_out,
+            *(handler for module in modules for handler in module.HANDLERS),
+        ],
+        dependencies={"visit": Provide(gate.visit)},
+        exception_handlers={MailyardError: on_mailyard_error, HTTPException: on_http_error},
+        state=State(
+            {
+                "application": application,
+                "environment": environment(),
+                "authenticator": Authenticator(
+                    keys=application.keys, sessions=application.sessions
+                ),
+            }
+        ),
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=2 * 1024 * 1024,
+    )
+
+
+def _let_static_files_be_kept(response: Response[Any]) -> Response[Any]:
+    response.headers["cache-control"] = f"public, max-age={_STATIC_S}"
+    return response
