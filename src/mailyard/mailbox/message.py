@@ -1,0 +1,334 @@
+"""Mail in inboxes: listed and searched by the lines that ingest wrote, read from the bytes.
+
+Reading parses on demand within the parser's bounds; nothing parsed is stored. A message is seen
+through a living inbox or not at all.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from mailyard.core import limits
+from mailyard.core.errors import InvalidInput, NotFound, TooLarge
+from mailyard.core.ids import lowest_at, time_of
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.sanitise import sanitise
+from mailyard.protocol.mime.message import Attachment, parse
+from mailyard.storage.database import Database
+from mailyard.storage.queries import load
+
+QUERIES = load("message")
+RECEIVING = load("receiving")
+
+_FIRST = UUID(int=0)
+_LAST = UUID(int=(1 << 128) - 1)
+_PARSED_ASIDE_BYTES = 256 * limits.KIB  # larger mail is read in a thread
+_MESSAGES_BETWEEN_PAUSES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One line of an inbox. What it says of the sender stands in headers and proves nothing."""
+
+    id: UUID
+    inbox_id: UUID
+    recipient: str
+    received_at: datetime
+    from_address: str
+    from_name: str
+    subject: str
+    preview: str
+    sent_at: datetime | None
+    header_message_id: str
+    size_bytes: int
+    attachments: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Newest first. `next_before` goes into the next call's `before`; None at the end."""
+
+    items: list[Summary]
+    next_before: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What the bytes say: headers in order, decoded; text; sanitised HTML; files."""
+
+    headers: tuple[tuple[str, str], ...]
+    text: str | None
+    html: str | None
+    attachments: tuple[Attachment, ...]
+    defects: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMessage:
+    """A message as a person reads it, with the envelope it came in."""
+
+    summary: Summary
+    reverse_path: str
+    peer: str
+    helo: str
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class BatchMessage:
+    """A message of a batch read."""
+
+    summary: Summary
+    content: Content
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One attachment with its bytes."""
+
+    attachment: Attachment
+    content: bytes
+
+
+class Messages:
+    """The mail of all workspaces' inboxes."""
+
+    def __init__(self, *, database: Database, inboxes: Inboxes) -> None:
+        self._database = database
+        self._inboxes = inboxes
+
+    async def list(
+        self,
+        workspace_id: UUID,
+        inbox_id: UUID,
+        *,
+        from_: str = "",
+        subject: str = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: UUID | None = None,
+        limit: int = limits.API_PAGE_ITEMS,
+    ) -> Page:
+        """The mail of an inbox, newest first, older than the message `before`.
+
+        `from_` and `subject` are looked for anywhere in sender and subject, in any case; `since`
+        (inclusive) and `until` (exclusive) bound when it was received. Raises NotFound.
+        """
+        _check_search(from_, "from")
+        _check_search(subject, "subject")
+        inbox = await self._inboxes.get(workspace_id, inbox_id)
+        limit = max(1, min(limit, limits.API_PAGE_ITEMS_MAX))
+        lowest = max(_earliest(since), _earliest(inbox.created_at))
+        highest = min(before or _LAST, _LAST if until is None else _earliest(until))
+        rows = await self._database.fetch(
+            QUERIES.list,
+            workspace_id,
+            inbox_id,
+            inbox.retention_days,
+            lowest,
+            highest,
+            limit + 1,
+            from_,
+            subject,
+        )
+        items = [_summary(row) for row in rows[:limit]]
+        return Page(items, items[-1].id if len(rows) > limit else None)
+
+    async def first(
+        self,
+        workspace_id: UUID,
+        inbox_id: UUID,
+        *,
+        from_: str = "",
+        subject: str = "",
+        after: UUID | None = None,
+    ) -> Summary | None:
+        """The oldest matching mail with an id above `after`, or None. Raises NotFound."""
+        _check_search(from_, "from")
+        _check_search(subject, "subject")
+        inbox = await self._inboxes.get(workspace_id, inbox_id)
+        row = await self._database.fetchrow(
+            QUERIES.first,
+            workspace_id,
+            inbox_id,
+            inbox.retention_days,
+            max(after or _FIRST, _earliest(inbox.created_at)),
+            from_,
+            subject,
+        )
+        return None if row is None else _summary(row)
+
+    async def read(
+        self, workspace_id: UUID, message_id: UUID, inbox_id: UUID | None = None
+    ) -> ReadMessage:
+        """The message, read, if need be only as `inbox_id` holds it. Raises NotFound."""
+        row = await self._row(workspace_id, message_id, inbox_id)
+        return ReadMessage(
+            summary=_summary(row),
+            reverse_path=row["reverse_path"],
+            peer=row["peer"],
+            helo=row["helo"],
+            content=await _content(row["raw"]),
+        )
+
+    async def raw(
+        self, workspace_id: UUID, message_id: UUID, inbox_id: UUID | None = None
+    ) -> bytes:
+        """The message as it came, after our trace line. Raises NotFound."""
+        row = await self._row(workspace_id, message_id, inbox_id)
+        return bytes(row["raw"])
+
+    async def attachment(
+        self, workspace_id: UUID, message_id: UUID, index: int, inbox_id: UUID | None = None
+    ) -> File:
+        """The attachment `index` (from 0). Raises NotFound."""
+        row = await self._row(workspace_id, message_id, inbox_id)
+        file = await asyncio.to_thread(_file, row["raw"], index)
+        if file is None:
+            raise NotFound("no such attachment")
+        return file
+
+    async def read_inboxes(
+        self,
+        workspace_id: UUID,
+        inbox_ids: Sequence[UUID],
+        *,
+        each: int = limits.API_PAGE_ITEMS,
+    ) -> Sequence[BatchMessage]:
+        """The newest `each` messages of every living inbox among `inbox_ids`, read.
+
+        Up to INBOXES_PER_READ inboxes. Raises InvalidInput, and TooLarge when the mail is more than
+        READ_BYTES: ask for fewer inboxes then.
+        """
+        if len(inbox_ids) > limits.INBOXES_PER_READ:
+            raise InvalidInput(
+                f"at most {limits.INBOXES_PER_READ} inboxes at once", field="inbox_ids"
+            )
+        inboxes = await self._inboxes.get_many(workspace_id, list(dict.fromkeys(inbox_ids)))
+        if not inboxes:
+            return []
+        lines = await self._database.fetch(
+            QUERIES.newest_of_many,
+            workspace_id,
+            [inbox.id for inbox in inboxes],
+            [inbox.retention_days for inbox in inboxes],
+            [_earliest(inbox.created_at) for inbox in inboxes],
+            max(1, min(each, limits.API_PAGE_ITEMS_MAX)),
+        )
+        if sum(line["size_bytes"] for line in lines) > limits.READ_BYTES:
+            raise TooLarge("more mail than one answer holds: ask for fewer inboxes")
+        raw = await self._raw_of(workspace_id, lines)
+        found = []
+        for count, line in enumerate(lines, 1):
+            if line["message_id"] in raw:
+                content = await _content(raw[line["message_id"]])
+                found.append(BatchMessage(_summary(line), content))
+            if count % _MESSAGES_BETWEEN_PAUSES == 0:
+                await asyncio.sleep(0)
+        return found
+
+    async def delete(
+        self, workspace_id: UUID, message_ids: Sequence[UUID], inbox_id: UUID | None = None
+    ) -> int:
+        """Take messages out of all inboxes, or of one; how many lines went. Bytes that no inbox
+        shows any more are deleted.
+        """
+        if not message_ids:
+            return 0
+        ids = list(dict.fromkeys(message_ids))
+        async with self._database.transaction() as tx:
+            gone = await self._database.fetch(
+                QUERIES.delete_lines, workspace_id, ids, inbox_id, min(ids), max(ids), tx=tx
+            )
+            touched = list({row["message_id"] for row in gone})
+            if touched:
+                await self._database.execute(
+                    QUERIES.delete_bytes, workspace_id, touched, min(touched), max(touched), tx=tx
+                )
+        return len(gone)
+
+    # -----------------------------------------------------------------------------------------
+
+    async def _row(
+        self, workspace_id: UUID, message_id: UUID, inbox_id: UUID | None
+    ) -> asyncpg.Record:
+        row = await self._database.fetchrow(QUERIES.get, workspace_id, message_id, inbox_id)
+        if row is None:
+            raise NotFound("no such message")
+        return row
+
+    async def _raw_of(
+        self, workspace_id: UUID, lines: Sequence[asyncpg.Record]
+    ) -> dict[UUID, bytes]:
+        by_class: dict[int, set[UUID]] = {}
+        for line in lines:
+            by_class.setdefault(line["message_retention_days"], set()).add(line["message_id"])
+        raw: dict[UUID, bytes] = {}
+        for retention_days, ids in by_class.items():
+            rows = await self._database.fetch(
+                RECEIVING.load_messages,
+                [workspace_id],
+                list(ids),
+                min(ids),
+                max(ids),
+                retention_days,
+            )
+            raw.update((row["id"], row["raw"]) for row in rows)
+        return raw
+
+
+async def _content(raw: bytes) -> Content:
+    if len(raw) <= _PARSED_ASIDE_BYTES:
+        return _read(raw)
+    return await asyncio.to_thread(_read, raw)
+
+
+def _read(raw: bytes) -> Content:
+    message = parse(raw)
+    html = message.html
+    return Content(
+        headers=message.headers,
+        text=message.text,
+        html=None if html is None else sanitise(html),
+        attachments=message.attachments,
+        defects=message.defects,
+    )
+
+
+def _file(raw: bytes, index: int) -> File | None:
+    message = parse(raw)
+    if not 0 <= index < len(message.attachments):
+        return None
+    return File(message.attachments[index], message.content(index))
+
+
+def _earliest(moment: datetime | None) -> UUID:
+    return _FIRST if moment is None else lowest_at(moment)
+
+
+def _check_search(text: str, path: str) -> None:
+    if len(text) > limits.SEARCH_CHARACTERS:
+        raise InvalidInput(f"at most {limits.SEARCH_CHARACTERS} characters", field=path)
+    if "\0" in text:
+        raise InvalidInput("no NUL", field=path)
+
+
+def _summary(row: asyncpg.Record) -> Summary:
+    return Summary(
+        id=row["message_id"],
+        inbox_id=row["inbox_id"],
+        recipient=row["recipient"],
+        received_at=time_of(row["message_id"]),
+        from_address=row["from_address"],
+        from_name=row["from_name"],
+        subject=row["subject"],
+        preview=row["preview"],
+        sent_at=row["sent_at"],
+        header_message_id=row["header_message_id"],
+        size_bytes=row["size_bytes"],
+        attachments=row["attachments"],
+    )

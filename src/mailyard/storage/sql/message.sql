@@ -1,0 +1,91 @@
+-- name: list
+-- The mail of inbox $2 (class $3) of workspace $1 with ids in [$4, $5), newest first, up to $6, whose
+-- sender holds $7 and whose subject holds $8, any case; empty holds always.
+SELECT inbox_id, message_id, recipient, from_address, from_name, subject, preview, sent_at,
+       header_message_id, size_bytes, attachments, message_retention_days
+FROM inbox_message
+WHERE workspace_id = $1 AND inbox_id = $2 AND retention_days = $3
+  AND message_id >= $4 AND message_id < $5
+  AND deleted_at IS NULL
+  AND ($7::text = '' OR strpos(lower(from_address || ' ' || from_name), lower($7)) > 0)
+  AND ($8::text = '' OR strpos(lower(subject), lower($8)) > 0)
+ORDER BY message_id DESC
+LIMIT $6;
+
+-- name: first
+-- The oldest of the same: the mail of inbox $2 (class $3) of workspace $1 with an id above $4 whose
+-- sender holds $5 and whose subject holds $6.
+SELECT inbox_id, message_id, recipient, from_address, from_name, subject, preview, sent_at,
+       header_message_id, size_bytes, attachments, message_retention_days
+FROM inbox_message
+WHERE workspace_id = $1 AND inbox_id = $2 AND retention_days = $3
+  AND message_id > $4
+  AND deleted_at IS NULL
+  AND ($5::text = '' OR strpos(lower(from_address || ' ' || from_name), lower($5)) > 0)
+  AND ($6::text = '' OR strpos(lower(subject), lower($6)) > 0)
+ORDER BY message_id
+LIMIT 1;
+
+-- name: newest_of_many
+-- The newest mail, up to $5 each, of the inboxes $2 of workspace $1 with the classes $3; nothing in
+-- an inbox has an id below its $4.
+SELECT line.*
+FROM unnest($2::uuid[], $3::smallint[], $4::uuid[]) AS own (inbox_id, retention_days, lowest)
+CROSS JOIN LATERAL (
+    SELECT inbox_id, message_id, recipient, from_address, from_name, subject, preview, sent_at,
+           header_message_id, size_bytes, attachments, message_retention_days
+    FROM inbox_message
+    WHERE inbox_message.workspace_id = $1
+      AND inbox_message.inbox_id = own.inbox_id
+      AND inbox_message.retention_days = own.retention_days
+      AND inbox_message.message_id >= own.lowest
+      AND deleted_at IS NULL
+    ORDER BY inbox_message.message_id DESC
+    LIMIT $5
+) AS line;
+
+-- name: get
+-- The message $2 of workspace $1 as a living inbox of it shows it: inbox $3 unless that is null.
+SELECT line.inbox_id, line.message_id, line.recipient, line.from_address, line.from_name,
+       line.subject, line.preview, line.sent_at, line.header_message_id, line.size_bytes,
+       line.attachments, message.reverse_path, message.peer, message.helo, message.raw
+FROM message
+CROSS JOIN LATERAL unnest(message.inbox_ids) AS place (inbox_id)
+JOIN inbox_message AS line
+  ON line.inbox_id = place.inbox_id AND line.message_id = message.id
+JOIN inbox ON inbox.id = line.inbox_id AND inbox.retention_days = line.retention_days
+WHERE message.workspace_id = $1 AND message.id = $2
+  AND line.message_id = $2 AND line.workspace_id = $1 AND inbox.workspace_id = $1
+  AND ($3::uuid IS NULL OR line.inbox_id = $3)
+  AND line.deleted_at IS NULL
+  AND inbox.deleted_at IS NULL AND (inbox.expires_at IS NULL OR inbox.expires_at > now())
+ORDER BY line.inbox_id
+LIMIT 1;
+
+-- name: delete_lines
+-- Takes the messages $2 of workspace $1 out of their inboxes (out of inbox $3 alone unless that is
+-- null), and says which. $4 and $5 are the lowest and highest of $2.
+UPDATE inbox_message
+SET deleted_at = now()
+FROM message
+CROSS JOIN LATERAL unnest(message.inbox_ids) AS place (inbox_id)
+WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id BETWEEN $4 AND $5
+  AND inbox_message.workspace_id = $1
+  AND inbox_message.inbox_id = place.inbox_id AND inbox_message.message_id = message.id
+  AND inbox_message.message_id BETWEEN $4 AND $5
+  AND ($3::uuid IS NULL OR inbox_message.inbox_id = $3)
+  AND inbox_message.deleted_at IS NULL
+RETURNING inbox_message.message_id;
+
+-- name: delete_bytes
+-- Deletes the messages $2 of workspace $1 that no inbox shows any more. $3 and $4 are the lowest and
+-- highest of $2.
+DELETE FROM message
+WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id BETWEEN $3 AND $4
+  AND NOT EXISTS (
+      SELECT FROM unnest(message.inbox_ids) AS place (inbox_id)
+      JOIN inbox_message
+        ON inbox_message.inbox_id = place.inbox_id AND inbox_message.message_id = message.id
+      WHERE inbox_message.workspace_id = $1 AND inbox_message.message_id BETWEEN $3 AND $4
+        AND inbox_message.deleted_at IS NULL
+  );
