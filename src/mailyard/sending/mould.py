@@ -30,7 +30,8 @@ class Mould:
     """
 
     __slots__ = (
-        "_after", "_before", "_close", "_headers", "_mark", "_middle", "_reply_to", "_seed", "_sender",
+        "_after", "_before", "_close", "_headers", "_mark", "_middle", "_reply_to", "_seed",
+        "_sender",
     )  # fmt: skip
 
     def __init__(

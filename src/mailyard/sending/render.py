@@ -1,0 +1,337 @@
+"""A compiled template: plain JSON values in, a mail's subject, HTML and text out, within bounds.
+
+Undefined variables are errors. HTML is escaped. The data must be plain JSON values, because the
+engine calls methods of Python objects; the subset of `language.py` has no calls, and this module
+refuses every other type. A render whose output could be large, as its weight and its data say, runs
+with a counter on every value that is written and with fuel that bounds its literal text.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from minijinja import Environment, TemplateError
+
+from mailyard.core import limits
+from mailyard.core.errors import InvalidInput
+from mailyard.sending.language import Examined, examine
+
+_UNCOUNTED_OUTPUT = 8 * limits.MIB  # what a render may come to without being counted
+_LITERAL_OUTPUT = 32 * limits.MIB  # literal text that loops may write before fuel ends
+_STRING_WORK = 1024 * limits.MIB  # bytes that comparing and copying one string may touch
+_ELEMENT_WORK = 1 << 28  # element visits of filters that walk lists inside loops
+_FUEL_MIN = 2_000
+_DATA_DEPTH = limits.API_JSON_DEPTH
+_VALUE_CHARACTERS = limits.MIB  # what one join or replace may make
+_NUMBER_MAX = 1e15
+_ENGINE_FILTERS = (
+    "attr", "batch", "chain", "format", "indent", "pprint", "slice", "wordwrap", "zip",
+)  # fmt: skip
+_ENGINE_GLOBALS = ("namespace", "debug", "cycler", "joiner", "dict")
+_UNDEFINED = re.compile(r"`([^`]*)` is undefined")
+_SOURCES = ("subject", "html", "text")
+
+
+class Rendered(NamedTuple):
+    """What a template made of the data."""
+
+    subject: str
+    html: str
+    text: str
+
+
+class _OutputFull(Exception):
+    pass
+
+
+class _Refused(Exception):
+    """A filter of ours does not take this; the message says why."""
+
+
+# Data --------------------------------------------------------------------------------------------
+
+
+class _Shape:
+    """What the walk over the data found."""
+
+    __slots__ = ("characters", "elements", "longest", "nulls")
+
+    def __init__(self) -> None:
+        self.characters = 0
+        self.elements = 0
+        self.longest = 0
+        self.nulls = False
+
+    def walk(self, value: object, path: str, depth: int) -> None:
+        """Check that `value` is made of JSON types, exactly. Raises InvalidInput naming it."""
+        kind = type(value)
+        if kind is str:
+            size = len(value)  # type: ignore[arg-type]
+            self.characters += size
+            if size > self.longest:
+                self.longest = size
+        elif kind is dict:
+            if depth >= _DATA_DEPTH:
+                raise InvalidInput(f"nested deeper than {_DATA_DEPTH}", field=path)
+            self.elements += len(value)  # type: ignore[arg-type]
+            for key, item in value.items():  # type: ignore[attr-defined]
+                if type(key) is not str:
+                    raise InvalidInput("a name must be text", field=path)
+                self.walk(item, f"{path}.{key}", depth + 1)
+        elif kind is list:
+            if depth >= _DATA_DEPTH:
+                raise InvalidInput(f"nested deeper than {_DATA_DEPTH}", field=path)
+            self.elements += len(value)  # type: ignore[arg-type]
+            for index, item in enumerate(value):  # type: ignore[arg-type]
+                self.walk(item, f"{path}.{index}", depth + 1)
+        elif value is None:
+            self.nulls = True
+        elif kind is not int and kind is not float and kind is not bool:
+            raise InvalidInput(f"{kind.__name__} is not a JSON value", field=path)
+
+
+class _Row:
+    """A dict that answers its own keys and nothing else: no `items`, no `pop`."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self, held: dict[str, Any]) -> None:
+        self._held = held
+
+    def __getitem__(self, key: str) -> Any:
+        return self._held[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._held
+
+    def __str__(self) -> str:
+        return ", ".join(f"{key}: {value}" for key, value in self._held.items())
+
+
+def _sealed(value: Any) -> Any:
+    """`value` with containers that have no methods."""
+    if type(value) is dict:
+        return _Row({key: _sealed(item) for key, item in value.items()})
+    if type(value) is list:
+        return tuple(_sealed(item) for item in value)
+    return value
+
+
+# Filters that the engine has without bounds ------------------------------------------------------
+
+
+def _join(values: Iterable[object], separator: str = "", attribute: str | None = None) -> str:
+    if attribute is not None:
+        raise _Refused("join takes a separator only; use map(attribute=…) before it")
+    separator = str(separator)
+    pieces: list[str] = []
+    size = 0
+    if not isinstance(values, (list, tuple, str)) and not hasattr(values, "__iter__"):
+        raise _Refused("join wants a list")
+    for value in values:
+        piece = "" if value is None else str(value)
+        size += len(piece) + len(separator)
+        if size > _VALUE_CHARACTERS:
+            raise _OutputFull
+        pieces.append(piece)
+    return separator.join(pieces)
+
+
+def _replace(value: object, old: object, new: object) -> str:
+    text, was, becomes = str(value), str(old), str(new)
+    if len(text) + text.count(was) * len(becomes) > _VALUE_CHARACTERS:
+        raise _OutputFull
+    return text.replace(was, becomes)
+
+
+def _times(value: object, factor: object) -> int | float:
+    for number in (value, factor):
+        if type(number) not in (int, float):
+            raise _Refused("times multiplies numbers only")
+    product: int | float = value * factor  # type: ignore[operator]
+    if not abs(product) <= _NUMBER_MAX:
+        raise _Refused("times: the product is too large")
+    return product
+
+
+_OUR_FILTERS: dict[str, Callable[..., Any]] = {
+    "join": _join,
+    "replace": _replace,
+    "times": _times,
+}
+
+
+# The engine --------------------------------------------------------------------------------------
+
+
+def _environment(finalizer: Callable[[Any], Any] | None) -> Environment:
+    engine = Environment(
+        filters=_OUR_FILTERS,
+        fuel=limits.TEMPLATE_FUEL,
+        undefined_behavior="strict",
+        auto_escape_callback=lambda name: name == "html",
+        keep_trailing_newline=True,
+        pycompat=False,
+        debug=False,
+        finalizer=finalizer,
+    )
+    for name in _ENGINE_FILTERS:
+        engine.remove_filter(name)
+    for name in _ENGINE_GLOBALS:
+        engine.remove_global(name)
+    return engine
+
+
+class _Counter:
+    """Counts what is written and stops at TEMPLATE_OUTPUT_BYTES. Null is written as nothing."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = 0
+
+    def __call__(self, value: Any) -> Any:
+        if value is None:
+            return ""
+        kind = type(value)
+        if kind is int or kind is float or kind is bool:
+            self.left -= 24
+        elif isinstance(value, str):
+            self.left -= len(value)
+        else:
+            value = str(value)
+            self.left -= len(value)
+            if self.left >= 0:
+                return value
+        if self.left < 0:
+            raise _OutputFull
+        return NotImplemented
+
+
+class Compiled:
+    """The three sources of one template version. Raises InvalidInput with the source and line."""
+
+    __slots__ = ("_counted", "_counter", "_examined", "_plain", "_sealing", "_sources", "variables")
+
+    variables: tuple[str, ...]
+
+    def __init__(self, subject: str, html: str, text: str) -> None:
+        given = {"subject": subject, "html": html, "text": text}
+        self._examined: dict[str, Examined] = {
+            name: examine(source, name) for name, source in given.items()
+        }
+        self._sources = given
+        self._sealing = any(found.container_names for found in self._examined.values())
+        self._counter = _Counter()
+        self._plain = _environment(None)
+        self._counted = _environment(self._counter)
+        names: set[str] = set()
+        for source in _SOURCES:
+            try:
+                self._plain.add_template(source, given[source])
+                self._counted.add_template(source, given[source])
+            except TemplateError as error:
+                raise _explained(error, source) from None
+            names |= self._plain.undeclared_variables_in_template(source)
+        self.variables = tuple(sorted(names - {"range"}))
+
+    def render(self, data: Mapping[str, Any]) -> Rendered:
+        """One mail. Raises InvalidInput: a variable is missing, the output is too large, …"""
+        shape = _Shape()
+        for name, value in data.items():
+            if type(value) is str:
+                size = len(value)
+                shape.characters += size
+                if size > shape.longest:
+                    shape.longest = size
+            else:
+                shape.walk(value, f"data.{name}", 1)
+        context = {name: _sealed(value) for name, value in data.items()} if self._sealing else data
+        return Rendered(
+            subject=_one_line(self._render("subject", context, shape)),
+            html=self._render("html", context, shape),
+            text=self._render("text", context, shape),
+        )
+
+    def _render(self, source: str, context: Mapping[str, Any], shape: _Shape) -> str:
+        examined = self._examined[source]
+        if not examined.code:
+            return self._sources[source]
+        bounded = (
+            not examined.loops
+            and not shape.nulls
+            and examined.weight * shape.characters < _UNCOUNTED_OUTPUT
+        )
+        engine = self._plain if bounded else self._counted
+        if not bounded:
+            self._counter.left = limits.TEMPLATE_OUTPUT_BYTES
+            engine.fuel = _fuel(examined, shape)
+        try:
+            rendered = engine.render_template(source, **context)
+        except TemplateError as error:
+            raise _explained(error, source) from None
+        except _OutputFull:
+            raise _too_large(source) from None
+        except _Refused as error:
+            raise InvalidInput(f"{source}: {error}", field=source) from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InvalidInput(f"{source}: {error}", field=source) from None
+        except BaseException as error:  # a panic of the engine is no Exception
+            _reraise_unless_engine(error)
+            raise InvalidInput(f"{source}: it cannot be rendered: {error}", field=source) from None
+        if len(rendered) > limits.TEMPLATE_OUTPUT_BYTES:
+            raise _too_large(source)
+        return rendered
+
+
+def _fuel(examined: Examined, shape: _Shape) -> int:
+    """Instructions that keep literal text, string work and list work within their bounds."""
+    return max(
+        _FUEL_MIN,
+        min(
+            limits.TEMPLATE_FUEL,
+            _LITERAL_OUTPUT // (examined.loop_text + 1),
+            _STRING_WORK // (shape.longest + 1),
+            max(20 * shape.elements, _ELEMENT_WORK // (shape.elements + 1)),
+        ),
+    )
+
+
+def _one_line(subject: str) -> str:
+    """A subject is one line: line breaks (of a value, or around the source) become spaces."""
+    if "\n" in subject or "\r" in subject or "\0" in subject:
+        subject = " ".join(subject.replace("\0", "").split())
+    subject = subject.strip()
+    if len(subject) > limits.SUBJECT_CHARACTERS:
+        raise InvalidInput(
+            f"the subject came to more than {limits.SUBJECT_CHARACTERS} characters", field="subject"
+        )
+    return subject
+
+
+def _too_large(source: str) -> InvalidInput:
+    return InvalidInput(
+        f"{source}: the output passes {limits.TEMPLATE_OUTPUT_BYTES} bytes", field=source
+    )
+
+
+def _explained(error: TemplateError, source: str) -> InvalidInput:
+    """The engine's error as ours: which source, which line, which variable."""
+    detail = error.detail or error.kind
+    if error.kind == "OutOfFuel":
+        detail = "the template does too much work (a loop that is too long)"
+    where = f"{source}, line {error.line}" if error.line else source
+    missing = _UNDEFINED.search(detail)
+    field = f"data.{missing[1]}" if missing else source
+    return InvalidInput(f"{where}: {detail}", field=field)
+
+
+def _reraise_unless_engine(error: BaseException) -> None:
+    if type(error).__name__ != "PanicException":
+        raise error
