@@ -1,9 +1,11 @@
-"""Every setting of the program: one typed, frozen object from environment and an optional TOML file.
+"""Every setting: one typed, frozen object from the environment and an optional TOML file.
 
 A setting `port` is `MAILYARD_PORT` in the environment and `port` in the file that MAILYARD_CONFIG
 names; the environment wins. A name nobody knows or a value that cannot be stops the start with the
 name, the value and what is allowed: a typing error must not run with a default.
 """
+
+# ruff: noqa: RUF009 (the defaults are immutable and made once, with what is said about them)
 
 import difflib
 import os
@@ -132,7 +134,7 @@ def _host_name() -> str:
 class Settings:
     """What an installation may decide. Sizes in bytes, times in seconds."""
 
-    data: Path = _setting(_FOLDER, Path("data").absolute(), "where the embedded database lives")
+    data: Path = _setting(_FOLDER, Path("data"), "where the embedded database lives")
     host: str = _setting(_TEXT, "127.0.0.1", "address that the API and the page listen on")
     port: int = _setting(_PORT, 8025, "port of the API and the page")
     smtp_host: str = _setting(_TEXT, "127.0.0.1", "address that the SMTP server listens on")
@@ -233,7 +235,7 @@ _FIELDS = {setting.name: setting for setting in fields(Settings)}
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """The settings of this process. Raises ConfigurationError naming the wrong one."""
     environment = os.environ if environment is None else environment
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"data": Path("data").absolute()}
     config = environment.get(PREFIX + "CONFIG", "")
     if config:
         values.update(_from_file(Path(config).expanduser()))

@@ -1,0 +1,185 @@
+"""The embedded PostgreSQL: made at the first start, run in the foreground as a child, repaired.
+
+The postmaster asks the kernel for SIGQUIT, PostgreSQL's immediate shutdown, when its parent ends:
+so all its backends end with a killed supervisor, busy ones too, and the next start recovers from
+the write-ahead log, for as long as that takes.
+"""
+
+import asyncio
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import asyncpg
+
+from mailyard.core.errors import ConfigurationError
+from mailyard.core.limits import MIB
+from mailyard.storage import cluster
+from mailyard.storage.queries import load
+from mailyard.storage.unprivileged import choose_identity
+
+QUERIES = load("embedded")
+_POLL_S = 0.01
+_SAY_EVERY_S = 5.0
+_FAST_SHUTDOWN_S = 15.0
+
+
+class EmbeddedPostgres:
+    """One cluster in `data`, for as long as this object runs it.
+
+    `say` gets PostgreSQL's log lines and, while a recovery lasts, a line of progress.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        connections: int = 100,
+        memory_bytes: int = 128 * MIB,
+        say: Callable[[str], None] = lambda _: None,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
+        self._data = data.absolute()
+        self._connections = connections
+        self._memory_bytes = memory_bytes
+        self._say = say
+        self._more = dict(more or {})
+        self._lock: int | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._log: deque[str] = deque(maxlen=50)
+
+    @property
+    def url(self) -> str:
+        """Where the database answers once `start` has returned."""
+        return cluster.url_of(self._data)
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> None:
+        """Make or repair the cluster and wait until it answers. Raises ConfigurationError."""
+        if self._lock is None:
+            self._lock = cluster.take_lock(self._data)
+        try:
+            await self._launch()
+            await self._create_database()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _launch(self) -> None:
+        folder = self._data / "postgres"
+        programs = cluster.binaries()
+        identity = choose_identity(programs / "postgres", folder)
+        new = not cluster.check_version(folder)
+        try:
+            if new:
+                await asyncio.to_thread(cluster.initialise, self._data, programs, identity)
+            else:
+                if cluster.clear_leftovers(folder):
+                    self._say("the last run did not end cleanly: PostgreSQL repairs its data")
+                cluster.give_to(identity, folder)
+            cluster.make_socket_folder(self._data, identity)
+            cluster.configure(
+                self._data, identity, self._connections, self._memory_bytes, self._more
+            )
+        except OSError as error:
+            raise cluster.explain(self._data, [str(error)]) from error
+        self._log.clear()
+        self._process = await asyncio.create_subprocess_exec(
+            str(programs / "postgres"),
+            *("-D", str(folder)),
+            preexec_fn=identity.enter(signal.SIGQUIT),
+            cwd=folder,
+            env=cluster.environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # a Ctrl-C on the terminal is for the supervisor alone
+        )
+        self._reader = asyncio.create_task(self._read_log(self._process))
+        await self._until_ready(folder / "postmaster.pid", self._process)
+
+    async def wait(self) -> int:
+        """Until the postmaster ends; its exit status."""
+        if self._process is None:
+            raise ConfigurationError("PostgreSQL was not started")
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """Shut down: sessions are cut, the last checkpoint is written, the lock is given back."""
+        process, self._process = self._process, None
+        if process is not None:
+            for stop_signal, patience_s in (
+                (signal.SIGINT, _FAST_SHUTDOWN_S),
+                (signal.SIGQUIT, 6.0),
+                (signal.SIGKILL, None),
+            ):
+                if process.returncode is None:
+                    process.send_signal(stop_signal)
+                try:
+                    await asyncio.wait_for(process.wait(), patience_s)
+                    break
+                except TimeoutError:
+                    continue
+        if self._reader is not None:
+            await self._reader
+            self._reader = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def _until_ready(self, status: Path, process: asyncio.subprocess.Process) -> None:
+        """The postmaster writes its state into the eighth line of its lock file."""
+        clock = asyncio.get_running_loop().time
+        started = said = clock()
+        while process.returncode is None:
+            if _is_ready(status, process.pid):
+                return
+            if clock() - said >= _SAY_EVERY_S:
+                said = clock()
+                self._say(f"PostgreSQL is recovering, {said - started:.0f} s so far")
+            await asyncio.sleep(_POLL_S)
+        if self._reader is not None:
+            await self._reader
+        raise cluster.explain(self._data, list(self._log))
+
+    async def _read_log(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None
+        while line := await process.stderr.readline():
+            text = line.decode("utf-8", "replace").rstrip()
+            self._log.append(text)
+            if _worth_saying(text):
+                self._say(text)
+
+    async def _create_database(self) -> None:
+        """The platform's own role, which is no superuser, and its database, where missing."""
+        server = await asyncpg.connect(
+            cluster.url_of(self._data, database="postgres", role=cluster.SUPERUSER)
+        )
+        try:
+            if not await server.fetchval(QUERIES.role_exists, cluster.ROLE):
+                await server.execute(f"CREATE ROLE {cluster.ROLE} LOGIN")
+            if not await server.fetchval(QUERIES.database_exists, cluster.DATABASE):
+                await server.execute(f"CREATE DATABASE {cluster.DATABASE} OWNER {cluster.ROLE}")
+        finally:
+            await server.close()
+
+
+def _is_ready(status: Path, pid: int) -> bool:
+    try:
+        lines = status.read_text().splitlines()
+    except OSError:
+        return False  # not written yet
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def _worth_saying(line: str) -> bool:
+    """Warnings and worse, and what PostgreSQL tells about a recovery; not its everyday words."""
+    if "skipping missing" in line:
+        return False
+    return not line.startswith("LOG:") or "redo in progress" in line
