@@ -1,0 +1,309 @@
+"""Delivering transactional mail: the handler of `deliver` jobs, one job an email.
+
+    jobs -> emails and open deliveries (two queries a batch) -> composed
+         -> [named by a fenced commit] -> transport -> [results, events, job: one commit] …
+
+The two commits in brackets are one statement of the hand-off window, which records what came back
+and names what goes next. A crash before it leaves everything as it was; after it, a named recipient
+without a result is found `handed_off` under an older fence by whoever gets the job next: it is told
+as `unknown` and tried again, because a password reset that comes twice is better than none.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from random import Random
+from uuid import UUID
+
+from mailyard.bus.live import DELIVERY_CHANGED, LiveEvent, LiveEvents
+from mailyard.core import ids, limits
+from mailyard.core.backoff import Backoff
+from mailyard.core.clock import Clock, SystemClock
+from mailyard.core.errors import Unavailable
+from mailyard.observe.metrics import DELIVERIES
+from mailyard.queue.job import EMAIL_SEND, LeasedJob
+from mailyard.queue.worker import Batch, Handler
+from mailyard.sending.accept import DELIVER
+from mailyard.sending.delivery import millisecond_range
+from mailyard.sending.errand import Errand, OpenDelivery
+from mailyard.sending.handoff import Window
+from mailyard.sending.results import Results, conclude
+from mailyard.sending.states import State
+from mailyard.sending.transport import Handoff, Transport
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import load
+
+_SQL = load("sending")
+
+RETRY = Backoff(first_s=30.0, cap_s=6 * 3600.0)
+RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
+RECONNECTS = 20  # longer than a lease: by then the job is somebody else's
+BATCH_JOBS = 50
+CONCURRENCY = 2
+_YIELD_EVERY = 8  # mails composed before other work of the loop gets its turn
+
+Wanted = list[tuple[Errand, OpenDelivery]]
+
+
+class Deliverer:
+    """Hands transactional mail to `transport`. One a worker process, for its window is its own."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        transport: Transport,
+        live: LiveEvents,
+        hostname: str,
+        clock: Clock | None = None,
+        random: Random | None = None,
+        window: Window | None = None,
+    ) -> None:
+        self.database = database
+        self.transport = transport
+        self.live = live
+        self.hostname = hostname
+        self.clock = clock or SystemClock()
+        self.random = random or Random()
+        self.window = window or Window(limits.HANDOFF_WINDOW_SEND)
+
+    def handler(self) -> Handler:
+        """What the worker runs."""
+        return Handler(DELIVER, EMAIL_SEND, self.handle, BATCH_JOBS, CONCURRENCY)
+
+    async def handle(self, batch: Batch) -> None:
+        """Deliver the emails of a batch; every job is settled in the commit of its results."""
+        run = _Run(self, batch, await self._load(batch.jobs))
+        try:
+            await run.end_early()
+            await run.hand_off()
+        finally:
+            run.abandon()
+
+    async def _load(self, jobs: Sequence[LeasedJob]) -> list[Errand]:
+        now = self.clock.now()
+        errands = {UUID(bytes=job.payload): self._errand(job, now) for job in jobs}
+        wanted = sorted(errands)
+        emails = await self.database.fetch(
+            _SQL.load_emails,
+            wanted,
+            [errands[email_id].workspace_id for email_id in wanted],
+            wanted[0],
+            wanted[-1],
+        )
+        low, _ = millisecond_range(ids.unix_ms_of(wanted[0]))
+        _, high = millisecond_range(ids.unix_ms_of(wanted[-1]))
+        rows = await self.database.fetch(_SQL.load_open_deliveries, wanted, low, high)
+        for row in rows:
+            errand = errands[row["email_id"]]
+            if row["workspace_id"] == errand.workspace_id and row["fence"] < errand.job.token:
+                may_have_left = row["state"] in (State.HANDED_OFF, State.UNKNOWN)
+                errand.waiting.append(
+                    OpenDelivery(row["id"], row["recipient"], row["suppressed"], may_have_left)
+                )
+        for index, email in enumerate(emails):
+            errand = errands[email["id"]]
+            errand.expires_at = email["expires_at"]
+            if errand.waiting:
+                errand.prepare(email["content"], self.hostname)
+            if index % _YIELD_EVERY == _YIELD_EVERY - 1:
+                await asyncio.sleep(0)
+        for errand in errands.values():
+            if errand.waiting and errand.mail is None and not errand.gave_up:
+                errand.gave_up = "its content is gone"
+        return list(errands.values())
+
+    def _errand(self, job: LeasedJob, now: datetime) -> Errand:
+        if job.workspace_id is None:
+            raise AssertionError("a deliver job carries its workspace")
+        delay_s = RETRY.delay_s(job.attempt, self.random)
+        return Errand(
+            job=job,
+            workspace_id=job.workspace_id,
+            email_id=UUID(bytes=job.payload),
+            delay_s=delay_s,
+            next_attempt_at=now + timedelta(seconds=delay_s),
+        )
+
+
+class _Run:
+    """One batch on its way through the window."""
+
+    def __init__(self, deliverer: Deliverer, batch: Batch, errands: list[Errand]) -> None:
+        self._own = deliverer
+        self._batch = batch
+        self._errands = errands  # those whose jobs are not settled yet
+        self._of = {one.id: errand for errand in errands for one in errand.waiting}
+        self._results = Results()
+        self._arrived = asyncio.Event()
+        self._away = 0
+        self._abandoned = False
+
+    async def end_early(self) -> None:
+        """End what is not to be handed over: expired, suppressed, impossible to compose."""
+        now = self._own.clock.now()
+        ended: list[tuple[UUID, int, str, str]] = []
+        for errand in self._errands:
+            for one in list(errand.waiting):
+                end = errand.early_end(one, now)
+                if end is not None:
+                    errand.waiting.remove(one)
+                    ended.append((one.id, errand.job.token, end[0].value, end[1]))
+        if not ended:
+            return
+        delivery_ids = [row[0] for row in ended]
+        async with self._own.database.transaction() as tx:
+            rows = await self._own.database.fetch(
+                _SQL.settle_deliveries,
+                min(delivery_ids),
+                max(delivery_ids),
+                *map(list, zip(*ended, strict=True)),
+                tx=tx,
+            )
+            await self._tell([(row["id"], row["state"]) for row in rows], tx)
+        self._own.live.announced()
+
+    async def hand_off(self) -> None:
+        """Name, submit and record until every job of the batch is settled."""
+        while self._errands:
+            wanted = self._next()
+            if wanted or self._results or any(errand.finished for errand in self._errands):
+                await self._step(wanted)
+            elif self._away:
+                self._arrived.clear()
+                await self._arrived.wait()
+            elif self._batch.stopping.is_set():
+                await self._batch.release([errand.job for errand in self._errands])
+                return
+            else:
+                await self._own.window.opened()
+
+    def abandon(self) -> None:
+        """This run ends: what it has not recorded is found unrecorded by whoever comes next."""
+        self._abandoned = True
+        self._own.window.forget(self._away + len(self._results))
+
+    def _next(self) -> Wanted:
+        """What is to be named in the next step, as far as there is room for it."""
+        if self._batch.stopping.is_set():
+            return []
+        places = self._own.window.room + len(self._results)
+        chosen: Wanted = []
+        for errand in self._errands:
+            for one in errand.waiting:
+                if len(chosen) >= places:
+                    return chosen
+                chosen.append((errand, one))
+        return chosen
+
+    async def _step(self, wanted: Wanted) -> None:
+        """One commit of the window, then the mails of those it named."""
+        results, self._results = self._results, Results()
+        step = self._own.window.begin(len(results), len(wanted))
+        wanted = wanted[: step.named]
+        failures = 0
+        while True:
+            try:
+                named = await self._commit(results, wanted)
+                break
+            except BaseException as error:
+                failures += 1
+                if not isinstance(error, Unavailable) or failures >= RECONNECTS:
+                    self._own.window.rolled_back(step)
+                    self._own.window.forget(step.recorded)
+                    raise
+                # The commit may have happened: the statement says the same again, and does not
+                # repeat what is done.
+                await asyncio.sleep(RECONNECT.delay_s(failures, self._own.random))
+        self._own.window.committed(step)
+        self._own.window.forget(step.named - len(named))
+        self._own.live.announced()
+        self._submit(wanted, named)
+
+    async def _commit(self, results: Results, wanted: Wanted) -> set[UUID]:
+        """One transaction: results, names, events, counters, and the jobs that are done."""
+        touched = [*results.delivery_ids, *(one.id for _, one in wanted)]
+        finished = [errand for errand in self._errands if errand.finished]
+        named: set[UUID] = set()
+        async with self._own.database.transaction() as tx:
+            if touched:
+                rows = await self._own.database.fetch(
+                    _SQL.step_deliveries,
+                    min(touched),
+                    max(touched),
+                    *results.columns(),
+                    [one.id for _, one in wanted],
+                    [errand.job.token for errand, _ in wanted],
+                    tx=tx,
+                )
+                named = {row["id"] for row in rows if row["what"] == "named"}
+                recorded = [(row["id"], row["state"]) for row in rows if row["what"] == "recorded"]
+                await self._tell(recorded, tx)
+            await self._settle(finished, tx)
+        self._errands = [errand for errand in self._errands if errand not in finished]
+        return named
+
+    async def _tell(self, changed: list[tuple[UUID, str]], tx: Connection) -> None:
+        """Counters and live events of deliveries that have a new state."""
+        if not changed:
+            return
+        counts: Counter[tuple[UUID, str]] = Counter()
+        events: list[LiveEvent] = []
+        at = self._own.clock.now().isoformat()
+        for delivery_id, state in changed:
+            errand = self._of[delivery_id]
+            counts[errand.workspace_id, f"delivery.{state}"] += 1
+            DELIVERIES.labels(EMAIL_SEND, state).inc()
+            item = {
+                "delivery_id": ids.type_id(ids.DELIVERY, delivery_id),
+                "email_id": ids.type_id(ids.EMAIL, errand.email_id),
+                "state": state,
+                "at": at,
+            }
+            events.append(LiveEvent(errand.workspace_id, DELIVERY_CHANGED, item))
+        await self._own.database.execute(
+            _SQL.insert_counter_deltas,
+            [workspace_id for workspace_id, _ in counts],
+            [name for _, name in counts],
+            [workspace_id for workspace_id, _ in counts],
+            list(counts.values()),
+            tx=tx,
+        )
+        await self._own.live.publish(events, tx)
+
+    async def _settle(self, finished: list[Errand], tx: Connection) -> None:
+        """The jobs whose recipients all have their answers."""
+        done = [errand.job for errand in finished if not errand.again and not errand.gave_up]
+        if done:
+            await self._batch.complete(done, tx)
+        for errand in finished:
+            if errand.again:
+                reason = "some recipients are deferred"
+                await self._batch.retry([errand.job], errand.delay_s, reason, tx)
+            elif errand.gave_up:
+                await self._batch.bury([errand.job], errand.gave_up, tx)
+
+    def _submit(self, wanted: Wanted, named: set[UUID]) -> None:
+        leaving: dict[UUID, tuple[Errand, list[OpenDelivery]]] = {}
+        for errand, one in wanted:
+            errand.waiting.remove(one)
+            if one.id in named:  # else it was cancelled, or is somebody else's now
+                errand.away.add(one.id)
+                leaving.setdefault(errand.email_id, (errand, []))[1].append(one)
+        self._away += len(named)
+        for errand, recipients in leaving.values():
+            self._own.transport.submit(errand.outgoing(recipients), self._done)
+
+    def _done(self, handoff: Handoff) -> None:
+        """The transport's answer for one recipient."""
+        if self._abandoned:
+            return
+        errand = self._of[handoff.delivery_id]
+        conclusion = conclude(
+            handoff, errand.next_attempt_at, errand.expires_at, errand.is_last_attempt
+        )
+        self._away -= 1
+        errand.came_back(handoff.delivery_id, conclusion)
+        self._results.add(handoff.delivery_id, errand.job.token, conclusion, handoff.transport)
+        self._arrived.set()

@@ -1,0 +1,105 @@
+"""One `deliver` job in hand: its email, composed, and which of its recipients are where."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from mailyard.core import ids
+from mailyard.core.errors import MailyardError
+from mailyard.protocol.address import parse_mailbox
+from mailyard.queue.job import LeasedJob
+from mailyard.sending.compose import Composed, compose
+from mailyard.sending.request import EmailContent
+from mailyard.sending.results import Conclusion
+from mailyard.sending.states import State
+from mailyard.sending.transport import Outgoing, Recipient
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDelivery:
+    """A recipient that is not settled. `may_have_left`: an older fence had named it."""
+
+    id: UUID
+    recipient: str
+    suppressed: bool
+    may_have_left: bool
+
+
+@dataclass(slots=True)
+class Errand:
+    """The job's work: `waiting` are still to be named, `away` were handed to the transport."""
+
+    job: LeasedJob
+    workspace_id: UUID
+    email_id: UUID
+    delay_s: float  # until the next attempt, should one be needed
+    next_attempt_at: datetime
+    expires_at: datetime | None = None
+    mail: Composed | None = None
+    sender_address: str = ""
+    waiting: list[OpenDelivery] = field(default_factory=list)
+    away: set[UUID] = field(default_factory=set)
+    again: bool = False  # some recipient is to be tried again
+    gave_up: str = ""  # why some recipient was given up
+
+    @property
+    def finished(self) -> bool:
+        return not self.waiting and not self.away
+
+    @property
+    def is_last_attempt(self) -> bool:
+        return self.job.attempt >= self.job.max_attempts
+
+    def prepare(self, content: bytes, hostname: str) -> None:
+        """Compose the mail, the same bytes at every attempt. A failure is kept in `gave_up`."""
+        try:
+            parts = msgspec.json.decode(content, type=EmailContent)
+            sender = parse_mailbox(parts.sender)
+            self.sender_address = sender.address
+            self.mail = compose(
+                sender=sender,
+                to=[parse_mailbox(text) for text in parts.to],
+                cc=[parse_mailbox(text) for text in parts.cc],
+                reply_to=[parse_mailbox(text) for text in parts.reply_to],
+                subject=parts.subject,
+                text=parts.text,
+                html=parts.html,
+                headers=parts.headers,
+                attachments=parts.attachments,
+                date=ids.time_of(self.email_id),
+                message_id=f"{ids.type_id(ids.EMAIL, self.email_id)}@{hostname}",
+            )
+        except (MailyardError, msgspec.DecodeError) as error:
+            self.gave_up = f"it cannot be composed: {error}"
+
+    def early_end(self, recipient: OpenDelivery, now: datetime) -> tuple[State, str] | None:
+        """How a recipient ends without being handed over, and why; None when it is to go."""
+        if recipient.suppressed:
+            return State.SUPPRESSED, "the recipient is on the suppression list"
+        if self.expires_at is not None and self.expires_at <= now:
+            return State.EXPIRED, "its time ran out before it could be handed over"
+        if self.mail is None:
+            return State.FAILED, self.gave_up
+        return None
+
+    def outgoing(self, recipients: list[OpenDelivery]) -> Outgoing:
+        """The mail for some of its recipients, in one transaction of the transport."""
+        if self.mail is None:
+            raise AssertionError("a mail that cannot be composed is never handed over")
+        return Outgoing(
+            reverse_path=self.sender_address,
+            recipients=tuple(Recipient(one.id, one.recipient) for one in recipients),
+            content=self.mail.content,
+            eight_bit=self.mail.eight_bit,
+            smtp_utf8=self.mail.smtp_utf8,
+        )
+
+    def came_back(self, delivery_id: UUID, conclusion: Conclusion) -> None:
+        """A recipient has its answer."""
+        self.away.discard(delivery_id)
+        if conclusion.next_attempt_at is not None:
+            self.again = True
+        elif conclusion.state in (State.FAILED, State.UNKNOWN):
+            self.gave_up = conclusion.reply or "no attempt is left"

@@ -1,0 +1,91 @@
+"""Group commit: callers that come while one commit runs share the next one.
+
+A commit with fsync costs the same for one row as for five hundred, so the collector never waits
+for more callers: it commits what came in since the last commit. One bad item must not fail its
+neighbours, so a group that the database refuses is cut in halves until the bad one stands alone.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from mailyard.core.errors import Unavailable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Item, Result]):
+    item: Item
+    weight: int
+    answer: "asyncio.Future[Result]"
+
+
+class GroupCommit(Generic[Item, Result]):
+    """`commit` makes a group durable in one transaction and answers for each item, in order.
+
+    It raises nothing for a single item's fault that it can see (it answers with a value); what it
+    does raise fails the whole group, which is then bisected, unless the database is away. At most
+    `flights` groups are under way at once, each of at most `weight_max` in all.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        *,
+        weight_max: int,
+        flights: int = 2,
+    ) -> None:
+        self._commit = commit
+        self._weight_max = weight_max
+        self._flights_left = flights
+        self._waiting: deque[_Waiting[Item, Result]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def submit(self, item: Item, weight: int = 1) -> Result:
+        """Durable when it returns. Raises what `commit` raised for this item alone."""
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(item, weight, answer))
+        if self._flights_left:
+            self._flights_left -= 1
+            task = asyncio.create_task(self._fly())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await answer
+
+    async def _fly(self) -> None:
+        try:
+            # Let every caller that is ready on this turn of the loop join the first group.
+            await asyncio.sleep(0)
+            while self._waiting:
+                await self._settle(self._take())
+        finally:
+            self._flights_left += 1
+
+    def _take(self) -> list[_Waiting[Item, Result]]:
+        group = [self._waiting.popleft()]
+        weight = group[0].weight
+        while self._waiting and weight + self._waiting[0].weight <= self._weight_max:
+            weight += self._waiting[0].weight
+            group.append(self._waiting.popleft())
+        return group
+
+    async def _settle(self, group: list[_Waiting[Item, Result]]) -> None:
+        try:
+            results = await self._commit([waiting.item for waiting in group])
+        except Exception as error:
+            if len(group) > 1 and not isinstance(error, Unavailable):
+                middle = len(group) // 2
+                await self._settle(group[:middle])
+                await self._settle(group[middle:])
+                return
+            for waiting in group:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(error)
+            return
+        for waiting, result in zip(group, results, strict=True):
+            if not waiting.answer.done():  # its caller may have gone; the mail stands all the same
+                waiting.answer.set_result(result)

@@ -1,0 +1,88 @@
+"""What came back from a transport, as the state it means and as columns for one statement."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from mailyard.sending.states import Event, State, after
+from mailyard.sending.transport import Handoff, Outcome
+
+REPLY_CHARACTERS = 500
+
+_EVENTS = {
+    Outcome.ACCEPTED: Event.ACCEPT,
+    Outcome.LATER: Event.LATER,
+    Outcome.NEVER: Event.REFUSE,
+    Outcome.UNKNOWN: Event.LOSE,
+}
+STATE_OF = {outcome: after(State.HANDED_OFF, event) for outcome, event in _EVENTS.items()}
+"""What an outcome makes of a delivery that was handed off, when nothing else is to be said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What an answer means for a delivery. With `next_attempt_at` it will be tried again."""
+
+    state: State
+    reply_code: int | None
+    reply: str
+    next_attempt_at: datetime | None
+
+
+def conclude(
+    handoff: Handoff, next_attempt_at: datetime, expires_at: datetime | None, last: bool
+) -> Conclusion:
+    """The end of one attempt of transactional mail.
+
+    `last`: no attempt is left after this one. What may have arrived and cannot be tried again stays
+    `unknown`; what did not is `failed`, or `expired` when only its time is up.
+    """
+    state = STATE_OF[handoff.outcome]
+    reply = clean(handoff.reply)
+    if state not in (State.DEFERRED, State.UNKNOWN):
+        return Conclusion(state, handoff.reply_code, reply, None)
+    too_late = expires_at is not None and next_attempt_at >= expires_at
+    if not last and not too_late:
+        return Conclusion(state, handoff.reply_code, reply, next_attempt_at)
+    if state is State.DEFERRED:
+        state = after(State.HANDED_OFF, Event.GIVE_UP if last else Event.EXPIRE)
+    return Conclusion(state, handoff.reply_code, reply, None)
+
+
+def clean(reply: str) -> str:
+    """A reply as PostgreSQL takes it: no NUL, bounded."""
+    if "\0" in reply:
+        reply = reply.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return reply[:REPLY_CHARACTERS]
+
+
+@dataclass(slots=True)
+class Results:
+    """Columns of results that wait for their commit."""
+
+    delivery_ids: list[UUID] = field(default_factory=list)
+    fences: list[int] = field(default_factory=list)
+    conclusions: list[Conclusion] = field(default_factory=list)
+    transports: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.delivery_ids)
+
+    def add(self, delivery_id: UUID, fence: int, conclusion: Conclusion, transport: str) -> None:
+        self.delivery_ids.append(delivery_id)
+        self.fences.append(fence)
+        self.conclusions.append(conclusion)
+        self.transports.append(transport)
+
+    def columns(self) -> tuple[list[Any], ...]:
+        """id, fence, state, reply code, reply, transport, next attempt."""
+        return (
+            self.delivery_ids,
+            self.fences,
+            [conclusion.state.value for conclusion in self.conclusions],
+            [conclusion.reply_code for conclusion in self.conclusions],
+            [conclusion.reply for conclusion in self.conclusions],
+            self.transports,
+            [conclusion.next_attempt_at for conclusion in self.conclusions],
+        )

@@ -1,0 +1,151 @@
+-- What accepting and delivering transactional mail writes. Every statement takes many rows.
+
+-- name: claim_idempotency_keys
+-- Writes the keys that are new (or past their 24 hours) with their answers; returns those.
+INSERT INTO idempotency_key (workspace_id, key, body_hash, status, answer, expires_at)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::smallint[], $5::bytea[],
+                     $6::timestamptz[])
+ON CONFLICT (workspace_id, key) DO UPDATE
+    SET body_hash = excluded.body_hash, status = excluded.status, answer = excluded.answer,
+        expires_at = excluded.expires_at
+    WHERE idempotency_key.expires_at < now()
+RETURNING workspace_id, key;
+
+-- name: read_idempotency_keys
+-- The answers given before under these keys.
+SELECT i.workspace_id, i.key, i.body_hash, i.answer
+FROM unnest($1::uuid[], $2::text[]) AS asked (workspace_id, key)
+JOIN idempotency_key i ON i.workspace_id = asked.workspace_id AND i.key = asked.key;
+
+-- name: insert_emails
+-- The content of accepted requests, once each.
+INSERT INTO email (id, workspace_id, type, sender, subject, content, send_at, expires_at)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[],
+                     $7::timestamptz[], $8::timestamptz[]);
+
+-- name: insert_deliveries
+-- One row a recipient, queued or suppressed.
+INSERT INTO delivery (id, workspace_id, email_id, recipient, recipient_key, type, state,
+                      next_attempt_at, expires_at)
+SELECT id, workspace_id, email_id, recipient, recipient_key, type, state::delivery_state,
+       next_attempt_at, expires_at
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[], $7::text[],
+            $8::timestamptz[], $9::timestamptz[])
+    AS new (id, workspace_id, email_id, recipient, recipient_key, type, state, next_attempt_at,
+            expires_at);
+
+-- name: insert_counter_deltas
+-- Adds to counters: workspace, name, subject, amount; the minute is now.
+INSERT INTO counter_delta (workspace_id, name, subject, minute, amount)
+SELECT workspace_id, name, subject, date_trunc('minute', now()), amount
+FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bigint[])
+    AS delta (workspace_id, name, subject, amount);
+
+-- name: get_email
+-- One accepted request of a workspace.
+SELECT id, workspace_id, type, sender, subject, content, send_at, expires_at
+FROM email WHERE id = $2 AND workspace_id = $1;
+
+-- name: list_emails
+-- Accepted requests of a workspace, newest first, with ids in [$2, $3).
+SELECT id, workspace_id, type, sender, subject, send_at, expires_at
+FROM email WHERE workspace_id = $1 AND id >= $2 AND id < $3
+ORDER BY id DESC LIMIT $4;
+
+-- name: cancel_email
+-- Withdraws what of an email was not handed over yet. The ids lie in [$3, $4).
+UPDATE delivery SET state = 'cancelled', updated_at = now(), next_attempt_at = NULL
+WHERE workspace_id = $1 AND email_id = $2 AND id >= $3 AND id < $4
+  AND state IN ('queued', 'deferred')
+RETURNING id, recipient;
+
+-- name: load_emails
+-- The content of the emails $1 of the workspaces $2 (pairs), whose ids lie in [$3, $4].
+SELECT e.id, e.workspace_id, e.type, e.sender, e.subject, e.content, e.expires_at
+FROM unnest($1::uuid[], $2::uuid[]) AS asked (id, workspace_id)
+JOIN email e ON e.id = asked.id AND e.workspace_id = asked.workspace_id
+WHERE e.id >= $3 AND e.id <= $4;
+
+-- name: load_open_deliveries
+-- What of the emails $1 is not settled, ids in [$2, $3), with whether the recipient has been
+-- suppressed since. A failed one is here because only a redriven dead letter asks for it again.
+SELECT d.id, d.email_id, d.workspace_id, d.recipient, d.state::text, d.fence, d.attempts,
+       EXISTS (SELECT FROM suppression s
+               WHERE s.workspace_id = d.workspace_id AND s.address = lower(d.recipient)
+                 AND s.stream = 'all') AS suppressed
+FROM delivery d
+WHERE d.email_id = ANY ($1::uuid[]) AND d.id >= $2 AND d.id < $3
+  AND d.state IN ('queued', 'deferred', 'handed_off', 'unknown', 'failed')
+ORDER BY d.id;
+
+-- name: step_deliveries
+-- One step of the hand-off window: records results under their fence, then names what may leave
+-- next. Whoever was named under an older fence and has no result gets an `unknown` event.
+-- Ids lie in [$1, $2]. Results: $3 id, $4 fence, $5 state, $6 reply code, $7 reply, $8 transport,
+-- $9 next attempt. To be named: $10 id, $11 fence. Returns what was recorded and what was named.
+-- Said again after a commit whose answer got lost, it names the same and records nothing twice.
+WITH result AS (
+    SELECT * FROM unnest($3::uuid[], $4::bigint[], $5::text[], $6::smallint[], $7::text[],
+                         $8::text[], $9::timestamptz[])
+        AS r (id, fence, state, reply_code, reply, transport, next_attempt_at)
+), recorded AS (
+    UPDATE delivery d
+    SET state = r.state::delivery_state, reply_code = r.reply_code, reply = r.reply,
+        transport = r.transport, next_attempt_at = r.next_attempt_at, updated_at = now()
+    FROM result r
+    WHERE d.id = r.id AND d.id >= $1 AND d.id <= $2
+      AND d.fence = r.fence AND d.state = 'handed_off'
+    RETURNING d.id, d.workspace_id, d.attempts, d.state, d.reply_code, d.reply
+), held AS (
+    SELECT d.id, d.workspace_id, d.state, d.attempts, n.fence, d.fence = n.fence AS again
+    FROM unnest($10::uuid[], $11::bigint[]) AS n (id, fence)
+    JOIN delivery d ON d.id = n.id
+    WHERE d.id >= $1 AND d.id <= $2
+      AND d.state IN ('queued', 'deferred', 'handed_off', 'unknown', 'failed')
+      AND (d.fence < n.fence OR d.fence = n.fence AND d.state = 'handed_off')
+    FOR UPDATE OF d
+), named AS (
+    UPDATE delivery d
+    SET state = 'handed_off', fence = held.fence,
+        attempts = d.attempts + CASE WHEN held.again THEN 0 ELSE 1 END,
+        handed_off_at = now(), updated_at = now(), next_attempt_at = NULL
+    FROM held WHERE d.id = held.id AND d.id >= $1 AND d.id <= $2
+    RETURNING d.id
+), told AS (
+    INSERT INTO delivery_event (delivery_id, seq, workspace_id, state, attempt, reply_code, detail)
+    SELECT t.id, (SELECT coalesce(max(e.seq), 0) + 1 FROM delivery_event e
+                  WHERE e.delivery_id = t.id AND e.delivery_id >= $1 AND e.delivery_id <= $2),
+           t.workspace_id, t.state, t.attempts, t.reply_code, t.reply
+    FROM (SELECT id, workspace_id, state, attempts, reply_code, reply FROM recorded
+          WHERE state IN ('deferred', 'unknown')
+          UNION ALL
+          SELECT id, workspace_id, 'unknown', attempts, NULL,
+                 'its worker died between handing it over and recording the answer'
+          FROM held WHERE state = 'handed_off' AND NOT again) t
+)
+SELECT id, 'recorded' AS what, state::text FROM recorded
+UNION ALL
+SELECT id, 'named', 'handed_off' FROM named;
+
+-- name: settle_deliveries
+-- Ends deliveries that are not handed over at all: $3 id, $4 fence, $5 state, $6 why. One that an
+-- older fence had named may have left, so it becomes `unknown` whatever was wanted for it.
+WITH wanted AS (
+    SELECT * FROM unnest($3::uuid[], $4::bigint[], $5::text[], $6::text[])
+        AS w (id, fence, state, reply)
+), held AS (
+    SELECT d.id, d.workspace_id, d.state AS old_state, d.attempts, w.fence, w.reply,
+           CASE WHEN d.state IN ('handed_off', 'unknown') THEN 'unknown'
+                ELSE w.state END::delivery_state AS state
+    FROM wanted w JOIN delivery d ON d.id = w.id
+    WHERE d.id >= $1 AND d.id <= $2 AND d.fence < w.fence
+      AND d.state IN ('queued', 'deferred', 'handed_off', 'unknown')
+    FOR UPDATE OF d
+), settled AS (
+    UPDATE delivery d
+    SET state = held.state, fence = held.fence, reply = held.reply, next_attempt_at = NULL,
+        updated_at = now()
+    FROM held WHERE d.id = held.id AND d.id >= $1 AND d.id <= $2
+    RETURNING d.id, d.state::text
+)
+SELECT id, state FROM settled;

@@ -1,0 +1,31 @@
+-- Whom a workspace does not write to: `all` mail, or `campaign` mail only.
+
+-- name: add_suppressions
+-- Adds addresses; those that stand already keep their first reason. Returns the new ones.
+INSERT INTO suppression (id, workspace_id, address, stream, reason)
+SELECT id, $1, address, $4, $5 FROM unnest($2::uuid[], $3::text[]) AS new (id, address)
+ON CONFLICT (workspace_id, address, stream) DO NOTHING
+RETURNING id, workspace_id, address, stream, reason;
+
+-- name: remove_suppression
+-- Takes one off the list.
+DELETE FROM suppression WHERE workspace_id = $1 AND id = $2
+RETURNING id, workspace_id, address, stream, reason;
+
+-- name: get_suppression
+-- One entry.
+SELECT id, workspace_id, address, stream, reason FROM suppression
+WHERE workspace_id = $1 AND id = $2;
+
+-- name: list_suppressions
+-- Newest first, ids below $2; $3 narrows to one address.
+SELECT id, workspace_id, address, stream, reason FROM suppression
+WHERE workspace_id = $1 AND id < $2 AND ($3::text IS NULL OR address = $3)
+ORDER BY id DESC LIMIT $4;
+
+-- name: check_suppressions
+-- Which of the pairs (workspace $1, normalised address $2) may not get mail of stream $3.
+SELECT DISTINCT s.workspace_id, s.address
+FROM unnest($1::uuid[], $2::text[]) AS asked (workspace_id, address)
+JOIN suppression s ON s.workspace_id = asked.workspace_id AND s.address = asked.address
+                  AND s.stream IN ('all', $3);
