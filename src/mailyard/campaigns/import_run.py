@@ -80,8 +80,9 @@ class ImportRunner:
         run = await self._take(job.workspace_id, payload.import_id, job.token)
         if run is None:
             return True
-        reader = RowReader(run.layout, run.read_bytes, run.read_lines + 1)
-        ahead = asyncio.create_task(self._read(run, reader, run.read_bytes))
+        begun_at = run.read_bytes
+        reader = RowReader(run.layout, begun_at, run.read_lines + 1)
+        ahead = asyncio.create_task(self._read(run, reader, begun_at))
         try:
             while True:
                 piece, next_offset = await ahead
@@ -90,8 +91,8 @@ class ImportRunner:
                 await self._store(run, piece, last=next_offset >= run.size_bytes)
                 if next_offset >= run.size_bytes:
                     return True
-                if stopping.is_set():
-                    return False
+                if stopping.is_set() and run.read_bytes > begun_at:
+                    return False  # having gone forward, so that drains without end still end
         finally:
             ahead.cancel()
             await asyncio.gather(ahead, return_exceptions=True)
