@@ -40,6 +40,10 @@ class Rendered(NamedTuple):
     text: str
 
 
+class TooMuch(InvalidInput):
+    """The template's output or work passes its limit."""
+
+
 class _OutputFull(Exception):
     pass
 
@@ -217,9 +221,12 @@ class _Counter:
 class Compiled:
     """The three sources of one template version. Raises InvalidInput with the source and line."""
 
-    __slots__ = ("_counted", "_counter", "_examined", "_plain", "_sealing", "_sources", "variables")
+    __slots__ = (
+        "_counted", "_counter", "_examined", "_plain", "_sealing", "_sources", "paths", "variables",
+    )  # fmt: skip
 
-    variables: tuple[str, ...]
+    variables: tuple[str, ...]  # names, sorted
+    paths: frozenset[str]  # the same with their attributes: `order.id`
 
     def __init__(self, subject: str, html: str, text: str) -> None:
         given = {"subject": subject, "html": html, "text": text}
@@ -232,6 +239,7 @@ class Compiled:
         self._plain = _environment(None)
         self._counted = _environment(self._counter)
         names: set[str] = set()
+        paths: set[str] = set()
         for source in _SOURCES:
             try:
                 self._plain.add_template(source, given[source])
@@ -239,7 +247,9 @@ class Compiled:
             except TemplateError as error:
                 raise _explained(error, source) from None
             names |= self._plain.undeclared_variables_in_template(source)
+            paths |= self._plain.undeclared_variables_in_template(source, nested=True)
         self.variables = tuple(sorted(names - {"range"}))
+        self.paths = frozenset(paths - {"range"})
 
     def render(self, data: Mapping[str, Any]) -> Rendered:
         """One mail. Raises InvalidInput: a variable is missing, the output is too large, …"""
@@ -315,8 +325,8 @@ def _one_line(subject: str) -> str:
     return subject
 
 
-def _too_large(source: str) -> InvalidInput:
-    return InvalidInput(
+def _too_large(source: str) -> TooMuch:
+    return TooMuch(
         f"{source}: the output passes {limits.TEMPLATE_OUTPUT_BYTES} bytes", field=source
     )
 
@@ -324,9 +334,9 @@ def _too_large(source: str) -> InvalidInput:
 def _explained(error: TemplateError, source: str) -> InvalidInput:
     """The engine's error as ours: which source, which line, which variable."""
     detail = error.detail or error.kind
-    if error.kind == "OutOfFuel":
-        detail = "the template does too much work (a loop that is too long)"
     where = f"{source}, line {error.line}" if error.line else source
+    if error.kind == "OutOfFuel":
+        return TooMuch(f"{where}: too much work, a loop is too long", field=source)
     missing = _UNDEFINED.search(detail)
     field = f"data.{missing[1]}" if missing else source
     return InvalidInput(f"{where}: {detail}", field=field)
