@@ -247,7 +247,7 @@ async def test_a_take_over_goes_on_where_the_last_commit_was_and_counts_nothing_
 ) -> None:
     monkeypatch.setattr(import_run, "PIECE_BYTES", 700)
     rows = [b"user%d@example.org,User %d\n" % (n, n) for n in range(400)]
-    rows[100] = b'bad,"' + b"x" * 2000 + b"\n"
+    rows[100] = b"bad," + b"x" * 2000 + b"\n"
     rows[200] = b"bad\n"
     begun = await platform.upload(b"email,name\n" + b"".join(rows))
     job = await platform.lease()
