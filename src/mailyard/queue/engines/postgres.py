@@ -1,0 +1,455 @@
+"""The queue on PostgreSQL: durable, transactional, built against bloat (migration 0002).
+
+A job keeps its row from enqueue to completion and is not updated on the way. Its place in line is a
+narrow row that the lease deletes; the lease itself is one row for the whole batch. What is not
+plainly due (delayed, given back, limited by its key) waits in tables beside the lines and is staged
+into them by whoever leases next.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from mailyard.core.clock import Clock
+from mailyard.core.limits import JOB_CRASHES_BEFORE_BURIED, LEASE_S
+from mailyard.queue.engine import ALL_CAPABILITIES, WakeUps, topic_of
+from mailyard.queue.engines.lines import Lines
+from mailyard.queue.engines.stage import Stage
+from mailyard.queue.job import CRASHED, DeadJob, Depth, KeyPolicy, LeasedJob, NewJob, check
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import Query, load
+
+UPKEEP_S = 0.05  # how often one process stages what has become due
+_COMMIT_CHECK_S = 0.002
+_COMMIT_CHECKS = 5_000
+_KEPT_LEASES = 10_000  # leases whose open jobs are remembered
+
+_SQL = load("queue")
+
+
+class PostgresEngine:
+    """Use one a process. `clock` None: the database's time. `upkeep_s` 0: stage at every lease."""
+
+    capabilities = ALL_CAPABILITIES
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        bus: WakeUps,
+        clock: Clock | None = None,
+        upkeep_s: float = UPKEEP_S,
+    ) -> None:
+        self._database = database
+        self._bus = bus
+        self._clock = clock
+        self._lines = Lines() if upkeep_s else Lines(straggle_every_s=0.0)
+        self._stage = Stage(database, self._lines, self.announce, self._now, upkeep_s)
+        self._open: dict[int, set[int]] = {}  # token -> jobs not settled yet; only a hint
+        self._announcing: set[asyncio.Task[None]] = set()
+
+    def _now(self) -> datetime | None:
+        return None if self._clock is None else self._clock.now()
+
+    # Adding -----------------------------------------------------------------------------------
+
+    async def enqueue(
+        self, jobs: Sequence[NewJob], tx: Connection | None = None
+    ) -> list[int | None]:
+        if not jobs:
+            return []
+        lines = await self._lines_of(jobs)
+        kinds = [job.kind for job in jobs]
+        payloads = [job.payload for job in jobs]
+        attempts = [job.max_attempts for job in jobs]
+        counts: dict[str, int] = {}
+        for job in jobs:
+            counts[job.queue] = counts.get(job.queue, 0) + 1
+        if any(job.run_at or job.unique_key or job.limit_key for job in jobs):
+            ids = await self._database.fetchval(
+                _SQL.enqueue_special,
+                lines,
+                kinds,
+                payloads,
+                attempts,
+                self._now(),
+                [job.run_at for job in jobs],
+                [job.unique_key and f"{job.queue}\n{job.unique_key}" for job in jobs],
+                [job.limit_key for job in jobs],
+                tx=tx,
+            )
+        else:
+            ids = await self._database.fetchval(
+                _SQL.enqueue,
+                lines,
+                kinds,
+                payloads,
+                attempts,
+                self._now(),
+                list(counts),
+                list(counts.values()),
+                tx=tx,
+            )
+        self._stage.hasten()
+        if tx is None:
+            self.announce(list(counts))
+        else:
+            self._announce_after(tx, list(counts))
+        found: list[int | None] = ids
+        return found
+
+    def announce(self, queues: Sequence[str]) -> None:
+        for queue in queues:
+            self._bus.announce(topic_of(queue))
+
+    def _announce_after(self, tx: Connection, queues: list[str]) -> None:
+        task = asyncio.create_task(self._announce_at_commit(tx, queues))
+        self._announcing.add(task)
+        task.add_done_callback(self._announcing.discard)
+
+    async def _announce_at_commit(self, tx: Connection, queues: list[str]) -> None:
+        """asyncpg has no hook for a commit, so look until the connection is out of it."""
+        for _ in range(_COMMIT_CHECKS):
+            try:
+                if not tx.is_in_transaction():
+                    break
+            except asyncpg.InterfaceError:  # given back to its pool: it has ended
+                break
+            await asyncio.sleep(_COMMIT_CHECK_S)
+        self.announce(queues)
+
+    async def _lines_of(self, jobs: Sequence[NewJob]) -> list[int]:
+        """The line of each job. New lines are committed at once, apart from any transaction."""
+        missing: dict[tuple[str, int, UUID | None], None] = {}
+        for job in jobs:
+            check(job)
+            if self._lines.find(job.queue, job.priority, job.workspace_id) is None:
+                missing[(job.queue, job.priority, job.workspace_id)] = None
+        if missing:
+            queues, priorities, workspaces = zip(*missing, strict=True)
+            await self._database.execute(
+                _SQL.add_lines, list(queues), list(priorities), list(workspaces)
+            )
+            await self._stage.read_lines(0)
+        ids = []
+        for job in jobs:
+            line = self._lines.find(job.queue, job.priority, job.workspace_id)
+            assert line is not None
+            ids.append(line.id)
+        return ids
+
+    # Taking -----------------------------------------------------------------------------------
+
+    async def lease(
+        self,
+        queues: Sequence[str],
+        limit: int,
+        wait_s: float,
+        worker: str,
+        suspects: bool = True,
+    ) -> list[LeasedJob]:
+        leased = await self._lease_now(queues, limit, worker, suspects)
+        if leased or wait_s <= 0:
+            return leased
+        until_s = monotonic() + wait_s
+        woken = asyncio.Event()
+        topics = [self._bus.subscribe(topic_of(queue)) for queue in queues]
+        waits = [asyncio.create_task(_wake_by(topic, woken)) for topic in topics]
+        try:
+            # What was announced before we subscribed is found by this look.
+            leased = await self._lease_now(queues, limit, worker, suspects)
+            while not leased and (left_s := until_s - monotonic()) > 0:
+                try:
+                    async with asyncio.timeout(min(left_s, self._stage.due_in_s())):
+                        await woken.wait()
+                except TimeoutError:
+                    pass
+                woken.clear()
+                leased = await self._lease_now(queues, limit, worker, suspects)
+            return leased
+        finally:
+            for wait in waits:
+                wait.cancel()
+            for topic in topics:
+                topic.close()
+
+    async def _lease_now(
+        self, queues: Sequence[str], limit: int, worker: str, suspects: bool
+    ) -> list[LeasedJob]:
+        await self._stage.run()
+        if suspects and self._stage.suspects:
+            found = await self._lease_suspect(queues, worker)
+            if found:
+                return found
+        leased: list[LeasedJob] = []
+        asked: set[int] = set()
+        while len(leased) < limit:
+            started_s = monotonic()
+            probes = self._lines.plan(queues, limit - len(leased), started_s, asked)
+            if not probes:
+                break
+            asked.update(probe.line.id for probe in probes)
+            rows = await self._database.fetch(
+                _SQL.lease,
+                [probe.line.id for probe in probes],
+                [probe.line.queue for probe in probes],
+                [probe.after for probe in probes],
+                [probe.share for probe in probes],
+                limit - len(leased),
+                worker,
+                LEASE_S,
+                self._now(),
+            )
+            taken: dict[int, tuple[int, int]] = {}
+            for row in rows:
+                jobs, last = taken.get(row["line_id"], (0, 0))
+                taken[row["line_id"]] = (jobs + 1, max(last, row["place"]))
+            leased += self._handed_over(rows)
+            ended_s = monotonic()
+            self._lines.answered(probes, taken, limit - len(leased), ended_s, ended_s - started_s)
+        return leased
+
+    async def _lease_suspect(self, queues: Sequence[str], worker: str) -> list[LeasedJob]:
+        lines = [
+            line_id
+            for line_id in self._stage.suspects
+            if self._lines.knows(line_id) and self._lines.of_id(line_id).queue in queues
+        ]
+        if not lines:
+            return []
+        lines.sort(key=lambda line_id: self._lines.of_id(line_id).priority)
+        rows = await self._database.fetch(
+            _SQL.lease,
+            lines,
+            [self._lines.of_id(line_id).queue for line_id in lines],
+            [0] * len(lines),
+            [1] * len(lines),
+            1,
+            worker,
+            LEASE_S,
+            self._now(),
+        )
+        if not rows:
+            self._stage.suspects.difference_update(lines)
+        return self._handed_over(rows)
+
+    def _handed_over(self, rows: Sequence[asyncpg.Record]) -> list[LeasedJob]:
+        if not rows:
+            return []
+        token = rows[0]["token"]
+        expires_at = rows[0]["expires_at"]
+        leased = []
+        for (
+            job_id,
+            line_id,
+            _,
+            turn,
+            attempts,
+            crashes,
+            most,
+            enqueued_at,
+            kind,
+            payload,
+            *_,
+        ) in rows:
+            line = self._lines.of_id(line_id)
+            leased.append(
+                LeasedJob(
+                    job_id,
+                    line.queue,
+                    kind,
+                    payload,
+                    line.workspace_id,
+                    attempts + 1,
+                    crashes,
+                    most,
+                    token,
+                    enqueued_at,
+                    expires_at,
+                    turn,
+                )
+            )
+        self._open[token] = {job.id for job in leased}
+        if len(self._open) > _KEPT_LEASES:
+            self._open.pop(next(iter(self._open)))
+        return leased
+
+    # Settling ---------------------------------------------------------------------------------
+
+    async def extend(self, jobs: Sequence[LeasedJob]) -> set[int]:
+        if not jobs:
+            return set()
+        rows = await self._database.fetch(
+            _SQL.extend,
+            [job.id for job in jobs],
+            [job.turn for job in jobs],
+            [job.token for job in jobs],
+            list({job.token for job in jobs}),
+            LEASE_S,
+            self._now(),
+        )
+        return {row["id"] for row in rows}
+
+    async def complete(self, jobs: Sequence[LeasedJob], tx: Connection | None = None) -> set[int]:
+        return await self._settle(_SQL.complete, jobs, (), tx)
+
+    async def retry(
+        self,
+        jobs: Sequence[LeasedJob],
+        delay_s: float,
+        error: str,
+        tx: Connection | None = None,
+    ) -> set[int]:
+        again = [job for job in jobs if job.attempt < job.max_attempts]
+        used_up = [job for job in jobs if job.attempt >= job.max_attempts]
+        done = await self._give_back(again, delay_s, 1, error, tx)
+        return done | await self.bury(used_up, error, tx)
+
+    async def release(self, jobs: Sequence[LeasedJob]) -> set[int]:
+        return await self._give_back(jobs, 0.0, 0, None, None)
+
+    async def bury(
+        self, jobs: Sequence[LeasedJob], error: str, tx: Connection | None = None
+    ) -> set[int]:
+        return await self._settle(_SQL.bury, jobs, (self._now(), error), tx)
+
+    async def rescue(self) -> int:
+        row = await self._database.fetchrow(
+            _SQL.rescue, self._now(), JOB_CRASHES_BEFORE_BURIED, CRASHED
+        )
+        assert row is not None
+        if row["queues"]:
+            self._stage.hasten()
+            self.announce(row["queues"])
+        return int(row["jobs"])
+
+    async def _give_back(
+        self,
+        jobs: Sequence[LeasedJob],
+        delay_s: float,
+        attempts: int,
+        error: str | None,
+        tx: Connection | None,
+    ) -> set[int]:
+        done = await self._settle(_SQL.give_back, jobs, (delay_s, self._now(), attempts, error), tx)
+        if done:
+            self._stage.hasten()
+            queues = list({job.queue for job in jobs})
+            if tx is None:
+                self.announce(queues)
+            else:
+                self._announce_after(tx, queues)
+        return done
+
+    async def _settle(
+        self, query: Query, jobs: Sequence[LeasedJob], rest: tuple[Any, ...], tx: Connection | None
+    ) -> set[int]:
+        if not jobs:
+            return set()
+        tokens = list({job.token for job in jobs})
+        row = await self._database.fetchval(
+            query,
+            [job.id for job in jobs],
+            [job.turn for job in jobs],
+            [job.token for job in jobs],
+            tokens,
+            self._ended(jobs, tokens),
+            *rest,
+            tx=tx,
+        )
+        return set(row or ())
+
+    def _ended(self, jobs: Sequence[LeasedJob], tokens: Sequence[int]) -> list[int]:
+        """The leases that hold nothing more after `jobs`. If wrong, the lease just runs out.
+
+        An ended lease is remembered as empty until pushed out: a transaction may roll back, and the
+        same jobs come again.
+        """
+        for job in jobs:
+            held = self._open.get(job.token)
+            if held is not None:
+                held.discard(job.id)
+        return [token for token in tokens if not self._open.get(token, {0})]
+
+    # Looking and steering ---------------------------------------------------------------------
+
+    async def depth(self, queues: Sequence[str]) -> list[Depth]:
+        await self._stage.run()
+        rows = await self._database.fetch(_SQL.depth, list(queues))
+        counts = {row["queue"]: row for row in rows}
+        ages = await self._stage.ages(queues)
+        return [
+            Depth(queue, 0, 0, 0, 0, 0.0)
+            if queue not in counts
+            else Depth(
+                queue,
+                counts[queue]["ready"],
+                counts[queue]["scheduled"],
+                counts[queue]["leased"],
+                counts[queue]["dead"],
+                ages.get(queue, 0.0),
+            )
+            for queue in queues
+        ]
+
+    async def fold(self) -> None:
+        """Add the settled changes to the counts. A duty of the scheduler, every few seconds."""
+        await self._database.execute(_SQL.fold)
+
+    async def pause(self, queue: str) -> None:
+        await self._database.execute(_SQL.pause, queue, True)
+
+    async def resume(self, queue: str) -> None:
+        await self._database.execute(_SQL.pause, queue, False)
+        self.announce([queue])
+
+    async def paused(self) -> set[str]:
+        return {row["queue"] for row in await self._database.fetch(_SQL.paused)}
+
+    async def limit_keys(self, queue: str, policy: KeyPolicy) -> None:
+        await self._database.execute(
+            _SQL.limit_keys, queue, policy.rate_per_s, policy.burst, policy.concurrency
+        )
+        self._stage.hasten()
+        self.announce([queue])
+
+    async def list_dead(
+        self, workspace_id: UUID | None, queue: str | None, before: int | None, limit: int
+    ) -> list[DeadJob]:
+        rows = await self._database.fetch(_SQL.list_dead, workspace_id, queue, before, limit)
+        return [
+            DeadJob(
+                id=row["id"],
+                queue=row["queue"],
+                kind=row["kind"],
+                payload=row["payload"],
+                workspace_id=row["workspace_id"],
+                attempts=row["attempts"],
+                crashes=row["crashes"],
+                error=row["error"],
+                enqueued_at=row["enqueued_at"],
+                buried_at=row["buried_at"],
+            )
+            for row in rows
+        ]
+
+    async def redrive(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
+        rows = await self._database.fetch(_SQL.redrive, workspace_id, list(ids), self._now())
+        self._stage.hasten()
+        self.announce(list({row["queue"] for row in rows}))
+        return {row["id"] for row in rows}
+
+    async def discard(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
+        rows = await self._database.fetch(_SQL.discard, workspace_id, list(ids))
+        return {row["id"] for row in rows}
+
+
+async def _wake_by(topic: Any, woken: asyncio.Event) -> None:
+    while True:
+        if await topic.wait(3600.0):
+            woken.set()

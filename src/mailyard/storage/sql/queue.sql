@@ -1,0 +1,565 @@
+-- name: add_lines
+-- Makes lines: queues $1, priorities $2, workspaces $3.
+INSERT INTO queue_line (queue, priority, workspace_id)
+SELECT DISTINCT queue, priority, workspace_id
+FROM unnest($1::text[], $2::smallint[], $3::uuid[]) AS line (queue, priority, workspace_id)
+ON CONFLICT DO NOTHING;
+
+-- name: lines
+-- All lines, of all workspaces: whoever leases lets them take turns.
+SELECT id, queue, priority, workspace_id FROM queue_line WHERE id > $1;
+
+-- name: enqueue
+-- Adds jobs that are due now and have no key: lines $1, kinds $2, payloads $3, max_attempts $4;
+-- $5 the time; counts by queue $6, $7. A line belongs to one workspace. The transaction gets its
+-- id before the places are drawn: whoever follows a line relies on it.
+WITH own AS MATERIALIZED (SELECT pg_current_xact_id() AS xid),
+input AS MATERIALIZED (
+    SELECT nextval('job_place') AS id, given.*
+    FROM own, unnest($1::int[], $2::text[], $3::bytea[], $4::smallint[])
+         WITH ORDINALITY AS given (line_id, kind, payload, max_attempts, nth)
+),
+added AS (
+    INSERT INTO job (id, line_id, max_attempts, enqueued_at, kind, payload)
+    SELECT id, line_id, max_attempts, coalesce($5, now()), kind, payload FROM input
+),
+lined AS (
+    INSERT INTO job_ready (line_id, place, job_id, since)
+    SELECT line_id, id, id, coalesce($5, now()) FROM input
+),
+counted AS (
+    INSERT INTO queue_delta (queue, ready)
+    SELECT queue, jobs FROM unnest($6::text[], $7::int[]) AS count (queue, jobs)
+)
+SELECT array_agg(id ORDER BY nth) AS ids FROM input;
+
+-- name: enqueue_special
+-- Adds jobs of which some wait for their time $6, or have a unique key $7 or a limit key $8; else
+-- as enqueue. What is not plainly due goes by way of job_scheduled. A line has one workspace.
+WITH own AS MATERIALIZED (SELECT pg_current_xact_id() AS xid),
+input AS MATERIALIZED (
+    SELECT nextval('job_place') AS id, given.*
+    FROM own, unnest($1::int[], $2::text[], $3::bytea[], $4::smallint[],
+                     $6::timestamptz[], $7::text[], $8::text[])
+         WITH ORDINALITY
+         AS given (line_id, kind, payload, max_attempts, run_at, unique_key, limit_key, nth)
+),
+added AS (
+    INSERT INTO job (id, line_id, max_attempts, enqueued_at, kind, payload, unique_key, limit_key)
+    SELECT id, line_id, max_attempts, coalesce($5, now()), kind, payload, unique_key, limit_key
+    FROM input
+    ORDER BY unique_key, nth
+    ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
+    RETURNING id
+),
+routed AS MATERIALIZED (
+    SELECT input.*, (run_at IS NOT NULL AND run_at > coalesce($5, now()))
+                    OR limit_key IS NOT NULL AS waits
+    FROM input JOIN added USING (id)
+),
+scheduled AS (
+    INSERT INTO job_scheduled (run_at, job_id)
+    SELECT greatest(run_at, coalesce($5, now())), id FROM routed WHERE waits
+),
+lined AS (
+    INSERT INTO job_ready (line_id, place, job_id, since)
+    SELECT line_id, id, id, coalesce($5, now()) FROM routed WHERE NOT waits
+),
+counted AS (
+    INSERT INTO queue_delta (queue, ready, scheduled)
+    SELECT line.queue, count(*) FILTER (WHERE NOT waits), count(*) FILTER (WHERE waits)
+    FROM routed JOIN queue_line AS line ON line.id = routed.line_id
+    GROUP BY line.queue
+)
+SELECT array_agg(routed.id ORDER BY input.nth) AS ids
+FROM input LEFT JOIN routed ON routed.id = input.id;
+
+-- name: lease
+-- Takes up to $5 jobs, in the order of the lines given: ids $1, queues $2, behind the places $3, at
+-- most $4 of each line; for worker $6 until $7 seconds after $8. One line has one workspace.
+WITH picked AS MATERIALIZED (
+    SELECT place.tid, place.line_id, place.place, place.job_id, line.nth
+    FROM unnest($1::int[], $2::text[], $3::bigint[], $4::int[])
+         WITH ORDINALITY AS line (id, queue, after, share, nth)
+    CROSS JOIN LATERAL (
+        SELECT ready.ctid AS tid, ready.line_id, ready.place, ready.job_id
+        FROM job_ready AS ready
+        WHERE ready.line_id = line.id AND ready.place > line.after
+        ORDER BY ready.line_id, ready.place
+        LIMIT line.share
+        FOR UPDATE SKIP LOCKED
+    ) AS place
+    WHERE NOT EXISTS (SELECT FROM queue_policy AS policy
+                      WHERE policy.queue = line.queue AND policy.paused)
+    LIMIT $5
+),
+taken AS (
+    DELETE FROM job_ready WHERE ctid = ANY (ARRAY(SELECT tid FROM picked))
+),
+found AS MATERIALIZED (
+    SELECT picked.line_id, picked.place, picked.nth, job.*
+    FROM picked
+    CROSS JOIN LATERAL (
+        SELECT id, turn, attempts, crashes, max_attempts, enqueued_at, kind, payload
+        FROM job WHERE job.id = picked.job_id
+        OFFSET 0
+    ) AS job
+),
+lease AS (
+    INSERT INTO job_lease (token, worker, expires_at, job_ids, turns)
+    SELECT nextval('job_token'), $6,
+           coalesce($8::timestamptz, now()) + make_interval(secs => $7::float8),
+           array_agg(id), array_agg(turn)
+    FROM found
+    HAVING count(*) > 0
+    RETURNING token, expires_at
+),
+counted AS (
+    INSERT INTO queue_delta (queue, ready, leased)
+    SELECT line.queue, -sum(given.jobs), sum(given.jobs)
+    FROM (SELECT abs(line_id) AS line_id, count(*) AS jobs FROM found GROUP BY 1) AS given
+    JOIN queue_line AS line ON line.id = given.line_id
+    GROUP BY line.queue
+)
+SELECT found.id, found.line_id, found.place, found.turn, found.attempts, found.crashes,
+       found.max_attempts, found.enqueued_at, found.kind, found.payload,
+       lease.token, lease.expires_at
+FROM found, lease
+ORDER BY found.nth, found.place;
+
+-- name: extend
+-- Prolongs the leases $4 to $5 seconds after $6; which of the jobs $1 with turns $2 and tokens $3
+-- are still held under them.
+WITH kept AS (
+    UPDATE job_lease
+    SET expires_at = coalesce($6::timestamptz, now()) + make_interval(secs => $5::float8)
+    WHERE token = ANY ($4::bigint[])
+    RETURNING token
+)
+SELECT job.id
+FROM unnest($1::bigint[], $2::int[], $3::bigint[]) AS held (id, turn, token)
+JOIN kept ON kept.token = held.token
+JOIN job ON job.id = held.id AND job.turn = held.turn;
+
+-- name: complete
+-- Finishes the jobs $1 with turns $2 that are held under the tokens $3; $4 the tokens, each once; $5
+-- the tokens that hold nothing more then. The token says whose job it is, whatever the workspace.
+WITH valid AS MATERIALIZED (SELECT token FROM job_lease WHERE token = ANY ($4::bigint[])),
+gone AS (
+    DELETE FROM job
+    USING unnest($1::bigint[], $2::int[], $3::bigint[]) AS held (id, turn, token)
+    WHERE job.id = held.id AND job.turn = held.turn
+      AND held.token IN (SELECT token FROM valid)
+    RETURNING job.id, job.line_id, job.limit_key
+),
+freed AS (
+    DELETE FROM job_slot
+    WHERE job_id = ANY (ARRAY(SELECT id FROM gone WHERE limit_key IS NOT NULL))
+),
+ended AS (
+    DELETE FROM job_lease
+    WHERE token IN (SELECT token FROM job_lease WHERE token = ANY ($5::bigint[])
+                    FOR UPDATE SKIP LOCKED)
+),
+counted AS (
+    INSERT INTO queue_delta (queue, leased)
+    SELECT line.queue, -sum(done.jobs)
+    FROM (SELECT abs(line_id) AS line_id, count(*) AS jobs FROM gone GROUP BY 1) AS done
+    JOIN queue_line AS line ON line.id = done.line_id
+    GROUP BY line.queue
+)
+SELECT array_agg(id) AS ids FROM gone;
+
+-- name: give_back
+-- Gives back the jobs $1 with turns $2 held under the tokens $3 ($4: each once; $5: those that hold
+-- nothing more), due at $6 seconds after $7. $8: 1 counts the attempt, 0 does not; $9 the error.
+-- The token says whose job it is, whatever the workspace.
+WITH valid AS MATERIALIZED (SELECT token FROM job_lease WHERE token = ANY ($4::bigint[])),
+back AS (
+    UPDATE job
+    SET turn = job.turn + 1, attempts = job.attempts + $8::int, error = coalesce($9, job.error)
+    FROM unnest($1::bigint[], $2::int[], $3::bigint[]) AS held (id, turn, token)
+    WHERE job.id = held.id AND job.turn = held.turn
+      AND held.token IN (SELECT token FROM valid)
+    RETURNING job.id, job.line_id, job.limit_key
+),
+scheduled AS (
+    INSERT INTO job_scheduled (run_at, job_id)
+    SELECT coalesce($7::timestamptz, now()) + make_interval(secs => $6::float8), id FROM back
+),
+freed AS (
+    DELETE FROM job_slot
+    WHERE job_id = ANY (ARRAY(SELECT id FROM back WHERE limit_key IS NOT NULL))
+),
+ended AS (
+    DELETE FROM job_lease
+    WHERE token IN (SELECT token FROM job_lease WHERE token = ANY ($5::bigint[])
+                    FOR UPDATE SKIP LOCKED)
+),
+counted AS (
+    INSERT INTO queue_delta (queue, leased, scheduled)
+    SELECT line.queue, -count(*), count(*)
+    FROM back JOIN queue_line AS line ON line.id = abs(back.line_id)
+    GROUP BY line.queue
+)
+SELECT array_agg(id) AS ids FROM back;
+
+-- name: bury
+-- Dead-letters the jobs $1 with turns $2 held under the tokens $3 ($4: each once; $5: those that
+-- hold nothing more) at $6 with the error $7. The token says whose job it is, whatever the workspace.
+WITH valid AS MATERIALIZED (SELECT token FROM job_lease WHERE token = ANY ($4::bigint[])),
+gone AS (
+    DELETE FROM job
+    USING unnest($1::bigint[], $2::int[], $3::bigint[]) AS held (id, turn, token)
+    WHERE job.id = held.id AND job.turn = held.turn
+      AND held.token IN (SELECT token FROM valid)
+    RETURNING job.*
+),
+buried AS (
+    INSERT INTO job_dead
+    SELECT id, line_id, turn, attempts + 1, crashes, max_attempts, enqueued_at,
+           coalesce($6::timestamptz, now()), kind, unique_key, limit_key, $7, payload
+    FROM gone
+),
+freed AS (
+    DELETE FROM job_slot
+    WHERE job_id = ANY (ARRAY(SELECT id FROM gone WHERE limit_key IS NOT NULL))
+),
+ended AS (
+    DELETE FROM job_lease
+    WHERE token IN (SELECT token FROM job_lease WHERE token = ANY ($5::bigint[])
+                    FOR UPDATE SKIP LOCKED)
+),
+counted AS (
+    INSERT INTO queue_delta (queue, leased, dead)
+    SELECT line.queue, -count(*), count(*)
+    FROM gone JOIN queue_line AS line ON line.id = abs(gone.line_id)
+    GROUP BY line.queue
+)
+SELECT array_agg(id) AS ids FROM gone;
+
+-- name: rescue
+-- Takes leases that ran out before $1 from their workers: jobs go back as suspects, at once; those
+-- that have ended $2 leases so, or have no attempt left, are buried with the error $3. Jobs of all
+-- workspaces: a dead worker held them together.
+WITH ran_out AS MATERIALIZED (
+    SELECT token, job_ids, turns FROM job_lease
+    WHERE expires_at < coalesce($1::timestamptz, now())
+    ORDER BY token LIMIT 100
+    FOR UPDATE SKIP LOCKED
+),
+ended AS (
+    DELETE FROM job_lease WHERE token = ANY (ARRAY(SELECT token FROM ran_out))
+),
+held AS MATERIALIZED (
+    SELECT job.id, job.turn FROM ran_out, unnest(job_ids, turns) AS job (id, turn)
+),
+back AS (
+    UPDATE job
+    SET turn = job.turn + 1, attempts = job.attempts + 1, crashes = job.crashes + 1,
+        line_id = -abs(job.line_id), error = $3
+    FROM held
+    WHERE job.id = held.id AND job.turn = held.turn
+      AND job.crashes + 1 < $2::int AND job.attempts + 1 < job.max_attempts
+    RETURNING job.id, job.line_id
+),
+gone AS (
+    DELETE FROM job
+    USING held
+    WHERE job.id = held.id AND job.turn = held.turn
+      AND NOT (job.crashes + 1 < $2::int AND job.attempts + 1 < job.max_attempts)
+    RETURNING job.*
+),
+scheduled AS (
+    INSERT INTO job_scheduled (run_at, job_id)
+    SELECT coalesce($1::timestamptz, now()), id FROM back
+),
+buried AS (
+    INSERT INTO job_dead
+    SELECT id, line_id, turn, attempts + 1, crashes + 1, max_attempts, enqueued_at,
+           coalesce($1::timestamptz, now()), kind, unique_key, limit_key, $3, payload
+    FROM gone
+),
+freed AS (
+    DELETE FROM job_slot
+    WHERE job_id = ANY (ARRAY(SELECT id FROM back UNION ALL SELECT id FROM gone))
+),
+counted AS (
+    INSERT INTO queue_delta (queue, leased, scheduled, dead)
+    SELECT line.queue, -count(*), sum(ended.again), count(*) - sum(ended.again)
+    FROM (SELECT line_id, 1 AS again FROM back UNION ALL SELECT line_id, 0 FROM gone) AS ended
+    JOIN queue_line AS line ON line.id = abs(ended.line_id)
+    GROUP BY line.queue
+)
+SELECT (SELECT count(*) FROM back) + (SELECT count(*) FROM gone) AS jobs,
+       ARRAY(SELECT DISTINCT line.queue FROM back
+             JOIN queue_line AS line ON line.id = abs(back.line_id)) AS queues;
+
+-- name: promote
+-- Moves up to $3 jobs of all workspaces that are due at $1 (and after $2) into their lines, or beside
+-- them when their key is limited. How many went to each queue.
+WITH due AS MATERIALIZED (
+    SELECT ctid AS tid, job_id, run_at FROM job_scheduled
+    WHERE run_at <= coalesce($1::timestamptz, now()) AND run_at >= $2::timestamptz
+    ORDER BY run_at, job_id
+    LIMIT $3
+    FOR UPDATE SKIP LOCKED
+),
+moved AS (
+    DELETE FROM job_scheduled WHERE ctid = ANY (ARRAY(SELECT tid FROM due)) RETURNING job_id
+),
+routed AS MATERIALIZED (
+    SELECT nextval('job_place') AS place, found.*
+    FROM (
+        SELECT job.id, job.line_id, job.limit_key, line.queue, due.run_at,
+               job.limit_key IS NOT NULL
+               AND (policy.key_rate_per_s IS NOT NULL OR policy.key_concurrency IS NOT NULL)
+               AS limited
+        FROM due
+        JOIN moved ON moved.job_id = due.job_id
+        JOIN job ON job.id = due.job_id
+        JOIN queue_line AS line ON line.id = abs(job.line_id)
+        LEFT JOIN queue_policy AS policy ON policy.queue = line.queue
+        ORDER BY due.run_at, due.job_id
+    ) AS found
+),
+lined AS (
+    INSERT INTO job_ready (line_id, place, job_id, since)
+    SELECT line_id, place, id, run_at FROM routed WHERE NOT limited
+),
+parked AS (
+    INSERT INTO job_parked (queue, limit_key, place, job_id)
+    SELECT queue, limit_key, place, id FROM routed WHERE limited
+),
+keyed AS (
+    INSERT INTO job_key (queue, limit_key)
+    SELECT DISTINCT queue, limit_key FROM routed WHERE limited
+    ORDER BY queue, limit_key
+    ON CONFLICT DO NOTHING
+),
+counted AS (
+    INSERT INTO queue_delta (queue, ready, scheduled)
+    SELECT queue, count(*), -count(*) FROM routed GROUP BY queue
+)
+SELECT queue, count(*) AS jobs FROM routed GROUP BY queue;
+
+-- name: upkeep
+-- What a lease needs to know now and then: the next time of job_scheduled behind $1, the last place
+-- drawn, the oldest and the next transaction, lines with suspects, and whether any key waits.
+SELECT (SELECT run_at FROM job_scheduled WHERE run_at >= $1::timestamptz
+        ORDER BY run_at LIMIT 1) AS next_at,
+       (SELECT last_value FROM job_place) AS last_place,
+       pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
+       pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax,
+       ARRAY(SELECT DISTINCT line_id FROM job_ready WHERE line_id < 0 LIMIT 1000) AS suspects,
+       EXISTS (SELECT FROM job_parked) AS parked,
+       coalesce($2::timestamptz, now()) AS now;
+
+-- name: lock_keys
+-- Claims keys with waiting jobs, so that only one process lets jobs through. Keys of all workspaces:
+-- the caller who named them put the workspace in.
+SELECT queue, limit_key FROM job_key AS key
+WHERE EXISTS (SELECT FROM job_parked AS parked
+              WHERE parked.queue = key.queue AND parked.limit_key = key.limit_key)
+FOR UPDATE SKIP LOCKED;
+
+-- name: admit
+-- Lets jobs of the claimed keys (queues $1, keys $2) into their lines, as many as rate and
+-- concurrency allow at $3. How many went to each queue.
+WITH room AS MATERIALIZED (
+    SELECT key.queue, key.limit_key, policy.key_rate_per_s,
+           greatest(0, least(
+               1000,
+               policy.key_concurrency - (
+                   SELECT count(*) FROM job_slot AS slot
+                   WHERE slot.queue = key.queue AND slot.limit_key = key.limit_key),
+               floor(extract(epoch FROM
+                   coalesce($3::timestamptz, now())
+                   - greatest(key.tat, coalesce($3::timestamptz, now()))
+               )::float8 * policy.key_rate_per_s + policy.key_burst + 0.000001)
+           ))::int AS jobs
+    FROM unnest($1::text[], $2::text[]) AS claimed (queue, limit_key)
+    JOIN job_key AS key ON key.queue = claimed.queue AND key.limit_key = claimed.limit_key
+    LEFT JOIN queue_policy AS policy ON policy.queue = key.queue
+),
+moved AS (
+    DELETE FROM job_parked
+    USING (
+        SELECT room.queue, room.limit_key, first.place
+        FROM room
+        CROSS JOIN LATERAL (
+            SELECT place FROM job_parked AS parked
+            WHERE parked.queue = room.queue AND parked.limit_key = room.limit_key
+            ORDER BY place LIMIT room.jobs
+        ) AS first
+    ) AS chosen
+    WHERE job_parked.queue = chosen.queue AND job_parked.limit_key = chosen.limit_key
+      AND job_parked.place = chosen.place
+    RETURNING job_parked.queue, job_parked.limit_key, job_parked.place, job_parked.job_id
+),
+slots AS (
+    INSERT INTO job_slot (job_id, queue, limit_key) SELECT job_id, queue, limit_key FROM moved
+),
+lined AS (
+    INSERT INTO job_ready (line_id, place, job_id, since)
+    SELECT line_id, nextval('job_place'), id, coalesce($3::timestamptz, now())
+    FROM (SELECT job.line_id, job.id FROM moved JOIN job ON job.id = moved.job_id
+          ORDER BY moved.place) AS found
+),
+spent AS (
+    UPDATE job_key AS key
+    SET tat = greatest(key.tat, coalesce($3::timestamptz, now()))
+              + make_interval(secs => let.jobs / room.key_rate_per_s)
+    FROM (SELECT queue, limit_key, count(*) AS jobs FROM moved GROUP BY queue, limit_key) AS let
+    JOIN room USING (queue, limit_key)
+    WHERE key.queue = let.queue AND key.limit_key = let.limit_key
+      AND room.key_rate_per_s IS NOT NULL
+)
+SELECT queue, count(*) AS jobs FROM moved GROUP BY queue;
+
+-- name: sweep_keys
+-- Forgets keys of any workspace that have neither jobs nor a debt.
+DELETE FROM job_key AS key
+WHERE tat < now() - interval '1 hour'
+  AND NOT EXISTS (SELECT FROM job_parked AS parked
+                  WHERE parked.queue = key.queue AND parked.limit_key = key.limit_key);
+
+-- name: repair_keys
+-- Names again every key that has waiting jobs, should a sweep have met an enqueue under way.
+INSERT INTO job_key (queue, limit_key)
+SELECT DISTINCT queue, limit_key FROM job_parked
+ON CONFLICT DO NOTHING;
+
+-- name: fold
+-- Adds the settled changes to the counts. Sums over workspaces, by queue.
+WITH mark AS MATERIALIZED (SELECT upto FROM queue_fold FOR UPDATE SKIP LOCKED),
+settled AS (
+    DELETE FROM queue_delta
+    USING mark
+    WHERE xid >= mark.upto AND xid < pg_snapshot_xmin(pg_current_snapshot())
+    RETURNING queue, ready, scheduled, leased, dead
+),
+added AS (
+    INSERT INTO queue_count AS total (queue, ready, scheduled, leased, dead)
+    SELECT queue, sum(ready), sum(scheduled), sum(leased), sum(dead) FROM settled GROUP BY queue
+    ON CONFLICT (queue) DO UPDATE
+    SET ready = total.ready + excluded.ready, scheduled = total.scheduled + excluded.scheduled,
+        leased = total.leased + excluded.leased, dead = total.dead + excluded.dead
+)
+UPDATE queue_fold SET upto = pg_snapshot_xmin(pg_current_snapshot())
+FROM mark
+WHERE pg_snapshot_xmin(pg_current_snapshot()) > mark.upto;
+
+-- name: depth
+-- Counts of the queues $1, over all workspaces.
+SELECT queue, sum(ready)::bigint AS ready, sum(scheduled)::bigint AS scheduled,
+       sum(leased)::bigint AS leased, sum(dead)::bigint AS dead
+FROM (
+    SELECT queue, ready, scheduled, leased, dead FROM queue_count WHERE queue = ANY ($1::text[])
+    UNION ALL
+    SELECT queue, ready, scheduled, leased, dead FROM queue_delta
+    WHERE xid >= (SELECT upto FROM queue_fold) AND queue = ANY ($1::text[])
+) AS change
+GROUP BY queue;
+
+-- name: heads
+-- Where the lines $1 begin behind the places $2, and since when the first job waits there. Lines of
+-- all workspaces: the age is the queue's.
+SELECT line.id, head.place, head.since, coalesce($3::timestamptz, now()) AS now
+FROM unnest($1::int[], $2::bigint[]) AS line (id, after)
+CROSS JOIN LATERAL (
+    SELECT place, since FROM job_ready AS ready
+    WHERE ready.line_id = line.id AND ready.place > line.after
+    ORDER BY ready.line_id, ready.place LIMIT 1
+) AS head;
+
+-- name: pause
+-- Nothing of queue $1 is leased when $2.
+INSERT INTO queue_policy (queue, paused) VALUES ($1, $2)
+ON CONFLICT (queue) DO UPDATE SET paused = excluded.paused;
+
+-- name: paused
+-- The queues that are paused, for every workspace.
+SELECT queue FROM queue_policy WHERE paused;
+
+-- name: limit_keys
+-- Rate $2, burst $3 and concurrency $4 of each limit key in queue $1.
+INSERT INTO queue_policy (queue, key_rate_per_s, key_burst, key_concurrency)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (queue) DO UPDATE
+SET key_rate_per_s = excluded.key_rate_per_s, key_burst = excluded.key_burst,
+    key_concurrency = excluded.key_concurrency;
+
+-- name: list_dead
+-- Up to $4 buried jobs of workspace $1 (null: of none), of queue $2 or all, below id $3.
+SELECT dead.*, line.queue, line.workspace_id
+FROM job_dead AS dead
+JOIN queue_line AS line ON line.id = abs(dead.line_id)
+WHERE line.workspace_id IS NOT DISTINCT FROM $1::uuid
+  AND ($2::text IS NULL OR line.queue = $2)
+  AND ($3::bigint IS NULL OR dead.id < $3)
+ORDER BY dead.id DESC
+LIMIT $4;
+
+-- name: redrive
+-- Puts the buried jobs $2 of workspace $1 back, due at $3, unless their unique key stands again.
+WITH chosen AS MATERIALIZED (
+    SELECT dead.*, line.queue
+    FROM job_dead AS dead
+    JOIN queue_line AS line ON line.id = abs(dead.line_id)
+    WHERE dead.id = ANY ($2::bigint[]) AND line.workspace_id IS NOT DISTINCT FROM $1::uuid
+    ORDER BY dead.id
+    FOR UPDATE OF dead
+),
+back AS (
+    INSERT INTO job (id, line_id, turn, max_attempts, enqueued_at, kind, unique_key, limit_key,
+                     payload)
+    SELECT id, abs(line_id), turn + 1, max_attempts, enqueued_at, kind, unique_key, limit_key,
+           payload
+    FROM chosen
+    ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
+    RETURNING id
+),
+gone AS (
+    DELETE FROM job_dead WHERE id IN (SELECT id FROM back)
+),
+scheduled AS (
+    INSERT INTO job_scheduled (run_at, job_id) SELECT coalesce($3::timestamptz, now()), id FROM back
+),
+counted AS (
+    INSERT INTO queue_delta (queue, dead, scheduled)
+    SELECT chosen.queue, -count(*), count(*) FROM back JOIN chosen USING (id) GROUP BY chosen.queue
+)
+SELECT back.id, chosen.queue FROM back JOIN chosen USING (id);
+
+-- name: discard
+-- Removes the buried jobs $2 of workspace $1.
+WITH gone AS (
+    DELETE FROM job_dead AS dead
+    USING queue_line AS line
+    WHERE line.id = abs(dead.line_id) AND dead.id = ANY ($2::bigint[])
+      AND line.workspace_id IS NOT DISTINCT FROM $1::uuid
+    RETURNING dead.id, line.queue
+),
+counted AS (
+    INSERT INTO queue_delta (queue, dead) SELECT queue, -count(*) FROM gone GROUP BY queue
+)
+SELECT id FROM gone;
+
+-- name: add_schedules
+-- Makes the schedules $1 known, first due at $2.
+INSERT INTO queue_schedule (name, next_at)
+SELECT name, next_at FROM unnest($1::text[], $2::timestamptz[]) AS given (name, next_at)
+ON CONFLICT (name) DO NOTHING;
+
+-- name: due_schedules
+-- Claims the schedules among $1 that are due at $2; another scheduler meanwhile sees none of them.
+SELECT name, next_at, coalesce($2::timestamptz, now()) AS now FROM queue_schedule
+WHERE name = ANY ($1::text[]) AND next_at <= coalesce($2::timestamptz, now())
+FOR UPDATE SKIP LOCKED;
+
+-- name: move_schedules
+-- The schedules $1 are due next at $2.
+UPDATE queue_schedule AS schedule SET next_at = given.next_at
+FROM unnest($1::text[], $2::timestamptz[]) AS given (name, next_at)
+WHERE schedule.name = given.name;
