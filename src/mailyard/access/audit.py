@@ -31,6 +31,10 @@ class Actor:
     workspace_id: UUID
 
 
+# Kinds of actors who run the installation itself and stand above its workspaces.
+OPERATORS = frozenset({"command", "system"})
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One change: `action` as in `inbox.create`, `subject` a TypeID or a name."""

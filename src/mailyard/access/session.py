@@ -11,10 +11,10 @@ from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
 
-from mailyard.access.audit import Actor, Audit
+from mailyard.access.audit import OPERATORS, Actor, Audit
 from mailyard.access.scope import scopes_of_role
 from mailyard.core import ids
-from mailyard.core.errors import NotFound
+from mailyard.core.errors import NotAllowed, NotFound
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -163,10 +163,18 @@ class Sessions:
     async def create_link(
         self, user_id: UUID, *, actor: Actor, lasts_s: float = LINK_S, tx: Connection | None = None
     ) -> str:
-        """A token that signs the person in once, within `lasts_s` seconds."""
+        """A token that signs the person in once, within `lasts_s` seconds.
+
+        Raises NotAllowed for a person who belongs to another workspace too: the link would open
+        that one as well. The operator of the installation can make it.
+        """
         if tx is None:
             async with self._database.transaction() as own:
                 return await self.create_link(user_id, actor=actor, lasts_s=lasts_s, tx=own)
+        if actor.kind not in OPERATORS and await self._database.fetchval(
+            _SQL.belongs_elsewhere, user_id, actor.workspace_id, tx=tx
+        ):
+            raise NotAllowed("this person belongs to another workspace too")
         token = secrets.token_urlsafe(32)
         await self._database.execute(
             _SQL.add_login_link, token_hash(token), user_id, lasts_s, tx=tx

@@ -12,7 +12,7 @@ from uuid import UUID
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import Argon2Error, InvalidHashError
 
-from mailyard.access.audit import Actor, Audit
+from mailyard.access.audit import OPERATORS, Actor, Audit
 from mailyard.access.scope import OWNER, check_role
 from mailyard.core import ids
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
@@ -75,6 +75,11 @@ class Users:
 
         Nobody can set another's password: a new person comes in by a one-time link
         (`Sessions.create_link`) and may set one then.
+
+        An address proves nothing about who holds the account, so a workspace's owner cannot add a
+        person of another workspace (whoever made that account could come in): Conflict. The
+        operator of the installation can (a `command` actor); every way in that the account had
+        is forgotten then.
         """
         if tx is None:
             async with self._database.transaction() as own:
@@ -83,6 +88,10 @@ class Users:
         role = check_role(role)
         row = await self._database.fetchrow(_SQL.add_user, ids.uuid7(), email, tx=tx)
         assert row is not None, "an insert that updates on conflict returns its row"
+        if await self._database.fetchval(_SQL.belongs_elsewhere, row["id"], workspace_id, tx=tx):
+            if actor.kind not in OPERATORS:
+                raise Conflict("this person belongs to another workspace", field="email")
+            await self._database.execute(_SQL.forget_ways_in, row["id"], tx=tx)
         since = await self._database.fetchval(_SQL.add_member, workspace_id, row["id"], role, tx=tx)
         if since is None:
             raise Conflict(f"{email} is a member already", field="email")

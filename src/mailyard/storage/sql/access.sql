@@ -47,6 +47,16 @@ INSERT INTO membership (workspace_id, user_id, role) VALUES ($1, $2, $3)
 ON CONFLICT (workspace_id, user_id) DO NOTHING
 RETURNING created_at;
 
+-- name: belongs_elsewhere
+-- Whether a person is a member of any workspace but this one.
+SELECT EXISTS (SELECT 1 FROM membership WHERE user_id = $1 AND workspace_id <> $2);
+
+-- name: forget_ways_in
+-- Removes every way in that a person had: sessions, links, the password.
+WITH ended AS (DELETE FROM session WHERE user_id = $1),
+     spent AS (DELETE FROM login_link WHERE user_id = $1)
+UPDATE user_account SET password_hash = NULL WHERE id = $1;
+
 -- name: lock_members
 -- Locks a workspace's memberships, so that two changes cannot both remove the last owner.
 SELECT user_id, role FROM membership WHERE workspace_id = $1 ORDER BY user_id FOR UPDATE;

@@ -1,0 +1,198 @@
+"""Deliveries: one mail to one recipient, and its story."""
+
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from mailyard.access import scope
+from mailyard.core import ids
+from mailyard.core.errors import InvalidInput
+from mailyard.sending.delivery import Delivery, Page
+from mailyard.sending.states import State
+from mailyard.web.api.page import (
+    DeliveryId,
+    Moment,
+    NextCursor,
+    Output,
+    PageQuery,
+    read_cursor,
+    since_epoch,
+    write_cursor,
+)
+from mailyard.web.api.route import Call, Route
+
+TAG = "Deliveries"
+
+
+class DeliveryItem(Output):
+    """One mail to one recipient, and where it stands."""
+
+    id: DeliveryId
+    email_id: Annotated[str | None, Meta(description="Of transactional mail.")]
+    campaign_id: Annotated[str | None, Meta(description="Of campaign mail.")]
+    recipient: str
+    type: str
+    state: State
+    attempts: int
+    reply_code: Annotated[int | None, Meta(description="The last SMTP reply.")]
+    reply: str
+    transport: str
+    queued_at: Moment
+    handed_off_at: Moment | None
+    updated_at: Moment
+    next_attempt_at: Moment | None
+    expires_at: Moment | None
+
+
+class DeliveryEvent(Output):
+    """A step of a delivery's story."""
+
+    at: Moment
+    state: State
+    attempt: int
+    reply_code: int | None
+    detail: str
+
+
+class DeliveryDetail(DeliveryItem):
+    """A delivery with its story from the beginning."""
+
+    events: list[DeliveryEvent]
+
+
+class DeliveryPage(Output):
+    """Deliveries, newest first."""
+
+    items: list[DeliveryItem]
+    next_cursor: NextCursor
+
+
+class DeliveriesQuery(PageQuery):
+    """Which deliveries to list: of one email, of one campaign, or by what is known of them."""
+
+    recipient: Annotated[str, Meta(max_length=320, description="An address.")] | None = None
+    type: Annotated[str, Meta(max_length=64)] | None = None
+    state: State | None = None
+    email_id: str | None = None
+    campaign_id: str | None = None
+    since: (
+        Annotated[Moment, Meta(description="Accepted since; 90 days ago when not said.")] | None
+    ) = None
+    until: Annotated[Moment, Meta(description="Accepted before.")] | None = None
+
+
+def fields_of(delivery: Delivery) -> dict[str, Any]:
+    """A delivery's fields as the API shows them."""
+    email_id, campaign_id = delivery.email_id, delivery.campaign_id
+    return {
+        "id": ids.type_id(ids.DELIVERY, delivery.id),
+        "email_id": ids.type_id(ids.EMAIL, email_id) if email_id else None,
+        "campaign_id": ids.type_id(ids.CAMPAIGN, campaign_id) if campaign_id else None,
+        "recipient": delivery.recipient,
+        "type": delivery.type,
+        "state": delivery.state,
+        "attempts": delivery.attempts,
+        "reply_code": delivery.reply_code,
+        "reply": delivery.reply,
+        "transport": delivery.transport,
+        "queued_at": delivery.queued_at,
+        "handed_off_at": delivery.handed_off_at,
+        "updated_at": delivery.updated_at,
+        "next_attempt_at": delivery.next_attempt_at,
+        "expires_at": delivery.expires_at,
+    }
+
+
+async def list_deliveries(call: Call[None, DeliveriesQuery]) -> DeliveryPage:
+    page = await _page(call)
+    return DeliveryPage(
+        items=[DeliveryItem(**fields_of(delivery)) for delivery in page.items],
+        next_cursor=write_cursor(page.before),
+    )
+
+
+async def _page(call: Call[None, DeliveriesQuery]) -> Page:
+    query, deliveries = call.query, call.app.deliveries
+    before = read_cursor(query.cursor)
+    if query.email_id is not None:
+        _only(query, "email_id", {"email_id"})
+        return await deliveries.list_by_email(
+            call.workspace_id,
+            ids.parse_type_id(ids.EMAIL, query.email_id, "email_id"),
+            before=before,
+            limit=query.limit,
+        )
+    if query.campaign_id is not None:
+        _only(query, "campaign_id", {"campaign_id", "state"})
+        campaign_id = ids.parse_type_id(ids.CAMPAIGN, query.campaign_id, "campaign_id")
+        campaign = await call.app.campaigns.get(call.workspace_id, campaign_id)
+        if campaign.first_started_at is None:
+            return Page([], None)
+        return await deliveries.list_by_campaign(
+            call.workspace_id,
+            campaign_id,
+            campaign.first_started_at,
+            state=query.state,
+            before=before,
+            limit=query.limit,
+        )
+    return await deliveries.list(
+        call.workspace_id,
+        recipient=query.recipient,
+        type=query.type,
+        state=query.state,
+        since=since_epoch(query.since),
+        until=since_epoch(query.until),
+        before=before,
+        limit=query.limit,
+    )
+
+
+def _only(query: DeliveriesQuery, chosen: str, allowed: set[str]) -> None:
+    """Refuse filters that the chosen list would ignore."""
+    for name in ("recipient", "type", "state", "email_id", "campaign_id", "since", "until"):
+        if name not in allowed and getattr(query, name) is not None:
+            raise InvalidInput(f"does not go together with {chosen}", field=name)
+
+
+async def get_delivery(call: Call[None, None]) -> DeliveryDetail:
+    delivery, story = await call.app.deliveries.get(call.workspace_id, call.ids["delivery_id"])
+    return DeliveryDetail(
+        **fields_of(delivery),
+        events=[
+            DeliveryEvent(
+                at=event.at,
+                state=event.state,
+                attempt=event.attempt,
+                reply_code=event.reply_code,
+                detail=event.detail,
+            )
+            for event in story
+        ],
+    )
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/v1/deliveries",
+        list_deliveries,
+        "listDeliveries",
+        TAG,
+        "Find deliveries",
+        scope.EMAILS_READ,
+        answer=DeliveryPage,
+        query=DeliveriesQuery,
+        errors=(404,),
+    ),
+    Route(
+        "GET",
+        "/v1/deliveries/{delivery_id:dlv}",
+        get_delivery,
+        "getDelivery",
+        TAG,
+        "Read a delivery and its story",
+        scope.EMAILS_READ,
+        answer=DeliveryDetail,
+    ),
+)

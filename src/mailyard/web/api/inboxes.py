@@ -1,0 +1,303 @@
+"""Inboxes: made by one call, with a time to live."""
+
+# ruff: noqa: RUF012 (msgspec copies a default that is a list or an object)
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, UnsetType
+
+from mailyard.access import scope
+from mailyard.access.audit import Change
+from mailyard.core import ids, limits
+from mailyard.core.errors import NotFound
+from mailyard.mailbox.inbox import Inbox
+from mailyard.mailbox.inbox import NewInbox as Wanted
+from mailyard.web.api.page import (
+    InboxId,
+    Input,
+    Moment,
+    NextCursor,
+    Output,
+    PageQuery,
+    read_cursor,
+    write_cursor,
+)
+from mailyard.web.api.route import Call, Route
+
+TAG = "Inboxes"
+
+_Ttl = Annotated[
+    float,
+    Meta(ge=1, le=limits.INBOX_TTL_S, description="Seconds to live; without it for ever."),
+]
+_Labels = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=limits.INBOX_LABEL_CHARACTERS)]],
+    Meta(max_length=limits.INBOX_LABELS),
+]
+_Name = Annotated[str, Meta(max_length=limits.INBOX_NAME_CHARACTERS)]
+
+
+class NewInbox(Input):
+    """An inbox to make."""
+
+    address: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=320,
+                description="A whole address, or the part before @; without it one is generated.",
+                examples=["signup-test"],
+            ),
+        ]
+        | None
+    ) = None
+    ttl_s: _Ttl | None = None
+    name: _Name = ""
+    labels: _Labels = []
+
+
+class NewInboxes(Input):
+    """Inboxes to make, all or none."""
+
+    inboxes: Annotated[list[NewInbox], Meta(min_length=1, max_length=limits.INBOXES_PER_BATCH)]
+
+
+class InboxChange(Input):
+    """What to change of an inbox. What is left out stays as it is."""
+
+    name: _Name | UnsetType = UNSET
+    labels: _Labels | UnsetType = UNSET
+
+
+class InboxExtension(Input):
+    """How long the inbox lives from now."""
+
+    ttl_s: Annotated[_Ttl | None, Meta(description="Null: for ever.")]
+
+
+class InboxItem(Output):
+    """An inbox."""
+
+    id: InboxId
+    address: str
+    name: str
+    labels: list[str]
+    created_at: Moment
+    expires_at: Annotated[Moment | None, Meta(description="Null: it lives for ever.")]
+
+
+class InboxList(Output):
+    """Inboxes, in the order asked for."""
+
+    items: list[InboxItem]
+
+
+class InboxPage(Output):
+    """Inboxes, newest first."""
+
+    items: list[InboxItem]
+    next_cursor: NextCursor
+
+
+class InboxesQuery(PageQuery):
+    """Which inboxes to list."""
+
+    label: Annotated[str, Meta(max_length=limits.INBOX_LABEL_CHARACTERS)] = ""
+    address: (
+        Annotated[str, Meta(max_length=320, description="Only the inbox of this address.")] | None
+    ) = None
+
+
+def _item(inbox: Inbox) -> InboxItem:
+    return InboxItem(
+        id=ids.type_id(ids.INBOX, inbox.id),
+        address=inbox.address,
+        name=inbox.name,
+        labels=list(inbox.labels),
+        created_at=inbox.created_at,
+        expires_at=inbox.expires_at,
+    )
+
+
+def _told(inbox: Inbox) -> dict[str, Any]:
+    """An inbox as the audit log keeps it."""
+    return {
+        "address": inbox.address,
+        "name": inbox.name,
+        "labels": inbox.labels,
+        "expires_at": inbox.expires_at,
+    }
+
+
+async def _make(call: Call[Any, None], wanted: list[NewInbox]) -> list[Inbox]:
+    async with call.app.database.transaction() as tx:
+        made = await call.app.inboxes.create(
+            call.workspace_id,
+            [Wanted(one.address, one.ttl_s, one.name, tuple(one.labels)) for one in wanted],
+            tx=tx,
+        )
+        await call.app.audit.record_many(
+            call.principal.actor,
+            [
+                Change("inbox.create", ids.type_id(ids.INBOX, inbox.id), None, _told(inbox))
+                for inbox in made
+            ],
+            tx,
+        )
+    return made
+
+
+async def create_inbox(call: Call[NewInbox, None]) -> InboxItem:
+    return _item((await _make(call, [call.body]))[0])
+
+
+async def create_inboxes(call: Call[NewInboxes, None]) -> InboxList:
+    return InboxList(items=[_item(inbox) for inbox in await _make(call, call.body.inboxes)])
+
+
+async def list_inboxes(call: Call[None, InboxesQuery]) -> InboxPage:
+    query = call.query
+    if query.address is not None:
+        try:
+            inbox = await call.app.inboxes.find(call.workspace_id, query.address)
+        except NotFound:
+            return InboxPage(items=[], next_cursor=None)
+        return InboxPage(items=[_item(inbox)], next_cursor=None)
+    page = await call.app.inboxes.list(
+        call.workspace_id,
+        label=query.label,
+        before=read_cursor(query.cursor),
+        limit=query.limit,
+    )
+    return InboxPage(
+        items=[_item(inbox) for inbox in page.items], next_cursor=write_cursor(page.next_before)
+    )
+
+
+async def get_inbox(call: Call[None, None]) -> InboxItem:
+    return _item(await call.app.inboxes.get(call.workspace_id, call.ids["inbox_id"]))
+
+
+async def change_inbox(call: Call[InboxChange, None]) -> InboxItem:
+    body, inbox_id = call.body, call.ids["inbox_id"]
+    before = await call.app.inboxes.get(call.workspace_id, inbox_id)
+    async with call.app.database.transaction() as tx:
+        after = await call.app.inboxes.relabel(
+            call.workspace_id,
+            inbox_id,
+            name=None if isinstance(body.name, UnsetType) else body.name,
+            labels=None if isinstance(body.labels, UnsetType) else body.labels,
+            tx=tx,
+        )
+        await call.audit(
+            "inbox.change", ids.type_id(ids.INBOX, inbox_id), _told(before), _told(after), tx
+        )
+    return _item(after)
+
+
+async def extend_inbox(call: Call[InboxExtension, None]) -> InboxItem:
+    inbox_id = call.ids["inbox_id"]
+    before = await call.app.inboxes.get(call.workspace_id, inbox_id)
+    async with call.app.database.transaction() as tx:
+        after = await call.app.inboxes.extend(call.workspace_id, inbox_id, call.body.ttl_s, tx=tx)
+        await call.audit(
+            "inbox.extend",
+            ids.type_id(ids.INBOX, inbox_id),
+            {"expires_at": before.expires_at},
+            {"expires_at": after.expires_at},
+            tx,
+        )
+    return _item(after)
+
+
+async def delete_inbox(call: Call[None, None]) -> None:
+    async with call.app.database.transaction() as tx:
+        gone = await call.app.inboxes.delete(call.workspace_id, [call.ids["inbox_id"]], tx=tx)
+        if not gone:
+            raise NotFound("no such inbox")
+        await call.audit(
+            "inbox.delete", ids.type_id(ids.INBOX, gone[0].id), _told(gone[0]), None, tx
+        )
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/inboxes",
+        create_inbox,
+        "createInbox",
+        TAG,
+        "Make an inbox",
+        scope.INBOXES_WRITE,
+        status=201,
+        answer=InboxItem,
+        body=NewInbox,
+    ),
+    Route(
+        "POST",
+        "/v1/inboxes/batch",
+        create_inboxes,
+        "createInboxes",
+        TAG,
+        "Make many inboxes",
+        scope.INBOXES_WRITE,
+        status=201,
+        answer=InboxList,
+        body=NewInboxes,
+        body_bytes=8 * limits.MIB,
+    ),
+    Route(
+        "GET",
+        "/v1/inboxes",
+        list_inboxes,
+        "listInboxes",
+        TAG,
+        "List inboxes",
+        scope.INBOXES_READ,
+        answer=InboxPage,
+        query=InboxesQuery,
+    ),
+    Route(
+        "GET",
+        "/v1/inboxes/{inbox_id:ibx}",
+        get_inbox,
+        "getInbox",
+        TAG,
+        "Read an inbox",
+        scope.INBOXES_READ,
+        answer=InboxItem,
+    ),
+    Route(
+        "PATCH",
+        "/v1/inboxes/{inbox_id:ibx}",
+        change_inbox,
+        "changeInbox",
+        TAG,
+        "Change an inbox's name or labels",
+        scope.INBOXES_WRITE,
+        answer=InboxItem,
+        body=InboxChange,
+    ),
+    Route(
+        "POST",
+        "/v1/inboxes/{inbox_id:ibx}/extend",
+        extend_inbox,
+        "extendInbox",
+        TAG,
+        "Let an inbox live longer, or shorter",
+        scope.INBOXES_WRITE,
+        answer=InboxItem,
+        body=InboxExtension,
+    ),
+    Route(
+        "DELETE",
+        "/v1/inboxes/{inbox_id:ibx}",
+        delete_inbox,
+        "deleteInbox",
+        TAG,
+        "Delete an inbox with its mail",
+        scope.INBOXES_WRITE,
+        status=204,
+    ),
+)

@@ -1,0 +1,300 @@
+"""Received mail: lists, searches, reading, raw bytes, attachments."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from mailyard.access import scope
+from mailyard.core import ids, limits
+from mailyard.core.errors import NotFound
+from mailyard.mailbox.message import Content, Summary
+from mailyard.web.api.page import (
+    InboxId,
+    Input,
+    MessageId,
+    Moment,
+    NextCursor,
+    Output,
+    PageQuery,
+    read_cursor,
+    since_epoch,
+    write_cursor,
+)
+from mailyard.web.api.route import Call, Download, Media, Route
+
+TAG = "Messages"
+_Search = Annotated[str, Meta(max_length=limits.SEARCH_CHARACTERS)]
+
+
+class MessageItem(Output):
+    """A message as its inbox lists it. What it says of the sender proves nothing."""
+
+    id: MessageId
+    inbox_id: InboxId
+    recipient: str
+    received_at: Moment
+    from_address: str
+    from_name: str
+    subject: str
+    preview: str
+    sent_at: Moment | None
+    header_message_id: str
+    size_bytes: int
+    attachments: Annotated[int, Meta(description="How many.")]
+
+
+class MessagePage(Output):
+    """Messages, newest first."""
+
+    items: list[MessageItem]
+    next_cursor: NextCursor
+
+
+class Header(Output):
+    """A header line, decoded."""
+
+    name: str
+    value: str
+
+
+class FileItem(Output):
+    """An attachment; `index` fetches it."""
+
+    index: int
+    file_name: str
+    content_type: str
+    content_id: Annotated[str, Meta(description="The HTML shows it as `cid:…`; or empty.")]
+    size_bytes: int
+
+
+class MessageContent(Output):
+    """What a message says."""
+
+    headers: list[Header]
+    text: str | None
+    html: Annotated[str | None, Meta(description="Sanitised; remote images are not loaded.")]
+    files: list[FileItem]
+    defects: Annotated[list[str], Meta(description="What is malformed in it.")]
+
+
+class MessageDetail(MessageItem):
+    """A message, read, with the envelope that it came in."""
+
+    reverse_path: str
+    peer: str
+    helo: str
+    content: MessageContent
+
+
+class InboxesToRead(Input):
+    """Inboxes to read at once."""
+
+    inbox_ids: Annotated[list[str], Meta(min_length=1, max_length=limits.INBOXES_PER_READ)]
+    each: Annotated[
+        int, Meta(ge=1, le=limits.API_PAGE_ITEMS_MAX, description="Newest messages of each.")
+    ] = limits.API_PAGE_ITEMS
+
+
+class ReadMessageItem(MessageItem):
+    """A message of a batch, read."""
+
+    content: MessageContent
+
+
+class ReadMessages(Output):
+    """The messages of the inboxes that exist, read."""
+
+    items: list[ReadMessageItem]
+
+
+class DeletedMessages(Output):
+    """How many inbox lines went."""
+
+    deleted: int
+
+
+class MessagesQuery(PageQuery):
+    """Which messages to list. Searches look anywhere in the text, in any case."""
+
+    from_: Annotated[_Search, Meta(description="In the sender's name or address.")] = msgspec.field(
+        default="", name="from"
+    )
+    subject: _Search = ""
+    since: Annotated[Moment, Meta(description="Received since.")] | None = None
+    until: Annotated[Moment, Meta(description="Received before.")] | None = None
+
+
+def _item(summary: Summary) -> dict[str, Any]:
+    return {
+        "id": ids.type_id(ids.MESSAGE, summary.id),
+        "inbox_id": ids.type_id(ids.INBOX, summary.inbox_id),
+        "recipient": summary.recipient,
+        "received_at": summary.received_at,
+        "from_address": summary.from_address,
+        "from_name": summary.from_name,
+        "subject": summary.subject,
+        "preview": summary.preview,
+        "sent_at": summary.sent_at,
+        "header_message_id": summary.header_message_id,
+        "size_bytes": summary.size_bytes,
+        "attachments": summary.attachments,
+    }
+
+
+def _content(content: Content) -> MessageContent:
+    return MessageContent(
+        headers=[Header(name=name, value=value) for name, value in content.headers],
+        text=content.text,
+        html=content.html,
+        files=[
+            FileItem(
+                index=index,
+                file_name=file.filename,
+                content_type=file.content_type,
+                content_id=file.content_id,
+                size_bytes=file.size_bytes,
+            )
+            for index, file in enumerate(content.attachments)
+        ],
+        defects=list(content.defects),
+    )
+
+
+async def list_messages(call: Call[None, MessagesQuery]) -> MessagePage:
+    query = call.query
+    page = await call.app.messages.list(
+        call.workspace_id,
+        call.ids["inbox_id"],
+        from_=query.from_,
+        subject=query.subject,
+        since=since_epoch(query.since),
+        until=since_epoch(query.until),
+        before=read_cursor(query.cursor),
+        limit=query.limit,
+    )
+    return MessagePage(
+        items=[MessageItem(**_item(summary)) for summary in page.items],
+        next_cursor=write_cursor(page.next_before),
+    )
+
+
+async def get_message(call: Call[None, None]) -> MessageDetail:
+    message = await call.app.messages.read(call.workspace_id, call.ids["message_id"])
+    return MessageDetail(
+        **_item(message.summary),
+        reverse_path=message.reverse_path,
+        peer=message.peer,
+        helo=message.helo,
+        content=_content(message.content),
+    )
+
+
+async def get_raw(call: Call[None, None]) -> Download:
+    message_id = call.ids["message_id"]
+    raw = await call.app.messages.raw(call.workspace_id, message_id)
+    return Download(raw, "message/rfc822", f"{ids.type_id(ids.MESSAGE, message_id)}.eml")
+
+
+async def get_attachment(call: Call[None, None]) -> Download:
+    text = call.names["index"]
+    if not (text.isascii() and text.isdigit() and len(text) <= 6):
+        raise NotFound("no such attachment")
+    file = await call.app.messages.attachment(call.workspace_id, call.ids["message_id"], int(text))
+    # The type that the mail claims is in `content_type` of the message; the download is bytes, so
+    # that no browser ever renders what a stranger has sent under our name.
+    name = file.attachment.filename or f"attachment-{text}"
+    return Download(file.content, "application/octet-stream", name)
+
+
+async def delete_message(call: Call[None, None]) -> DeletedMessages:
+    message_id = call.ids["message_id"]
+    deleted = await call.app.messages.delete(call.workspace_id, [message_id])
+    if not deleted:
+        raise NotFound("no such message")
+    await call.audit(
+        "message.delete", ids.type_id(ids.MESSAGE, message_id), {"inboxes": deleted}, None
+    )
+    return DeletedMessages(deleted=deleted)
+
+
+async def read_inboxes(call: Call[InboxesToRead, None]) -> ReadMessages:
+    inbox_ids = [
+        ids.parse_type_id(ids.INBOX, text, f"inbox_ids.{place}")
+        for place, text in enumerate(call.body.inbox_ids)
+    ]
+    found = await call.app.messages.read_inboxes(call.workspace_id, inbox_ids, each=call.body.each)
+    return ReadMessages(
+        items=[
+            ReadMessageItem(**_item(message.summary), content=_content(message.content))
+            for message in found
+        ]
+    )
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/inboxes/read",
+        read_inboxes,
+        "readInboxes",
+        TAG,
+        "Read the mail of many inboxes",
+        scope.INBOXES_READ,
+        answer=ReadMessages,
+        body=InboxesToRead,
+        idempotency="none",
+        description="413 when the mail is more than one answer holds: ask for fewer inboxes.",
+    ),
+    Route(
+        "GET",
+        "/v1/inboxes/{inbox_id:ibx}/messages",
+        list_messages,
+        "listMessages",
+        TAG,
+        "List or search an inbox's mail",
+        scope.INBOXES_READ,
+        answer=MessagePage,
+        query=MessagesQuery,
+    ),
+    Route(
+        "GET",
+        "/v1/messages/{message_id:msg}",
+        get_message,
+        "getMessage",
+        TAG,
+        "Read a message",
+        scope.INBOXES_READ,
+        answer=MessageDetail,
+    ),
+    Route(
+        "GET",
+        "/v1/messages/{message_id:msg}/raw",
+        get_raw,
+        "getRawMessage",
+        TAG,
+        "Download a message as it came",
+        scope.INBOXES_READ,
+        answer=Media("message/rfc822", "The bytes as they came, after our trace line."),
+    ),
+    Route(
+        "GET",
+        "/v1/messages/{message_id:msg}/attachments/{index}",
+        get_attachment,
+        "getAttachment",
+        TAG,
+        "Download an attachment",
+        scope.INBOXES_READ,
+        answer=Media("application/octet-stream", "The attachment's bytes."),
+    ),
+    Route(
+        "DELETE",
+        "/v1/messages/{message_id:msg}",
+        delete_message,
+        "deleteMessage",
+        TAG,
+        "Delete a message from all inboxes",
+        scope.INBOXES_WRITE,
+        answer=DeletedMessages,
+    ),
+)

@@ -1,0 +1,97 @@
+"""What the API's inputs and outputs share: strict input, pages, cursors, ids, times."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+from mailyard.core import ids
+from mailyard.core.errors import InvalidInput
+from mailyard.core.limits import API_PAGE_ITEMS, API_PAGE_ITEMS_MAX
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CURSOR = "^[A-Za-z0-9_-]{22}$"
+
+
+class Input(Struct, forbid_unknown_fields=True):
+    """What a caller sends. A field that is not named here is an error."""
+
+
+class Output(Struct):
+    """What a caller gets. Every field is always there."""
+
+
+Moment = Annotated[
+    datetime,
+    Meta(
+        tz=True,
+        description="RFC 3339, with its offset.",
+        examples=["2026-01-31T12:00:00Z"],
+    ),
+]
+Limit = Annotated[
+    int, Meta(ge=1, le=API_PAGE_ITEMS_MAX, description="How many items at most on this page.")
+]
+Cursor = Annotated[
+    str, Meta(pattern=_CURSOR, description="`next_cursor` of the page before this one.")
+]
+NextCursor = Annotated[
+    str | None, Meta(description="Give it as `cursor` for the next page; null on the last.")
+]
+
+
+def _id(prefix: str, what: str) -> Meta:
+    """What the documentation says of a TypeID."""
+    example = ids.type_id(prefix, UUID("01890a5d-ac96-774b-bcce-b302099a8057"))
+    return Meta(description=f"The id of the {what}.", examples=[example])
+
+
+WorkspaceId = Annotated[str, _id(ids.WORKSPACE, "workspace")]
+UserId = Annotated[str, _id(ids.USER, "person")]
+KeyId = Annotated[str, _id(ids.API_KEY, "API key")]
+InboxId = Annotated[str, _id(ids.INBOX, "inbox")]
+MessageId = Annotated[str, _id(ids.MESSAGE, "message")]
+EmailId = Annotated[str, _id(ids.EMAIL, "email")]
+DeliveryId = Annotated[str, _id(ids.DELIVERY, "delivery")]
+TemplateId = Annotated[str, _id(ids.TEMPLATE, "template")]
+ContactId = Annotated[str, _id(ids.CONTACT, "contact")]
+ListId = Annotated[str, _id(ids.LIST, "list")]
+ImportId = Annotated[str, _id(ids.IMPORT, "import")]
+CampaignId = Annotated[str, _id(ids.CAMPAIGN, "campaign")]
+SuppressionId = Annotated[str, _id(ids.SUPPRESSION, "suppression")]
+AuditId = Annotated[str, _id(ids.AUDIT, "entry")]
+DemoId = Annotated[str, _id(ids.DEMO, "demo run")]
+
+
+class PageQuery(Input):
+    """Where in a list to go on, and how far."""
+
+    limit: Limit = API_PAGE_ITEMS
+    cursor: Cursor | None = None
+
+
+def read_cursor(text: str | None) -> UUID | None:
+    """The id behind a cursor. Raises InvalidInput."""
+    if text is None:
+        return None
+    try:
+        return UUID(bytes=urlsafe_b64decode(text + "=="))
+    except ValueError:
+        raise InvalidInput("this is no cursor of this list", field="cursor") from None
+
+
+def write_cursor(last: UUID | None) -> str | None:
+    """The cursor behind an id."""
+    return None if last is None else urlsafe_b64encode(last.bytes).decode().rstrip("=")
+
+
+def next_cursor(item_ids: list[UUID], limit: int) -> str | None:
+    """The cursor after a page: none when the page is not full."""
+    return write_cursor(item_ids[-1]) if item_ids and len(item_ids) >= limit else None
+
+
+def since_epoch(moment: datetime | None) -> datetime | None:
+    """The moment, or 1970 for an earlier one: no id is older."""
+    return None if moment is None else max(moment, _EPOCH)

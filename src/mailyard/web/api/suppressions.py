@@ -1,0 +1,154 @@
+"""Suppressions: addresses that get no mail."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from mailyard.access import scope
+from mailyard.core import ids
+from mailyard.sending.suppress import Suppression
+from mailyard.web.api.page import (
+    Input,
+    Moment,
+    NextCursor,
+    Output,
+    PageQuery,
+    SuppressionId,
+    next_cursor,
+    read_cursor,
+)
+from mailyard.web.api.route import Call, Route
+
+TAG = "Suppressions"
+_Stream = Annotated[
+    Literal["all", "campaign"],
+    Meta(description="`all` stops every mail to the address, `campaign` only campaigns."),
+]
+
+
+class NewSuppression(Input):
+    """An address that shall get no mail."""
+
+    address: Annotated[str, Meta(min_length=3, max_length=320, examples=["ada@example.org"])]
+    stream: _Stream = "all"
+    reason: Annotated[str, Meta(max_length=500)] = "by hand"
+
+
+class SuppressionItem(Output):
+    """An address that gets no mail."""
+
+    id: SuppressionId
+    address: str
+    stream: str
+    reason: str
+    created_at: Moment
+
+
+class SuppressionPage(Output):
+    """Suppressions, newest first."""
+
+    items: list[SuppressionItem]
+    next_cursor: NextCursor
+
+
+class SuppressionsQuery(PageQuery):
+    """Which suppressions to list."""
+
+    address: Annotated[str, Meta(max_length=320)] | None = None
+
+
+def _item(one: Suppression) -> SuppressionItem:
+    return SuppressionItem(
+        id=ids.type_id(ids.SUPPRESSION, one.id),
+        address=one.address,
+        stream=one.stream,
+        reason=one.reason,
+        created_at=one.created_at,
+    )
+
+
+async def add_suppression(call: Call[NewSuppression, None]) -> SuppressionItem:
+    body = call.body
+    one = await call.app.suppressions.add(call.workspace_id, body.address, body.stream, body.reason)
+    after = {"address": one.address, "stream": one.stream, "reason": one.reason}
+    await call.audit("suppression.add", ids.type_id(ids.SUPPRESSION, one.id), None, after)
+    return _item(one)
+
+
+async def list_suppressions(call: Call[None, SuppressionsQuery]) -> SuppressionPage:
+    query = call.query
+    found = await call.app.suppressions.list(
+        call.workspace_id,
+        address=query.address,
+        before=read_cursor(query.cursor),
+        limit=query.limit,
+    )
+    return SuppressionPage(
+        items=[_item(one) for one in found],
+        next_cursor=next_cursor([one.id for one in found], query.limit),
+    )
+
+
+async def get_suppression(call: Call[None, None]) -> SuppressionItem:
+    return _item(await call.app.suppressions.get(call.workspace_id, call.ids["suppression_id"]))
+
+
+async def remove_suppression(call: Call[None, None]) -> None:
+    async with call.app.database.transaction() as tx:
+        one = await call.app.suppressions.remove(
+            call.workspace_id, call.ids["suppression_id"], tx=tx
+        )
+        await call.audit(
+            "suppression.remove",
+            ids.type_id(ids.SUPPRESSION, one.id),
+            {"address": one.address, "stream": one.stream, "reason": one.reason},
+            None,
+            tx,
+        )
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/suppressions",
+        add_suppression,
+        "addSuppression",
+        TAG,
+        "Stop mail to an address",
+        scope.SUPPRESSIONS_WRITE,
+        status=201,
+        answer=SuppressionItem,
+        body=NewSuppression,
+    ),
+    Route(
+        "GET",
+        "/v1/suppressions",
+        list_suppressions,
+        "listSuppressions",
+        TAG,
+        "List addresses that get no mail",
+        scope.SUPPRESSIONS_READ,
+        answer=SuppressionPage,
+        query=SuppressionsQuery,
+    ),
+    Route(
+        "GET",
+        "/v1/suppressions/{suppression_id:sup}",
+        get_suppression,
+        "getSuppression",
+        TAG,
+        "Read a suppression",
+        scope.SUPPRESSIONS_READ,
+        answer=SuppressionItem,
+    ),
+    Route(
+        "DELETE",
+        "/v1/suppressions/{suppression_id:sup}",
+        remove_suppression,
+        "removeSuppression",
+        TAG,
+        "Allow mail to an address again",
+        scope.SUPPRESSIONS_WRITE,
+        status=204,
+    ),
+)
