@@ -5,10 +5,10 @@ command out of sequence: it is answered with 503 and changes nothing. NOOP, VRFY
 allowed in every state that reads commands and change none, so they have no cells.
 """
 
-from enum import Enum, auto
+from enum import IntEnum, auto
 
 
-class State(Enum):
+class State(IntEnum):
     """Where a session stands. The last four read no commands."""
 
     CONNECTED = auto()  # greeted, or TLS has just started: EHLO or HELO is due
@@ -22,7 +22,7 @@ class State(Enum):
     CLOSED = auto()
 
 
-class Step(Enum):
+class Step(IntEnum):
     """What can happen: a command that was understood, or the end of what it began."""
 
     HELLO = auto()

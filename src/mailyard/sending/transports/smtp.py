@@ -1,0 +1,454 @@
+"""SMTP to one destination: a few pooled connections, many mails on each, no task per mail.
+
+What `submit` takes waits in one queue. Connections pull from it: a ready one at once, a busy one
+together with the end of its mail when the peer offers PIPELINING (see `protocol.smtp.client`). New
+connections are opened while mails wait, up to the limit, and idle ones are closed with QUIT.
+
+When the destination cannot be reached, what waits is answered LATER, and the next attempt waits by
+a short backoff, so that a dead relay costs a worker little more than time.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import cast
+
+import structlog
+from msgspec import Struct
+
+from mailyard.core.backoff import Backoff
+from mailyard.protocol.smtp.client import (
+    REPLY_TIMEOUT_S,
+    ClientMail,
+    ClientSession,
+    Fate,
+    MailDone,
+    MailReturned,
+    SessionEnded,
+    SessionReady,
+    StartTls,
+    TlsWanted,
+    Verdict,
+)
+from mailyard.sending.transport import (
+    HANDOFF_REPLY_CHARACTERS,
+    Handoff,
+    Outcome,
+    Outgoing,
+)
+
+_log = structlog.get_logger(__name__)
+
+_SWEEP_S = 1.0
+_QUIT_S = 1.0  # how long `close` waits for the peers' answers to QUIT
+_PLAIN_AFTER_TLS_FAILURE_S = 600.0
+_OUTCOMES = {
+    Fate.ACCEPTED: Outcome.ACCEPTED,
+    Fate.LATER: Outcome.LATER,
+    Fate.NEVER: Outcome.NEVER,
+    Fate.UNKNOWN: Outcome.UNKNOWN,
+}
+
+
+class SmtpOptions(Struct, frozen=True):
+    """How to talk to a destination. Times in seconds.
+
+    `reply_timeout_s` caps the time limits of RFC 5321 section 4.5.3.2 (it never raises one).
+    """
+
+    connections: int = 10
+    starttls: StartTls = StartTls.OPPORTUNISTIC
+    idle_s: float = 30.0
+    connect_timeout_s: float = 30.0
+    reply_timeout_s: float = 600.0
+    backoff: Backoff = Backoff(first_s=0.25, cap_s=15.0)
+
+
+class _Ticket(Struct, eq=False):
+    """What the caller gave, and how often the mail has come back untouched."""
+
+    mail: Outgoing
+    done: Callable[[Handoff], None]
+    returns: int = 0
+
+
+class SmtpTransport:
+    """Hands mails to the SMTP server at (`host`, `port`). `hello` is our name in EHLO."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        host: str,
+        port: int,
+        hello: str,
+        tls_context: ssl.SSLContext | None = None,
+        options: SmtpOptions | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self.name = name
+        self.host = host
+        self.hello = hello
+        self.options = options or SmtpOptions()
+        self.tls_context = tls_context
+        self._port = port
+        self._random = random or Random()
+        self._queue: deque[ClientMail] = deque()
+        self._connections: set[_Connection] = set()
+        self._unanswered = 0
+        self._answered_all = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failures = 0
+        self._retry_at = 0.0
+        self._plain_until = 0.0
+        self._dispatch_due = False
+        self._sweep_due = False
+        self._closing = False
+
+    # The port.
+
+    def submit(self, mail: Outgoing, done: Callable[[Handoff], None]) -> None:
+        """See `Transport.submit`."""
+        addresses = [recipient.address for recipient in mail.recipients]
+        client_mail = ClientMail(
+            mail.reverse_path,
+            addresses,
+            mail.content,
+            mail.eight_bit,
+            mail.smtp_utf8,
+            _Ticket(mail, done),
+        )
+        self._unanswered += 1
+        self._queue.append(client_mail)
+        self._dispatch_soon()
+
+    async def close(self, drain_s: float) -> None:
+        """See `Transport.close`."""
+        self._closing = True
+        self._answered_all.clear()
+        self._dispatch_soon()
+        if self._unanswered:
+            try:
+                await asyncio.wait_for(self._answered_all.wait(), drain_s)
+            except TimeoutError:
+                _log.warning("smtp_transport_cut", transport=self.name, mails=self._unanswered)
+        for connection in list(self._connections):
+            connection.quit()
+        self._fail_queue("5.0.0 closing")
+        deadline = asyncio.get_running_loop().time() + min(_QUIT_S, drain_s)
+        await self._wait_closed(deadline)
+        for connection in list(self._connections):
+            connection.fail("shutting down")
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._fail_queue("shutting down")
+
+    async def _wait_closed(self, deadline: float) -> None:
+        closed = [connection.closed for connection in self._connections if connection.ready]
+        if closed:
+            left_s = max(0.0, deadline - asyncio.get_running_loop().time())
+            await asyncio.wait(closed, timeout=left_s)
+
+    # What connections call.
+
+    def take_mail(self) -> ClientMail | None:
+        """The next mail that waits."""
+        return self._queue.popleft() if self._queue else None
+
+    def settle(self, mail: ClientMail, verdicts: list[Verdict]) -> None:
+        """Tell the caller about every recipient of `mail`."""
+        ticket = cast("_Ticket", mail.token)
+        for recipient, verdict in zip(ticket.mail.recipients, verdicts, strict=True):
+            handoff = Handoff(
+                recipient.delivery_id,
+                _OUTCOMES[verdict.fate],
+                verdict.code,
+                verdict.text[:HANDOFF_REPLY_CHARACTERS],
+                self.name,
+            )
+            try:
+                ticket.done(handoff)
+            except Exception as error:
+                _log.error("handoff_callback_failed", transport=self.name, exc_info=error)
+        self._unanswered -= 1
+        if not self._unanswered:
+            self._answered_all.set()
+
+    def give_back(self, mail: ClientMail, verdict: Verdict, session_was_good: bool) -> None:
+        """Only the envelope of `mail` was sent. A session that had been working has merely ended:
+        the mail goes to another one, once."""
+        ticket = cast("_Ticket", mail.token)
+        if session_was_good and ticket.returns == 0 and not self._closing:
+            ticket.returns += 1
+            self._queue.appendleft(mail)
+            self._dispatch_soon()
+        else:
+            self.settle(mail, [verdict] * len(mail.recipients))
+
+    def ready(self) -> None:
+        """A session is ready: the destination can be reached."""
+        self._failures = 0
+        self._retry_at = 0.0
+
+    def gone(self, connection: "_Connection", reason: str, *, was_ready: bool) -> None:
+        """`connection` has ended."""
+        self._connections.discard(connection)
+        if was_ready or self._closing:
+            self._dispatch_soon()
+        else:
+            self._unreachable(reason)
+
+    def tls_failed(self) -> bool:
+        """An opportunistic handshake failed: go on in the clear for a while (RFC 7435). False
+        when the options forbid that."""
+        if self.options.starttls is StartTls.REQUIRED:
+            return False
+        self._plain_until = asyncio.get_running_loop().time() + _PLAIN_AFTER_TLS_FAILURE_S
+        return True
+
+    # The pool.
+
+    def _dispatch_soon(self) -> None:
+        if not self._dispatch_due:
+            self._dispatch_due = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        """Give what waits to ready connections, open more for the rest, then fill pipelines."""
+        self._dispatch_due = False
+        if not self._queue:
+            return
+        connections = list(self._connections)
+        for connection in connections:
+            if self._queue and connection.idle:
+                connection.poke()
+        opening = sum(not connection.ready for connection in connections)
+        room = self.options.connections - len(connections)
+        for _ in range(min(room, len(self._queue) - opening)):
+            if not self._may_open():
+                break
+            self._open()
+        for connection in connections:
+            if self._queue and connection.takes_mail:
+                connection.poke()
+
+    def _may_open(self) -> bool:
+        """Whether the backoff is over. If not, look again when it is, or fail when closing."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now >= self._retry_at:
+            return True
+        if self._closing and not self._connections:
+            self._fail_queue("closing while the destination is unreachable")
+        else:
+            loop.call_later(self._retry_at - now + 0.001, self._dispatch_soon)
+        return False
+
+    def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        starttls = self.options.starttls
+        if self.tls_context is None or loop.time() < self._plain_until:
+            starttls = StartTls.NONE
+        connection = _Connection(self, loop, starttls)
+        self._connections.add(connection)
+        self._run(self._connect(connection))
+        if not self._sweep_due:
+            self._sweep_due = True
+            loop.call_later(_SWEEP_S, self._sweep)
+
+    async def _connect(self, connection: "_Connection") -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await asyncio.wait_for(
+                loop.create_connection(lambda: connection, self.host, self._port),
+                self.options.connect_timeout_s,
+            )
+        except TimeoutError:
+            connection.fail(f"connecting to {self.host}:{self._port} timed out")
+        except OSError as error:
+            connection.fail(f"connecting to {self.host}:{self._port} failed: {error.strerror}")
+
+    def run_handshake(self, connection: "_Connection", plain: asyncio.Transport) -> None:
+        """Do a TLS handshake on `connection`."""
+        self._run(self._handshake(connection, plain))
+
+    async def _handshake(self, connection: "_Connection", plain: asyncio.Transport) -> None:
+        context = self.tls_context
+        assert context is not None, "STARTTLS is only said with a context"
+        try:
+            secure = await asyncio.get_running_loop().start_tls(
+                plain,
+                connection,
+                context,
+                server_hostname=self.host,
+                ssl_handshake_timeout=min(60.0, self.options.reply_timeout_s),
+            )
+        except (OSError, ssl.SSLError) as error:
+            _log.info("smtp_client_tls_failed", transport=self.name, error=str(error))
+            plain.abort()
+            connection.fail(f"TLS handshake failed: {error}", retry_now=self.tls_failed())
+            return
+        if secure is None:
+            connection.fail("connection lost during the TLS handshake")
+        else:
+            connection.tls_started(secure)
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _unreachable(self, reason: str) -> None:
+        loop = asyncio.get_running_loop()
+        self._failures += 1
+        self._retry_at = loop.time() + self.options.backoff.delay_s(self._failures, self._random)
+        _log.warning("smtp_destination_failed", transport=self.name, reason=reason)
+        if not any(connection.ready for connection in self._connections):
+            self._fail_queue(reason)
+        self._dispatch_soon()
+
+    def _fail_queue(self, reason: str) -> None:
+        waiting, self._queue = self._queue, deque()
+        for mail in waiting:
+            self.settle(mail, [Verdict(Fate.LATER, None, reason)] * len(mail.recipients))
+
+    def _sweep(self) -> None:
+        """Time limits of all connections, once a second, while there are any."""
+        loop = asyncio.get_running_loop()
+        for connection in list(self._connections):
+            connection.check_deadlines(loop.time())
+        self._sweep_due = bool(self._connections)
+        if self._sweep_due:
+            loop.call_later(_SWEEP_S, self._sweep)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: feeds its session, writes what it says, keeps time."""
+
+    def __init__(
+        self, owner: SmtpTransport, loop: asyncio.AbstractEventLoop, starttls: StartTls
+    ) -> None:
+        self._owner = owner
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._session = ClientSession(owner.hello, owner.take_mail, starttls)
+        self._write_paused = False
+        self._replies_seen = 0
+        self._progress_at = loop.time()
+        self.ready = False
+        self.closed: asyncio.Future[None] = loop.create_future()
+
+    @property
+    def idle(self) -> bool:
+        return self._session.idle
+
+    @property
+    def takes_mail(self) -> bool:
+        return self._session.takes_mail
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if self.closed.done():
+            self._transport.abort()
+            return
+        self._progress_at = self._loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        self._session.receive(data)
+        self._act()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self.fail(f"connection lost: {exc}" if exc else "connection closed by the peer")
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._content_flushed()
+
+    # What the pool calls.
+
+    def poke(self) -> None:
+        """A mail waits."""
+        if self._session.idle:
+            self._progress_at = self._loop.time()
+        self._session.poke()
+        self._act()
+
+    def quit(self) -> None:
+        self._session.quit()
+        self._act()
+
+    def fail(self, reason: str, *, retry_now: bool = False) -> None:
+        """The connection is gone or must go. `retry_now`: the destination itself is well."""
+        self.ready = self.ready or retry_now
+        self._session.lost(reason)
+        self._act()
+
+    def tls_started(self, secure: asyncio.Transport) -> None:
+        self._transport = secure
+        self._session.tls_started()
+        self._act()
+
+    def check_deadlines(self, now: float) -> None:
+        session = self._session
+        if session.replies_read != self._replies_seen:
+            self._replies_seen = session.replies_read
+            self._progress_at = now
+            return
+        waited_s = now - self._progress_at
+        awaits = session.awaits
+        if awaits is not None:
+            if waited_s > min(REPLY_TIMEOUT_S[awaits], self._owner.options.reply_timeout_s):
+                self.fail(f"no reply within {waited_s:.0f} s ({awaits.name})")
+        elif session.idle and waited_s > self._owner.options.idle_s:
+            self.quit()
+
+    # The work.
+
+    def _act(self) -> None:
+        """Write first, so that the pipe stays full, then tell."""
+        session, transport = self._session, self._transport
+        output = session.take_output()
+        if output and transport is not None:
+            transport.write(output)
+            if session.holds_end:
+                self._loop.call_soon(self._content_flushed)
+        for event in session.take_events():
+            if type(event) is MailDone:
+                self._owner.settle(event.mail, event.verdicts)
+            elif type(event) is MailReturned:
+                self._owner.give_back(event.mail, event.verdict, self.ready)
+            elif type(event) is SessionReady:
+                self.ready = True
+                self._owner.ready()
+            elif type(event) is TlsWanted:
+                self._want_tls()
+            elif type(event) is SessionEnded:
+                self._ended(event)
+
+    def _want_tls(self) -> None:
+        if self._transport is not None:
+            self._owner.run_handshake(self, self._transport)
+
+    def _content_flushed(self) -> None:
+        if self._session.holds_end and not self._write_paused:
+            self._session.content_flushed()
+            self._act()
+
+    def _ended(self, event: SessionEnded) -> None:
+        if self._transport is not None:
+            if event.clean:
+                self._transport.close()
+            else:
+                self._transport.abort()
+        if not self.closed.done():
+            self.closed.set_result(None)
+            self._owner.gone(self, event.reason, was_ready=self.ready)
