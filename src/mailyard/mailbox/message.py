@@ -16,7 +16,7 @@ from mailyard.core import limits
 from mailyard.core.errors import InvalidInput, NotFound, TooLarge
 from mailyard.core.ids import lowest_at, time_of
 from mailyard.mailbox.inbox import Inboxes
-from mailyard.mailbox.sanitise import sanitise
+from mailyard.mailbox.sanitise import Sanitised, sanitise
 from mailyard.protocol.mime.message import Attachment, parse
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
@@ -26,7 +26,7 @@ RECEIVING = load("receiving")
 
 _FIRST = UUID(int=0)
 _LAST = UUID(int=(1 << 128) - 1)
-_PARSED_ASIDE_BYTES = 256 * limits.KIB  # larger mail is read in a thread
+_READ_ASIDE_BYTES = 256 * limits.KIB  # larger mail is read in a thread
 _MESSAGES_BETWEEN_PAUSES = 20
 
 
@@ -58,20 +58,28 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What the bytes say: headers in order, decoded; text; sanitised HTML; files."""
+    """What the bytes say: headers in order, decoded; text; HTML as it was sent; files.
+
+    `html_source` is for comparing, never for showing.
+    """
 
     headers: tuple[tuple[str, str], ...]
     text: str | None
-    html: str | None
+    html_source: str | None
     attachments: tuple[Attachment, ...]
     defects: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class ReadMessage:
-    """A message as a person reads it, with the envelope it came in."""
+    """A message as a person reads it, with the envelope it came in.
+
+    `html` is sanitised; `remote_images` counts the images that it names and does not load.
+    """
 
     summary: Summary
+    html: str | None
+    remote_images: int
     reverse_path: str
     peer: str
     helo: str
@@ -163,16 +171,27 @@ class Messages:
         return None if row is None else _summary(row)
 
     async def read(
-        self, workspace_id: UUID, message_id: UUID, inbox_id: UUID | None = None
+        self,
+        workspace_id: UUID,
+        message_id: UUID,
+        inbox_id: UUID | None = None,
+        *,
+        allow_remote_images: bool = False,
     ) -> ReadMessage:
         """The message, read, if need be only as `inbox_id` holds it. Raises NotFound."""
         row = await self._row(workspace_id, message_id, inbox_id)
+        if len(row["raw"]) > _READ_ASIDE_BYTES:
+            content, clean = await asyncio.to_thread(_show, row["raw"], allow_remote_images)
+        else:
+            content, clean = _show(row["raw"], allow_remote_images)
         return ReadMessage(
             summary=_summary(row),
+            html=None if clean is None else clean.html,
+            remote_images=0 if clean is None else clean.remote_images,
             reverse_path=row["reverse_path"],
             peer=row["peer"],
             helo=row["helo"],
-            content=await _content(row["raw"]),
+            content=content,
         )
 
     async def raw(
@@ -225,8 +244,7 @@ class Messages:
         found = []
         for count, line in enumerate(lines, 1):
             if line["message_id"] in raw:
-                content = await _content(raw[line["message_id"]])
-                found.append(BatchMessage(_summary(line), content))
+                found.append(BatchMessage(_summary(line), _read(raw[line["message_id"]])))
             if count % _MESSAGES_BETWEEN_PAUSES == 0:
                 await asyncio.sleep(0)
         return found
@@ -281,22 +299,22 @@ class Messages:
         return raw
 
 
-async def _content(raw: bytes) -> Content:
-    if len(raw) <= _PARSED_ASIDE_BYTES:
-        return _read(raw)
-    return await asyncio.to_thread(_read, raw)
-
-
 def _read(raw: bytes) -> Content:
     message = parse(raw)
-    html = message.html
     return Content(
         headers=message.headers,
         text=message.text,
-        html=None if html is None else sanitise(html),
+        html_source=message.html,
         attachments=message.attachments,
         defects=message.defects,
     )
+
+
+def _show(raw: bytes, allow_remote_images: bool) -> tuple[Content, Sanitised | None]:
+    content = _read(raw)
+    if content.html_source is None:
+        return content, None
+    return content, sanitise(content.html_source, allow_remote_images)
 
 
 def _file(raw: bytes, index: int) -> File | None:

@@ -55,7 +55,7 @@ TRY_LATER = Reply(451, "4.3.0", "Local error, try again later")
 STORAGE_FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")
 NOT_STORABLE = Reply(554, "5.6.0", "The message cannot be stored")
 
-_COMMITS_IN_FLIGHT = 2
+_COMMITS_IN_FLIGHT = 1
 _PAUSE_BETWEEN_TRIES_S = 0.2
 _COPY_SECONDS = QUERY_SECONDS.labels("receiving.copy_messages")
 _AWAY = (
@@ -201,6 +201,7 @@ class GroupCommit:
             await connection.copy_records_to_table("message", records=rows, columns=COLUMNS)
             _COPY_SECONDS.observe(perf_counter() - started)
             await self._engine.enqueue(_ingest_jobs(rows), tx=connection)
+        self._engine.announce((INBOUND_EMAIL,))
 
     async def _store_apart(
         self, connection: Connection, group: list[Arrival], alone: Reply, error: Exception
