@@ -90,7 +90,8 @@ async def _rows(visit: Visit) -> dict[str, Any]:
 @get("/deliveries")
 async def deliveries(visit: Visit) -> Response[str]:
     visit.principal.require(scope.EMAILS_READ)
-    rows, problem = {"deliveries": [], "next_url": None}, None
+    rows: dict[str, Any] = {"deliveries": [], "next_url": None}
+    problem = None
     try:
         rows = await _rows(visit)
     except InvalidInput as error:

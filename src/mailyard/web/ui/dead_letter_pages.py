@@ -1,0 +1,64 @@
+"""Dead letters: looked at, put back, discarded."""
+
+from typing import Any
+
+from litestar import Response, get, post
+
+from mailyard.access import scope
+from mailyard.core.errors import InvalidInput
+from mailyard.core.ids import WORKSPACE, type_id
+from mailyard.web.ui.frame import Visit
+
+_PAGE = 100
+
+
+@get("/dead-letters")
+async def dead_letters(visit: Visit) -> Response[str]:
+    visit.principal.require(scope.QUEUES_READ)
+    before = visit.ask("before")
+    if before and not before.isdecimal():
+        raise InvalidInput("a dead letter's id is a number", field="before")
+    dead = await visit.application.queue_admin.list_dead(
+        visit.principal.workspace_id, before=int(before) if before else None, limit=_PAGE
+    )
+    following = f"/dead-letters?before={dead[-1].id}" if len(dead) == _PAGE else None
+    return visit.page("dead_letters.html", dead=dead, next_url=following)
+
+
+def _chosen(visit: Visit) -> list[int]:
+    texts = [text for text in visit.form.getall("id", []) if isinstance(text, str)]
+    if not texts or not all(text.isdecimal() for text in texts):
+        raise InvalidInput("choose at least one dead letter", field="id")
+    return [int(text) for text in texts]
+
+
+async def _record(visit: Visit, action: str, ids: set[int]) -> None:
+    await visit.application.audit.record(
+        visit.principal.actor,
+        action,
+        type_id(WORKSPACE, visit.principal.workspace_id),
+        after={"jobs": sorted(ids)},
+    )
+
+
+@post("/dead-letters/redrive", status_code=303)
+async def redrive(visit: Visit) -> Response[Any]:
+    visit.principal.require(scope.QUEUES_WRITE)
+    done = await visit.application.queue_admin.redrive(
+        visit.principal.workspace_id, _chosen(visit)
+    )
+    await _record(visit, "dead_letter.redrive", done)
+    return visit.go("/dead-letters", "redriven")
+
+
+@post("/dead-letters/discard", status_code=303)
+async def discard(visit: Visit) -> Response[Any]:
+    visit.principal.require(scope.QUEUES_WRITE)
+    done = await visit.application.queue_admin.discard(
+        visit.principal.workspace_id, _chosen(visit)
+    )
+    await _record(visit, "dead_letter.discard", done)
+    return visit.go("/dead-letters", "discarded")
+
+
+HANDLERS = [dead_letters, redrive, discard]
