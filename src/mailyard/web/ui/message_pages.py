@@ -10,7 +10,6 @@ from litestar import Response, get, post
 from mailyard.access import scope
 from mailyard.core.ids import INBOX, type_id
 from mailyard.mailbox.message import ReadMessage
-from mailyard.mailbox.sanitise import REMOTE_SOURCE
 from mailyard.web.ui.frame import Visit
 from mailyard.web.ui.inbox_pages import message_ids
 
@@ -60,9 +59,8 @@ async def message(visit: Visit, inbox_id: str, message_id: str) -> Response[str]
     inbox = await visit.application.inboxes.get(
         visit.principal.workspace_id, message_ids(inbox_id, message_id)[0]
     )
-    html = found.content.html
     tabs = [("text", "Text"), ("headers", "Headers")]
-    if html is not None:
+    if found.html is not None:
         tabs.insert(0, ("html", "HTML"))
     view = visit.ask("view")
     if view not in dict(tabs):
@@ -73,7 +71,7 @@ async def message(visit: Visit, inbox_id: str, message_id: str) -> Response[str]
         message={**_view(found), "id": message_id},
         tabs=tabs,
         view=view,
-        remote_images=html.count(f" {REMOTE_SOURCE}=") if html is not None else 0,
+        remote_images=found.remote_images,
     )
 
 
@@ -81,7 +79,7 @@ async def message(visit: Visit, inbox_id: str, message_id: str) -> Response[str]
 async def message_html(visit: Visit, inbox_id: str, message_id: str) -> Response[str]:
     """The sanitised HTML as a document of its own, with its inline images inside."""
     found = await _read(visit, inbox_id, message_id)
-    html = found.content.html or ""
+    html = found.html or ""
     for attachment in found.content.attachments:
         cid = attachment.content_id
         if (
