@@ -45,9 +45,7 @@ FIELD = st.text(st.sampled_from('ab",;\n é€ '), max_size=6)
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-    rows=st.lists(st.lists(FIELD, min_size=2, max_size=3), max_size=6), size=st.integers(1, 40)
-)
+@given(rows=st.lists(st.lists(FIELD, min_size=2, max_size=3), max_size=6), size=st.integers(1, 40))
 def test_what_a_csv_writer_writes_is_read_back(rows: list[list[str]], size: int) -> None:
     text = StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
