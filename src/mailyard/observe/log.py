@@ -1,0 +1,45 @@
+"""One log stream: every process writes lines to its standard error, the supervisor joins them.
+
+`text` is for people, `json` for machines; both carry the time in UTC, the level, the role and
+the event with its fields. Modules log with `structlog.get_logger(__name__)`.
+"""
+
+import logging
+import sys
+
+import structlog
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def set_up(*, level: str, form: str, role: str) -> None:
+    """Configure logging of this process: `level` and `form` as the settings name them."""
+    last: structlog.typing.Processor
+    if form == "json":
+        trace: structlog.typing.Processor = structlog.processors.format_exc_info
+        last = structlog.processors.JSONRenderer()
+    else:
+        trace = structlog.processors.format_exc_info
+        last = structlog.processors.LogfmtRenderer(
+            key_order=["timestamp", "level", "role", "event"], bool_as_flag=False
+        )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            trace,
+            last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(role=role)
+    logging.basicConfig(level=max(_LEVELS[level], logging.WARNING), stream=sys.stderr, force=True)
