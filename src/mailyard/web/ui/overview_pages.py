@@ -5,7 +5,7 @@ from typing import Any
 from litestar import Response, get, post
 
 from mailyard.access import scope
-from mailyard.core.errors import InvalidInput
+from mailyard.core.errors import InvalidInput, NotAllowed
 from mailyard.core.ids import WORKSPACE, type_id
 from mailyard.web.overview import Figures, Overview, Series
 from mailyard.web.ui.frame import Visit
@@ -17,21 +17,28 @@ def _overview(visit: Visit) -> Overview:
     return Overview(database=visit.application.database, engine=visit.application.engine)
 
 
-async def _figures(visit: Visit) -> Figures:
-    return await _overview(visit).figures(visit.principal.workspace_id)
+async def _figures(visit: Visit) -> dict[str, Any]:
+    """The figures; queues and processes serve all workspaces, so only the operator's sees them."""
+    figures: Figures = await _overview(visit).figures(visit.principal.workspace_id)
+    try:
+        await visit.application.workspaces.require_operator(visit.principal.workspace_id)
+        operator = True
+    except NotAllowed:
+        operator = False
+    return {"overview": figures, "operator": operator}
 
 
 @get("/")
 async def overview(visit: Visit) -> Response[str]:
     visit.principal.require(scope.STATS_READ)
     demo = await visit.application.demos.latest(visit.principal.workspace_id)
-    return visit.page("overview.html", overview=await _figures(visit), demo=demo)
+    return visit.page("overview.html", demo=demo, **await _figures(visit))
 
 
 @get("/fragments/overview")
 async def overview_part(visit: Visit) -> Response[str]:
     visit.principal.require(scope.STATS_READ)
-    return visit.fragment("_overview.html", overview=await _figures(visit))
+    return visit.fragment("_overview.html", **await _figures(visit))
 
 
 @get("/fragments/demo")
