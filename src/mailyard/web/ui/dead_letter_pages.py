@@ -44,9 +44,7 @@ async def _record(visit: Visit, action: str, ids: set[int]) -> None:
 @post("/dead-letters/redrive", status_code=303)
 async def redrive(visit: Visit) -> Response[Any]:
     visit.principal.require(scope.QUEUES_WRITE)
-    done = await visit.application.queue_admin.redrive(
-        visit.principal.workspace_id, _chosen(visit)
-    )
+    done = await visit.application.queue_admin.redrive(visit.principal.workspace_id, _chosen(visit))
     await _record(visit, "dead_letter.redrive", done)
     return visit.go("/dead-letters", "redriven")
 
@@ -54,9 +52,7 @@ async def redrive(visit: Visit) -> Response[Any]:
 @post("/dead-letters/discard", status_code=303)
 async def discard(visit: Visit) -> Response[Any]:
     visit.principal.require(scope.QUEUES_WRITE)
-    done = await visit.application.queue_admin.discard(
-        visit.principal.workspace_id, _chosen(visit)
-    )
+    done = await visit.application.queue_admin.discard(visit.principal.workspace_id, _chosen(visit))
     await _record(visit, "dead_letter.discard", done)
     return visit.go("/dead-letters", "discarded")
 

@@ -104,9 +104,8 @@ async def _message_rows(visit: Visit, inbox: Inbox) -> dict[str, Any]:
     ]
     following = None
     if page.next_before is not None:
-        following = (
-            f"/inboxes/{shown}?"
-            + visit.query_with(before=type_id(MESSAGE, page.next_before))
+        following = f"/inboxes/{shown}?" + visit.query_with(
+            before=type_id(MESSAGE, page.next_before)
         )
     return {"messages": rows, "next_url": following}
 

@@ -131,9 +131,7 @@ async def message_raw(visit: Visit, inbox_id: str, message_id: str) -> Response[
 
 
 @get(_PATH + "/attachments/{index:int}")
-async def attachment(
-    visit: Visit, inbox_id: str, message_id: str, index: int
-) -> Response[bytes]:
+async def attachment(visit: Visit, inbox_id: str, message_id: str, index: int) -> Response[bytes]:
     visit.principal.require(scope.INBOXES_READ)
     inbox, identifier = message_ids(inbox_id, message_id)
     file = await visit.application.messages.attachment(

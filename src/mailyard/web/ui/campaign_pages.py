@@ -1,0 +1,206 @@
+"""Campaigns: made, started, paused, watched."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+from litestar import Response, get, post
+
+from mailyard.access import scope
+from mailyard.campaigns.campaign import Campaign, NewCampaign
+from mailyard.campaigns.progress import Progress
+from mailyard.campaigns.states import TABLE, Event, State
+from mailyard.core.errors import InvalidInput, MailyardError, NotFound
+from mailyard.core.ids import CAMPAIGN, LIST, TEMPLATE, parse_type_id, type_id
+from mailyard.core.limits import API_PAGE_ITEMS
+from mailyard.web.ui.contact_pages import list_views
+from mailyard.web.ui.frame import Visit
+
+_FORM = ("name", "template_id", "list_id", "sender", "rate_per_s", "list_unsubscribe")
+_LABELS = {
+    Event.START: "Start",
+    Event.PAUSE: "Pause",
+    Event.RESUME: "Resume",
+    Event.CANCEL: "Cancel",
+}
+_DONE = {
+    Event.START: "started",
+    Event.PAUSE: "paused",
+    Event.RESUME: "resumed",
+    Event.CANCEL: "cancelled",
+}
+
+
+def _view(campaign: Campaign, progress: Progress) -> dict[str, Any]:
+    finished = campaign.state is State.FINISHED
+    return {
+        "id": type_id(CAMPAIGN, campaign.id),
+        "name": campaign.name,
+        "state": progress.state.value,
+        "sender": campaign.sender,
+        "template_id": type_id(TEMPLATE, campaign.template_id),
+        "template_version": campaign.template_version,
+        "rate_per_s": campaign.rate_per_s,
+        "list_unsubscribe": campaign.list_unsubscribe,
+        "created_at": campaign.created_at,
+        "recipients": progress.recipients,
+        "done": sum(progress.counts.values()),
+        "counts": progress.counts,
+        "states": [(state, count) for state, count in progress.counts.items() if count]
+        + ([("queued", progress.waiting)] if progress.waiting and not finished else []),
+        "rate_now": progress.rate_per_s,
+        "estimated_end": progress.ends_at if progress.state is State.RUNNING else None,
+    }
+
+
+async def _page(visit: Visit) -> dict[str, Any]:
+    service, workspace_id = visit.application.campaigns, visit.principal.workspace_id
+    text = visit.ask("before")
+    found = await service.page(
+        workspace_id, before=parse_type_id(CAMPAIGN, text, "before") if text else None
+    )
+    views = [_view(item, await service.progress(workspace_id, item.id)) for item in found]
+    following = f"/campaigns?before={views[-1]['id']}" if len(found) == API_PAGE_ITEMS else None
+    return {"campaigns": views, "next_url": following}
+
+
+@get("/campaigns")
+async def campaigns(visit: Visit) -> Response[str]:
+    visit.principal.require(scope.CAMPAIGNS_READ)
+    return visit.page("campaigns.html", **await _page(visit))
+
+
+@get("/fragments/campaigns")
+async def campaign_rows(visit: Visit) -> Response[str]:
+    visit.principal.require(scope.CAMPAIGNS_READ)
+    return visit.fragment("_campaigns.html", **await _page(visit))
+
+
+async def _form_page(
+    visit: Visit, form: dict[str, str], problem: str | None = None
+) -> Response[str]:
+    templates = await visit.application.templates.list(visit.principal.workspace_id)
+    return visit.page(
+        "campaign_new.html",
+        status=422 if problem else 200,
+        form=form,
+        templates=[{"id": type_id(TEMPLATE, line.id), "name": line.name} for line in templates],
+        lists=await list_views(visit),
+        problem=problem,
+    )
+
+
+@get("/campaigns/new")
+async def new_campaign(visit: Visit) -> Response[str]:
+    visit.principal.require(scope.CAMPAIGNS_WRITE)
+    return await _form_page(visit, dict.fromkeys(_FORM, ""))
+
+
+def _rate(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInput("a number of mails a second", field="rate_per_s") from None
+
+
+@post("/campaigns", status_code=303)
+async def make_campaign(visit: Visit) -> Response[Any]:
+    visit.principal.require(scope.CAMPAIGNS_WRITE)
+    form = {name: visit.field(name) for name in _FORM}
+    try:
+        new = NewCampaign(
+            name=form["name"],
+            list=form["list_id"],
+            template=form["template_id"],
+            sender=form["sender"],
+            list_unsubscribe=form["list_unsubscribe"],
+            rate_per_s=_rate(form["rate_per_s"]),
+        )
+        async with visit.application.database.transaction() as tx:
+            made = await visit.application.campaigns.create(visit.principal.workspace_id, new, tx)
+            shown = type_id(CAMPAIGN, made.id)
+            await visit.application.audit.record(
+                visit.principal.actor, "campaign.create", shown, after={"name": made.name}, tx=tx
+            )
+    except MailyardError as error:
+        said = f"{error.field}: {error.message}" if error.field else error.message
+        return await _form_page(visit, form, said)
+    return visit.go(f"/campaigns/{shown}", "made")
+
+
+async def _campaign_page(
+    visit: Visit, campaign_id: UUID, problem: str | None = None
+) -> Response[str]:
+    workspace_id, application = visit.principal.workspace_id, visit.application
+    found = await application.campaigns.get(workspace_id, campaign_id)
+    progress = await application.campaigns.progress(workspace_id, campaign_id)
+    template = await application.templates.get(workspace_id, found.template_id)
+    try:
+        list_name = (await application.lists.get(workspace_id, found.list_id)).name
+    except NotFound:
+        list_name = f"{type_id(LIST, found.list_id)} (deleted)"
+    view = {**_view(found, progress), "template_name": template.name, "list_name": list_name}
+    return visit.page(
+        "campaign.html",
+        status=422 if problem else 200,
+        campaign=view,
+        actions=[(event.value, _LABELS[event]) for event in TABLE[found.state] if event in _LABELS],
+        problem=problem,
+    )
+
+
+@get("/campaigns/{campaign_id:str}")
+async def campaign(visit: Visit, campaign_id: str) -> Response[str]:
+    visit.principal.require(scope.CAMPAIGNS_READ)
+    return await _campaign_page(visit, parse_type_id(CAMPAIGN, campaign_id))
+
+
+@get("/fragments/campaigns/{campaign_id:str}")
+async def campaign_part(visit: Visit, campaign_id: str) -> Response[str]:
+    visit.principal.require(scope.CAMPAIGNS_READ)
+    service, workspace_id = visit.application.campaigns, visit.principal.workspace_id
+    identifier = parse_type_id(CAMPAIGN, campaign_id)
+    found = await service.get(workspace_id, identifier)
+    progress = await service.progress(workspace_id, identifier)
+    return visit.fragment("_campaign.html", campaign=_view(found, progress))
+
+
+@post("/campaigns/{campaign_id:str}/{action:str}", status_code=303)
+async def move(visit: Visit, campaign_id: str, action: str) -> Response[Any]:
+    visit.principal.require(scope.CAMPAIGNS_WRITE)
+    service, workspace_id = visit.application.campaigns, visit.principal.workspace_id
+    moves: dict[str, Callable[[UUID, UUID], Awaitable[Campaign]]] = {
+        Event.START: service.start,
+        Event.PAUSE: service.pause,
+        Event.RESUME: service.resume,
+        Event.CANCEL: service.cancel,
+    }
+    if action not in moves:
+        raise NotFound(f"a campaign has no action {action[:40]!r}")
+    identifier = parse_type_id(CAMPAIGN, campaign_id)
+    before = await service.get(workspace_id, identifier)
+    try:
+        after = await moves[action](workspace_id, identifier)
+    except MailyardError as error:
+        return await _campaign_page(visit, identifier, error.message)
+    await visit.application.audit.record(
+        visit.principal.actor,
+        f"campaign.{action}",
+        campaign_id,
+        {"state": before.state.value},
+        {"state": after.state.value},
+    )
+    return visit.go(f"/campaigns/{campaign_id}", _DONE[Event(action)])
+
+
+HANDLERS = [
+    campaigns,
+    campaign_rows,
+    new_campaign,
+    make_campaign,
+    campaign,
+    campaign_part,
+    move,
+]
