@@ -1,4 +1,4 @@
-"""What every page shares: the templates, the visitor, and how a page, a redirect or an error leaves.
+"""What every page shares: templates, the visitor, and how a page, a redirect, an error leaves.
 
 Pages are server-rendered; a change is a POST with the session's CSRF token, answered by a redirect.
 The content security policy allows this site's own scripts and styles and nothing else.
@@ -56,8 +56,8 @@ NOTICES = {
 
 PAGE_HEADERS = {
     "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
-        " connect-src 'self'; form-action 'self'; frame-src 'self'; base-uri 'none';"
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
+        " img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-src 'self'; base-uri 'none';"
         " frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
@@ -102,7 +102,7 @@ def _pretty(value: Any) -> str:
 
 
 def environment() -> Environment:
-    """The pages' Jinja2 templates. An unknown name in a template is an error, never an empty text."""
+    """The pages' Jinja2 templates. An unknown name in one is an error, never an empty text."""
     env = Environment(
         loader=PackageLoader("mailyard.web.ui", "templates"),
         autoescape=select_autoescape(default=True),

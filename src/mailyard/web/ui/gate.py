@@ -12,7 +12,7 @@ from mailyard.access.authenticate import SESSION_COOKIE, Authenticator, session_
 from mailyard.access.session import SESSION_S
 from mailyard.app import Application
 from mailyard.core.errors import NotAuthenticated, RateLimited
-from mailyard.web.ui.frame import PAGE_HEADERS, NAVIGATION, Person, PageRequest, Visit
+from mailyard.web.ui.frame import NAVIGATION, PAGE_HEADERS, PageRequest, Person, Visit
 
 _TRIES_PER_S = 0.2
 _TRIES_AT_ONCE = 8
