@@ -4,13 +4,17 @@ What is sent to is parsed strictly by `protocol.address`; this is for showing wh
 """
 
 import re
+from itertools import islice
 
+from mailyard.core.limits import KIB
 from mailyard.protocol.address import Mailbox
 from mailyard.protocol.mime.encoded_word import decode_words
 
 _ADDRESSES = 2_000  # of one header
+_TOKENS = 20_000  # of one header; some ten for an address
+_CHARACTERS = 32 * KIB  # of one header
 _TOKEN = re.compile(
-    r'"((?:[^"\\]++|\\.)*+)"?|<([^<>]*+)>?|([,;:()\\>])|([^"<>,;:()\\]++)', re.DOTALL
+    r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"?|<([^<>]*+)>?|([,;:()\\>])|([^"<>,;:()\\]++)', re.DOTALL
 )
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _PLAIN = re.compile(
@@ -21,7 +25,7 @@ _BARE = re.compile(r"[^\s\"<>(),;:\\]+@[^\s\"<>(),;:\\]+")
 
 def parse_addresses(value: str) -> list[Mailbox]:
     """The mailboxes of a From, To or Cc value, groups flattened, names decoded."""
-    text = value.strip()
+    text = value[:_CHARACTERS].strip()
     plain = _PLAIN.fullmatch(text)
     if plain is not None:
         return [Mailbox((plain[1] or "").rstrip(), plain[2])]
@@ -46,7 +50,7 @@ class _Reader:
         self._address: str | None = None
 
     def read(self, text: str) -> list[Mailbox]:
-        for token in _TOKEN.finditer(text):
+        for token in islice(_TOKEN.finditer(text), _TOKENS):
             quoted, angle, special, word = token.groups()
             if special == "(":
                 self._depth += 1

@@ -66,6 +66,11 @@ _MEANT = {
 _NO_CHARSET = frozenset(
     ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem")
 )
+# windows-1252 with the five bytes that it leaves undefined as the C1 controls of the same number.
+_WINDOWS_1252 = "".join(
+    bytes((byte,)).decode("latin-1" if byte in b"\x81\x8d\x8f\x90\x9d" else "cp1252")
+    for byte in range(256)
+)
 _UTF16_CODECS = frozenset(("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"))
 
 
@@ -90,6 +95,11 @@ def codec_of(label: str) -> str | None:
     return _codec(label[:_LABEL_CHARACTERS])
 
 
+def windows_1252(raw: bytes) -> str:
+    """Any bytes, as the charset that unlabelled western mail is in."""
+    return codecs.charmap_decode(raw, "strict", _WINDOWS_1252)[0]
+
+
 def guess(raw: bytes) -> str:
     """Decode `raw` of an unknown charset: byte order mark, ISO-2022, UTF-8, else windows-1252."""
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -104,7 +114,7 @@ def guess(raw: bytes) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        return raw.decode("cp1252", "windows-1252-holes")
+        return windows_1252(raw)
 
 
 def decode(raw: bytes, label: str) -> tuple[str, bool]:
@@ -130,18 +140,8 @@ def _repair(raw: bytes, codec: str) -> str:
     except UnicodeDecodeError:
         pass
     try:
-        if codec == "cp1252":
-            return raw.decode("cp1252", "windows-1252-holes")
+        if codec in ("cp1252", "utf-7"):  # an error a byte is slow in the decoder of UTF-7
+            return windows_1252(raw)
         return raw.decode(codec, "replace")
     except (UnicodeError, ValueError):
-        return raw.decode("cp1252", "windows-1252-holes")
-
-
-def _fill_hole(error: UnicodeError) -> tuple[str, int]:
-    """The five bytes that windows-1252 leaves undefined are the C1 controls of the same number."""
-    if not isinstance(error, UnicodeDecodeError):
-        raise error
-    return error.object[error.start : error.end].decode("latin-1"), error.end
-
-
-codecs.register_error("windows-1252-holes", _fill_hole)
+        return windows_1252(raw)

@@ -5,6 +5,8 @@ import re
 
 from mailyard.protocol.mime import charset, transfer
 
+_WORDS = 1_000  # of one value; what follows them stays as it is
+
 # Charset, an RFC 2231 language tag, the encoding. Bounded, so that a search stays linear.
 _OPENING = re.compile(r"=\?([^\s?*=]{1,60})(?:\*[^\s?*]{0,40})?\?([bBqQ])\?")
 
@@ -22,7 +24,9 @@ def decode_words(value: str) -> str:
     pending: list[bytes] = []
     pending_charset = ""
     position = 0
-    while opening is not None:
+    words = 0
+    while opening is not None and words < _WORDS:
+        words += 1
         between = value[position : opening.start()]
         content, position = _content(value, opening)
         label = opening[1].lower()

@@ -5,6 +5,8 @@ import binascii
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _NOT_BASE64 = bytes(set(range(256)) - set(_BASE64))
 _BASE64_RUNS = 1_000  # padded pieces glued together by broken senders; more than this is an attack
+_UU_LINES = 1_000  # short lines that are let pass; a full line is 61 bytes
+_UU_LINE_BYTES = 20
 
 
 def undo(raw: bytes, encoding: str) -> tuple[bytes, bool]:
@@ -45,6 +47,8 @@ def _base64_run(run: bytes) -> bytes:
 
 def undo_uuencode(raw: bytes) -> tuple[bytes, bool]:
     """The lines between `begin` and `end`; a broken line is dropped."""
+    if raw.count(b"\n") > _UU_LINES + len(raw) // _UU_LINE_BYTES:
+        return raw, False
     lines = raw.split(b"\n")
     whole = True
     begun = False
