@@ -3,16 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
 from mailyard.bus.adapters.memory import MemoryBus
-from mailyard.bus.live import START, LiveEvents
-from mailyard.core.errors import InvalidInput, NotFound
+from mailyard.bus.live import LiveEvents
+from mailyard.core.errors import NotFound
 from mailyard.core.ids import MESSAGE, parse_type_id, uuid7
-from mailyard.mailbox.inbox import Inbox, Inboxes, NewInbox
+from mailyard.mailbox.inbox import Inboxes, NewInbox
 from mailyard.mailbox.message import Messages
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.queue.engines.postgres import PostgresEngine
@@ -113,7 +112,7 @@ async def test_a_message_is_listed_read_and_taken_apart(
     assert (line.subject, line.attachments) == ("Your code is 4711", 1)
 
     message = await platform.messages.read(workspace_id, message_id)
-    assert message.html == "<p>Hi</p>"
+    assert message.content.html == "<p>Hi</p>"
     assert "script" in (message.content.html_source or "")
     assert dict(message.content.headers)["Message-ID"] == "<1@peer.test>"
     assert (message.reverse_path, message.peer) == ("ada@peer.test", "192.0.2.1")

@@ -113,12 +113,18 @@ class LiveEvents:
         """Wakes up when there may be something new to read."""
         return self._bus.subscribe(TOPIC)
 
-    async def read_after(self, cursor: Cursor, limit: int = 1000) -> list[StoredEvent]:
-        """The events behind `cursor` of all workspaces, in commit order; whole rows.
+    async def read_after(
+        self, cursor: Cursor, limit: int = 1000, workspace_id: UUID | None = None
+    ) -> list[StoredEvent]:
+        """The events behind `cursor` in commit order, whole rows: of all workspaces, or of one.
 
         `limit` counts rows (batches of events). Empty means: nothing new is settled yet.
         """
-        rows = await self._database.fetch(_SQL.read_after, cursor.xid, cursor.id, limit)
+        place = (cursor.xid, cursor.id, limit)
+        if workspace_id is None:
+            rows = await self._database.fetch(_SQL.read_after, *place)
+        else:
+            rows = await self._database.fetch(_SQL.read_workspace_after, *place, workspace_id)
         events: list[StoredEvent] = []
         for row in rows:
             first = cursor.index if (row["xid"], row["id"]) == (cursor.xid, cursor.id) else 0

@@ -72,6 +72,7 @@ IDEMPOTENCY_KEEP_S = 24 * 3600.0
 WAIT_TIMEOUT_S = 120.0
 LIVE_CONNECTIONS = 5_000
 LIVE_HEARTBEAT_S = 30.0
+LIVE_BUFFER_BYTES = 256 * KIB  # what one listener may be behind
 
 # Templates (minijinja): plain JSON values in, bounded work, bounded output.
 TEMPLATE_SOURCE_BYTES = 1 * MIB

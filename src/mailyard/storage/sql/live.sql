@@ -28,3 +28,13 @@ SELECT xid::text::bigint AS xid, id
 FROM live_event
 ORDER BY live_event.xid, live_event.id
 LIMIT 1;
+
+-- name: read_workspace_after
+-- As read_after, of workspace $4 alone: what a listener reads that comes back after a pause.
+SELECT xid::text::bigint AS xid, id, workspace_id, kind, items::text AS items
+FROM live_event
+WHERE (xid, id) >= ($1::bigint::text::xid8, $2::bigint)
+  AND xid < pg_snapshot_xmin(pg_current_snapshot())
+  AND workspace_id = $4
+ORDER BY live_event.xid, live_event.id
+LIMIT $3;
