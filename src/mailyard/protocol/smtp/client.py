@@ -277,8 +277,10 @@ class ClientSession:
             case Await.STARTTLS:
                 self._starttls_reply(reply)
             case Await.RSET:
-                if reply.code != 250:
+                if not _taken(reply):
                     self._refuse_session("RSET", reply)
+                elif not self._pipelining:
+                    self._write(*self._unwritten.popleft())
             case Await.VOID_END:
                 self._continue()
             case Await.QUIT:
@@ -404,7 +406,7 @@ class ClientSession:
         sending.sender_reply = reply
         if self._pipelining:
             return
-        if reply.code == 250:
+        if _taken(reply):
             self._write(*self._unwritten.popleft())
         else:
             self._unwritten.clear()
@@ -426,8 +428,10 @@ class ClientSession:
     def _data_reply(self, reply: PeerReply) -> None:
         sending = self._under_way()
         sender_reply = sending.sender_reply
-        sender_taken = sender_reply is not None and sender_reply.code == 250
-        if reply.code != 354:
+        sender_taken = sender_reply is not None and _taken(sender_reply)
+        if reply.code < 400 and reply.code != 354:
+            self.lost(f"DATA answered with {reply.code}, which makes no sense")
+        elif reply.code != 354:
             self._transaction_open = sender_taken
             self._settle_envelope(reply)
         elif sender_taken and any(map(_taken, sending.recipient_replies)):
@@ -472,19 +476,19 @@ class ClientSession:
         sending = self._under_way()
         self._envelope = None
         sender_reply = sending.sender_reply
-        if sender_reply is not None and sender_reply.code != 250:
-            verdict = _verdict(sender_reply)
+        if sender_reply is not None and not _taken(sender_reply):
+            verdict = _refusal(sender_reply)
             verdicts = [verdict] * len(sending.mail.recipients)
             self._events.append(MailDone(sending.mail, verdicts))
         else:
-            self._done(sending, _verdict(reply))
+            self._done(sending, _refusal(reply))
         if go_on:
             self._continue()
 
     def _done(self, sending: _Sending, verdict: Verdict) -> None:
         """`verdict` for the recipients that were taken at RCPT, their own reply for the rest."""
         replies = sending.recipient_replies
-        verdicts = [verdict if _taken(reply) else _verdict(reply) for reply in replies]
+        verdicts = [verdict if _taken(reply) else _refusal(reply) for reply in replies]
         self._events.append(MailDone(sending.mail, verdicts))
 
     def _continue(self) -> None:
@@ -532,17 +536,20 @@ class ClientSession:
 
 
 def _taken(reply: PeerReply) -> bool:
-    """RFC 5321 section 4.3.2: 250 or 251 (will forward)."""
-    return reply.code == 250 or reply.code == 251
+    """RFC 5321 section 4.3.2 has 250 and 251; any 2yz is a yes (section 4.2.1)."""
+    return 200 <= reply.code < 300
 
 
 def _verdict(reply: PeerReply) -> Verdict:
-    code = reply.code
-    if 200 <= code < 300:
-        return Verdict(Fate.ACCEPTED, code, reply.text)
-    if code >= 500:
-        return Verdict(Fate.NEVER, code, reply.text)
-    return Verdict(Fate.LATER, code, reply.text)  # 4yz, and a 3yz that makes no sense here
+    """What the reply to the content says."""
+    if _taken(reply):
+        return Verdict(Fate.ACCEPTED, reply.code, reply.text)
+    return _refusal(reply)
+
+
+def _refusal(reply: PeerReply) -> Verdict:
+    """What a reply that ended a mail early says. Never ACCEPTED: no content has been sent."""
+    return Verdict(Fate.NEVER if reply.code >= 500 else Fate.LATER, reply.code, reply.text)
 
 
 def _can_be_written(mail: ClientMail) -> bool:

@@ -94,8 +94,9 @@ _FAULTS = {
 
 
 def _wire_bytes(message_bytes: int) -> int:
-    """How long stuffed content may be: SIZE does not count stuffed dots (RFC 1870 section 3)."""
-    return message_bytes + message_bytes // 16
+    """How long stuffed content may be: SIZE does not count stuffed dots (RFC 1870 section 3), of
+    which there is at most one for every three bytes."""
+    return message_bytes + message_bytes // 3 + 1
 
 
 class ServerSession:
