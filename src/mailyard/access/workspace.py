@@ -6,7 +6,7 @@ from uuid import UUID
 
 from mailyard.access.audit import Actor, Audit
 from mailyard.core import ids
-from mailyard.core.errors import InvalidInput, NotFound
+from mailyard.core.errors import InvalidInput, NotAllowed, NotFound
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -40,6 +40,7 @@ class Workspaces:
     def __init__(self, *, database: Database, audit: Audit) -> None:
         self._database = database
         self._audit = audit
+        self._first: UUID | None = None
 
     async def create(
         self, name: str, *, actor_kind: str, actor_name: str, tx: Connection | None = None
@@ -67,6 +68,17 @@ class Workspaces:
         if row is None:
             raise NotFound("no such workspace")
         return Workspace(row["workspace_id"], row["name"], row["created_at"])
+
+    async def require_operator(self, workspace_id: UUID) -> None:
+        """Raises NotAllowed unless this is the installation's own workspace, its first one.
+
+        What belongs to nobody in particular (queues, processes, other workspaces) is run from
+        there, so that one tenant can neither see nor stop another's work.
+        """
+        if self._first is None:
+            self._first = await self._database.fetchval(_SQL.first_workspace)
+        if workspace_id != self._first:
+            raise NotAllowed("only the installation's first workspace may do this")
 
     async def rename(self, workspace_id: UUID, name: str, *, actor: Actor) -> Workspace:
         """Give the workspace another name. Raises NotFound."""

@@ -8,8 +8,8 @@ there is no worker process that could outlive it. Its known traps and what is do
   ceilings are the application's, which answers 503 (`web/live`) instead of leaving a caller
   hanging.
 - *A graceful stop waits for open streams, for ever.* Every request is a task that is known here.
-  At `stop` the listening socket closes, long-lived streams end at once, requests get `drain_s`
-  seconds, and what is left is cancelled.
+  At `stop` the listening socket closes, `on_stop` ends the long-lived streams, requests get
+  `drain_s` seconds, and what is left is cancelled.
 - *Several processes on one port.* The socket is ours: bound with SO_REUSEPORT, so that the kernel
   spreads connections over the processes, or refused with a clear error when another program has it.
 """
@@ -19,7 +19,7 @@ import errno
 import logging
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from granian._granian import SocketHolder
@@ -59,7 +59,7 @@ def bind(host: str, port: int, *, shared: bool) -> socket.socket:
             errno.EADDRNOTAVAIL: "this machine has no such address",
         }.get(error.errno or 0, str(error))
         raise ConfigurationError(
-            f"cannot serve HTTP on {host}:{port}: {reason}; set MAILYARD_HTTP_PORT to a free port"
+            f"cannot serve HTTP on {host}:{port}: {reason}; set MAILYARD_PORT to a free port"
         ) from error
     return listener
 
@@ -100,16 +100,16 @@ class HttpServer:
         port: int,
         shared: bool = True,
         drain_s: float = 10.0,
-        is_stream: Callable[[Scope], bool] = lambda _scope: False,
+        on_stop: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`is_stream` says which requests are long-lived and end at once when draining."""
+        """`on_stop` ends long-lived streams, so that the drain waits for real requests only."""
         self._app = app
         self._host = host
         self.port = port
         self._shared = shared
         self._drain_s = drain_s
-        self._is_stream = is_stream
-        self._open: dict[asyncio.Task[Any], bool] = {}
+        self._on_stop = on_stop
+        self._open: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
@@ -136,33 +136,28 @@ class HttpServer:
             return
         self._stopping = True
         self._server.stop()  # type: ignore[no-untyped-call]
-        self._end(streams_only=True)
         try:
-            await asyncio.wait_for(self._idle.wait(), self._drain_s)
+            async with asyncio.timeout(self._drain_s):
+                if self._on_stop is not None:
+                    await self._on_stop()
+                await self._idle.wait()
         except TimeoutError:
-            self._end(streams_only=False)
+            for task in list(self._open):
+                task.cancel()
         try:
             await asyncio.wait_for(asyncio.shield(self._serving), _STOP_S)
         except TimeoutError:
             self._serving.cancel()
 
-    def _end(self, *, streams_only: bool) -> None:
-        for task, is_stream in list(self._open.items()):
-            if is_stream or not streams_only:
-                task.cancel()
-
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()
         assert task is not None, "the server runs every request in a task"
-        is_stream = self._is_stream(scope)
-        if self._stopping and is_stream:
-            return
-        self._open[task] = is_stream
+        self._open.add(task)
         self._idle.clear()
         try:
             await self._app(scope, receive, send)
         finally:
-            del self._open[task]
+            self._open.discard(task)
             if not self._open:
                 self._idle.set()
 

@@ -6,6 +6,10 @@ SELECT pg_advisory_xact_lock(7033851120141);
 -- Whether this installation has been set up. Every workspace counts, so none is named.
 SELECT EXISTS (SELECT 1 FROM workspace);
 
+-- name: first_workspace
+-- The installation's own workspace, the one of its first start: its owners run the installation.
+SELECT id AS workspace_id FROM workspace ORDER BY id LIMIT 1;
+
 -- name: add_workspace
 -- Makes a workspace.
 INSERT INTO workspace (id, name) VALUES ($1, $2) RETURNING created_at;

@@ -266,6 +266,7 @@ def _workspace_fields(workspace: Workspace) -> dict[str, Any]:
 
 async def create_workspace(call: Call[NewWorkspace, None]) -> CreatedWorkspace:
     actor = call.principal.actor
+    await call.app.workspaces.require_operator(call.workspace_id)
     async with call.app.database.transaction() as tx:
         workspace = await call.app.workspaces.create(
             call.body.name, actor_kind=actor.kind, actor_name=actor.name, tx=tx
@@ -454,6 +455,7 @@ ROUTES = (
         "createWorkspace",
         _WORKSPACES,
         "Make another workspace",
+        description="Only from the installation's first workspace.",
         status=201,
         answer=CreatedWorkspace,
         body=NewWorkspace,

@@ -116,7 +116,7 @@ async def _page(call: Call[None, DeliveriesQuery]) -> Page:
     before = read_cursor(query.cursor)
     if query.email_id is not None:
         _only(query, "email_id", {"email_id"})
-        return await deliveries.list_by_email(
+        return await deliveries.page_of_email(
             call.workspace_id,
             ids.parse_type_id(ids.EMAIL, query.email_id, "email_id"),
             before=before,
@@ -128,7 +128,7 @@ async def _page(call: Call[None, DeliveriesQuery]) -> Page:
         campaign = await call.app.campaigns.get(call.workspace_id, campaign_id)
         if campaign.first_started_at is None:
             return Page([], None)
-        return await deliveries.list_by_campaign(
+        return await deliveries.page_of_campaign(
             call.workspace_id,
             campaign_id,
             campaign.first_started_at,
@@ -136,7 +136,7 @@ async def _page(call: Call[None, DeliveriesQuery]) -> Page:
             before=before,
             limit=query.limit,
         )
-    return await deliveries.list(
+    return await deliveries.page(
         call.workspace_id,
         recipient=query.recipient,
         type=query.type,

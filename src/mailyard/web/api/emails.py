@@ -241,7 +241,7 @@ def _fields(email: Email) -> dict[str, Any]:
 
 async def list_emails(call: Call[None, EmailsQuery]) -> EmailPage:
     query = call.query
-    emails = await call.app.emails.list(
+    emails = await call.app.emails.page(
         call.workspace_id,
         since=since_epoch(query.since),
         before=read_cursor(query.cursor),

@@ -204,8 +204,6 @@ def _responses(route: Route) -> dict[str, Any]:
     headers: dict[str, Any] = {}
     if route.scope is not None:
         headers = {name: {"$ref": f"#/components/headers/{name}"} for name in _RATE_HEADERS}
-    for name, text in route.answer_headers.items():
-        headers[name] = {"description": text, "schema": {"type": "string"}}
     good: dict[str, Any] = {"description": "Done.", "headers": headers}
     if isinstance(route.answer, Media):
         good["description"] = route.answer.description
@@ -217,6 +215,8 @@ def _responses(route: Route) -> dict[str, Any]:
     if not headers:
         del good["headers"]
     responses: dict[str, Any] = {str(route.status): good}
+    for status, text in route.more_answers.items():
+        responses[str(status)] = {"description": text}
     for status in route.problem_statuses:
         responses[str(status)] = {"$ref": f"#/components/responses/Problem{status}"}
     return responses

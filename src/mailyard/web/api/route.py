@@ -93,6 +93,7 @@ class Route:
     `path`: `{inbox_id:ibx}` is a TypeID of that kind, `{name}` any text without a slash.
     `scope`: what the caller needs; None for a public route. `body`, `query`: Structs that the
     input is checked against. `answer`: what `status` carries; None for an empty body.
+    `more_answers`: other good statuses, without a body, and what they mean.
     `errors`: problem statuses beyond those that follow from the rest (see `problem_statuses`).
     `upload`: media types of a body that the handler reads from `call.receive` itself.
     `idempotency`: how a POST honours Idempotency-Key: the server keeps the `answer`, or the
@@ -108,7 +109,7 @@ class Route:
     scope: str | None
     status: int = 200
     answer: type | Media | None = None
-    answer_headers: Mapping[str, str] = field(default_factory=dict)
+    more_answers: Mapping[int, str] = field(default_factory=dict)
     body: type | None = None
     body_bytes: int = SMALL_BODY_BYTES
     query: type | None = None

@@ -2,13 +2,18 @@
 
 from mailyard.web.api import (
     access,
+    campaigns,
     contacts,
     deliveries,
+    demos,
     emails,
     imports,
     inboxes,
     lists,
+    live,
     messages,
+    queues,
+    stats,
     suppressions,
     templates,
 )
@@ -24,5 +29,12 @@ ROUTES: tuple[Route, ...] = (
     *contacts.ROUTES,
     *lists.ROUTES,
     *imports.ROUTES,
+    *campaigns.ROUTES,
+    *queues.ROUTES,
+    *stats.ROUTES,
+    *demos.ROUTES,
     *access.ROUTES,
 )
+
+# What is served: live connections too, which have an application of their own (web/live).
+DOCUMENTED: tuple[Route, ...] = (*ROUTES, *live.ROUTES)

@@ -77,7 +77,7 @@ async def add_suppression(call: Call[NewSuppression, None]) -> SuppressionItem:
 
 async def list_suppressions(call: Call[None, SuppressionsQuery]) -> SuppressionPage:
     query = call.query
-    found = await call.app.suppressions.list(
+    found = await call.app.suppressions.page(
         call.workspace_id,
         address=query.address,
         before=read_cursor(query.cursor),

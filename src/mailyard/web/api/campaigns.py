@@ -1,0 +1,268 @@
+"""Campaigns: a template to a list, and how far it is."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from mailyard.access import scope
+from mailyard.campaigns.campaign import NAME_CHARACTERS, RATE_MAX_PER_S, Campaign
+from mailyard.campaigns.campaign import NewCampaign as Wanted
+from mailyard.campaigns.states import State
+from mailyard.core import ids, limits
+from mailyard.web.api.page import (
+    CampaignId,
+    ListId,
+    Moment,
+    NextCursor,
+    Output,
+    PageQuery,
+    TemplateId,
+    next_cursor,
+    read_cursor,
+)
+from mailyard.web.api.route import Call, Route
+
+TAG = "Campaigns"
+_Line = Annotated[str, Meta(max_length=limits.HEADER_LINE_BYTES)]
+_Rate = Annotated[float, Meta(ge=0.01, le=RATE_MAX_PER_S, description="Mails a second at most.")]
+
+
+class NewCampaign(
+    Wanted, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"sender": "from"}
+):
+    """A campaign to make. Ids are TypeIDs."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS)]
+    list: Annotated[str, Meta(description="Who gets it: the id of a list.")]
+    template: Annotated[str, Meta(description="The id of a template.")]
+    sender: Annotated[
+        str, Meta(min_length=3, max_length=1000, examples=["News <news@example.org>"])
+    ]
+    reply_to: _Line = ""
+    list_unsubscribe: Annotated[
+        _Line, Meta(description="An https address that unsubscribes on POST (RFC 8058).")
+    ] = ""
+    rate_per_s: _Rate | None = None
+    type: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,63}$")] = "campaign"
+    template_version: (
+        Annotated[int, Meta(ge=1, le=2**31 - 1, description="The newest when not said.")] | None
+    ) = None
+
+
+class CampaignItem(Output):
+    """A campaign."""
+
+    id: CampaignId
+    name: str
+    type: str
+    state: State
+    list: ListId
+    template: TemplateId
+    template_version: int
+    sender: str = msgspec.field(name="from")
+    reply_to: str
+    list_unsubscribe: str
+    rate_per_s: float | None
+    recipients: Annotated[int, Meta(description="Members of the list at the first start.")]
+    created_at: Moment
+    first_started_at: Moment | None
+    finished_at: Moment | None
+
+
+class CampaignPage(Output):
+    """Campaigns, newest first."""
+
+    items: list[CampaignItem]
+    next_cursor: NextCursor
+
+
+class CampaignProgress(Output):
+    """How far a campaign is."""
+
+    state: State
+    recipients: int
+    counts: Annotated[dict[str, int], Meta(description="Recipients by state.")]
+    waiting: Annotated[int, Meta(description="Not handed over yet.")]
+    rate_per_s: float
+    ends_at: Annotated[Moment | None, Meta(description="An estimate while it runs.")]
+
+
+def _item(one: Campaign) -> CampaignItem:
+    return CampaignItem(
+        id=ids.type_id(ids.CAMPAIGN, one.id),
+        name=one.name,
+        type=one.type,
+        state=one.state,
+        list=ids.type_id(ids.LIST, one.list_id),
+        template=ids.type_id(ids.TEMPLATE, one.template_id),
+        template_version=one.template_version,
+        sender=one.sender,
+        reply_to=one.reply_to,
+        list_unsubscribe=one.list_unsubscribe,
+        rate_per_s=one.rate_per_s,
+        recipients=one.recipients,
+        created_at=one.created_at,
+        first_started_at=one.first_started_at,
+        finished_at=one.finished_at,
+    )
+
+
+async def create_campaign(call: Call[NewCampaign, None]) -> CampaignItem:
+    async with call.app.database.transaction() as tx:
+        one = await call.app.campaigns.create(call.workspace_id, call.body, tx)
+        await call.audit(
+            "campaign.create",
+            ids.type_id(ids.CAMPAIGN, one.id),
+            None,
+            {
+                "name": one.name,
+                "list": call.body.list,
+                "template": call.body.template,
+                "from": one.sender,
+            },
+            tx,
+        )
+    return _item(one)
+
+
+async def list_campaigns(call: Call[None, PageQuery]) -> CampaignPage:
+    found = await call.app.campaigns.page(
+        call.workspace_id, before=read_cursor(call.query.cursor), limit=call.query.limit
+    )
+    return CampaignPage(
+        items=[_item(one) for one in found],
+        next_cursor=next_cursor([one.id for one in found], call.query.limit),
+    )
+
+
+async def get_campaign(call: Call[None, None]) -> CampaignItem:
+    return _item(await call.app.campaigns.get(call.workspace_id, call.ids["campaign_id"]))
+
+
+async def get_progress(call: Call[None, None]) -> CampaignProgress:
+    now = await call.app.campaigns.progress(call.workspace_id, call.ids["campaign_id"])
+    return CampaignProgress(
+        state=now.state,
+        recipients=now.recipients,
+        counts=dict(now.counts),
+        waiting=now.waiting,
+        rate_per_s=now.rate_per_s,
+        ends_at=now.ends_at,
+    )
+
+
+Move = Callable[[UUID, UUID], Awaitable[Campaign]]
+
+
+async def _move(call: Call[None, None], word: str, move: Move) -> CampaignItem:
+    campaign_id = call.ids["campaign_id"]
+    before = await call.app.campaigns.get(call.workspace_id, campaign_id)
+    after = await move(call.workspace_id, campaign_id)
+    await call.audit(
+        f"campaign.{word}",
+        ids.type_id(ids.CAMPAIGN, campaign_id),
+        {"state": before.state},
+        {"state": after.state},
+    )
+    return _item(after)
+
+
+async def start_campaign(call: Call[None, None]) -> CampaignItem:
+    return await _move(call, "start", call.app.campaigns.start)
+
+
+async def pause_campaign(call: Call[None, None]) -> CampaignItem:
+    return await _move(call, "pause", call.app.campaigns.pause)
+
+
+async def resume_campaign(call: Call[None, None]) -> CampaignItem:
+    return await _move(call, "resume", call.app.campaigns.resume)
+
+
+async def cancel_campaign(call: Call[None, None]) -> CampaignItem:
+    return await _move(call, "cancel", call.app.campaigns.cancel)
+
+
+def _moving(word: str, handler: Any, summary: str, description: str) -> Route:
+    return Route(
+        "POST",
+        f"/v1/campaigns/{{campaign_id:cmp}}/{word}",
+        handler,
+        f"{word}Campaign",
+        TAG,
+        summary,
+        scope.CAMPAIGNS_WRITE,
+        answer=CampaignItem,
+        description=description,
+    )
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/v1/campaigns",
+        create_campaign,
+        "createCampaign",
+        TAG,
+        "Make a campaign",
+        scope.CAMPAIGNS_WRITE,
+        status=201,
+        answer=CampaignItem,
+        body=NewCampaign,
+        errors=(404,),
+    ),
+    Route(
+        "GET",
+        "/v1/campaigns",
+        list_campaigns,
+        "listCampaigns",
+        TAG,
+        "List campaigns",
+        scope.CAMPAIGNS_READ,
+        answer=CampaignPage,
+        query=PageQuery,
+    ),
+    Route(
+        "GET",
+        "/v1/campaigns/{campaign_id:cmp}",
+        get_campaign,
+        "getCampaign",
+        TAG,
+        "Read a campaign",
+        scope.CAMPAIGNS_READ,
+        answer=CampaignItem,
+    ),
+    Route(
+        "GET",
+        "/v1/campaigns/{campaign_id:cmp}/progress",
+        get_progress,
+        "getCampaignProgress",
+        TAG,
+        "Read how far a campaign is",
+        scope.CAMPAIGNS_READ,
+        answer=CampaignProgress,
+    ),
+    _moving(
+        "start",
+        start_campaign,
+        "Start a campaign",
+        "Its recipients are the members that the list has now. 422 when the template asks for what "
+        "contacts lack.",
+    ),
+    _moving(
+        "pause",
+        pause_campaign,
+        "Pause a campaign",
+        "What was handed over goes on; nobody else gets mail until it is resumed.",
+    ),
+    _moving("resume", resume_campaign, "Go on with a paused campaign", ""),
+    _moving(
+        "cancel",
+        cancel_campaign,
+        "Stop a campaign for good",
+        "Whoever did not get mail yet gets none.",
+    ),
+)

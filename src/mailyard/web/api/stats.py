@@ -1,0 +1,126 @@
+"""Figures of the workspace: rates, states; for the installation's own also queues and processes."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from mailyard.access import scope
+from mailyard.core.errors import NotAllowed
+from mailyard.web.api.page import Input, Output
+from mailyard.web.api.route import Call, Route
+from mailyard.web.overview import Overview
+
+TAG = "Figures"
+
+
+class ProcessItem(Output):
+    """A role process."""
+
+    role: str
+    host: str
+    pid: int
+    up_s: float
+    memory_mb: float
+
+
+class Waiting(Output):
+    """What waits in all queues."""
+
+    ready: int
+    dead: int
+    oldest_age_s: float
+
+
+class Stats(Output):
+    """The workspace at a glance; rates are means over the last two minutes."""
+
+    received_per_s: float
+    sent_per_s: float
+    received_today: int
+    sent_today: int
+    states: Annotated[dict[str, int], Meta(description="Deliveries of the day by state.")]
+    waiting: Annotated[
+        Waiting | None, Meta(description="Only for the installation's first workspace.")
+    ]
+    processes: Annotated[
+        list[ProcessItem], Meta(description="Only for the installation's first workspace.")
+    ]
+
+
+class Series(Output):
+    """Amounts by minute, oldest first."""
+
+    at: Annotated[list[int], Meta(description="Seconds since 1970.")]
+    received: list[int]
+    sent: list[int]
+
+
+class SeriesQuery(Input):
+    """How far back."""
+
+    minutes: Annotated[int, Meta(ge=1, le=1440)] = 60
+
+
+def _overview(call: Call[None, None] | Call[None, SeriesQuery]) -> Overview:
+    return Overview(database=call.app.database, engine=call.app.engine)
+
+
+async def get_stats(call: Call[None, None]) -> Stats:
+    figures = await _overview(call).figures(call.workspace_id)
+    try:
+        await call.app.workspaces.require_operator(call.workspace_id)
+        ours = True
+    except NotAllowed:
+        ours = False
+    return Stats(
+        received_per_s=figures.received_per_s,
+        sent_per_s=figures.sent_per_s,
+        received_today=figures.received_today,
+        sent_today=figures.sent_today,
+        states=dict(figures.states),
+        waiting=Waiting(ready=figures.waiting, dead=figures.dead, oldest_age_s=figures.oldest_age_s)
+        if ours
+        else None,
+        processes=[
+            ProcessItem(
+                role=one.role,
+                host=one.host,
+                pid=one.pid,
+                up_s=one.up_s,
+                memory_mb=one.memory_mb,
+            )
+            for one in figures.processes
+        ]
+        if ours
+        else [],
+    )
+
+
+async def get_series(call: Call[None, SeriesQuery]) -> Series:
+    series = await _overview(call).series(call.workspace_id, call.query.minutes)
+    return Series(at=series.at, received=series.received, sent=series.sent)
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/v1/stats",
+        get_stats,
+        "getStats",
+        TAG,
+        "Read the workspace's figures",
+        scope.STATS_READ,
+        answer=Stats,
+    ),
+    Route(
+        "GET",
+        "/v1/stats/series",
+        get_series,
+        "getSeries",
+        TAG,
+        "Read received and sent by minute",
+        scope.STATS_READ,
+        answer=Series,
+        query=SeriesQuery,
+    ),
+)

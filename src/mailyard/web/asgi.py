@@ -1,0 +1,190 @@
+"""One ASGI application of all that an API process serves, by the first letters of the path.
+
+/v1/events, /v1/inboxes/{id}/wait   web/live: raw, thousands of them open at once
+/v1/…                               web/api: the table of routes
+/health/… /metrics /stats           below: cheap, and alive when everything else is not
+/docs, /v1/openapi.json             the API's documentation
+everything else                     web/ui: the pages
+"""
+
+import os
+import resource
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from mailyard.core.errors import MailyardError
+from mailyard.observe.metrics import REGISTRY
+from mailyard.queue.job import LANES
+from mailyard.storage.queries import load
+from mailyard.web.api.docs import DOCS_HEADERS, render_docs
+from mailyard.web.api.messages import detail_of
+from mailyard.web.api.openapi import document
+from mailyard.web.api.problem import MethodNotAllowed, answer_of
+from mailyard.web.api.route import RouteTable
+from mailyard.web.api.routes import DOCUMENTED, ROUTES
+from mailyard.web.api.server import SECURITY_HEADERS, ApiServer
+from mailyard.web.live.app import Live, build_live, is_live
+from mailyard.web.protocol import Asgi, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from mailyard.app import Application
+
+_ACCESS = load("access")
+_OVERVIEW = load("overview")
+_READY_S = 0.5  # how old an answer of /health/ready may be: probes do not load the database
+_STATS_S = 1.0
+
+Headers = list[tuple[bytes, bytes]]
+_JSON: Headers = [(b"content-type", b"application/json"), *SECURITY_HEADERS]
+
+
+def build(application: "Application", *, pages: Asgi | None = None) -> "Front":
+    """Everything that an API process serves over `application`. `start` it before it serves.
+
+    `pages`: the application for people; None for the one of `web/ui`.
+    """
+    if pages is None:
+        from mailyard.web.ui.pages import build_pages
+
+        pages = cast(Asgi, build_pages(application))
+    settings = application.settings
+    api = ApiServer(
+        application,
+        RouteTable(ROUTES),
+        rate_per_s=settings.rate_per_s,
+        rate_burst=settings.rate_burst,
+    )
+    live = build_live(
+        live=application.live,
+        messages=application.messages,
+        authenticate=api.authenticate,
+        present=lambda message: msgspec.json.encode(detail_of(message)),
+        connections=settings.live_connections,
+    )
+    return Front(application, api, live, pages)
+
+
+class Front:
+    """Dispatches by path."""
+
+    def __init__(self, application: "Application", api: Asgi, live: Live, pages: Asgi) -> None:
+        self._app = application
+        self._api = api
+        self._live = live
+        self._pages = pages
+        self._started = monotonic()
+        self._ready: tuple[float, bool] = (0.0, False)
+        self._stats: tuple[float, bytes] = (0.0, b"")
+        self._document = document(DOCUMENTED)
+        self._openapi = msgspec.json.encode(self._document)
+        self._docs = b""
+        self._plain = {
+            "/health/live": self._answer_live,
+            "/health/ready": self._answer_ready,
+            "/metrics": self._answer_metrics,
+            "/stats": self._answer_stats,
+            "/v1/openapi.json": self._answer_openapi,
+            "/docs": self._answer_docs,
+        }
+
+    async def start(self) -> None:
+        """Begin to follow live events."""
+        await self._live.start()
+
+    async def drain(self) -> None:
+        """End event streams and waits at once; give it to `HttpServer` as `on_stop`."""
+        await self._live.drain()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path: str = scope["path"]
+        plain = self._plain.get(path)
+        if plain is not None:
+            await self._answer_plain(scope, send, plain)
+        elif path.startswith("/v1/") or path == "/v1":
+            await (self._live if is_live(scope) else self._api)(scope, receive, send)
+        else:
+            await self._pages(scope, receive, send)
+
+    async def _answer_plain(self, scope: Scope, send: Send, plain: Any) -> None:
+        if scope["method"] in ("GET", "HEAD"):
+            status, body, headers = await plain()
+        elif scope["method"] == "OPTIONS":
+            status, body, headers = 204, b"", [(b"allow", b"GET, HEAD, OPTIONS")]
+        else:
+            refused = answer_of(MethodNotAllowed("GET, HEAD, OPTIONS"), "")
+            status, body = refused.status, refused.body
+            headers = [(b"content-type", refused.media_type), *refused.headers, *SECURITY_HEADERS]
+        if status != 204:
+            headers = [*headers, (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send(
+            {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body}
+        )
+
+    async def _answer_live(self) -> tuple[int, bytes, Headers]:
+        """The event loop turns: that is all that being alive means."""
+        return 200, b'{"status":"live"}', _JSON
+
+    async def _answer_ready(self) -> tuple[int, bytes, Headers]:
+        """The database answers and the first start is done."""
+        at, ready = self._ready
+        if monotonic() - at > _READY_S:
+            try:
+                ready = await self._app.database.fetchval(_ACCESS.any_workspace) is True
+            except MailyardError:
+                ready = False
+            self._ready = (monotonic(), ready)
+        if ready:
+            return 200, b'{"status":"ready"}', _JSON
+        return 503, b'{"status":"not ready"}', [*_JSON, (b"retry-after", b"1")]
+
+    async def _answer_metrics(self) -> tuple[int, bytes, Headers]:
+        """This process's counters, in the text format of Prometheus."""
+        body = generate_latest(REGISTRY)
+        return 200, body, [(b"content-type", CONTENT_TYPE_LATEST.encode()), *SECURITY_HEADERS]
+
+    async def _answer_stats(self) -> tuple[int, bytes, Headers]:
+        """Queues and processes of the whole installation, for a person with curl."""
+        at, body = self._stats
+        if monotonic() - at > _STATS_S:
+            try:
+                body = msgspec.json.encode(await self._gather())
+            except MailyardError as error:
+                answer = answer_of(error, "")
+                return answer.status, answer.body, [(b"content-type", answer.media_type)]
+            self._stats = (monotonic(), body)
+        return 200, body, _JSON
+
+    async def _gather(self) -> dict[str, Any]:
+        rows = await self._app.database.fetch(_OVERVIEW.live_processes)
+        return {
+            "queues": await self._app.engine.depth(LANES),
+            "processes": [
+                {
+                    "role": row["role"],
+                    "host": row["host"],
+                    "pid": row["pid"],
+                    "started_at": row["started_at"],
+                    "stats": msgspec.Raw(row["stats"].encode()),
+                }
+                for row in rows
+            ],
+            "this": {
+                "pid": os.getpid(),
+                "up_s": round(monotonic() - self._started, 1),
+                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            },
+        }
+
+    async def _answer_openapi(self) -> tuple[int, bytes, Headers]:
+        return 200, self._openapi, _JSON
+
+    async def _answer_docs(self) -> tuple[int, bytes, Headers]:
+        if not self._docs:
+            self._docs = render_docs(self._document)
+        return 200, self._docs, DOCS_HEADERS

@@ -1,0 +1,217 @@
+"""The API over real services, called as a server calls it: in this process, without a socket."""
+
+import asyncio
+import json as json_module
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+from mailyard.access.audit import Actor, Audit
+from mailyard.access.bootstrap import FirstStart, bootstrap
+from mailyard.access.idempotency import Idempotency
+from mailyard.access.key import ApiKeys
+from mailyard.access.session import Sessions
+from mailyard.access.user import Users
+from mailyard.access.workspace import Workspaces
+from mailyard.bus.adapters.memory import MemoryBus
+from mailyard.bus.live import LiveEvents
+from mailyard.campaigns.campaign import Campaigns
+from mailyard.campaigns.contact import Contacts
+from mailyard.campaigns.contact_list import Lists
+from mailyard.campaigns.importing import Imports
+from mailyard.campaigns.progress import ProgressEvents
+from mailyard.core.clock import SystemClock
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.message import Messages
+from mailyard.proving.demo import Demos
+from mailyard.queue.admin import QueueAdmin
+from mailyard.queue.engines.postgres import PostgresEngine
+from mailyard.ratelimit.adapters.memory import MemoryRateLimit
+from mailyard.sending.accept import Emails
+from mailyard.sending.delivery import Deliveries
+from mailyard.sending.suppress import Suppressions
+from mailyard.sending.template import Templates
+from mailyard.settings import Settings
+from mailyard.storage.database import Database
+from mailyard.web.asgi import Front, build
+from mailyard.web.protocol import Receive, Scope, Send
+
+DOMAIN = "inbox.localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What was answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json_module.loads(self.body)
+
+
+async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 404, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def services(database: Database) -> Any:
+    """The services that routes ask of the application, over one database."""
+    bus = MemoryBus()
+    engine = PostgresEngine(database=database, bus=bus)
+    audit = Audit(database=database)
+    live = LiveEvents(database=database, bus=bus)
+    inboxes = Inboxes(database=database, domains=[DOMAIN])
+    templates = Templates(database=database)
+    return SimpleNamespace(
+        settings=Settings(),
+        database=database,
+        bus=bus,
+        engine=engine,
+        live=live,
+        audit=audit,
+        limits=MemoryRateLimit(clock=SystemClock()),
+        workspaces=Workspaces(database=database, audit=audit),
+        users=Users(database=database, audit=audit),
+        sessions=Sessions(database=database, audit=audit),
+        keys=ApiKeys(database=database, audit=audit),
+        idempotency=Idempotency(database=database),
+        inboxes=inboxes,
+        messages=Messages(database=database, inboxes=inboxes),
+        templates=templates,
+        emails=Emails(database=database, engine=engine, templates=templates),
+        deliveries=Deliveries(database=database),
+        suppressions=Suppressions(database=database),
+        contacts=Contacts(database=database),
+        lists=Lists(database=database),
+        imports=Imports(database=database, engine=engine),
+        campaigns=Campaigns(
+            database=database,
+            engine=engine,
+            templates=templates,
+            progress=ProgressEvents(database=database, live=live),
+        ),
+        demos=Demos(database=database, engine=engine),
+        queue_admin=QueueAdmin(engine=engine),
+    )
+
+
+class Platform:
+    """A first start, its API, and a key that may do everything."""
+
+    def __init__(self, app: Any, asgi: Front, first: FirstStart) -> None:
+        self.app = app
+        self.asgi = asgi
+        self.first = first
+        self.workspace_id: UUID = first.workspace_id
+        self.actor = Actor("system", "test", first.workspace_id)
+        self.key = first.api_key
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        body: bytes | None = None,
+        key: str | None = "",
+        headers: Mapping[str, str] | None = None,
+        pieces: list[bytes] | None = None,
+        client: str = "127.0.0.1",
+    ) -> Reply:
+        """One request. `key`: an API key, "" for the first one, None for none."""
+        sent = {name.lower(): value for name, value in (headers or {}).items()}
+        if key is not None:
+            sent.setdefault("authorization", f"Bearer {key or self.key}")
+        if json is not None:
+            body = json_module.dumps(json).encode()
+            sent.setdefault("content-type", "application/json")
+        if body is not None:
+            sent.setdefault("content-length", str(len(body)))
+        return await call_asgi(self.asgi, method, path, sent, pieces or [body or b""], client)
+
+    async def key_with(self, *scopes: str, workspace_id: UUID | None = None) -> str:
+        """A new key with these scopes."""
+        made = await self.app.keys.create(
+            workspace_id or self.workspace_id,
+            "test",
+            list(scopes),
+            actor=Actor("system", "test", workspace_id or self.workspace_id),
+        )
+        return str(made.secret)
+
+    async def other_workspace(self) -> tuple[UUID, str]:
+        """Another tenant and a key that may do everything there."""
+        other = await self.app.workspaces.create("Other", actor_kind="system", actor_name="test")
+        return other.id, await self.key_with("admin", workspace_id=other.id)
+
+    async def close(self) -> None:
+        await self.asgi.drain()
+        await self.app.templates.close()
+
+
+async def start(database: Database, *, rate_per_s: float = 0.0, rate_burst: int = 10) -> Platform:
+    """A platform on a fresh database."""
+    app = services(database)
+    app.settings = replace(app.settings, rate_per_s=rate_per_s, rate_burst=rate_burst)
+    first = await bootstrap(
+        database=database,
+        workspaces=app.workspaces,
+        users=app.users,
+        keys=app.keys,
+        sessions=app.sessions,
+    )
+    assert first is not None, "the database is fresh"
+    front = build(app, pages=_nothing_there)
+    await front.start()
+    return Platform(app, front, first)
+
+
+async def call_asgi(
+    asgi: Front,
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    pieces: list[bytes],
+    client: str = "127.0.0.1",
+) -> Reply:
+    """Send one request to an ASGI application and gather its answer."""
+    route, _, query = path.partition("?")
+    scope: Scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": route,
+        "raw_path": route.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
+        "client": (client, 40000),
+        "server": ("127.0.0.1", 8025),
+    }
+    waiting = list(pieces)
+    status, received, answered = 0, bytearray(), {}
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0)
+        if not waiting:
+            return {"type": "http.disconnect"}
+        piece = waiting.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(waiting)}
+
+    async def send(message: Any) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            answered.update((k.decode(), v.decode("latin-1")) for k, v in message["headers"])
+        else:
+            received.extend(message.get("body", b""))
+
+    await asgi(scope, receive, send)
+    return Reply(status, answered, bytes(received))
