@@ -167,13 +167,13 @@ class Worker:
         return len(self._settler.held)
 
     async def _beat(self) -> None:
+        """Prolong what is held, then look for the jobs of workers that do so no more."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             held = list(self._settler.held.values())
-            if not held:
-                continue
             try:
                 kept = await self._engine.extend(held)
+                await self._engine.rescue()
             except Unavailable as error:
                 _LOG.warning("heartbeat missed", error=str(error), held=len(held))
                 continue

@@ -193,7 +193,6 @@ class PostgresEngine:
             probes = self._lines.plan(queues, limit - len(leased), started_s, asked)
             if not probes:
                 break
-            asked.update(probe.line.id for probe in probes)
             rows = await self._database.fetch(
                 _SQL.lease,
                 [probe.line.id for probe in probes],
@@ -210,6 +209,8 @@ class PostgresEngine:
                 jobs, last = taken.get(row["line_id"], (0, 0))
                 taken[row["line_id"]] = (jobs + 1, max(last, row["place"]))
             leased += self._handed_over(rows)
+            # A line that gave its whole share may have more; the others have been emptied.
+            asked.update(p.line.id for p in probes if taken.get(p.line.id, (0, 0))[0] < p.share)
             ended_s = monotonic()
             self._lines.answered(probes, taken, limit - len(leased), ended_s, ended_s - started_s)
         return leased
@@ -398,7 +399,7 @@ class PostgresEngine:
         ]
 
     async def fold(self) -> None:
-        """Add the settled changes to the counts. A duty of the scheduler, every few seconds."""
+        """Add the settled changes to the counts now. Staging does so every few seconds."""
         await self._database.execute(_SQL.fold)
 
     async def pause(self, queue: str) -> None:

@@ -18,6 +18,8 @@ _PROMOTED = 2_000  # jobs that one statement moves
 _LATE_S = 60.0  # most looks begin so far back; a transaction open for longer is found by a full one
 _FULL_EVERY_S = 5.0
 _LINES_EVERY_S = 1.0
+_FOLD_EVERY_S = 2.0
+_SWEEP_EVERY_S = 600.0
 _IDLE_S = 1.0  # the longest between two looks while somebody waits
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -46,6 +48,8 @@ class Stage:
         self._full_due_s = 0.0
         self._lines_due_s = 0.0
         self._promote_due_s = 0.0
+        self._fold_due_s = monotonic() + _FOLD_EVERY_S
+        self._sweep_due_s = monotonic() + _SWEEP_EVERY_S
         self._hastened = True
         self._parked = False
         self._heads: dict[int, int] = {}
@@ -75,6 +79,7 @@ class Stage:
             if now_s >= self._lines_due_s or not self._every_s:
                 await self.read_lines(max(0, self._lines.last_id - 1000))
             await self._look()
+            await self._tidy(now_s)
 
     async def read_lines(self, behind: int) -> None:
         """Learn lines that other processes have made."""
@@ -117,6 +122,16 @@ class Stage:
         self._promote_due_s = monotonic() + max(0.0, wait_s)
         if self._parked:
             await self._admit()
+
+    async def _tidy(self, now_s: float) -> None:
+        """Fold the counts and forget idle keys, now and then; who comes late finds none."""
+        if now_s >= self._fold_due_s:
+            self._fold_due_s = now_s + _FOLD_EVERY_S
+            await self._database.execute(_SQL.fold)
+        if now_s >= self._sweep_due_s:
+            self._sweep_due_s = now_s + _SWEEP_EVERY_S
+            await self._database.execute(_SQL.sweep_keys)
+            await self._database.execute(_SQL.repair_keys)
 
     def _since(self) -> datetime:
         now_s = monotonic()

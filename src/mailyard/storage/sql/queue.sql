@@ -77,10 +77,16 @@ FROM input LEFT JOIN routed ON routed.id = input.id;
 -- name: lease
 -- Takes up to $5 jobs, in the order of the lines given: ids $1, queues $2, behind the places $3, at
 -- most $4 of each line; for worker $6 until $7 seconds after $8. One line has one workspace.
-WITH picked AS MATERIALIZED (
-    SELECT place.tid, place.line_id, place.place, place.job_id, line.nth
+WITH open AS MATERIALIZED (
+    SELECT line.*
     FROM unnest($1::int[], $2::text[], $3::bigint[], $4::int[])
          WITH ORDINALITY AS line (id, queue, after, share, nth)
+    WHERE line.queue NOT IN (SELECT policy.queue FROM queue_policy AS policy WHERE policy.paused)
+    ORDER BY line.nth
+),
+picked AS MATERIALIZED (
+    SELECT place.tid, place.line_id, place.place, place.job_id, line.nth
+    FROM open AS line
     CROSS JOIN LATERAL (
         SELECT ready.ctid AS tid, ready.line_id, ready.place, ready.job_id
         FROM job_ready AS ready
@@ -89,8 +95,6 @@ WITH picked AS MATERIALIZED (
         LIMIT line.share
         FOR UPDATE SKIP LOCKED
     ) AS place
-    WHERE NOT EXISTS (SELECT FROM queue_policy AS policy
-                      WHERE policy.queue = line.queue AND policy.paused)
     LIMIT $5
 ),
 taken AS (
