@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -32,12 +32,12 @@ from mailyard.sending.request import (
     EmailContent,
     EmailRequest,
     Prepared,
-    Rendered,
     prepare,
     template_of,
 )
 from mailyard.sending.states import State
 from mailyard.sending.suppress import ALL
+from mailyard.sending.template import Templates
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -49,14 +49,6 @@ DELIVER = "deliver"
 ATTEMPTS = 36  # with the backoff of deliver.py: about five days
 GROUP_EMAILS = 2 * limits.EMAILS_PER_BATCH
 ACCEPTED_STATUS = 202
-
-
-class Templates(Protocol):
-    """What accepting needs of the templates."""
-
-    async def render(self, workspace_id: UUID, template_id: UUID, data: dict[str, Any]) -> Any:
-        """Subject, HTML and text. Raises InvalidInput naming a missing variable, NotFound."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +205,7 @@ class Emails:
         template_id = template_of(request)
         rendered = None
         if template_id is not None:
-            parts = await self._templates.render(workspace_id, template_id, request.data)
-            rendered = Rendered(parts.subject, parts.html, parts.text)
+            rendered = await self._templates.render(workspace_id, template_id, request.data)
         return prepare(request, rendered, self._clock.now())
 
     async def _submit(

@@ -235,6 +235,7 @@ class _Run:
                     *results.columns(),
                     [one.id for _, one in wanted],
                     [errand.job.token for errand, _ in wanted],
+                    True,
                     tx=tx,
                 )
                 named = {row["id"] for row in rows if row["what"] == "named"}

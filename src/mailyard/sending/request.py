@@ -17,6 +17,7 @@ from mailyard.core.errors import InvalidInput, TooLarge
 from mailyard.core.ids import TEMPLATE, parse_type_id
 from mailyard.protocol.address import Mailbox, normalise, parse_mailbox
 from mailyard.sending import header
+from mailyard.sending.render import Rendered
 
 _TYPE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _HEADER_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 section 2.2: printable but the colon
@@ -73,15 +74,6 @@ class EmailContent(msgspec.Struct, frozen=True, omit_defaults=True):
     text: str
     headers: dict[str, str]
     attachments: list[Attachment]
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """What a template made of the data."""
-
-    subject: str
-    html: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

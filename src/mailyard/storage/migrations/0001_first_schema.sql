@@ -336,6 +336,7 @@ CREATE TABLE campaign_chunk (
     failed         integer NOT NULL DEFAULT 0,
     suppressed     integer NOT NULL DEFAULT 0,
     unknown        integer NOT NULL DEFAULT 0,
+    cancelled      integer NOT NULL DEFAULT 0,
     PRIMARY KEY (campaign_id, number)
 ) WITH (fillfactor = 50);
 CREATE INDEX campaign_chunk_open ON campaign_chunk (campaign_id, number) WHERE state <> 'finished';

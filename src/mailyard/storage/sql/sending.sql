@@ -82,7 +82,8 @@ ORDER BY d.id;
 -- One step of the hand-off window: records results under their fence, then names what may leave
 -- next. Whoever was named under an older fence and has no result gets an `unknown` event.
 -- Ids lie in [$1, $2]. Results: $3 id, $4 fence, $5 state, $6 reply code, $7 reply, $8 transport,
--- $9 next attempt. To be named: $10 id, $11 fence. Returns what was recorded and what was named.
+-- $9 next attempt. To be named: $10 id, $11 fence; $12: also who may have got it. Returns what was
+-- recorded and what was named.
 -- Said again after a commit whose answer got lost, it names the same and records nothing twice.
 WITH result AS (
     SELECT * FROM unnest($3::uuid[], $4::bigint[], $5::text[], $6::smallint[], $7::text[],
@@ -101,8 +102,9 @@ WITH result AS (
     FROM unnest($10::uuid[], $11::bigint[]) AS n (id, fence)
     JOIN delivery d ON d.id = n.id
     WHERE d.id >= $1 AND d.id <= $2
-      AND d.state IN ('queued', 'deferred', 'handed_off', 'unknown', 'failed')
-      AND (d.fence < n.fence OR d.fence = n.fence AND d.state = 'handed_off')
+      AND (d.fence = n.fence AND d.state = 'handed_off'
+           OR d.fence < n.fence AND (d.state IN ('queued', 'deferred')
+                                     OR $12 AND d.state IN ('handed_off', 'unknown', 'failed')))
     FOR UPDATE OF d
 ), named AS (
     UPDATE delivery d

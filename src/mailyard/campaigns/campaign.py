@@ -1,0 +1,258 @@
+"""Campaigns: one template to one list. Create, start, pause, resume, cancel, and how far it is.
+
+Who is in it: the members that the list has at the first start. A contact that is added afterwards
+is not; one that is deleted, or taken off the list, before its turn gets no mail; one whose fields
+are changed before its turn gets the mail with the new ones.
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from mailyard.campaigns.mail import CampaignMail, today
+from mailyard.campaigns.plan import chunk_job, plan_job
+from mailyard.campaigns.progress import Progress, ProgressEvents, read_progress
+from mailyard.campaigns.states import Event, State, after
+from mailyard.core import ids, limits
+from mailyard.core.clock import Clock, SystemClock
+from mailyard.core.errors import InvalidInput, MailyardError, NotFound
+from mailyard.queue.engine import Engine
+from mailyard.sending.request import check_line, check_mailbox, check_type
+from mailyard.sending.template import Templates
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import load
+
+_SQL = load("campaign")
+_LAST_ID = UUID(int=(1 << 128) - 1)
+
+NAME_CHARACTERS = 200
+RATE_MAX_PER_S = 1_000_000.0
+SAMPLE_CONTACTS = 100
+
+
+class NewCampaign(msgspec.Struct, frozen=True, rename={"sender": "from"}):
+    """What a caller creates a campaign from. Ids are TypeIDs; `rate_per_s` None: no limit."""
+
+    name: str
+    list: str
+    template: str
+    sender: str
+    reply_to: str = ""
+    list_unsubscribe: str = ""
+    rate_per_s: float | None = None
+    type: str = "campaign"
+    template_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """A campaign as it stands."""
+
+    id: UUID
+    workspace_id: UUID
+    name: str
+    type: str
+    template_id: UUID
+    template_version: int
+    list_id: UUID
+    sender: str
+    reply_to: str
+    list_unsubscribe: str
+    rate_per_s: float | None
+    state: State
+    created_at: datetime
+    first_started_at: datetime | None
+    finished_at: datetime | None
+    recipients: int
+    planned: bool
+
+
+class Campaigns:
+    """Creates, moves and reads campaigns. The caller writes the audit row."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        engine: Engine,
+        templates: Templates,
+        progress: ProgressEvents,
+        hostname: str = "localhost",
+        clock: Clock | None = None,
+    ) -> None:
+        self._database = database
+        self._engine = engine
+        self._templates = templates
+        self._progress = progress
+        self._hostname = hostname
+        self._clock = clock or SystemClock()
+
+    async def create(
+        self, workspace_id: UUID, new: NewCampaign, tx: Connection | None = None
+    ) -> Campaign:
+        """A draft. Raises InvalidInput naming the field, NotFound for the list or the template."""
+        check_line(new.name, "name", NAME_CHARACTERS)
+        if not new.name.strip():
+            raise InvalidInput("a campaign needs a name", field="name")
+        check_type(new.type)
+        check_mailbox(new.sender, "from")
+        if new.reply_to:
+            check_mailbox(new.reply_to, "reply_to")
+        _check_unsubscribe(new.list_unsubscribe)
+        _check_rate(new.rate_per_s)
+        list_id = ids.parse_type_id(ids.LIST, new.list, "list")
+        if not await self._database.fetchval(_SQL.has_list, workspace_id, list_id, tx=tx):
+            raise NotFound("no such list", field="list")
+        template_id = ids.parse_type_id(ids.TEMPLATE, new.template, "template")
+        template = await self._database.fetchrow(
+            _SQL.read_template_version, workspace_id, template_id, new.template_version, tx=tx
+        )
+        if template is None:
+            raise NotFound("no such template or version", field="template")
+        campaign_id = ids.uuid7()
+        await self._database.execute(
+            _SQL.insert_campaign,
+            workspace_id,
+            campaign_id,
+            new.name,
+            new.type,
+            template_id,
+            template["version"],
+            list_id,
+            new.sender,
+            new.reply_to,
+            new.list_unsubscribe,
+            new.rate_per_s,
+            tx=tx,
+        )
+        return await self.get(workspace_id, campaign_id, tx)
+
+    async def get(
+        self, workspace_id: UUID, campaign_id: UUID, tx: Connection | None = None
+    ) -> Campaign:
+        """One campaign. Raises NotFound."""
+        row = await self._database.fetchrow(_SQL.get_campaign, workspace_id, campaign_id, tx=tx)
+        if row is None:
+            raise NotFound("no such campaign")
+        return _campaign(row)
+
+    async def page(
+        self,
+        workspace_id: UUID,
+        *,
+        before: UUID | None = None,
+        limit: int = limits.API_PAGE_ITEMS,
+    ) -> list[Campaign]:
+        """Campaigns, newest first, with ids below `before`."""
+        rows = await self._database.fetch(
+            _SQL.page_campaigns, workspace_id, before or _LAST_ID, limit
+        )
+        return [_campaign(row) for row in rows]
+
+    async def start(self, workspace_id: UUID, campaign_id: UUID) -> Campaign:
+        """Begin to send. Raises NotFound, Conflict, and InvalidInput when the template asks for a
+        variable that some of the list's first contacts lack."""
+        await self._try_template(workspace_id, campaign_id)
+        async with self._database.transaction() as tx:
+            await self._move(workspace_id, campaign_id, Event.START, tx)
+            await self._database.fetchval(_SQL.start_campaign, workspace_id, campaign_id, tx=tx)
+            await self._engine.enqueue([plan_job(workspace_id, campaign_id)], tx)
+        return await self._told(workspace_id, campaign_id)
+
+    async def pause(self, workspace_id: UUID, campaign_id: UUID) -> Campaign:
+        """Stop naming recipients; what was named is handed over and recorded. Raises as `start`."""
+        async with self._database.transaction() as tx:
+            await self._move(workspace_id, campaign_id, Event.PAUSE, tx)
+        return await self._told(workspace_id, campaign_id)
+
+    async def resume(self, workspace_id: UUID, campaign_id: UUID) -> Campaign:
+        """Go on where it was paused. Raises as `start`."""
+        async with self._database.transaction() as tx:
+            row = await self._move(workspace_id, campaign_id, Event.RESUME, tx)
+            chunks = await self._database.fetch(
+                _SQL.read_open_chunks, workspace_id, campaign_id, tx=tx
+            )
+            jobs = [chunk_job(workspace_id, campaign_id, chunk["number"]) for chunk in chunks]
+            if not row["planned"]:
+                jobs.append(plan_job(workspace_id, campaign_id))
+            await self._engine.enqueue(jobs, tx)
+            await self._database.fetchval(_SQL.finish_campaign, workspace_id, campaign_id, tx=tx)
+        return await self._told(workspace_id, campaign_id)
+
+    async def cancel(self, workspace_id: UUID, campaign_id: UUID) -> Campaign:
+        """Stop for good: whoever was not named gets no mail. Raises as `start`."""
+        async with self._database.transaction() as tx:
+            await self._move(workspace_id, campaign_id, Event.CANCEL, tx)
+        return await self._told(workspace_id, campaign_id)
+
+    async def progress(self, workspace_id: UUID, campaign_id: UUID) -> Progress:
+        """Counts per state, the rate now, the estimated end. Raises NotFound."""
+        return await read_progress(self._database, workspace_id, campaign_id)
+
+    async def _move(
+        self, workspace_id: UUID, campaign_id: UUID, event: Event, tx: Connection
+    ) -> asyncpg.Record:
+        """Move the campaign's state by the table, its row held until commit."""
+        row = await self._database.fetchrow(_SQL.lock_campaign, workspace_id, campaign_id, tx=tx)
+        if row is None:
+            raise NotFound("no such campaign")
+        state = after(State(row["state"]), event)
+        await self._database.execute(
+            _SQL.set_campaign_state, workspace_id, campaign_id, state.value, tx=tx
+        )
+        return row
+
+    async def _told(self, workspace_id: UUID, campaign_id: UUID) -> Campaign:
+        await self._progress.tell(workspace_id, campaign_id)
+        return await self.get(workspace_id, campaign_id)
+
+    async def _try_template(self, workspace_id: UUID, campaign_id: UUID) -> None:
+        campaign = await self.get(workspace_id, campaign_id)
+        compiled = await self._templates.compiled(
+            workspace_id, campaign.template_id, campaign.template_version
+        )
+        now = self._clock.now()
+        mail = CampaignMail(
+            campaign_id=campaign_id,
+            first_started_at=now,
+            template=compiled,
+            sender=campaign.sender,
+            reply_to=campaign.reply_to,
+            list_unsubscribe=campaign.list_unsubscribe,
+            hostname=self._hostname,
+        )
+        rows = await self._database.fetch(
+            _SQL.sample_members, workspace_id, campaign.list_id, SAMPLE_CONTACTS
+        )
+        for row in rows:
+            try:
+                mail.write(campaign_id, row["address"], row["name"], row["attributes"], today(now))
+            except MailyardError as error:
+                raise InvalidInput(
+                    f"the mail for {row['address']} cannot be written: {error.message}",
+                    field="template",
+                ) from error
+
+
+def _check_unsubscribe(url: str) -> None:
+    check_line(url, "list_unsubscribe", limits.HEADER_LINE_BYTES - 100)
+    if url and (urlsplit(url).scheme != "https" or not urlsplit(url).hostname):
+        raise InvalidInput("an https address (RFC 8058 section 3.1)", field="list_unsubscribe")
+
+
+def _check_rate(rate_per_s: float | None) -> None:
+    if rate_per_s is None:
+        return
+    if not math.isfinite(rate_per_s) or not 0.01 <= rate_per_s <= RATE_MAX_PER_S:
+        raise InvalidInput(f"from 0.01 to {RATE_MAX_PER_S:g} a second", field="rate_per_s")
+
+
+def _campaign(row: asyncpg.Record) -> Campaign:
+    values: dict[str, Any] = {**row, "state": State(row["state"])}
+    return Campaign(**values)

@@ -1,0 +1,66 @@
+"""Rows of a chunk's finished recipients, as columns for one statement."""
+
+from typing import Any
+from uuid import UUID
+
+from mailyard.campaigns.mail import Written
+from mailyard.sending.delivery import recipient_key
+from mailyard.sending.results import STATE_OF, clean
+from mailyard.sending.states import State
+from mailyard.sending.transport import Handoff
+
+
+class ChunkRows:
+    """What waits for its commit. `handed_off` counts those that hold a place of the window."""
+
+    __slots__ = ("_columns", "handed_off")
+
+    def __init__(self) -> None:
+        self._columns: tuple[list[Any], ...] = ([], [], [], [], [], [], [])
+        self.handed_off = 0
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    @property
+    def delivery_ids(self) -> list[UUID]:
+        return self._columns[0]
+
+    def columns(self) -> tuple[list[Any], ...]:
+        """delivery id, contact id, recipient, its key, state, reply code, reply."""
+        return self._columns
+
+    def add(
+        self,
+        delivery_id: UUID,
+        contact_id: UUID,
+        address: str,
+        state: State,
+        reply_code: int | None,
+        reply: str,
+        *,
+        handed_off: bool,
+    ) -> None:
+        identifiers, contacts, addresses, keys, states, codes, replies = self._columns
+        identifiers.append(delivery_id)
+        contacts.append(contact_id)
+        addresses.append(address)
+        keys.append(recipient_key(address))
+        states.append(state)
+        codes.append(reply_code)
+        replies.append(reply)
+        self.handed_off += handed_off
+
+    def answer(self, written: Written, handoff: Handoff) -> State:
+        """Take the transport's answer; the state that it means."""
+        state = STATE_OF[handoff.outcome]
+        self.add(
+            written.delivery_id,
+            written.contact_id,
+            written.address,
+            state,
+            handoff.reply_code,
+            clean(handoff.reply),
+            handed_off=True,
+        )
+        return state

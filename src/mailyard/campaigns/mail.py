@@ -1,0 +1,128 @@
+"""The mail of one campaign: its template compiled, its mould poured once, ready for recipients."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from mailyard.core.ids import deterministic_uuid7
+from mailyard.protocol.address import parse_mailbox
+from mailyard.sending import header
+from mailyard.sending.delivery import unix_ms
+from mailyard.sending.mould import Mould
+from mailyard.sending.render import Compiled
+from mailyard.sending.template import Templates
+from mailyard.sending.transport import Outgoing, Recipient
+
+DELIVERY_MARK = "{delivery}"
+"""In a campaign's List-Unsubscribe address: replaced by the delivery's id in hexadecimal."""
+
+_decode_attributes = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A mail for one contact, composed."""
+
+    delivery_id: UUID
+    contact_id: UUID
+    address: str
+    outgoing: Outgoing
+
+
+class CampaignMail:
+    """Writes a campaign's mail. The delivery's id is the Message-ID's first half."""
+
+    def __init__(
+        self,
+        *,
+        campaign_id: UUID,
+        first_started_at: datetime,
+        template: Compiled,
+        sender: str,
+        reply_to: str,
+        list_unsubscribe: str,
+        hostname: str,
+    ) -> None:
+        self._key = campaign_id.bytes
+        self._unix_ms = unix_ms(first_started_at)
+        self._template = template
+        mailbox = parse_mailbox(sender)
+        self._reverse_path = mailbox.address
+        self._sender_is_utf8 = header.needs_smtp_utf8(mailbox.address)
+        self._mould = Mould(
+            sender=mailbox,
+            reply_to=[parse_mailbox(reply_to)] if reply_to else [],
+            seed=campaign_id.hex,
+        )
+        self._list_unsubscribe = list_unsubscribe
+        self._unsubscribe_is_own = DELIVERY_MARK in list_unsubscribe
+        self._hostname = hostname
+
+    @property
+    def unix_ms(self) -> int:
+        """The time inside all delivery ids of the campaign."""
+        return self._unix_ms
+
+    def delivery_id(self, address: str) -> UUID:
+        """The one id that this recipient has in this campaign."""
+        return deterministic_uuid7(self._unix_ms, self._key, address.encode())
+
+    def write(
+        self, contact_id: UUID, address: str, name: str, attributes: str, date: datetime
+    ) -> Written:
+        """The mail for one contact. Raises InvalidInput when its data do not fill the template."""
+        data = _decode_attributes(attributes)
+        data["name"] = name
+        data["address"] = address
+        rendered = self._template.render(data)
+        delivery_id = self.delivery_id(address)
+        unsubscribe = self._list_unsubscribe
+        if self._unsubscribe_is_own:
+            unsubscribe = unsubscribe.replace(DELIVERY_MARK, delivery_id.hex)
+        content = self._mould.compose(
+            name,
+            address,
+            rendered.subject,
+            rendered.text,
+            rendered.html,
+            f"{delivery_id.hex}@{self._hostname}",
+            date,
+            unsubscribe,
+        )
+        return Written(
+            delivery_id,
+            contact_id,
+            address,
+            Outgoing(
+                self._reverse_path,
+                (Recipient(delivery_id, address),),
+                content,
+                not content.isascii(),
+                self._sender_is_utf8 or (not address.isascii() and header.needs_smtp_utf8(address)),
+            ),
+        )
+
+
+async def campaign_mail(
+    templates: Templates, hostname: str, workspace_id: UUID, campaign_id: UUID, row: asyncpg.Record
+) -> CampaignMail:
+    """The mail that a campaign's row describes. Raises NotFound, InvalidInput."""
+    template = await templates.compiled(workspace_id, row["template_id"], row["template_version"])
+    return CampaignMail(
+        campaign_id=campaign_id,
+        first_started_at=row["first_started_at"],
+        template=template,
+        sender=row["sender"],
+        reply_to=row["reply_to"],
+        list_unsubscribe=row["list_unsubscribe"],
+        hostname=hostname,
+    )
+
+
+def today(clock_now: datetime) -> datetime:
+    """The Date header's instant, in whole seconds, so that it is formatted once a second."""
+    return clock_now.astimezone(UTC).replace(microsecond=0)

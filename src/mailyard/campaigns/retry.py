@@ -1,0 +1,322 @@
+"""Trying the deferred recipients of a chunk again: the job `campaign-retry`.
+
+A job carries the delivery ids of one chunk that were answered with "later". It names them anew (a
+row at a time is fenced, as in transactional mail), hands them over, and records; who is deferred
+again goes into the next job, enqueued in the commit that ends this one. Whoever an older lease had
+named and not recorded is `unknown` and is not tried again: campaign mail never goes twice.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from random import Random
+from uuid import UUID
+
+import asyncpg
+
+from mailyard.campaigns.mail import CampaignMail, Written, campaign_mail, today
+from mailyard.campaigns.progress import ProgressEvents
+from mailyard.campaigns.states import State
+from mailyard.core.backoff import Backoff
+from mailyard.core.clock import Clock, SystemClock
+from mailyard.core.errors import InvalidInput
+from mailyard.queue.engine import Engine
+from mailyard.queue.job import EMAIL_BULK, LeasedJob, NewJob
+from mailyard.queue.worker import Batch, Handler
+from mailyard.sending.delivery import millisecond_range
+from mailyard.sending.handoff import Window
+from mailyard.sending.results import Results, conclude
+from mailyard.sending.states import State as DeliveryState
+from mailyard.sending.template import Templates
+from mailyard.sending.transport import Handoff, Transport
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import load
+
+_SQL = load("campaign")
+_SENDING_SQL = load("sending")
+
+RETRY = "campaign-retry"
+RETRY_BACKOFF = Backoff(first_s=60.0, cap_s=6 * 3600.0)
+ATTEMPTS = 16  # about two days
+PAUSED_S = 60.0  # how often a retry looks whether its campaign goes on
+JOB_RECIPIENTS = 1_000
+_MOVED = ("accepted", "bounced", "failed", "suppressed", "unknown", "cancelled")
+
+
+def retry_jobs(
+    workspace_id: UUID,
+    campaign_id: UUID,
+    number: int,
+    delivery_ids: Sequence[UUID],
+    run_at: datetime,
+) -> list[NewJob]:
+    """The jobs that try `delivery_ids` of chunk `number` again at `run_at`."""
+    head = campaign_id.bytes + number.to_bytes(4, "big")
+    return [
+        NewJob(
+            queue=EMAIL_BULK,
+            kind=RETRY,
+            payload=head + b"".join(one.bytes for one in delivery_ids[at : at + JOB_RECIPIENTS]),
+            workspace_id=workspace_id,
+            run_at=run_at,
+            max_attempts=1000,
+        )
+        for at in range(0, len(delivery_ids), JOB_RECIPIENTS)
+    ]
+
+
+class RetrySender:
+    """Tries deferred recipients again, inside the window that the chunks use."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        engine: Engine,
+        transport: Transport,
+        templates: Templates,
+        progress: ProgressEvents,
+        window: Window,
+        hostname: str,
+        clock: Clock | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self.database = database
+        self.engine = engine
+        self.transport = transport
+        self.templates = templates
+        self.progress = progress
+        self.window = window
+        self.hostname = hostname
+        self.clock = clock or SystemClock()
+        self.random = random or Random()
+
+    def handler(self) -> Handler:
+        """What the worker runs."""
+        return Handler(RETRY, EMAIL_BULK, self.handle, batch_size=1, concurrency=1)
+
+    async def handle(self, batch: Batch) -> None:
+        """One round over a job's recipients."""
+        job = batch.jobs[0]
+        if job.workspace_id is None:
+            raise AssertionError("a retry job carries its workspace")
+        campaign_id = UUID(bytes=job.payload[:16])
+        row = await self.database.fetchrow(_SQL.read_campaign_mail, job.workspace_id, campaign_id)
+        if row is None:
+            return
+        mail = await campaign_mail(
+            self.templates, self.hostname, job.workspace_id, campaign_id, row
+        )
+        await _Round(self, batch, job, job.workspace_id, campaign_id, mail, row["state"]).run()
+        if await self.database.fetchval(_SQL.finish_campaign, job.workspace_id, campaign_id):
+            await self.progress.tell(job.workspace_id, campaign_id)
+
+
+class _Round:
+    """One job's recipients, each tried once."""
+
+    def __init__(
+        self,
+        sender: RetrySender,
+        batch: Batch,
+        job: LeasedJob,
+        workspace_id: UUID,
+        campaign_id: UUID,
+        mail: CampaignMail,
+        state: str,
+    ) -> None:
+        self._own = sender
+        self._batch = batch
+        self._job = job
+        self._workspace_id = workspace_id
+        self._campaign_id = campaign_id
+        self._mail = mail
+        self._state = state
+        self._number = int.from_bytes(job.payload[16:20], "big")
+        self._wanted = [
+            UUID(bytes=job.payload[at : at + 16]) for at in range(20, len(job.payload), 16)
+        ]
+        self._low, self._high = millisecond_range(mail.unix_ms)
+        self._again: list[UUID] = []
+        self._attempts = 1
+        self._away: set[UUID] = set()
+        self._results = Results()
+        self._arrived = asyncio.Event()
+        self._abandoned = False
+
+    async def run(self) -> None:
+        """Try everybody, then end the job with the next one in the same commit."""
+        if self._state == State.CANCELLED:
+            await self._cancel()
+            return
+        if self._state == State.PAUSED:
+            await self._end(self._wanted, PAUSED_S)
+            return
+        rows = await self._own.database.fetch(
+            _SQL.load_retries,
+            self._workspace_id,
+            self._low,
+            self._high,
+            self._wanted,
+            self._job.token,
+        )
+        try:
+            await self._settle(rows)
+            ready = [row for row in rows if self._is_to_go(row)]
+            self._attempts = max((row["attempts"] for row in ready), default=0) + 1
+            self._delay_s = RETRY_BACKOFF.delay_s(self._attempts, self._own.random)
+            untried = await self._hand_off(ready)
+        finally:
+            self._abandoned = True
+            self._own.window.forget(len(self._away) + len(self._results))
+        await self._end([*self._again, *untried], self._delay_s if not untried else 0.0)
+
+    @staticmethod
+    def _is_to_go(row: asyncpg.Record) -> bool:
+        return row["state"] == DeliveryState.DEFERRED and not row["suppressed"]
+
+    async def _settle(self, rows: list[asyncpg.Record]) -> None:
+        """End who is not to be tried: named under an older lease, or suppressed since."""
+        ended = [row for row in rows if not self._is_to_go(row)]
+        if ended:
+            await self._end_unsent(
+                [row["id"] for row in ended],
+                [
+                    "the recipient is suppressed" if row["suppressed"] else "its worker died"
+                    for row in ended
+                ],
+                DeliveryState.SUPPRESSED,
+            )
+
+    async def _end_unsent(
+        self, delivery_ids: list[UUID], whys: list[str], state: DeliveryState
+    ) -> None:
+        count = len(delivery_ids)
+        async with self._own.database.transaction() as tx:
+            settled = await self._own.database.fetch(
+                _SENDING_SQL.settle_deliveries,
+                self._low,
+                self._high,
+                delivery_ids,
+                [self._job.token] * count,
+                [state.value] * count,
+                whys,
+                tx=tx,
+            )
+            await self._move([row["state"] for row in settled], tx)
+
+    async def _hand_off(self, ready: list[asyncpg.Record]) -> list[UUID]:
+        """Name, submit and record. Those that a drain left untried."""
+        waiting = list(reversed(ready))
+        while waiting or self._away or self._results:
+            stopping = self._batch.stopping.is_set()
+            places = self._own.window.room + len(self._results)
+            mails: list[Written] = []
+            while waiting and len(mails) < places and not stopping:
+                written = await self._write(waiting.pop())
+                if written is not None:
+                    mails.append(written)
+            if mails or self._results:
+                await self._step(mails)
+            elif self._away:
+                self._arrived.clear()
+                await self._arrived.wait()
+            elif stopping:
+                break
+            elif waiting:
+                await self._own.window.opened()
+        return [row["id"] for row in waiting]
+
+    async def _write(self, row: asyncpg.Record) -> Written | None:
+        try:
+            return self._mail.write(
+                row["contact_id"],
+                row["recipient"],
+                row["name"],
+                row["attributes"],
+                today(self._own.clock.now()),
+            )
+        except InvalidInput as error:
+            why = f"it cannot be written: {error}"
+            await self._end_unsent([row["id"]], [why], DeliveryState.FAILED)
+            return None
+
+    async def _step(self, mails: list[Written]) -> None:
+        results, self._results = self._results, Results()
+        step = self._own.window.begin(len(results), len(mails))
+        try:
+            named = await self._commit(results, mails)
+        except BaseException:
+            self._own.window.rolled_back(step)
+            self._own.window.forget(step.recorded)
+            raise
+        self._own.window.committed(step)
+        self._own.window.forget(step.named - len(named))
+        self._away |= named
+        for written in mails:
+            if written.delivery_id in named:
+                self._own.transport.submit(written.outgoing, self._done)
+        self._own.progress.touch(self._workspace_id, self._campaign_id)
+
+    async def _commit(self, results: Results, mails: list[Written]) -> set[UUID]:
+        async with self._own.database.transaction() as tx:
+            rows = await self._own.database.fetch(
+                _SENDING_SQL.step_deliveries,
+                self._low,
+                self._high,
+                *results.columns(),
+                [written.delivery_id for written in mails],
+                [self._job.token] * len(mails),
+                False,
+                tx=tx,
+            )
+            await self._move([row["state"] for row in rows if row["what"] == "recorded"], tx)
+        return {row["id"] for row in rows if row["what"] == "named"}
+
+    async def _move(self, states: list[str], tx: Connection) -> None:
+        """Take recipients off the chunk's deferred ones, into the counts of their new states."""
+        counts = Counter(states)
+        left = sum(counts[name] for name in _MOVED)
+        if left:
+            await self._own.database.execute(
+                _SQL.move_counts,
+                self._workspace_id,
+                self._campaign_id,
+                self._number,
+                left,
+                *(counts[name] for name in _MOVED),
+                tx=tx,
+            )
+
+    def _done(self, handoff: Handoff) -> None:
+        if self._abandoned:
+            return
+        next_at = self._own.clock.now() + timedelta(seconds=self._delay_s)
+        last = self._attempts >= ATTEMPTS
+        conclusion = conclude(handoff, next_at, None, last)
+        self._away.discard(handoff.delivery_id)
+        if conclusion.state is DeliveryState.DEFERRED:
+            self._again.append(handoff.delivery_id)
+        self._results.add(handoff.delivery_id, self._job.token, conclusion, handoff.transport)
+        self._arrived.set()
+
+    async def _cancel(self) -> None:
+        async with self._own.database.transaction() as tx:
+            rows = await self._own.database.fetch(
+                _SQL.cancel_retries,
+                self._workspace_id,
+                self._low,
+                self._high,
+                self._wanted,
+                tx=tx,
+            )
+            await self._move(["cancelled"] * len(rows), tx)
+
+    async def _end(self, left: Sequence[UUID], delay_s: float) -> None:
+        run_at = self._own.clock.now() + timedelta(seconds=delay_s)
+        async with self._own.database.transaction() as tx:
+            done = await self._batch.complete([self._job], tx)
+            if done and left:
+                jobs = retry_jobs(self._workspace_id, self._campaign_id, self._number, left, run_at)
+                await self._own.engine.enqueue(jobs, tx)

@@ -1,0 +1,247 @@
+-- Campaigns: their states, how they are cut into chunks, and what handing off writes.
+
+-- name: insert_campaign
+-- A new campaign, in draft.
+INSERT INTO campaign (id, workspace_id, name, type, template_id, template_version, list_id, sender,
+                      reply_to, list_unsubscribe, rate_per_s, state)
+VALUES ($2, $1, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'draft');
+
+-- name: get_campaign
+-- One campaign.
+SELECT id, workspace_id, name, type, template_id, template_version, list_id, sender, reply_to,
+       list_unsubscribe, rate_per_s, state, created_at, first_started_at, finished_at, recipients,
+       planned
+FROM campaign WHERE workspace_id = $1 AND id = $2;
+
+-- name: page_campaigns
+-- Newest first, ids below $2.
+SELECT id, workspace_id, name, type, template_id, template_version, list_id, sender, reply_to,
+       list_unsubscribe, rate_per_s, state, created_at, first_started_at, finished_at, recipients,
+       planned
+FROM campaign WHERE workspace_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3;
+
+-- name: lock_campaign
+-- The campaign's row for a change of its state: chunks that end look at it under a share lock.
+SELECT state, list_id, planned, first_started_at FROM campaign
+WHERE workspace_id = $1 AND id = $2 FOR UPDATE;
+
+-- name: set_campaign_state
+-- Writes the state that the table of states gave.
+UPDATE campaign
+SET state = $3,
+    finished_at = CASE WHEN $3 IN ('finished', 'cancelled') THEN now() ELSE finished_at END
+WHERE workspace_id = $1 AND id = $2;
+
+-- name: start_campaign
+-- The first start: its time is in all delivery ids, its instant decides who is a member.
+UPDATE campaign SET state = 'running', first_started_at = date_trunc('milliseconds', now()) + interval '1 millisecond',
+       recipients = (SELECT count(*) FROM list_member m
+                     WHERE m.workspace_id = $1 AND m.list_id = campaign.list_id)
+WHERE workspace_id = $1 AND id = $2
+RETURNING recipients;
+
+-- name: read_template_version
+-- The sources of a template: version $3, or the newest.
+SELECT v.version, v.subject, v.html, v.text
+FROM template t JOIN template_version v ON v.template_id = t.id AND v.workspace_id = t.workspace_id
+WHERE t.workspace_id = $1 AND t.id = $2 AND v.version = coalesce($3::integer, t.version);
+
+-- name: has_list
+-- Whether the list is the workspace's.
+SELECT true FROM contact_list WHERE workspace_id = $1 AND id = $2;
+
+-- name: sample_members
+-- Some members of a list, to try a template on.
+SELECT c.address, c.name, c.attributes::text
+FROM list_member m JOIN contact c ON c.id = m.contact_id AND c.workspace_id = m.workspace_id
+WHERE m.workspace_id = $1 AND m.list_id = $2 ORDER BY m.contact_id LIMIT $3;
+
+-- name: read_open_chunks
+-- The chunks without a job of their own: those that wait.
+SELECT number FROM campaign_chunk
+WHERE workspace_id = $1 AND campaign_id = $2 AND state = 'waiting' ORDER BY number;
+
+-- name: plan_state
+-- What the planner goes on from; locks the campaign, so that chunks are cut once.
+SELECT state, list_id, first_started_at, planned_upto, planned, rate_per_s,
+       (SELECT count(*) FROM campaign_chunk k
+        WHERE k.campaign_id = campaign.id AND k.state <> 'finished') AS open_chunks,
+       (SELECT coalesce(max(number), 0) FROM campaign_chunk k
+        WHERE k.campaign_id = campaign.id) AS last_number
+FROM campaign WHERE workspace_id = $1 AND id = $2 FOR UPDATE;
+
+-- name: cut_chunks
+-- Cuts the next $4 members behind $3 into chunks of $5, numbered from $6 + 1. Members that came
+-- after the first start $7 are left out. Returns the chunks' numbers and last contacts.
+WITH member AS (
+    SELECT contact_id, row_number() OVER (ORDER BY contact_id) - 1 AS place
+    FROM (SELECT contact_id FROM list_member
+          WHERE workspace_id = $1 AND list_id = $8 AND contact_id > $3 AND added_at <= $7
+          ORDER BY contact_id LIMIT $4) AS next
+), piece AS (
+    SELECT place / $5 AS piece, max(contact_id::text)::uuid AS last_contact, count(*) AS size
+    FROM member GROUP BY place / $5
+), bounded AS (
+    SELECT piece, lag(last_contact, 1, $3) OVER (ORDER BY piece) AS after_contact, last_contact, size
+    FROM piece
+)
+INSERT INTO campaign_chunk (campaign_id, number, workspace_id, after_contact, last_contact, size,
+                            state)
+SELECT $2, $6 + 1 + piece, $1, after_contact, last_contact, size, 'waiting' FROM bounded
+RETURNING number, last_contact, size;
+
+-- name: set_planned
+-- How far the chunks reach, and whether that is all.
+UPDATE campaign
+SET planned_upto = $3, planned = $4,
+    recipients = CASE WHEN $4 THEN (SELECT coalesce(sum(k.size), 0) FROM campaign_chunk k
+                                    WHERE k.campaign_id = $2) ELSE recipients END
+WHERE workspace_id = $1 AND id = $2;
+
+-- name: claim_chunk
+-- Takes a chunk over under the token $4; no row when it is finished or a newer lease has it.
+UPDATE campaign_chunk k SET fence = $4, state = 'running'
+FROM campaign c
+WHERE k.workspace_id = $1 AND k.campaign_id = $2 AND k.number = $3 AND k.fence < $4
+  AND k.state <> 'finished' AND c.id = k.campaign_id AND c.workspace_id = k.workspace_id
+RETURNING k.after_contact, k.last_contact, k.named_upto, c.state, c.type, c.template_id,
+          c.template_version, c.list_id, c.sender, c.reply_to, c.list_unsubscribe, c.rate_per_s,
+          c.first_started_at;
+
+-- name: load_chunk
+-- The recipients of a chunk, ($3, $4] of the list $2, with what merges into the mail.
+SELECT m.contact_id, c.address, c.name, c.attributes::text,
+       EXISTS (SELECT FROM suppression s
+               WHERE s.workspace_id = $1 AND s.address = c.address
+                 AND s.stream IN ('all', 'campaign')) AS suppressed
+FROM list_member m JOIN contact c ON c.id = m.contact_id AND c.workspace_id = m.workspace_id
+WHERE m.workspace_id = $1 AND m.list_id = $2 AND m.contact_id > $3 AND m.contact_id <= $4
+  AND m.added_at <= $5
+ORDER BY m.contact_id;
+
+-- name: step_chunk
+-- One step of the hand-off window, fenced: inserts the rows of finished recipients, adds them to
+-- the chunk's counts, and names who may leave next by moving `named_upto` to $5, unless the
+-- campaign is not running. No row: a newer lease has the chunk. Said again after a commit whose
+-- answer got lost, it changes nothing.
+WITH held AS MATERIALIZED (
+    SELECT c.state FROM campaign_chunk k JOIN campaign c ON c.id = k.campaign_id
+    WHERE k.workspace_id = $1 AND k.campaign_id = $2 AND k.number = $3 AND k.fence = $4
+      AND k.state = 'running'
+    FOR UPDATE OF k
+), inserted AS (
+    INSERT INTO delivery (id, workspace_id, campaign_id, contact_id, recipient, recipient_key, type,
+                          state, attempts, fence, reply_code, reply, transport, handed_off_at,
+                          next_attempt_at)
+    SELECT r.id, $1, $2, r.contact_id, r.recipient, r.recipient_key, $13::text, r.state::delivery_state,
+           CASE WHEN r.state IN ('suppressed', 'failed') THEN 0 ELSE 1 END, $4, r.reply_code,
+           r.reply, $14::text, CASE WHEN r.state IN ('suppressed', 'failed') THEN NULL ELSE $15::timestamptz END,
+           CASE WHEN r.state = 'deferred' THEN $16::timestamptz END
+    FROM held, unnest($6::uuid[], $7::uuid[], $8::text[], $9::bigint[], $10::text[], $11::smallint[],
+                      $12::text[])
+        AS r (id, contact_id, recipient, recipient_key, state, reply_code, reply)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING state
+), counted AS (
+    SELECT count(*) FILTER (WHERE state = 'accepted') AS accepted,
+           count(*) FILTER (WHERE state = 'deferred') AS deferred,
+           count(*) FILTER (WHERE state = 'bounced') AS bounced,
+           count(*) FILTER (WHERE state = 'failed') AS failed,
+           count(*) FILTER (WHERE state = 'suppressed') AS suppressed,
+           count(*) FILTER (WHERE state = 'unknown') AS unknown
+    FROM inserted
+)
+UPDATE campaign_chunk k
+SET named_upto = CASE WHEN held.state = 'running' THEN coalesce($5, k.named_upto)
+                      ELSE k.named_upto END,
+    accepted = k.accepted + n.accepted, deferred = k.deferred + n.deferred,
+    bounced = k.bounced + n.bounced, failed = k.failed + n.failed,
+    suppressed = k.suppressed + n.suppressed, unknown = k.unknown + n.unknown
+FROM held, counted n
+WHERE k.workspace_id = $1 AND k.campaign_id = $2 AND k.number = $3
+RETURNING k.named_upto, held.state, n.accepted, n.deferred, n.bounced, n.failed, n.suppressed,
+          n.unknown;
+
+-- name: find_deferred
+-- Which of these deliveries wait for another attempt, ids in [$2, $3).
+SELECT id FROM delivery
+WHERE workspace_id = $1 AND id >= $2 AND id < $3 AND id = ANY ($4::uuid[]) AND state = 'deferred';
+
+-- name: finish_chunk
+-- Every recipient of the chunk has its row.
+UPDATE campaign_chunk SET state = 'finished'
+WHERE workspace_id = $1 AND campaign_id = $2 AND number = $3 AND fence = $4 AND state = 'running'
+RETURNING true;
+
+-- name: share_campaign
+-- The campaign's state, held until commit: nobody resumes it meanwhile.
+SELECT state FROM campaign WHERE workspace_id = $1 AND id = $2 FOR SHARE;
+
+-- name: put_chunk_back
+-- The chunk waits: it is paused, or lets others have their turn.
+UPDATE campaign_chunk SET state = 'waiting'
+WHERE workspace_id = $1 AND campaign_id = $2 AND number = $3 AND fence = $4 AND state = 'running'
+RETURNING true;
+
+-- name: finish_campaign
+-- Ends a campaign whose chunks are all finished and of which nobody waits for another attempt.
+UPDATE campaign SET state = 'finished', finished_at = now()
+WHERE workspace_id = $1 AND id = $2 AND state = 'running' AND planned
+  AND NOT EXISTS (SELECT FROM campaign_chunk k WHERE k.campaign_id = $2 AND k.state <> 'finished')
+  AND NOT EXISTS (SELECT FROM campaign_chunk k WHERE k.campaign_id = $2 AND k.deferred > 0)
+RETURNING true;
+
+-- name: read_progress
+-- A campaign's counts, and what was handed over since the minute before this one began.
+SELECT c.state, c.recipients, c.planned, c.first_started_at, c.finished_at, now() AS now,
+       k.*,
+       (SELECT coalesce(sum(amount), 0)::bigint FROM (
+            SELECT amount FROM counter r
+            WHERE r.workspace_id = $1 AND r.subject = $2 AND r.name = 'campaign.handed_off'
+              AND r.minute >= date_trunc('minute', now()) - interval '1 minute'
+            UNION ALL
+            SELECT amount FROM counter_delta d
+            WHERE d.workspace_id = $1 AND d.subject = $2 AND d.name = 'campaign.handed_off'
+              AND d.minute >= date_trunc('minute', now()) - interval '1 minute') recent) AS recent
+FROM campaign c,
+     (SELECT coalesce(sum(accepted), 0)::bigint AS accepted,
+             coalesce(sum(deferred), 0)::bigint AS deferred,
+             coalesce(sum(bounced), 0)::bigint AS bounced,
+             coalesce(sum(failed), 0)::bigint AS failed,
+             coalesce(sum(suppressed), 0)::bigint AS suppressed,
+             coalesce(sum(unknown), 0)::bigint AS unknown,
+             coalesce(sum(cancelled), 0)::bigint AS cancelled
+      FROM campaign_chunk WHERE workspace_id = $1 AND campaign_id = $2) k
+WHERE c.workspace_id = $1 AND c.id = $2;
+
+-- name: load_retries
+-- Deferred recipients with what merges into their mail, and those whose retry was cut short.
+SELECT d.id, d.contact_id, d.recipient, d.state::text, d.attempts, d.fence,
+       coalesce(c.name, '') AS name, coalesce(c.attributes::text, '{}') AS attributes,
+       EXISTS (SELECT FROM suppression s
+               WHERE s.workspace_id = $1 AND s.address = d.recipient
+                 AND s.stream IN ('all', 'campaign')) AS suppressed
+FROM delivery d LEFT JOIN contact c ON c.id = d.contact_id AND c.workspace_id = d.workspace_id
+WHERE d.workspace_id = $1 AND d.id >= $2 AND d.id < $3 AND d.id = ANY ($4::uuid[])
+  AND d.state IN ('deferred', 'handed_off') AND d.fence < $5
+ORDER BY d.id;
+
+-- name: cancel_retries
+-- A cancelled campaign tries nobody again.
+UPDATE delivery SET state = 'cancelled', next_attempt_at = NULL, updated_at = now()
+WHERE workspace_id = $1 AND id >= $2 AND id < $3 AND id = ANY ($4::uuid[]) AND state = 'deferred'
+RETURNING id;
+
+-- name: move_counts
+-- Recipients of a chunk left `deferred` (or were lost on the way) for another state.
+UPDATE campaign_chunk
+SET deferred = deferred - $4, accepted = accepted + $5, bounced = bounced + $6,
+    failed = failed + $7, suppressed = suppressed + $8, unknown = unknown + $9,
+    cancelled = cancelled + $10
+WHERE workspace_id = $1 AND campaign_id = $2 AND number = $3;
+
+-- name: read_campaign_mail
+-- What the mail of a campaign is made of.
+SELECT state, type, template_id, template_version, sender, reply_to, list_unsubscribe, rate_per_s,
+       first_started_at
+FROM campaign WHERE workspace_id = $1 AND id = $2;

@@ -1,0 +1,255 @@
+"""What the tests of sending stand on: a transport with a ledger, a workspace with contacts, workers."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from mailyard.bus.adapters.memory import MemoryBus
+from mailyard.bus.live import LiveEvents
+from mailyard.campaigns.campaign import Campaigns, NewCampaign
+from mailyard.campaigns.chunk import ChunkSender
+from mailyard.campaigns.plan import Planner
+from mailyard.campaigns.progress import Progress, ProgressEvents
+from mailyard.campaigns.retry import RetrySender
+from mailyard.campaigns.states import State
+from mailyard.core import ids
+from mailyard.core.clock import SystemClock
+from mailyard.queue.engines.postgres import PostgresEngine
+from mailyard.queue.worker import Worker
+from mailyard.ratelimit.adapters.memory import MemoryRateLimit
+from mailyard.sending.accept import Emails
+from mailyard.sending.deliver import Deliverer
+from mailyard.sending.template import Templates
+from mailyard.sending.transport import Handoff, Outcome, Outgoing
+from mailyard.storage.database import Database
+
+HOSTNAME = "mail.example.org"
+
+
+@dataclass
+class Ledger:
+    """Every recipient address that a transport was given, with how often: what truly left."""
+
+    left: Counter[str] = field(default_factory=Counter)
+    mails: list[Outgoing] = field(default_factory=list)
+    outstanding: int = 0
+    most_outstanding: int = 0
+
+
+Answer = tuple[Outcome, int | None, str]
+ACCEPTED: Answer = (Outcome.ACCEPTED, 250, "2.0.0 Ok")
+
+
+class LedgerTransport:
+    """Answers on a later turn of the loop, as `answers` says; writes down what it was given."""
+
+    name = "ledger"
+
+    def __init__(
+        self, ledger: Ledger, answers: Callable[[str], Answer] = lambda address: ACCEPTED
+    ) -> None:
+        self.ledger = ledger
+        self.answers = answers
+        self.stuck = False
+
+    def submit(self, mail: Outgoing, done: Callable[[Handoff], None]) -> None:
+        ledger = self.ledger
+        ledger.mails.append(mail)
+        loop = asyncio.get_running_loop()
+        for recipient in mail.recipients:
+            ledger.left[recipient.address] += 1
+            ledger.outstanding += 1
+            ledger.most_outstanding = max(ledger.most_outstanding, ledger.outstanding)
+            if not self.stuck:
+                outcome, code, reply = self.answers(recipient.address)
+                handoff = Handoff(recipient.delivery_id, outcome, code, reply, self.name)
+                loop.call_soon(self._answer, done, handoff)
+
+    def _answer(self, done: Callable[[Handoff], None], handoff: Handoff) -> None:
+        self.ledger.outstanding -= 1
+        done(handoff)
+
+    async def close(self, drain_s: float) -> None:
+        pass
+
+
+class Process:
+    """What one worker process has of its own: transport, windows, handlers."""
+
+    def __init__(self, world: "World", transport: LedgerTransport) -> None:
+        self.transport = transport
+        self.deliverer = Deliverer(
+            database=world.database, transport=transport, live=world.live, hostname=HOSTNAME
+        )
+        self.chunks = ChunkSender(
+            database=world.database,
+            engine=world.engine,
+            transport=transport,
+            live=world.live,
+            templates=world.templates,
+            rate_limit=world.rate_limit,
+            hostname=HOSTNAME,
+        )
+        self.retries = RetrySender(
+            database=world.database,
+            engine=world.engine,
+            transport=transport,
+            templates=world.templates,
+            progress=self.chunks.progress,
+            window=self.chunks.window,
+            hostname=HOSTNAME,
+        )
+        self.planner = Planner(database=world.database, engine=world.engine)
+        self.worker = Worker(
+            engine=world.engine,
+            handlers=[
+                self.deliverer.handler(),
+                self.chunks.handler(),
+                self.retries.handler(),
+                self.planner.handler(),
+            ],
+            name="test",
+        )
+
+
+class World:
+    """One workspace on a database of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.bus = MemoryBus()
+        self.live = LiveEvents(database=database, bus=self.bus)
+        self.engine = PostgresEngine(database=database, bus=self.bus)
+        self.templates = Templates(database=database)
+        self.rate_limit = MemoryRateLimit(clock=SystemClock())
+        self.emails = Emails(database=database, engine=self.engine, templates=self.templates)
+        self.campaigns = Campaigns(
+            database=database,
+            engine=self.engine,
+            templates=self.templates,
+            progress=ProgressEvents(database=database, live=self.live),
+        )
+        self.workspace_id = ids.uuid7()
+        self.list_id = ids.uuid7()
+        self.ledger = Ledger()
+
+    async def open(self) -> None:
+        await self.bus.open()
+        async with self.database.connection() as connection:
+            await connection.execute(
+                "INSERT INTO workspace (id, name) VALUES ($1, 'Test')", self.workspace_id
+            )
+            await connection.execute(
+                "INSERT INTO contact_list (id, workspace_id, name) VALUES ($1, $2, 'All')",
+                self.list_id,
+                self.workspace_id,
+            )
+
+    async def add_contacts(
+        self, count: int, attributes: str = '{"city": "Turin", "plan": "gold"}', first: int = 0
+    ) -> list[str]:
+        """Contacts person0@… with two attributes, members of the list; their addresses."""
+        addresses = [f"person{first + number}@example.com" for number in range(count)]
+        async with self.database.transaction() as tx:
+            identifiers = [ids.uuid7() for _ in addresses]
+            await tx.execute(
+                "INSERT INTO contact (id, workspace_id, address, name, attributes)"
+                " SELECT id, $1, address, 'Person', $4::jsonb"
+                " FROM unnest($2::uuid[], $3::text[]) AS new (id, address)",
+                self.workspace_id,
+                identifiers,
+                addresses,
+                attributes,
+            )
+            await tx.execute(
+                "INSERT INTO list_member (list_id, contact_id, workspace_id)"
+                " SELECT $1, id, $2 FROM unnest($3::uuid[]) AS new (id)",
+                self.list_id,
+                self.workspace_id,
+                identifiers,
+            )
+        return addresses
+
+    async def template(
+        self,
+        subject: str = "News for {{ name }}",
+        html: str = "<p>{{ name }} in {{ city }}</p>",
+        text: str = "{{ name }}, {{ plan }}",
+    ) -> UUID:
+        """A template, written past the prover, which has tests of its own."""
+        template_id = ids.uuid7()
+        async with self.database.transaction() as tx:
+            await tx.execute(
+                "INSERT INTO template (id, workspace_id, name, version) VALUES ($1, $2, $3, 1)",
+                template_id,
+                self.workspace_id,
+                str(template_id),
+            )
+            await tx.execute(
+                "INSERT INTO template_version"
+                " (template_id, version, workspace_id, subject, html, text, variables)"
+                " VALUES ($1, 1, $2, $3, $4, $5, '{}')",
+                template_id,
+                self.workspace_id,
+                subject,
+                html,
+                text,
+            )
+        return template_id
+
+    async def campaign(self, template_id: UUID | None = None, rate: float | None = None) -> UUID:
+        """A draft to the list."""
+        template_id = template_id or await self.template()
+        made = await self.campaigns.create(
+            self.workspace_id,
+            NewCampaign(
+                name="Spring",
+                list=ids.type_id(ids.LIST, self.list_id),
+                template=ids.type_id(ids.TEMPLATE, template_id),
+                sender="Shop <shop@example.org>",
+                list_unsubscribe="https://example.org/u/{delivery}",
+                rate_per_s=rate,
+            ),
+        )
+        return made.id
+
+    @asynccontextmanager
+    async def workers(
+        self, count: int = 1, answers: Callable[[str], Answer] = lambda address: ACCEPTED
+    ) -> AsyncIterator[list[Process]]:
+        """Worker processes on this loop; drained at the end."""
+        processes = [Process(self, LedgerTransport(self.ledger, answers)) for _ in range(count)]
+        tasks = [asyncio.create_task(process.worker.run()) for process in processes]
+        try:
+            yield processes
+        finally:
+            for process in processes:
+                process.worker.drain()
+            await asyncio.gather(*tasks)
+
+    async def progress(self, campaign_id: UUID) -> Progress:
+        return await self.campaigns.progress(self.workspace_id, campaign_id)
+
+    async def until(self, campaign_id: UUID, *states: State, timeout_s: float = 60.0) -> Progress:
+        """Wait until the campaign is in one of `states`."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                progress = await self.progress(campaign_id)
+                if progress.state in states:
+                    return progress
+                await asyncio.sleep(0.02)
+
+    async def states(self, where: str, *arguments: object) -> dict[str, str]:
+        """Recipient -> state of the deliveries that `where` selects."""
+        async with self.database.connection() as connection:
+            rows = await connection.fetch(
+                f"SELECT recipient, state::text FROM delivery WHERE {where}", *arguments
+            )
+        return {row["recipient"]: row["state"] for row in rows}
+
+
+def addresses_of(mails: Sequence[Outgoing]) -> list[str]:
+    return [recipient.address for mail in mails for recipient in mail.recipients]
