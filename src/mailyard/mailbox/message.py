@@ -325,7 +325,8 @@ def _file(raw: bytes, index: int) -> File | None:
 
 
 def _earliest(moment: datetime | None) -> UUID:
-    return _FIRST if moment is None else lowest_at(moment)
+    """The lowest id of that time; ids begin with 1970."""
+    return _FIRST if moment is None or moment.timestamp() <= 0 else lowest_at(moment)
 
 
 def _check_search(text: str, path: str) -> None:

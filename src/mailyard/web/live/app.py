@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from urllib.parse import parse_qs
 from uuid import UUID, uuid4
 
@@ -32,6 +32,7 @@ _WAIT_PATH = re.compile(r"/v1/inboxes/([^/]+)/wait")
 _KIND = re.compile(r"[a-z]+(?:\.[a-z]+)*")
 _KINDS = 20
 _WAIT_DEFAULT_S = 30.0
+_FIRST_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)  # of an id
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -253,10 +254,12 @@ class _Query:
         if given.startswith(f"{MESSAGE}_"):
             return parse_type_id(MESSAGE, given, "after")
         try:
-            moment = datetime.fromisoformat(given)
-            return lowest_at(moment if moment.tzinfo else moment.astimezone())
-        except (ValueError, OverflowError):
+            # A "+" that was not encoded arrives as a space.
+            moment = datetime.fromisoformat(given.replace(" ", "+") if "T" in given else given)
+        except ValueError:
             raise InvalidInput("expected a message's id or an instant", field="after") from None
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return lowest_at(max(moment, _FIRST_INSTANT))
 
     def refuse_others(self, *known: str) -> None:
         for name in self._values:

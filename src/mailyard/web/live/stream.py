@@ -114,8 +114,11 @@ class Streams:
                 del self._by_workspace[stream.workspace_id]
 
     async def _catch_up(self, stream: Stream, after: Cursor, until: Cursor, send: Send) -> None:
-        """Send what is stored in (after, until]; the tail tells the rest."""
-        if after < await self._live.oldest():
+        """Send what is stored in (after, until]; the tail tells the rest.
+
+        START asks for everything that is kept, and so misses nothing.
+        """
+        if after != START and after < await self._live.oldest():
             await _send(send, _GAP)
         while not stream.ended:
             events = await self._live.read_after(after, _BATCHES_PER_READ, stream.workspace_id)
