@@ -70,7 +70,10 @@ _SCHEMES = frozenset(("http", "https", "mailto", "tel", "cid", "data"))
 _DATA_IMAGE = re.compile(
     r"data:image/(?:png|gif|jpeg|webp|avif|bmp);base64,[A-Za-z0-9+/=\s]*\Z", re.IGNORECASE
 )
-_FETCHES = re.compile(r"url\s*\(|image-set|@import|expression\s*\(|\\", re.IGNORECASE)
+# What fetches, and escapes and controls, which only serve to hide it.
+_FETCHES = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f]|url\s*\(|image-set|@import|expression\s*\(|\\", re.IGNORECASE
+)
 
 
 # html5ever is quadratic in nesting depth and in attributes of one tag. At these bounds, which no

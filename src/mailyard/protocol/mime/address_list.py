@@ -4,6 +4,7 @@ What is sent to is parsed strictly by `protocol.address`; this is for showing wh
 """
 
 import re
+from collections.abc import Iterator
 from itertools import islice
 
 from mailyard.core.limits import KIB
@@ -16,6 +17,7 @@ _CHARACTERS = 32 * KIB  # of one header
 _TOKEN = re.compile(
     r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"?|<([^<>]*+)>?|([,;:()\\>])|([^"<>,;:()\\]++)', re.DOTALL
 )
+_COMMENT = re.compile(r"\([^()]*+\)")
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _PLAIN = re.compile(
     r"([^\"<>(),;:\\@=?\s][^\"<>(),;:\\@=?]*)? ?<([^\s\"<>(),;:\\]+@[^\s\"<>(),;:\\]+)>"
@@ -50,7 +52,7 @@ class _Reader:
         self._address: str | None = None
 
     def read(self, text: str) -> list[Mailbox]:
-        for token in islice(_TOKEN.finditer(text), _TOKENS):
+        for token in islice(_tokens(text), _TOKENS):
             quoted, angle, special, word = token.groups()
             if special == "(":
                 self._depth += 1
@@ -69,7 +71,7 @@ class _Reader:
                     self._address = angle
             elif quoted is not None:
                 self._words.append(_QUOTED_PAIR.sub(r"\1", quoted) if "\\" in quoted else quoted)
-                if text[token.end() : token.end() + 1] == "@":
+                if token.string[token.end() : token.end() + 1] == "@":
                     self._words[-1] = f'"{quoted}"'
             elif word is not None:
                 self._words.append(word)
@@ -80,25 +82,37 @@ class _Reader:
         name = "".join(self._words)
         address = self._address
         if address is None:
-            address, name = self._bare(name)
+            address, name = _bare(name)
         else:
             name = " ".join(decode_words(name).split())
             address = address.strip().rpartition(":")[2]  # an obsolete route, section 4.4
+            if "(" in address:
+                address = _COMMENT.sub("", address)
         if not name and self._comment:
             name = " ".join(decode_words("".join(self._comment)).split())
-        address = "".join(decode_words(address).split())
+        if '"@' not in address:
+            address = "".join(decode_words(address).split())
         if address or name:
             self._found.append(Mailbox(name, address))
         self._begin()
 
-    @staticmethod
-    def _bare(text: str) -> tuple[str, str]:
-        """(address, name) of text without angle brackets."""
-        words = text.split()
-        if '"@' in text:
-            return text.strip(), ""
-        for position, word in enumerate(words):
-            if "@" in word:
-                rest = words[:position] + words[position + 1 :]
-                return word, decode_words(" ".join(rest))
-        return "", decode_words(" ".join(words))
+
+def _bare(text: str) -> tuple[str, str]:
+    """(address, name) of text without angle brackets."""
+    if '"@' in text:
+        return text.strip(), ""
+    words = text.split()
+    for position, word in enumerate(words):
+        if "@" in word:
+            rest = words[:position] + words[position + 1 :]
+            return word, decode_words(" ".join(rest))
+    return "", decode_words(" ".join(words))
+
+
+def _tokens(text: str) -> Iterator[re.Match[str]]:
+    """Quoted strings, bracketed addresses, specials and words; a quote without end is a space."""
+    for token in _TOKEN.finditer(text):
+        if token[1] is not None and (len(token[0]) < 2 or token[0][-1] != '"'):
+            yield from _TOKEN.finditer(text[token.start() + 1 :].replace('"', " "))
+            return
+        yield token

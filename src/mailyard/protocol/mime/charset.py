@@ -10,7 +10,6 @@ from functools import lru_cache
 _LABEL_CHARACTERS = 60
 
 _MEANT = {
-    "": "utf-8",
     "ascii": "cp1252",
     "us-ascii": "cp1252",
     "ansi_x3.4-1968": "cp1252",
@@ -62,6 +61,7 @@ _MEANT = {
     "koi8": "koi8-r",
     "koi8-ru": "koi8-u",
 }
+_SEVEN_BIT = frozenset(("us-ascii", "ascii", "ansi_x3.4-1968", "646"))  # no name for other bytes
 # Python codecs that are no charset, or whose decoder is not linear.
 _NO_CHARSET = frozenset(
     ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem")
@@ -124,8 +124,8 @@ def decode(raw: bytes, label: str) -> tuple[str, bool]:
         if codec is None or (codec not in _UTF16_CODECS and codec != "utf-7" and codec != "hz"):
             return raw.decode("ascii"), True
     codec = codec_of(label)
-    if codec is None:
-        return guess(raw), False
+    if codec is None or label.strip("\"' ").lower() in _SEVEN_BIT:
+        return guess(raw), not label
     try:
         text = raw.decode(codec)
     except (UnicodeError, ValueError):

@@ -2,6 +2,7 @@
 
 import binascii
 import re
+from collections.abc import Iterator
 
 from mailyard.protocol.mime import charset, transfer
 
@@ -21,28 +22,48 @@ def decode_words(value: str) -> str:
     if opening is None:
         return value
     out: list[str] = []
-    pending: list[bytes] = []
-    pending_charset = ""
+    run: list[tuple[str, str]] = []  # (encoding, content) of adjacent words of one charset
+    label = ""
     position = 0
     words = 0
     while opening is not None and words < _WORDS:
         words += 1
         between = value[position : opening.start()]
         content, position = _content(value, opening)
-        label = opening[1].lower()
-        if pending and (label != pending_charset or not (between == "" or between.isspace())):
-            out.append(charset.decode(b"".join(pending), pending_charset)[0])
-            pending.clear()
-            if not between.isspace():
-                out.append(between)
-        elif not pending:
+        apart = bool(between) and not between.isspace()
+        if run and (apart or opening[1].lower() != label):
+            out.append(_text(run, label))
+            run = []
+        if apart or words == 1:
             out.append(between)
-        pending.append(_bytes_of(content, opening[2]))
-        pending_charset = label
+        label = opening[1].lower()
+        run.append((opening[2].upper(), content))
         opening = _OPENING.search(value, position)
-    out.append(charset.decode(b"".join(pending), pending_charset)[0])
+    out.append(_text(run, label))
     out.append(value[position:])
     return "".join(out)
+
+
+def _text(run: list[tuple[str, str]], label: str) -> str:
+    return charset.decode(b"".join(_pieces(run)), label)[0]
+
+
+def _pieces(run: list[tuple[str, str]]) -> Iterator[bytes]:
+    """The words' bytes. Base64 that was cut inside a group goes on in the next word."""
+    held = ""
+    for encoding, content in run:
+        if encoding == "B":
+            held += content
+            if len(held) % 4 == 0 or content.endswith("="):
+                yield _bytes_of(held, "B")
+                held = ""
+            continue
+        if held:
+            yield _bytes_of(held, "B")
+            held = ""
+        yield _bytes_of(content, encoding)
+    if held:
+        yield _bytes_of(held, "B")
 
 
 def _content(value: str, opening: re.Match[str]) -> tuple[str, int]:
@@ -63,6 +84,6 @@ def _content(value: str, opening: re.Match[str]) -> tuple[str, int]:
 
 def _bytes_of(content: str, encoding: str) -> bytes:
     raw = content.encode("utf-8", "surrogateescape")
-    if encoding in "bB":
+    if encoding == "B":
         return transfer.undo_base64(raw)[0]
     return binascii.a2b_qp(raw.replace(b"\r", b"").replace(b"\n", b""), header=True)

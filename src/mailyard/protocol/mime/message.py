@@ -18,6 +18,8 @@ from mailyard.protocol.mime.parameter import file_name
 from mailyard.protocol.mime.structure import Part, Reading
 
 _MESSAGE_IDS = 1_000  # of one References header
+_BREAK = re.compile(r"\r?\n|\t")
+_UNSTORABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _MESSAGE_ID = re.compile(r"<([^<>\s]{1,998})>")
 
 
@@ -161,7 +163,7 @@ class Message:
 
     def _attachment(self, part: Part, index: int) -> Attachment:
         name = file_name(part.disposition, part.content_type)
-        if not name and part.content_type.value.startswith("message/"):
+        if not name and part.content_type.value in ("message/rfc822", "message/global"):
             name = "message.eml"
         return Attachment(
             filename=printable(name),
@@ -189,13 +191,7 @@ def printable(value: str) -> str:
     """`value` without controls and lone surrogates, which neither PostgreSQL nor JSON can hold."""
     if value.isprintable():
         return value
-    if "\t" in value or "\n" in value or "\r" in value:
-        value = value.replace("\t", " ").replace("\r", "").replace("\n", " ")
-    return "".join(
-        character
-        for character in value
-        if character >= " " and not "\ud800" <= character <= "\udfff"
-    )
+    return _UNSTORABLE.sub("", _BREAK.sub(" ", value))
 
 
 def addresses(value: str) -> list[Mailbox]:

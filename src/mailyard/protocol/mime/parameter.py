@@ -6,10 +6,12 @@ from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from mailyard.core.limits import KIB
 from mailyard.protocol.mime import charset
 from mailyard.protocol.mime.encoded_word import decode_words
 
 _CACHED_CHARACTERS = 200
+_CHARACTERS = 32 * KIB  # of one header
 _PARAMETERS = 100  # of one header; the rest is ignored
 _SEGMENTS = 100  # RFC 2231 continuations of one parameter
 
@@ -31,7 +33,7 @@ def parse_structured(text: str) -> Structured:
     """Read `value; name=value; …` as it comes. Never raises."""
     if len(text) <= _CACHED_CHARACTERS:
         return _parse_cached(text)
-    return _parse(text)
+    return _parse(text[:_CHARACTERS])
 
 
 def _parse(text: str) -> Structured:

@@ -47,9 +47,13 @@ class Part:
         self.content_type = default
         self.disposition = _NOTHING
         self.encoding = ""
+        seen: set[str] = set()
         for name, value in fields:
             if name[:8].lower() == "content-":
-                self._describe(name[8:].lower(), value)
+                what = name[8:].lower()
+                if what not in seen:  # of several, the first counts
+                    self._describe(what, value)
+                    seen.add(what)
 
     def _describe(self, name: str, value: str) -> None:
         if name == "type":
