@@ -64,7 +64,7 @@ class CampaignState:
 
 
 class DemoPlatform(Protocol):
-    """What the demonstration needs (`over_http.py` and `in_process.py` have it); ids are TypeIDs."""
+    """What the demonstration needs: `over_http.py`, `in_process.py`. Ids are TypeIDs."""
 
     async def make_inboxes(self, local_parts: Sequence[str]) -> list[tuple[str, str]]:
         """(id, address) of new inboxes, in order."""

@@ -1,7 +1,6 @@
 """The demonstration's platform over its public API, as any client sees it."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 from mailyard.proving.client import ApiClient, ApiProblem
 from mailyard.proving.demonstration import (
@@ -69,15 +68,12 @@ class HttpPlatform:
         return campaign_id
 
     async def campaign_state(self, campaign_id: str) -> CampaignState:
-        one = await self._client.get(f"/v1/campaigns/{campaign_id}")
-        progress: dict[str, Any] = one.get("progress") or one
-        counts: dict[str, int] = progress["counts"]
-        waiting = int(progress.get("waiting", counts.get("waiting", 0)))
+        now = await self._client.get(f"/v1/campaigns/{campaign_id}/progress")
         return CampaignState(
-            state=one["state"],
-            accepted=counts["accepted"],
-            unknown=counts["unknown"],
-            settled=int(one["recipients"]) - waiting,
+            state=now["state"],
+            accepted=now["counts"]["accepted"],
+            unknown=now["counts"]["unknown"],
+            settled=now["recipients"] - now["waiting"],
         )
 
     async def inbound_waiting(self) -> int:

@@ -1,0 +1,167 @@
+"""`mailyard inbox`: make inboxes, list and read their mail, wait for it."""
+
+from typing import Annotated, Any
+
+import typer
+
+from mailyard.cli import exit_code
+from mailyard.cli.client import AsJson, ask, say, say_rows
+from mailyard.core.errors import NotFound
+from mailyard.proving.client import ApiClient
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+_Inbox = Annotated[str, typer.Argument(help="An inbox's id (ibx_…) or its address.")]
+_INBOX_COLUMNS = (
+    ("ID", "id"),
+    ("Address", "address"),
+    ("Name", "name"),
+    ("Expires", "expires_at"),
+)
+_MESSAGE_COLUMNS = (
+    ("ID", "id"),
+    ("Received", "received_at"),
+    ("From", "from_address"),
+    ("Subject", "subject"),
+)
+
+
+@app.command()
+def create(
+    address: Annotated[
+        str | None, typer.Argument(help="Whole, or the part before @; without it, generated.")
+    ] = None,
+    ttl: Annotated[
+        float | None, typer.Option(help="Seconds to live; without it, for ever.")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="A label; more than one may be.")] = None,
+    name: Annotated[str, typer.Option(help="A name for people.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make an inbox and print its address.
+
+    Example: mailyard inbox create signup-test --ttl 3600
+    """
+    body: dict[str, Any] = {"ttl_s": ttl, "name": name, "labels": label or []}
+    if address is not None:
+        body["address"] = address
+
+    async def work(client: ApiClient) -> Any:
+        return await client.post("/v1/inboxes", body)
+
+    made = ask(work)
+    say(made, as_json, f"{made['address']}  {made['id']}")
+
+
+@app.command(name="list")
+def list_inboxes(
+    label: Annotated[str, typer.Option(help="Only those with this label.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List inboxes, the newest first.
+
+    Example: mailyard inbox list --label demo
+    """
+
+    async def work(client: ApiClient) -> Any:
+        return await client.get("/v1/inboxes", label=label, limit=limit)
+
+    say_rows(ask(work)["items"], as_json, _INBOX_COLUMNS)
+
+
+@app.command()
+def read(
+    inbox: _Inbox,
+    message: Annotated[
+        str | None, typer.Option(help="A message's id (msg_…): show it whole.")
+    ] = None,
+    subject: Annotated[str, typer.Option(help="Only mail with this in its subject.")] = "",
+    sender: Annotated[str, typer.Option("--from", help="Only mail from here.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List an inbox's mail, or show one message.
+
+    Example: mailyard inbox read signup-test@inbox.localhost --subject code
+    """
+
+    async def work(client: ApiClient) -> Any:
+        if message is not None:
+            return await client.get(f"/v1/messages/{message}")
+        query = {"from": sender, "subject": subject, "limit": limit}
+        inbox_id = await _id_of(client, inbox)
+        return await client.get(f"/v1/inboxes/{inbox_id}/messages", **query)
+
+    answer = ask(work)
+    if message is None:
+        say_rows(answer["items"], as_json, _MESSAGE_COLUMNS)
+    else:
+        say(answer, as_json, _shown(answer))
+
+
+@app.command()
+def wait(
+    inbox: _Inbox,
+    subject: Annotated[str, typer.Option(help="Until mail with this in its subject.")] = "",
+    sender: Annotated[str, typer.Option("--from", help="Until mail from here.")] = "",
+    timeout: Annotated[float, typer.Option(min=0, max=120, help="Seconds to wait.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Wait until a message that matches is there, and show it. Exit status 1 when none came.
+
+    Example: mailyard inbox wait signup-test@inbox.localhost --subject code --timeout 30
+    """
+
+    async def work(client: ApiClient) -> Any:
+        query = {"from": sender, "subject": subject, "timeout_s": timeout}
+        return await client.get(f"/v1/inboxes/{await _id_of(client, inbox)}/wait", **query)
+
+    message = ask(work)
+    if message is None:
+        say({"message": None}, as_json, "nothing came")
+        raise typer.Exit(exit_code.REFUSED)
+    say(message, as_json, _shown(message))
+
+
+@app.command()
+def delete(inbox: _Inbox, as_json: AsJson = False) -> None:
+    """Delete an inbox with its mail.
+
+    Example: mailyard inbox delete signup-test@inbox.localhost
+    """
+
+    async def work(client: ApiClient) -> str:
+        inbox_id = await _id_of(client, inbox)
+        await client.delete(f"/v1/inboxes/{inbox_id}")
+        return inbox_id
+
+    deleted = ask(work)
+    say({"deleted": deleted}, as_json, f"{deleted} deleted")
+
+
+async def _id_of(client: ApiClient, inbox: str) -> str:
+    if "@" not in inbox:
+        return inbox
+    found = (await client.get("/v1/inboxes", address=inbox))["items"]
+    if not found:
+        raise NotFound(f"there is no inbox {inbox}")
+    return str(found[0]["id"])
+
+
+def _shown(message: dict[str, Any]) -> str:
+    """A message for people; control characters of strangers do not reach the terminal."""
+    content = message["content"]
+    lines = [
+        f"From: {message['from_name']} <{message['from_address']}>".replace(":  <", ": <"),
+        f"To: {message['recipient']}",
+        f"Subject: {message['subject']}",
+        f"Received: {message['received_at']}",
+        *(f"Attachment: {file['file_name']} ({file['content_type']})" for file in content["files"]),
+        "",
+        content["text"] or content["html"] or "",
+    ]
+    return "\n".join(
+        "".join(character for character in line if character.isprintable() or character in "\t\n")
+        for line in "\n".join(lines).split("\n")
+    )
