@@ -119,7 +119,7 @@ _FILE = _Kind(
     lambda text: Path(_parse_text(text)).expanduser().absolute() if text else None, "a file"
 )
 _POSTGRES = _url("postgresql", "postgres")
-_SMTP = _url("smtp", "smtps")
+_SMTP = _url("smtp")
 _HTTP = _url("http", "https")
 
 
@@ -152,6 +152,9 @@ class Settings:
     )
     database_connections: int = _setting(_whole(2, 200), 8, "pooled connections of one process")
     database_budget: int = _setting(_whole(4, 10_000), 100, "connections that all may use together")
+    database_memory: int = _setting(
+        _BYTES, 128 * limits.MIB, "the embedded PostgreSQL's page cache (shared_buffers)"
+    )
     database_instances: int = _setting(
         _whole(0, 1000), 0, "most processes ever; 0: as started here"
     )
@@ -170,7 +173,7 @@ class Settings:
 
     relay_url: str = _setting(_SMTP, "", "where mail is handed to; our own listener when empty")
     relay_tls: str = _setting(
-        _choice("never", "opportunistic", "always"), "opportunistic", "STARTTLS towards the relay"
+        _choice("none", "opportunistic", "required"), "opportunistic", "STARTTLS towards the relay"
     )
     relay_connections: int = _setting(_whole(1, 200), 10, "connections of one worker to the relay")
     tls_cert: Path | None = _setting(_FILE, None, "PEM certificate chain of the SMTP server")

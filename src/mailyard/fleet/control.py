@@ -30,6 +30,11 @@ class Control:
         else:
             asyncio.get_running_loop().add_reader(self._socket, self._read)
 
+    @property
+    def alone(self) -> bool:
+        """Whether no supervisor stands behind this process."""
+        return self._socket is None
+
     async def go(self) -> None:
         """Until the supervisor says that the database is ready."""
         await self._going.wait()

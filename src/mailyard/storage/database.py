@@ -74,6 +74,11 @@ class Database:
             self._pool = None
 
     @property
+    def direct_url(self) -> str:
+        """The address that passes no pooler: for migrations."""
+        return self._address.direct_url
+
+    @property
     def pool(self) -> "asyncpg.Pool[asyncpg.Record]":
         if self._pool is None:
             raise ConfigurationError("the database was used before it was opened")

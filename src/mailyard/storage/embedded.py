@@ -104,6 +104,12 @@ class EmbeddedPostgres:
         self._reader = asyncio.create_task(self._read_log(self._process))
         await self._until_ready(folder / "postmaster.pid", self._process)
 
+    async def restart(self) -> None:
+        """Start again after the postmaster has ended by itself. Raises ConfigurationError."""
+        if self._reader is not None:
+            await self._reader
+        await self._launch()
+
     async def wait(self) -> int:
         """Until the postmaster ends; its exit status."""
         if self._process is None:

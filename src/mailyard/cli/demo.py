@@ -1,0 +1,114 @@
+"""`mailyard demo`: the demonstration, on the platform that runs here or on one of its own."""
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+from secrets import token_hex
+from typing import Annotated
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from mailyard.cli import exit_code
+from mailyard.cli.client import AsJson, api_key, progress_console, say
+from mailyard.core.errors import Unavailable
+from mailyard.proving.client import ApiClient
+from mailyard.proving.demonstration import RECIPIENTS_MAX, STAGES, Demo, Stage, Verdict
+from mailyard.proving.over_http import HttpPlatform
+from mailyard.proving.own_platform import OwnPlatform
+from mailyard.settings import Settings, load_settings
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def demo(
+    recipients: Annotated[
+        int, typer.Option(min=1, max=RECIPIENTS_MAX, help="How many inboxes get a mail.")
+    ] = 1_000,
+    own: Annotated[
+        bool, typer.Option("--own", help="Start a platform of its own even when one runs.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a campaign to inboxes of its own over real SMTP, open every one, compare, judge.
+
+    Uses the platform that runs here (MAILYARD_URL, MAILYARD_API_KEY); when none runs, starts one on
+    free ports in a temporary folder and stops it again.
+
+    Exit status 0: nothing lost, twice or wrong. 1: a verdict that is not clean. 69: no verdict.
+
+    Example: mailyard demo --recipients 50000
+    """
+    verdict = asyncio.run(_demo(load_settings(), recipients, own=own, shown=not as_json))
+    say(verdict.as_json(), as_json, _told(verdict))
+    if not verdict.clean:
+        raise typer.Exit(exit_code.REFUSED)
+
+
+async def _demo(settings: Settings, recipients: int, *, own: bool, shown: bool) -> Verdict:
+    if not own and await _answers(settings):
+        return await _run(settings.api_url, api_key(settings), recipients, shown=shown)
+    folder = Path(tempfile.mkdtemp(prefix="mailyard-demo-"))
+    platform = OwnPlatform(folder)
+    try:
+        if shown:
+            progress_console().print("No platform runs here: starting one for the demonstration")
+        address = await platform.start()
+        return await _run(address.url, address.api_key, recipients, shown=shown)
+    finally:
+        await asyncio.shield(platform.stop())
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+async def _answers(settings: Settings) -> bool:
+    client = ApiClient(settings.api_url, "", timeout_s=5.0)
+    try:
+        await client.request("GET", "/health/live")
+    except Unavailable:
+        return False
+    finally:
+        await client.close()
+    return True
+
+
+async def _run(url: str, key: str, recipients: int, *, shown: bool) -> Verdict:
+    client = ApiClient(url, key)
+    bars = Progress(
+        TextColumn("{task.description:<20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=progress_console(),
+        disable=not shown,
+    )
+    tasks = {name: bars.add_task(name, total=recipients, start=False) for name in STAGES}
+
+    def report(stage: Stage) -> None:
+        bars.start_task(tasks[stage.name])
+        bars.update(tasks[stage.name], completed=stage.done)
+
+    demo = Demo(HttpPlatform(client), run=token_hex(4), recipients=recipients, report=report)
+    try:
+        with bars:
+            return await demo.run()
+    finally:
+        await client.close()
+
+
+def _told(verdict: Verdict) -> str:
+    unknown = f", unknown {verdict.unknown:,}" if verdict.unknown else ""
+    return (
+        f"{'Clean' if verdict.clean else 'NOT CLEAN'}: sent {verdict.sent:,}, "
+        f"received {verdict.received:,}, lost {verdict.lost:,}, twice {verdict.twice:,}, "
+        f"wrong content {verdict.wrong:,}{unknown}; "
+        f"{verdict.seconds:.1f} s, {verdict.per_second:,} a second "
+        f"(contacts imported in {verdict.import_seconds:.1f} s)"
+    )

@@ -1,0 +1,88 @@
+"""The `mailyard` command. Each command is a module of its own, imported when it is asked for.
+
+A module in COMMANDS has `app`, a Typer with one command, or with several, which then are its
+sub-commands. So `mailyard worker` pays for what a worker needs and nothing else.
+"""
+
+import difflib
+import sys
+from importlib import import_module
+
+from mailyard.cli import exit_code
+from mailyard.core.errors import MailyardError
+
+# name -> (module, what `mailyard --help` says)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("mailyard.cli.up", "Start the whole platform on this machine."),
+    "api": ("mailyard.cli.api", "Run one API and page process against a shared database."),
+    "smtp": ("mailyard.cli.smtp", "Run one SMTP listener against a shared database."),
+    "worker": ("mailyard.cli.worker", "Run one worker against a shared database."),
+    "scheduler": ("mailyard.cli.scheduler", "Run one scheduler against a shared database."),
+    "migrate": ("mailyard.cli.migrate", "Bring the database to this version."),
+    "doctor": ("mailyard.cli.doctor", "Check the machine and the configuration."),
+    "demo": ("mailyard.cli.demo", "Send a campaign to inboxes of its own and prove the result."),
+    "send": ("mailyard.cli.send", "Send one mail."),
+    "inbox": ("mailyard.cli.inbox", "Make inboxes, list and read their mail, wait for it."),
+    "import": ("mailyard.cli.import_", "Import contacts from a CSV file."),
+    "campaign": ("mailyard.cli.campaign", "Start, pause, resume, cancel and watch campaigns."),
+    "queue": ("mailyard.cli.queue", "Show depths and dead letters, pause, resume, redrive."),
+    "key": ("mailyard.cli.key", "Make, list and revoke API keys."),
+    "version": ("mailyard.cli.version", "Print the version."),
+}
+
+_HELP = """\
+Usage: mailyard COMMAND [OPTIONS]
+
+  A self-hosted email platform that sends, receives, and proves that it lost nothing.
+
+Commands:
+{commands}
+
+Example:
+  mailyard up
+  mailyard demo --recipients 1000
+
+Each command has --help with an example. Settings come from MAILYARD_* variables and an optional
+TOML file named by MAILYARD_CONFIG; `mailyard doctor --settings` lists them.
+
+Exit codes: 0 done; 1 refused, or a verdict that is not clean; 2 wrong usage; 69 a part is away
+(the database, the server); 78 a setting or the machine is wrong; 130 interrupted.
+"""
+
+
+def help_text() -> str:
+    """What `mailyard --help` prints."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{about}" for name, (_, about) in COMMANDS.items()]
+    return _HELP.format(commands="\n".join(lines))
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else ""
+    if name in ("", "--help", "-h", "help"):
+        print(help_text(), end="")
+        return exit_code.DONE if name else exit_code.USAGE
+    if name == "--version":
+        name = "version"
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        print(f"mailyard: no command {name!r}.{hint} See mailyard --help.", file=sys.stderr)
+        return exit_code.USAGE
+    try:
+        import_module(COMMANDS[name][0]).app(args=arguments[1:], prog_name=f"mailyard {name}")
+    except MailyardError as error:
+        print(f"mailyard: {error.message}", file=sys.stderr)
+        return exit_code.of(error)
+    except KeyboardInterrupt:
+        return exit_code.INTERRUPTED
+    return exit_code.DONE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""One role, one process, one event loop: `python -m mailyard.cli.roles worker`.
+
+A role imports what it needs while its supervisor still starts PostgreSQL, waits for the word, works
+until SIGTERM, drains within the limit of the settings and ends.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from typing import Protocol
+
+import structlog
+
+from mailyard.app import Application
+from mailyard.cli import exit_code
+from mailyard.core.errors import ConfigurationError, MailyardError
+from mailyard.fleet.control import Control
+from mailyard.fleet.registry import ProcessRegistry
+from mailyard.fleet.vital import vital
+from mailyard.observe import log
+from mailyard.settings import Settings, load_settings
+
+_LOG = structlog.get_logger(__name__)
+
+
+class Service(Protocol):
+    """What a role does."""
+
+    async def start(self) -> None:
+        """Begin; raises ConfigurationError when a setting or the machine forbids it."""
+        ...
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take nothing new, finish what is there within `timeout_s`, end."""
+        ...
+
+
+def run_alone(role: str) -> None:
+    """The command `mailyard <role>`: no supervisor, the database is there and migrated."""
+    sys.exit(_run(role, load_settings(), None))
+
+
+def main() -> None:
+    """What the supervisor starts: `<role> --control <descriptor>`."""
+    role, _, descriptor = sys.argv[1:4]
+    sys.exit(_run(role, load_settings(), int(descriptor)))
+
+
+def _run(role: str, settings: Settings, descriptor: int | None) -> int:
+    import uvloop
+
+    log.set_up(level=settings.log_level, form=settings.log_format, role=role)
+    control = Control(descriptor)
+    try:
+        uvloop.run(_live(role, settings, control))
+    except MailyardError as error:
+        if isinstance(error, ConfigurationError):
+            control.failed(error.message)
+        _LOG.error("stopped", reason=error.message)
+        return exit_code.of(error)
+    return exit_code.DONE
+
+
+async def _live(role: str, settings: Settings, control: Control) -> None:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    control.listen()
+    application = Application(settings)
+    service = _service(role, application)
+    await control.go()
+    if control.alone:
+        await _check_schema(application)
+    await application.open()
+    registry = ProcessRegistry(database=application.database, role=role)
+    beating: asyncio.Task[None] | None = None
+    try:
+        await registry.enter()
+        await service.start()
+        beating = vital(asyncio.create_task(registry.run(), name="beat"))
+        # What was made so far lives until the end: no collection need look at it again.
+        gc.collect()
+        gc.freeze()
+        control.ready()
+        _LOG.info("ready", pid=os.getpid())
+        await stopping.wait()
+        await service.drain(settings.drain_s)
+    finally:
+        if beating is not None:
+            beating.cancel()
+        await registry.leave()
+        await application.close()
+
+
+async def _check_schema(application: Application) -> None:
+    from mailyard.storage.migrate import pending
+
+    missing = await pending(application.database.direct_url)
+    if missing:
+        raise ConfigurationError(
+            f"the database lacks {', '.join(missing)}: run `mailyard migrate` first"
+        )
+
+
+def _service(role: str, application: Application) -> Service:
+    match role:
+        case "api":
+            from mailyard.cli.serving.api import ApiService
+
+            return ApiService(application)
+        case "smtp":
+            from mailyard.cli.serving.smtp import SmtpService
+
+            return SmtpService(application)
+        case "worker":
+            from mailyard.cli.serving.worker import WorkerService
+
+            return WorkerService(application)
+        case "scheduler":
+            from mailyard.cli.serving.scheduler import SchedulerService
+
+            return SchedulerService(application)
+    raise ConfigurationError(f"no role is named {role!r}: api, smtp, worker or scheduler")
+
+
+if __name__ == "__main__":
+    main()

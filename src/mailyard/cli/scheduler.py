@@ -1,0 +1,16 @@
+"""`mailyard scheduler`: the role alone, against a shared database."""
+
+import typer
+
+from mailyard.cli.roles import run_alone
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def scheduler() -> None:
+    """Run one scheduler; of several, one leads and the others stand by, until SIGTERM, then drain.
+
+    Example: MAILYARD_DATABASE_URL=postgresql://mailyard@db/mailyard mailyard scheduler
+    """
+    run_alone("scheduler")

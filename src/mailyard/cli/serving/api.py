@@ -1,0 +1,27 @@
+"""The API role: `/v1`, the live streams, the pages and the probes, on one port."""
+
+from mailyard.app import Application
+from mailyard.web.asgi import build
+from mailyard.web.serve import HttpServer
+
+
+class ApiService:
+    """Granian in this process's loop, over the ASGI application of all routes."""
+
+    def __init__(self, application: Application) -> None:
+        settings = application.settings
+        self._front = build(application)
+        self._server = HttpServer(
+            self._front,
+            host=settings.host,
+            port=settings.port,
+            drain_s=settings.drain_s,
+            on_stop=self._front.drain,
+        )
+
+    async def start(self) -> None:
+        await self._front.start()
+        await self._server.start()
+
+    async def drain(self, timeout_s: float) -> None:  # noqa: ARG002 (the server was told it)
+        await self._server.stop()

@@ -1,0 +1,46 @@
+"""The scheduler role: leads or stands by; the leader does the duties."""
+
+import asyncio
+
+from mailyard.app import Application
+from mailyard.core.ids import uuid7
+from mailyard.fleet.duties import counters, expiry, partitions, processes, queue
+from mailyard.fleet.duty import Duty, perform
+from mailyard.fleet.leader import Leader
+from mailyard.fleet.vital import vital
+
+
+class SchedulerService:
+    """Of all schedulers of an installation, one works."""
+
+    def __init__(self, application: Application) -> None:
+        self._leader = Leader(
+            database=application.database,
+            duty="scheduler",
+            holder=uuid7(),
+            lead=lambda: perform(duties(application)),
+        )
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._running = vital(asyncio.create_task(self._leader.run(), name="leader"))
+
+    async def drain(self, timeout_s: float) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running], timeout=timeout_s)
+
+
+def duties(application: Application) -> list[Duty]:
+    """Everything that somebody must do again and again, once for the whole installation."""
+    database, clock = application.database, application.clock
+    return [
+        partitions.make_ahead(database, clock),
+        partitions.drop_old(database, clock),
+        queue.rescue(application.engine),
+        queue.tell_depths(database, application.engine, application.live),
+        counters.fold(database),
+        counters.forget(database, clock),
+        expiry.expire(database),
+        processes.reap(database),
+    ]

@@ -1,0 +1,105 @@
+"""The worker role: every kind of job, each on its lane."""
+
+import asyncio
+import os
+import socket
+
+from mailyard.app import Application
+from mailyard.campaigns.chunk import ChunkSender
+from mailyard.campaigns.import_run import ImportRunner
+from mailyard.campaigns.plan import Planner
+from mailyard.campaigns.retry import RetrySender
+from mailyard.fleet.vital import vital
+from mailyard.proving.demo import DemoRunner
+from mailyard.proving.in_process import Services
+from mailyard.queue.worker import Handler, Worker
+from mailyard.receiving.ingest import Ingest
+from mailyard.sending.deliver import Deliverer
+
+_TRANSPORT_DRAIN_S = 5.0
+
+
+class WorkerService:
+    """One `Worker` over the handlers of all rooms."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._worker: Worker | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._worker = Worker(
+            engine=self._application.engine,
+            handlers=handlers(self._application),
+            name=f"{socket.gethostname()}:{os.getpid()}",
+        )
+        self._running = vital(asyncio.create_task(self._worker.run(), name="worker"))
+
+    async def drain(self, timeout_s: float) -> None:
+        if self._worker is None or self._running is None:
+            return
+        self._worker.drain()
+        await asyncio.wait([self._running], timeout=timeout_s)
+        if not self._running.done():
+            self._running.cancel()  # leases of what is left run out, others take it up
+            await asyncio.wait([self._running], timeout=1.0)
+        await self._application.transport.close(_TRANSPORT_DRAIN_S)
+
+
+def handlers(application: Application) -> list[Handler]:
+    """What a worker can do. Adding a kind of job is adding it here."""
+    database, engine, live = application.database, application.engine, application.live
+    hostname = application.settings.smtp_name
+    chunks = ChunkSender(
+        database=database,
+        engine=engine,
+        transport=application.transport,
+        live=live,
+        templates=application.templates,
+        rate_limit=application.limits,
+        hostname=hostname,
+        clock=application.clock,
+    )
+    retries = RetrySender(
+        database=database,
+        engine=engine,
+        transport=application.transport,
+        templates=application.templates,
+        progress=application.progress,
+        window=chunks.window,
+        hostname=hostname,
+        clock=application.clock,
+    )
+    demos = DemoRunner(
+        database=database,
+        live=live,
+        services=Services(
+            engine=engine,
+            inboxes=application.inboxes,
+            messages=application.messages,
+            lists=application.lists,
+            imports=application.imports,
+            templates=application.templates,
+            campaigns=application.campaigns,
+        ),
+    )
+    return [
+        Ingest(database=database, live=live).handler(),
+        Deliverer(
+            database=database,
+            transport=application.transport,
+            live=live,
+            hostname=hostname,
+            clock=application.clock,
+        ).handler(),
+        Planner(database=database, engine=engine, clock=application.clock).handler(),
+        chunks.handler(),
+        retries.handler(),
+        ImportRunner(
+            database=database,
+            contacts=application.contacts,
+            live=live,
+            clock=application.clock,
+        ).handler(),
+        demos.handler(),
+    ]

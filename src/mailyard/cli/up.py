@@ -1,0 +1,212 @@
+"""`mailyard up`: the whole platform on this machine, under one supervisor."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mailyard.core.errors import MailyardError
+from mailyard.fleet.child import ChildSpec
+from mailyard.fleet.ports import check_free
+from mailyard.fleet.supervisor import Supervisor
+from mailyard.settings import Settings, as_environment, check_budget, load_settings
+from mailyard.storage.embedded import EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from mailyard.access.bootstrap import FirstStart
+
+app = typer.Typer(add_completion=False)
+
+_ROLES = ("smtp", "api", "worker", "scheduler")
+_POSTGRES_AGAIN_S = 0.5
+
+
+@app.command()
+def up(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="When ready, print one JSON object on one line.")
+    ] = False,
+) -> None:
+    """Start everything here: database, migrations, API and pages, SMTP, workers, scheduler.
+
+    Ctrl-C or SIGTERM drains and stops; the next start goes on with the same data. The very first
+    start prints an API key and a one-time sign-in link.
+
+    Example: MAILYARD_PORT=8080 MAILYARD_DATA=/var/lib/mailyard mailyard up
+    """
+    platform = Platform(load_settings(), as_json=as_json)
+    asyncio.run(platform.run())
+
+
+class Platform:
+    """One run of `mailyard up`."""
+
+    def __init__(self, settings: Settings, *, as_json: bool) -> None:
+        self._settings = settings
+        self._as_json = as_json
+        self._started = monotonic()
+        self._postgres: EmbeddedPostgres | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._supervisor = Supervisor(
+            _specs(settings),
+            environment={**os.environ, **as_environment(settings)},
+            drain_s=settings.drain_s,
+            say=self._say,
+        )
+
+    async def run(self) -> None:
+        """From nothing to drained. Raises ConfigurationError or Unavailable at the start."""
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        stop = asyncio.create_task(stopping.wait())
+        start = asyncio.create_task(self._start())
+        try:
+            await asyncio.wait([start, stop], return_when=asyncio.FIRST_COMPLETED)
+            if start.done():
+                await start  # raises what went wrong
+                await stop
+                self._say("mailyard", "stopping: work under way is finished first")
+        finally:
+            for task in (start, stop):
+                task.cancel()
+            await asyncio.gather(start, stop, return_exceptions=True)
+            await self._stop()
+
+    async def _start(self) -> None:
+        settings = self._settings
+        if settings.api_processes:
+            check_free(settings.host, settings.port, "MAILYARD_PORT")
+        if settings.smtp_processes:
+            check_free(settings.smtp_host, settings.smtp_port, "MAILYARD_SMTP_PORT")
+        spawning = asyncio.create_task(self._supervisor.spawn())
+        try:
+            if settings.embedded:
+                await self._start_postgres()
+            first = await self._prepare_database()
+        finally:
+            await spawning
+        self._supervisor.release()
+        await self._supervisor.until_ready()
+        self._announce(first)
+
+    async def _start_postgres(self) -> None:
+        self._postgres = EmbeddedPostgres(
+            self._settings.data,
+            connections=self._settings.database_budget,
+            memory_bytes=self._settings.database_memory,
+            say=lambda line: self._say("postgres", line),
+        )
+        await self._postgres.start()
+        self._watching = asyncio.create_task(self._keep_postgres(self._postgres))
+
+    async def _keep_postgres(self, postgres: EmbeddedPostgres) -> None:
+        """Start PostgreSQL again whenever it ends, until we stop."""
+        while True:
+            status = await postgres.wait()
+            self._say("postgres", f"ended with status {status}, starts again")
+            while True:
+                try:
+                    await postgres.restart()
+                    break
+                except MailyardError as error:
+                    self._say("postgres", error.message)
+                    await asyncio.sleep(_POSTGRES_AGAIN_S)
+
+    async def _prepare_database(self) -> "FirstStart | None":
+        """Migrations, partitions, the connection budget, and what a very first start needs."""
+        from mailyard.app import Application
+        from mailyard.storage.migrate import migrate
+        from mailyard.storage.partitions import ensure_partitions
+        from mailyard.storage.queries import load
+
+        application = Application(self._settings)
+        for name in await migrate(application.database.direct_url):
+            self._say("mailyard", f"migrated: {name}")
+        await application.database.open()
+        try:
+            limit = await application.database.fetchval(load("process").server_limit)
+            check_budget(self._settings, limit)
+            await ensure_partitions(application.database, datetime.now(UTC))
+            if await application.database.fetchval(load("access").any_workspace):
+                return None
+            from mailyard.access.bootstrap import bootstrap
+
+            return await bootstrap(
+                database=application.database,
+                workspaces=application.workspaces,
+                users=application.users,
+                keys=application.keys,
+                sessions=application.sessions,
+            )
+        finally:
+            await application.database.close()
+
+    def _announce(self, first: "FirstStart | None") -> None:
+        settings = self._settings
+        smtp = f"{settings.smtp_host}:{settings.smtp_port}"
+        link = None if first is None else f"{settings.page_url}/sign-in/{first.link_token}"
+        if self._as_json:
+            ready = {
+                "ready": True,
+                "page": settings.page_url,
+                "smtp": smtp,
+                "seconds": round(monotonic() - self._started, 2),
+                "api_key": first and first.api_key,
+                "sign_in": link,
+            }
+            print(json.dumps(ready), flush=True)
+            return
+        lines = [
+            "",
+            f"  Mailyard runs: page and API {settings.page_url}, SMTP {smtp}",
+        ]
+        if first is not None:
+            lines += [
+                f"  Sign in once:  {link}",
+                f"  API key:       {first.api_key}   (shown only now)",
+                "",
+                "  Try next, in another terminal:",
+                f"    export MAILYARD_API_KEY={first.api_key}",
+                "    mailyard demo --recipients 1000",
+                "    mailyard inbox create",
+                "    mailyard send --to someone@" + settings.inbox_domain + " --subject Hello",
+            ]
+        print("\n".join([*lines, ""]), flush=True)
+
+    async def _stop(self) -> None:
+        await self._supervisor.stop()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        if self._postgres is not None:
+            await self._postgres.stop()
+
+    def _say(self, name: str, line: str) -> None:
+        """One log stream on standard error; in JSON, lines of the roles pass as they are."""
+        if self._settings.log_format == "json":
+            if not line.startswith("{"):
+                now = datetime.now(UTC).isoformat()
+                line = json.dumps({"timestamp": now, "role": name, "event": line})
+        else:
+            line = f"{name:<12} {line}"
+        print(line, file=sys.stderr, flush=True)
+
+
+def _specs(settings: Settings) -> list[ChildSpec]:
+    return [
+        ChildSpec(
+            name=f"{role}-{number}",
+            role=role,
+            command=(sys.executable, "-m", "mailyard.cli.roles", role),
+            memory_bytes=getattr(settings, f"{role}_memory"),
+        )
+        for role in _ROLES
+        for number in range(1, getattr(settings, f"{role}_processes") + 1)
+    ]

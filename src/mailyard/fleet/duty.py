@@ -1,0 +1,51 @@
+"""A duty of the scheduler: something small that is done again and again by whoever leads.
+
+Every duty is safe to run twice at once, because a leader may find out late that it was replaced.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import structlog
+
+from mailyard.core.backoff import Backoff
+
+_LOG = structlog.get_logger(__name__)
+AFTER_FAILURE = Backoff(first_s=1.0, cap_s=30.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """`do` is called at once and then `every_s` seconds after it has returned.
+
+    `do` answers whether there is more to do right now: then it is called again without a wait.
+    """
+
+    name: str
+    every_s: float
+    do: Callable[[], Awaitable[bool]]
+
+
+async def perform(duties: Sequence[Duty], random: Random | None = None) -> None:
+    """Do all duties side by side until cancelled. One that fails is logged and tried again."""
+    async with asyncio.TaskGroup() as tasks:
+        for duty in duties:
+            tasks.create_task(_repeat(duty, random or Random()), name=f"duty-{duty.name}")
+
+
+async def _repeat(duty: Duty, random: Random) -> None:
+    failures = 0
+    while True:
+        try:
+            more = await duty.do()
+        except Exception as error:
+            failures += 1
+            _LOG.warning(
+                "duty_failed", duty=duty.name, failures=failures, error=str(error), exc_info=error
+            )
+            await asyncio.sleep(AFTER_FAILURE.delay_s(failures, random))
+            continue
+        failures = 0
+        await asyncio.sleep(0.0 if more else duty.every_s * (0.9 + 0.2 * random.random()))

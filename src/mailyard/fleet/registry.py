@@ -1,0 +1,78 @@
+"""The table of processes: each enters itself, beats every few seconds and strikes itself out."""
+
+import asyncio
+import os
+import resource
+import socket
+import time
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from mailyard.core.errors import Unavailable
+from mailyard.core.ids import uuid7
+from mailyard.storage.database import Database
+from mailyard.storage.queries import load
+
+QUERIES = load("process")
+BEAT_S = 5.0
+REAP_AFTER_S = 30.0
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_LOG = structlog.get_logger(__name__)
+
+
+class ProcessRegistry:
+    """This process's row. `run` beats until cancelled."""
+
+    def __init__(self, *, database: Database, role: str) -> None:
+        self.id: UUID = uuid7()
+        self.role = role
+        self._database = database
+        self._host = socket.gethostname()
+        self._cpu_s = _cpu_s()
+        self._looked_at = time.monotonic()
+
+    async def enter(self) -> None:
+        """Write the row. Raises Unavailable."""
+        await self._database.execute(
+            QUERIES.register, self.id, self.role, self._host, os.getpid(), self._stats()
+        )
+
+    async def run(self) -> None:
+        """Beat for ever; a database that is away is waited out."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                await self._database.execute(
+                    QUERIES.beat, self.id, self.role, self._host, os.getpid(), self._stats()
+                )
+            except Unavailable as error:
+                _LOG.warning("process_beat_missed", error=str(error))
+
+    async def leave(self) -> None:
+        """Strike the row out; if that fails, the scheduler does it after REAP_AFTER_S."""
+        try:
+            await self._database.execute(QUERIES.remove, self.id)
+        except Unavailable as error:
+            _LOG.warning("process_row_left", error=str(error))
+
+    def _stats(self) -> str:
+        """Memory and the share of one core used since the last look, as JSON."""
+        now, cpu_s = time.monotonic(), _cpu_s()
+        passed_s = max(now - self._looked_at, 1e-3)
+        share = (cpu_s - self._cpu_s) / passed_s
+        self._looked_at, self._cpu_s = now, cpu_s
+        stats = {"memory_bytes": memory_bytes(), "cpu_percent": round(100.0 * share, 1)}
+        return msgspec.json.encode(stats).decode()
+
+
+def memory_bytes(pid: int | str = "self") -> int:
+    """Resident memory of a process. Raises OSError when there is none."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+
+
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
