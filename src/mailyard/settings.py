@@ -22,7 +22,7 @@ from mailyard.core import limits
 from mailyard.core.errors import ConfigurationError
 
 PREFIX = "MAILYARD_"
-_NOT_SETTINGS = ("MAILYARD_CONFIG", "MAILYARD_TEST_")  # read elsewhere: the file's name, the tests
+_NOT_SETTINGS = ("MAILYARD_CONFIG", "MAILYARD_TEST_", "MAILYARD_CORPORA")  # read elsewhere
 _SIZE = re.compile(r"^(\d+)\s*(kb|mb|gb|)$")
 _SIZE_UNITS = {"": 1, "kb": limits.KIB, "mb": limits.MIB, "gb": 1024 * limits.MIB}
 

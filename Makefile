@@ -1,0 +1,81 @@
+# Everything a developer does, in one place. A fresh machine needs Python 3.11 with venv, and make.
+#
+#   make run [PORT=8025] [SMTP_PORT=2525] [DATA=./data]    the platform; any MAILYARD_* setting works
+#   make test                                              what must pass before a change goes in
+#   make check                                             style, types and import rules alone
+#   make bench [FULL=1]   make crash   make fuzz   make test-corpora
+
+PYTHON ?= python3
+VENV   ?= .venv
+PY      = $(VENV)/bin/python
+PIP     = $(PY) -m pip --disable-pip-version-check install -q
+TESTS  ?= tests
+FUZZ_S ?= 60
+
+# Short names for the settings that one changes most.
+ifdef PORT
+export MAILYARD_PORT = $(PORT)
+endif
+ifdef SMTP_PORT
+export MAILYARD_SMTP_PORT = $(SMTP_PORT)
+endif
+ifdef DATA
+export MAILYARD_DATA = $(DATA)
+endif
+
+.PHONY: install install-dev run test check bench crash fuzz test-corpora clean
+
+install: $(VENV)/.runtime $(VENV)/.package $(VENV)/.assets
+
+install-dev: $(VENV)/.runtime $(VENV)/.dev $(VENV)/.package $(VENV)/.assets
+
+run: install
+	exec $(VENV)/bin/mailyard up
+
+test: install-dev
+	tests/services/install.sh
+	$(MAKE) check
+	$(PY) -m pytest $(TESTS) --ignore=tests/corpora --ignore=tests/fuzz
+
+check: install-dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+test-corpora: install-dev
+	$(PY) -m pytest tests/corpora
+
+crash: install-dev
+	tests/services/install.sh
+	MAILYARD_TEST_LONG=1 $(PY) -m pytest tests/crash --timeout=2700
+
+bench: install-dev
+	tests/services/install.sh
+	FULL=$(FULL) $(PY) bench/run.py
+
+fuzz: install-dev
+	for target in tests/fuzz/fuzz_*.py; do $(PY) $$target -max_total_time=$(FUZZ_S) || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist test-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV) || { echo "python3-venv is needed: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.runtime: $(VENV)/bin/python requirements/runtime.txt
+	$(PIP) --require-hashes -r requirements/runtime.txt
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+	$(PIP) --require-hashes -r requirements/dev.txt
+	touch $@
+
+$(VENV)/.package: $(VENV)/.runtime pyproject.toml
+	$(PIP) --no-deps --editable .
+	touch $@
+
+# The pages' scripts come from npm by a lock file. Without a network the pages work without them.
+$(VENV)/.assets: $(VENV)/.runtime tools/assets.py $(wildcard tools/assets/*)
+	$(PY) tools/assets.py && touch $@ || echo "the pages' scripts were not fetched: the pages stand still until they are (make install)"
