@@ -20,7 +20,7 @@ _UNCOUNTED_OUTPUT = 8 * limits.MIB  # what a render may come to without being co
 _LITERAL_OUTPUT = 32 * limits.MIB  # literal text that loops may write before fuel ends
 _STRING_WORK = 1024 * limits.MIB  # bytes that comparing and copying one string may touch
 _ELEMENT_WORK = 1 << 28  # element visits of filters that walk lists inside loops
-_FUEL_MIN = 2_000
+_FUEL_MIN = 500
 _DATA_DEPTH = limits.API_JSON_DEPTH
 _VALUE_CHARACTERS = limits.MIB  # what one join or replace may make
 _NUMBER_MAX = 1e15
@@ -29,7 +29,7 @@ _ENGINE_FILTERS = (
 )  # fmt: skip
 _ENGINE_GLOBALS = ("namespace", "debug", "cycler", "joiner", "dict")
 _UNDEFINED = re.compile(r"`([^`]*)` is undefined")
-_SOURCES = ("subject", "html", "text")
+_SOURCES = {"subject": "subject", "html": "page.html", "text": "text"}  # engine escapes *.html
 
 
 class Rendered(NamedTuple):
@@ -179,10 +179,9 @@ def _environment(finalizer: Callable[[Any], Any] | None) -> Environment:
         filters=_OUR_FILTERS,
         fuel=limits.TEMPLATE_FUEL,
         undefined_behavior="strict",
-        auto_escape_callback=lambda name: name == "html",
         keep_trailing_newline=True,
         pycompat=False,
-        debug=False,
+        debug=True,  # an error then names the variable
         finalizer=finalizer,
     )
     for name in _ENGINE_FILTERS:
@@ -240,14 +239,14 @@ class Compiled:
         self._counted = _environment(self._counter)
         names: set[str] = set()
         paths: set[str] = set()
-        for source in _SOURCES:
+        for source, name in _SOURCES.items():
             try:
-                self._plain.add_template(source, given[source])
-                self._counted.add_template(source, given[source])
+                self._plain.add_template(name, given[source])
+                self._counted.add_template(name, given[source])
             except TemplateError as error:
                 raise _explained(error, source) from None
-            names |= self._plain.undeclared_variables_in_template(source)
-            paths |= self._plain.undeclared_variables_in_template(source, nested=True)
+            names |= self._plain.undeclared_variables_in_template(name)
+            paths |= self._plain.undeclared_variables_in_template(name, nested=True)
         self.variables = tuple(sorted(names - {"range"}))
         self.paths = frozenset(paths - {"range"})
 
@@ -283,7 +282,7 @@ class Compiled:
             self._counter.left = limits.TEMPLATE_OUTPUT_BYTES
             engine.fuel = _fuel(examined, shape)
         try:
-            rendered = engine.render_template(source, **context)
+            rendered = engine.render_template(_SOURCES[source], **context)
         except TemplateError as error:
             raise _explained(error, source) from None
         except _OutputFull:

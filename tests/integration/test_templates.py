@@ -1,0 +1,150 @@
+"""Templates of a workspace: proven, versioned, rendered, and no workspace sees another's."""
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+
+from mailyard.core.errors import Conflict, InvalidInput, NotFound
+from mailyard.core.ids import uuid7
+from mailyard.sending.template import Templates
+from mailyard.storage.database import Database
+from mailyard.storage.queries import Query
+
+ADD_WORKSPACE = Query("INSERT INTO workspace (id, name) VALUES ($1, 'test')")
+
+
+async def new_workspace(database: Database) -> UUID:
+    workspace_id = uuid7()
+    await database.execute(ADD_WORKSPACE, workspace_id)
+    return workspace_id
+
+
+@pytest.fixture
+async def workspace(database: Database) -> UUID:
+    return await new_workspace(database)
+
+
+@pytest.fixture
+async def templates(database: Database) -> AsyncIterator[Templates]:
+    service = Templates(database=database)
+    yield service
+    await service.close()
+
+
+async def test_a_template_is_stored_with_its_variables_and_rendered(
+    templates: Templates, workspace: UUID
+) -> None:
+    made = await templates.create(
+        workspace, "welcome", "Hi {{ name }}", "<p>{{ order.id }}</p>", "Hello {{ name }}"
+    )
+    assert (made.name, made.version, made.variables) == ("welcome", 1, ("name", "order"))
+    assert await templates.get(workspace, made.id) == made
+    mail = await templates.render(workspace, made.id, {"name": "<Ann>", "order": {"id": "a&b"}})
+    assert mail == ("Hi <Ann>", "<p>a&amp;b</p>", "Hello <Ann>")
+
+
+async def test_a_missing_variable_is_an_error_before_anything_is_sent(
+    templates: Templates, workspace: UUID
+) -> None:
+    made = await templates.create(workspace, "t", "s", "<p>\n{{ city }}</p>", "")
+    with pytest.raises(InvalidInput) as refused:
+        await templates.render(workspace, made.id, {})
+    assert refused.value.field == "data.city"
+    assert refused.value.message == "html, line 2: `city` is undefined"
+
+
+async def test_publishing_adds_a_version_and_the_old_one_stays(
+    templates: Templates, workspace: UUID
+) -> None:
+    made = await templates.create(workspace, "t", "one", "<p>1</p>", "")
+    assert (await templates.render(workspace, made.id, {})).subject == "one"
+    second = await templates.publish(workspace, made.id, "two {{ x }}", "<p>2</p>", "")
+    assert (second.version, second.name, second.variables) == (2, "t", ("x",))
+    assert (await templates.render(workspace, made.id, {"x": 2})).subject == "two 2"
+    assert (await templates.render(workspace, made.id, {}, version=1)).subject == "one"
+    assert (await templates.get(workspace, made.id, 1)).html == "<p>1</p>"
+    assert [line.version for line in await templates.versions(workspace, made.id)] == [2, 1]
+    older = await templates.versions(workspace, made.id, before=2)
+    assert [line.version for line in older] == [1]
+    with pytest.raises(NotFound):
+        await templates.get(workspace, made.id, 3)
+
+
+async def test_a_template_that_cannot_be_proven_is_not_stored(
+    templates: Templates, workspace: UUID
+) -> None:
+    for subject, html, text, field in (
+        ("s", "{% for i in range(100000) %}" * 4 + "{% endfor %}" * 4, "", "html"),
+        ("s", "{{ 'a' * 1000000 }}", "", "html"),
+        ("{{ x|nofilter }}", "h", "", "subject"),
+        ("s", "h", "{% if %}", "text"),
+        ("s", "", "  ", "html"),
+        (" ", "h", "", "subject"),
+        ("s", "a\0b", "", "html"),
+        ("s", "a", "\ud800", "text"),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            await templates.create(workspace, "t", subject, html, text)
+        assert refused.value.field == field
+    assert await templates.list(workspace) == []
+
+
+async def test_names_are_unique_in_a_workspace(
+    templates: Templates, database: Database, workspace: UUID
+) -> None:
+    await templates.create(workspace, "t", "s", "h", "")
+    with pytest.raises(Conflict):
+        await templates.create(workspace, " t ", "s", "h", "")
+    other = await new_workspace(database)
+    assert (await templates.create(other, "t", "s", "h", "")).version == 1
+    for name in ("", "a\nb", "x" * 201):
+        with pytest.raises(InvalidInput):
+            await templates.create(workspace, name, "s", "h", "")
+
+
+async def test_templates_are_listed_newest_first_by_page(
+    templates: Templates, workspace: UUID
+) -> None:
+    made = [await templates.create(workspace, f"t{n}", "s", "h", "") for n in range(5)]
+    await templates.publish(workspace, made[0].id, "newer", "h", "")
+    first = await templates.list(workspace, limit=3)
+    rest = await templates.list(workspace, after=first[-1].id, limit=3)
+    assert [line.id for line in first + rest] == [template.id for template in reversed(made)]
+    assert (rest[-1].version, rest[-1].subject) == (2, "newer")
+
+
+async def test_no_workspace_sees_or_renders_anothers_template(
+    templates: Templates, database: Database, workspace: UUID
+) -> None:
+    made = await templates.create(workspace, "t", "s", "h", "")
+    await templates.render(workspace, made.id, {})  # compiled and cached by now
+    other = await new_workspace(database)
+    assert await templates.list(other) == []
+    with pytest.raises(NotFound):
+        await templates.get(other, made.id)
+    with pytest.raises(NotFound):
+        await templates.versions(other, made.id)
+    with pytest.raises(NotFound):
+        await templates.publish(other, made.id, "s", "h", "")
+    for version in (None, 1):
+        with pytest.raises(NotFound):
+            await templates.render(other, made.id, {}, version=version)
+
+
+async def test_a_version_is_compiled_once(templates: Templates, workspace: UUID) -> None:
+    made = await templates.create(workspace, "t", "s", "h", "")
+    compiled = await templates.compiled(workspace, made.id)
+    assert await templates.compiled(workspace, made.id, 1) is compiled
+    await templates.publish(workspace, made.id, "s2", "h", "")
+    assert await templates.compiled(workspace, made.id) is not compiled
+
+
+async def test_a_template_written_in_a_transaction_goes_with_it(
+    templates: Templates, database: Database, workspace: UUID
+) -> None:
+    with pytest.raises(RuntimeError):
+        async with database.transaction() as tx:
+            await templates.create(workspace, "t", "s", "h", "", tx=tx)
+            raise RuntimeError
+    assert await templates.list(workspace) == []
