@@ -17,7 +17,10 @@ async function main() {
   let added = 0;
   let stopping = false;
   const worker = new Worker(name, async () => { done += 1; }, { connection, concurrency });
-  worker.on("error", (error) => console.error(error.message));
+  worker.on("error", (error) => {
+    console.error(error.message);
+    process.exit(1);
+  });
   const feed = (async () => {
     while (!stopping) {
       if (added - done < BACKLOG) {
