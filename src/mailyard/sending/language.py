@@ -70,6 +70,7 @@ class Examined:
     weight: int  # of all expressions together: copies of a value that one pass can write
     loop_text: int  # characters of the longest literal text inside a loop; 0 without loops
     loops: bool
+    names: frozenset[str]  # every variable read or set
     container_names: bool  # reads an attribute that a Python container would answer itself
 
 
@@ -78,6 +79,7 @@ class _Examiner:
         self.source = source
         self.field = field
         self.weights: dict[str, int] = {}
+        self.names: set[str] = set()
         self.total = 0
         self.open_loops = 0
         self.loops = False
@@ -104,7 +106,14 @@ class _Examiner:
                 self.total += self._weigh(tokens, opening.start())
             else:
                 self._statement(tokens, opening.start())
-        return Examined(code, self.total, self.loop_text, self.loops, self.container_names)
+        return Examined(
+            code=code,
+            weight=self.total,
+            loop_text=self.loop_text,
+            loops=self.loops,
+            names=frozenset(self.names),
+            container_names=self.container_names,
+        )
 
     def _comment(self, start: int) -> int:
         end = self.source.find("#}", start + 2)
@@ -214,6 +223,7 @@ class _Examiner:
                 elif text in _REFUSED_NAMES:
                     raise self.refuse(f"{text!r} is not available in templates", at)
                 elif text not in _WORDS and text not in _CONSTANTS:
+                    self.names.add(text)
                     weight += self.weights.get(text, 1)
             elif kind == "string":
                 weight += 1

@@ -27,6 +27,7 @@ _NUMBER_MAX = 1e15
 _ENGINE_FILTERS = (
     "attr", "batch", "chain", "format", "indent", "pprint", "slice", "wordwrap", "zip",
 )  # fmt: skip
+_ENGINE_NAMES = frozenset(("range", "loop"))
 _ENGINE_GLOBALS = ("namespace", "debug", "cycler", "joiner", "dict")
 _UNDEFINED = re.compile(r"`([^`]*)` is undefined")
 _SOURCES = {"subject": "subject", "html": "page.html", "text": "text"}  # engine escapes *.html
@@ -245,10 +246,14 @@ class Compiled:
                 self._counted.add_template(name, given[source])
             except TemplateError as error:
                 raise _explained(error, source) from None
-            names |= self._plain.undeclared_variables_in_template(name)
+            read = self._plain.undeclared_variables_in_template(name)
+            if not read <= self._examined[source].names | _ENGINE_NAMES:
+                # The engine sees code where the examination saw none.
+                raise InvalidInput(f"{source}: it can be read in two ways", field=source)
+            names |= read
             paths |= self._plain.undeclared_variables_in_template(name, nested=True)
-        self.variables = tuple(sorted(names - {"range"}))
-        self.paths = frozenset(paths - {"range"})
+        self.variables = tuple(sorted(names - _ENGINE_NAMES))
+        self.paths = frozenset(paths - _ENGINE_NAMES)
 
     def render(self, data: Mapping[str, Any]) -> Rendered:
         """One mail. Raises InvalidInput: a variable is missing, the output is too large, …"""

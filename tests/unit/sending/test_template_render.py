@@ -3,10 +3,13 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from minijinja import Environment, TemplateError
 
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput, TooLarge
-from mailyard.sending.language import FILTERS, TOKENS_PER_TAG
+from mailyard.sending.language import FILTERS, TOKENS_PER_TAG, examine
 from mailyard.sending.render import Compiled, TooMuch
 
 
@@ -280,3 +283,25 @@ def test_every_filter_of_the_language_exists_in_the_engine() -> None:
 )  # fmt: skip
 def test_the_lexer_reads_what_the_engine_reads(source: str) -> None:
     Compiled("s", "", source).render({"x": "v"})
+
+
+CODE = st.sampled_from(
+    ["{{", "}}", "{%", "%}", "{#", "#}", "-", "+", "{", "}", "%", "#", " ", "\n", "'", '"', "\\",
+     "zed", "yak", "if ", "for ", " in ", "set ", "=", "raw", "endraw", "endif", "endfor", "|upper",
+     "'a'", "1", "(", ")", "[", "]", ".", ",", "~", "{{ zed }}", "{% if yak %}", "{% endif %}"]
+)  # fmt: skip
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(CODE, max_size=14).map("".join))
+def test_the_engine_never_sees_code_where_the_examination_saw_none(source: str) -> None:
+    try:
+        examined = examine(source, "text")
+    except InvalidInput:
+        return
+    engine = Environment()
+    try:
+        engine.add_template("text", source)
+    except TemplateError:
+        return
+    assert engine.undeclared_variables_in_template("text") <= examined.names | {"loop", "range"}
