@@ -201,7 +201,7 @@ async def call_asgi(
     async def receive() -> dict[str, Any]:
         await asyncio.sleep(0)
         if not waiting:
-            return {"type": "http.disconnect"}
+            await asyncio.Event().wait()  # the client waits for its answer
         piece = waiting.pop(0)
         return {"type": "http.request", "body": piece, "more_body": bool(waiting)}
 

@@ -36,11 +36,11 @@ class NewKey(Input):
 
     name: _Name
     scopes: Annotated[
-        list[str],
+        list[Literal[tuple(scope.SCOPES)]],  # type: ignore[valid-type]  # the table of scopes
         Meta(
             min_length=1,
             max_length=len(scope.SCOPES),
-            description=f"Of: {', '.join(scope.SCOPES)}.",
+            description="What the key may do; a write brings its read, `admin` everything.",
             examples=[["emails:send", "inboxes:read"]],
         ),
     ]

@@ -36,8 +36,8 @@ class NewCampaign(
     """A campaign to make. Ids are TypeIDs."""
 
     name: Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS)]
-    list: Annotated[str, Meta(description="Who gets it: the id of a list.")]
-    template: Annotated[str, Meta(description="The id of a template.")]
+    list: Annotated[ListId, Meta(description="Who gets it: the id of a list.")]
+    template: TemplateId
     sender: Annotated[
         str, Meta(min_length=3, max_length=1000, examples=["News <news@example.org>"])
     ]

@@ -10,7 +10,9 @@ from mailyard.core.errors import InvalidInput
 from mailyard.sending.delivery import Delivery, Page
 from mailyard.sending.states import State
 from mailyard.web.api.page import (
+    CampaignId,
     DeliveryId,
+    EmailId,
     Moment,
     NextCursor,
     Output,
@@ -28,8 +30,8 @@ class DeliveryItem(Output):
     """One mail to one recipient, and where it stands."""
 
     id: DeliveryId
-    email_id: Annotated[str | None, Meta(description="Of transactional mail.")]
-    campaign_id: Annotated[str | None, Meta(description="Of campaign mail.")]
+    email_id: Annotated[EmailId | None, Meta(description="Of transactional mail.")]
+    campaign_id: Annotated[CampaignId | None, Meta(description="Of campaign mail.")]
     recipient: str
     type: str
     state: State
@@ -73,8 +75,8 @@ class DeliveriesQuery(PageQuery):
     recipient: Annotated[str, Meta(max_length=320, description="An address.")] | None = None
     type: Annotated[str, Meta(max_length=64)] | None = None
     state: State | None = None
-    email_id: str | None = None
-    campaign_id: str | None = None
+    email_id: EmailId | None = None
+    campaign_id: CampaignId | None = None
     since: (
         Annotated[Moment, Meta(description="Accepted since; 90 days ago when not said.")] | None
     ) = None

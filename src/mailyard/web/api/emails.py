@@ -22,6 +22,7 @@ from mailyard.web.api.page import (
     NextCursor,
     Output,
     PageQuery,
+    TemplateId,
     next_cursor,
     read_cursor,
     since_epoch,
@@ -87,7 +88,7 @@ class NewEmail(
         ),
     ] = {}
     attachments: _Attachments = []  # type: ignore[assignment]  # a list that is only read
-    template: Annotated[str, Meta(description="The id of a template.")] | None = None
+    template: TemplateId | None = None
     data: Annotated[dict[str, Any], Meta(description="What the template's variables are.")] = {}
     type: Annotated[
         str,

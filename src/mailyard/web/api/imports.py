@@ -13,6 +13,7 @@ from mailyard.web.api.body import invalid, stream_body
 from mailyard.web.api.page import (
     ImportId,
     Input,
+    ListId,
     Moment,
     NextCursor,
     Output,
@@ -36,7 +37,7 @@ class ImportQuery(Input):
         Annotated[
             str,
             Meta(
-                max_length=64 * limits.KIB,
+                max_length=16 * limits.KIB,
                 description="JSON object: column name to `address`, `name`, an attribute's name, "
                 "or null to leave it out. Other columns mean what their header suggests.",
                 examples=['{"E-Mail": "address", "Town": "city"}'],
@@ -50,7 +51,7 @@ class ImportItem(Output):
     """A file's way in."""
 
     id: ImportId
-    list_id: str | None
+    list_id: ListId | None
     file_name: str
     state: Annotated[
         str, Meta(description="`uploading`, `queued`, `running`, `finished` or `failed`.")

@@ -9,6 +9,7 @@ from mailyard.campaigns.contact_list import ContactList
 from mailyard.core import ids
 from mailyard.web.api.contacts import ContactPage, contact_item
 from mailyard.web.api.page import (
+    ContactId,
     Input,
     ListId,
     NextCursor,
@@ -33,7 +34,7 @@ class NewList(Input):
 class ListMembers(Input):
     """Contacts to put into a list, or take out of it."""
 
-    contact_ids: Annotated[list[str], Meta(min_length=1, max_length=MEMBERS_PER_CALL)]
+    contact_ids: Annotated[list[ContactId], Meta(min_length=1, max_length=MEMBERS_PER_CALL)]
 
 
 class ListItem(Output):

@@ -100,7 +100,7 @@ class MessageDetail(MessageItem):
 class InboxesToRead(Input):
     """Inboxes to read at once."""
 
-    inbox_ids: Annotated[list[str], Meta(min_length=1, max_length=limits.INBOXES_PER_READ)]
+    inbox_ids: Annotated[list[InboxId], Meta(min_length=1, max_length=limits.INBOXES_PER_READ)]
     each: Annotated[
         int, Meta(ge=1, le=limits.API_PAGE_ITEMS_MAX, description="Newest messages of each.")
     ] = limits.API_PAGE_ITEMS

@@ -12,11 +12,12 @@ import msgspec
 
 from mailyard import __version__
 from mailyard.access.scope import SCOPES
+from mailyard.web.api.page import id_pattern
 from mailyard.web.api.problem import TITLES, Problem
 from mailyard.web.api.route import Media, Route
 
+Queries = dict[str, dict[str, Any]]
 _REF = "#/components/schemas/{name}"
-_ID_PATTERN = "^%s_[0-7][0-9a-hjkmnp-tv-z]{25}$"
 _ID_NAMES = {
     "wsp": "workspace",
     "usr": "person",
@@ -49,13 +50,17 @@ given for 24 hours. Ids are TypeIDs (`msg_…`), times are RFC 3339 in UTC.
 def document(routes: Iterable[Route]) -> dict[str, Any]:
     """The OpenAPI document of `routes`, as plain JSON values."""
     routes = list(routes)
-    kinds = _kinds(routes)
-    _, components = msgspec.json.schema_components(kinds, ref_template=_REF)
+    _, components = msgspec.json.schema_components(_kinds(routes), ref_template=_REF)
     for schema in components.values():
         _tidy(schema)
+    queries = {
+        route.query.__name__: components[route.query.__name__] for route in routes if route.query
+    }
+    for name in queries:
+        del components[name]
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.public_path, {})[route.method.lower()] = _operation(route)
+        paths.setdefault(route.public_path, {})[route.method.lower()] = _operation(route, queries)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -90,7 +95,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
 def _kinds(routes: list[Route]) -> list[type]:
     kinds: list[type] = [Problem]
     for route in routes:
-        for kind in (route.body, route.answer):
+        for kind in (route.body, route.answer, route.query):
             if kind is not None and not isinstance(kind, Media) and kind not in kinds:
                 kinds.append(kind)
     return kinds
@@ -108,12 +113,12 @@ def _tidy(schema: Any) -> None:
             _tidy(value)
 
 
-def _operation(route: Route) -> dict[str, Any]:
+def _operation(route: Route, queries: Queries) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.operation,
         "tags": [route.tag],
         "summary": route.summary,
-        "parameters": _parameters(route),
+        "parameters": _parameters(route, queries),
         "responses": _responses(route),
     }
     description = route.description
@@ -142,13 +147,13 @@ def _operation(route: Route) -> dict[str, Any]:
     return operation
 
 
-def _parameters(route: Route) -> list[dict[str, Any]]:
+def _parameters(route: Route, queries: Queries) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = []
     for name, prefix in route.parameters:
         schema: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 100}
         description = ""
         if prefix is not None:
-            schema = {"type": "string", "pattern": _ID_PATTERN % prefix}
+            schema = {"type": "string", "pattern": id_pattern(prefix)}
             description = f"The id of the {_ID_NAMES[prefix]}."
         parameters.append(
             {
@@ -160,7 +165,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
             }
         )
     if route.query is not None:
-        parameters.extend(_query_parameters(route.query))
+        parameters.extend(_query_parameters(queries[route.query.__name__]))
     if route.takes_idempotency_key:
         parameters.append(
             {
@@ -175,9 +180,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
     return parameters
 
 
-def _query_parameters(kind: type) -> list[dict[str, Any]]:
-    schema = msgspec.json.schema(kind)
-    whole = schema["$defs"][kind.__name__]
+def _query_parameters(whole: dict[str, Any]) -> list[dict[str, Any]]:
     parameters = []
     for name, given in whole["properties"].items():
         described = dict(given)

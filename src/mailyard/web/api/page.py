@@ -42,10 +42,17 @@ NextCursor = Annotated[
 ]
 
 
+def id_pattern(prefix: str) -> str:
+    """The pattern of a TypeID."""
+    return f"^{prefix}_[0-7][0-9a-hjkmnp-tv-z]{{25}}$"
+
+
 def _id(prefix: str, what: str) -> Meta:
-    """What the documentation says of a TypeID."""
+    """What a TypeID looks like, and what the documentation says of it."""
     example = ids.type_id(prefix, UUID("01890a5d-ac96-774b-bcce-b302099a8057"))
-    return Meta(description=f"The id of the {what}.", examples=[example])
+    return Meta(
+        pattern=id_pattern(prefix), description=f"The id of the {what}.", examples=[example]
+    )
 
 
 WorkspaceId = Annotated[str, _id(ids.WORKSPACE, "workspace")]

@@ -126,13 +126,11 @@ class ApiServer:
         path: str = scope["path"]
         found = self._table.find(path)
         if found is None:
-            self._count_stranger(scope)
             raise NotFound(f"there is nothing at {path[:200]}")
         by_method, texts = found
         method: str = scope["method"]
         route = by_method.get("GET" if method == "HEAD" else method)
         if route is None:
-            self._count_stranger(scope)
             return self._without_route(method, by_method)
         request.route = route
         principal = None

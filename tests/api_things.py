@@ -1,0 +1,209 @@
+"""One of everything that a workspace can have, and a plausible request for every route."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from api_platform import Platform
+
+from mailyard.core import ids
+from mailyard.queue.job import MEDIA, NewJob
+from mailyard.web.api.route import Route
+
+RAW = (
+    b"From: Zebra <zebra@example.org>\r\nTo: x@inbox.localhost\r\nSubject: %b\r\n"
+    b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+    b"--b\r\nContent-Type: text/plain\r\n\r\n%b\r\n"
+    b'--b\r\nContent-Type: text/csv\r\nContent-Disposition: attachment; filename="a.csv"\r\n\r\n'
+    b"%b\r\n--b--\r\n"
+)
+
+
+@dataclass
+class Things:
+    """Ids of one workspace's things by the prefix of their kind, and the word that all contain."""
+
+    workspace_id: UUID
+    key: str
+    word: str
+    ids: dict[str, str] = field(default_factory=dict)
+    dead_letter: int = 0
+
+    def path_of(self, route: Route) -> str:
+        """The route's path with these things' ids in it."""
+        path = route.path
+        for name, prefix in route.parameters:
+            other = {"index": "0", "version": "1", "queue": "media"}.get(name, "x")
+            if prefix is None:
+                path = path.replace(f"{{{name}}}", other)
+            else:
+                path = path.replace(f"{{{name}:{prefix}}}", self.ids[prefix])
+        return path
+
+    def body_of(self, route: Route) -> Any:
+        """A body that the route accepts, naming these things where it names any."""
+        email = {"from": "a@example.org", "to": ["b@example.org"], "subject": "s", "text": "t"}
+        bodies: dict[str, Any] = {
+            "sendEmail": email,
+            "sendEmailBatch": {"emails": [email]},
+            "createTemplate": {"name": "another", "subject": "s", "text": "t"},
+            "publishTemplate": {"subject": "s", "text": "t"},
+            "previewTemplate": {"data": {}},
+            "addSuppression": {"address": "another@example.org"},
+            "createInbox": {},
+            "createInboxes": {"inboxes": [{}]},
+            "changeInbox": {"name": "changed"},
+            "extendInbox": {"ttl_s": 3600},
+            "readInboxes": {"inbox_ids": [self.ids["ibx"]]},
+            "createContact": {"address": "another@example.org"},
+            "changeContact": {"name": "changed"},
+            "createList": {"name": "another"},
+            "renameList": {"name": "changed"},
+            "addListContacts": {"contact_ids": [self.ids["con"]]},
+            "removeListContacts": {"contact_ids": [self.ids["con"]]},
+            "createCampaign": {
+                "name": "another",
+                "list": self.ids["lst"],
+                "template": self.ids["tpl"],
+                "from": "a@example.org",
+            },
+            "redriveDeadLetters": {"ids": [self.dead_letter]},
+            "discardDeadLetters": {"ids": [self.dead_letter]},
+            "startDemo": {"recipients": 1},
+            "createKey": {"name": "another", "scopes": ["emails:read"]},
+            "addMember": {"email": "another@example.org", "role": "viewer"},
+            "changeMember": {"role": "viewer"},
+            "createWorkspace": {"name": "another"},
+            "renameWorkspace": {"name": "changed"},
+        }
+        return bodies[route.operation]
+
+
+async def request(platform: Platform, route: Route, things: Things, key: str | None) -> Any:
+    """Call `route` for `things` with `key`; the reply."""
+    path = things.path_of(route)
+    if route.operation == "startImport":
+        return await platform.call(
+            "POST",
+            path,
+            body=b"email\nx@example.org\n",
+            headers={"content-type": "text/csv"},
+            key=key,
+        )
+    body = things.body_of(route) if route.body is not None else None
+    return await platform.call(route.method, path, json=body, key=key)
+
+
+async def _made(platform: Platform, key: str, path: str, body: Any) -> str:
+    reply = await platform.call("POST", path, json=body, key=key)
+    assert reply.status in (200, 201, 202), (path, reply.body)
+    return str(reply.json["id"])
+
+
+async def make_things(platform: Platform, workspace_id: UUID, key: str, word: str) -> Things:
+    """One of everything in a workspace, with `word` in every text of it."""
+    things = Things(workspace_id, key, word)
+    made = things.ids
+
+    async def make(prefix: str, path: str, body: Any) -> None:
+        made[prefix] = await _made(platform, key, path, body)
+
+    made["wsp"] = ids.type_id(ids.WORKSPACE, workspace_id)
+    await make("ibx", "/v1/inboxes", {"address": f"{word}-box", "name": word, "labels": [word]})
+    await make("tpl", "/v1/templates", {"name": word, "subject": word, "text": word})
+    await make("con", "/v1/contacts", {"address": f"{word}@example.org", "name": word})
+    await make("lst", "/v1/lists", {"name": word})
+    await make("sup", "/v1/suppressions", {"address": f"{word}-no@example.org", "reason": word})
+    await make("key", "/v1/keys", {"name": word, "scopes": ["emails:read"]})
+    await make("usr", "/v1/members", {"email": f"{word}-owner@example.org", "role": "owner"})
+    await platform.call(
+        "POST", f"/v1/lists/{made['lst']}/contacts", json={"contact_ids": [made["con"]]}, key=key
+    )
+    await make(
+        "cmp",
+        "/v1/campaigns",
+        {"name": word, "list": made["lst"], "template": made["tpl"], "from": f"{word}@example.org"},
+    )
+    email = {
+        "from": f"{word}@example.org",
+        "to": [f"{word}-to@example.org"],
+        "subject": word,
+        "text": word,
+        "type": word,
+        "send_at": "2026-12-31T00:00:00Z",
+    }
+    sent = await platform.call("POST", "/v1/emails", json=email, key=key)
+    made["eml"], made["dlv"] = sent.json["id"], sent.json["recipients"][0]["delivery_id"]
+    uploaded = await platform.call(
+        "POST",
+        f"/v1/imports?file_name={word}.csv",
+        body=f"email,name\n{word}-row@example.org,{word}\nnonsense-{word},x\n".encode(),
+        headers={"content-type": "text/csv"},
+        key=key,
+    )
+    assert uploaded.status == 202, uploaded.body
+    made["imp"] = uploaded.json["id"]
+    made["msg"] = await _receive(platform, things)
+    things.dead_letter = await bury(platform, workspace_id, word)
+    made["dmo"] = await _demo(platform, workspace_id)
+    return things
+
+
+async def _receive(platform: Platform, things: Things) -> str:
+    """Put a message into the inbox as ingest would have."""
+    word = things.word.encode()
+    raw = RAW % (word, word, word)
+    message_id = ids.uuid7()
+    inbox_id = ids.parse_type_id(ids.INBOX, things.ids["ibx"])
+    async with platform.app.database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO message (id, workspace_id, retention_days, reverse_path, recipients, "
+            "inbox_ids, helo, peer, size_bytes, raw) "
+            "VALUES ($1, $2, 0, 'z@example.org', $3, $4, 'helo', '127.0.0.1', $5, $6)",
+            message_id,
+            things.workspace_id,
+            [f"{things.word}-box@inbox.localhost"],
+            [inbox_id],
+            len(raw),
+            raw,
+        )
+        await connection.execute(
+            "INSERT INTO inbox_message (inbox_id, message_id, workspace_id, retention_days, "
+            "message_retention_days, recipient, from_address, from_name, subject, preview, "
+            "sent_at, header_message_id, size_bytes, attachments) VALUES "
+            "($1, $2, $3, 0, 0, $4, 'zebra@example.org', $5, $5, $5, $6, '<a@b>', $7, 1)",
+            inbox_id,
+            message_id,
+            things.workspace_id,
+            f"{things.word}-box@inbox.localhost",
+            things.word,
+            datetime.now(UTC),
+            len(raw),
+        )
+    return ids.type_id(ids.MESSAGE, message_id)
+
+
+async def bury(platform: Platform, workspace_id: UUID, word: str) -> int:
+    """A dead letter of the workspace."""
+    engine = platform.app.engine
+    await engine.enqueue([NewJob(MEDIA, f"kind-{word}", json.dumps(word).encode(), workspace_id)])
+    jobs = await engine.lease([MEDIA], 10, 1.0, "test")
+    mine = [job for job in jobs if job.kind == f"kind-{word}"]
+    await engine.bury(mine, f"died of {word}")
+    await engine.release([job for job in jobs if job not in mine])
+    return int(mine[0].id)
+
+
+async def _demo(platform: Platform, workspace_id: UUID) -> str:
+    """A finished run of the workspace."""
+    run_id = ids.uuid7()
+    async with platform.app.database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO demo_run (id, workspace_id, recipients, state) "
+            "VALUES ($1, $2, 1, 'finished')",
+            run_id,
+            workspace_id,
+        )
+    return ids.type_id(ids.DEMO, run_id)
