@@ -235,13 +235,13 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def check_deadlines(self, now: float) -> None:
-        """End the session when the peer has let a deadline pass. Our own delays do not count,
-        except that a peer which does not read its replies is cut after the session's time."""
+        """End the session when the peer has let a deadline pass; our own delays do not count. A
+        peer that does not even read why is cut off."""
         session, limit = self._session, self._listener.limits
         if session is None or self._transport is None:
             return
-        if self._transport.is_closing() or now - self._opened_at > 2 * limit.session_timeout_s:
-            if now - self._heard_at > limit.command_timeout_s:
+        if self._transport.is_closing():
+            if now - self._turn_at > limit.data_timeout_s:
                 self._transport.abort()
             return
         if session.waits_for_answer:
