@@ -1,0 +1,90 @@
+"""`mailyard doctor`: is this machine, and this configuration, fit for Mailyard?"""
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from mailyard.app import database_address
+from mailyard.cli import exit_code
+from mailyard.core.errors import ConfigurationError
+from mailyard.fleet import checkup
+from mailyard.fleet.checkup import Finding, Grade
+from mailyard.settings import check_budget, describe, load_settings
+
+app = typer.Typer(add_completion=False)
+
+_MARKS = {Grade.GOOD: "ok  ", Grade.WARN: "warn", Grade.BAD: "BAD "}
+
+
+@app.command()
+def doctor(
+    settings: Annotated[
+        bool, typer.Option("--settings", help="List every setting instead.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Check the machine and the configuration, and say what to fix; exit code 78 if it must be.
+
+    Example: MAILYARD_DATA=/var/lib/mailyard mailyard doctor
+    """
+    if settings:
+        _list_settings(as_json)
+        return
+    findings = asyncio.run(_examine())
+    bad = any(finding.grade is Grade.BAD for finding in findings)
+    if as_json:
+        rows = [
+            {"check": one.check, "grade": one.grade.value, "found": one.found, "fix": one.fix}
+            for one in findings
+        ]
+        print(json.dumps({"healthy": not bad, "findings": rows}))
+    else:
+        for one in findings:
+            print(f"{_MARKS[one.grade]}  {one.check:<20} {one.found}")
+            if one.fix:
+                print(f"      {'':<20} -> {one.fix}")
+        print("Something must be fixed." if bad else "Mailyard can run here.")
+    if bad:
+        raise typer.Exit(exit_code.CONFIGURATION)
+
+
+async def _examine() -> list[Finding]:
+    findings = list(checkup.check_machine())
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        return [*findings, Finding("settings", Grade.BAD, error.message)]
+    findings.append(Finding("settings", Grade.GOOD, "every one is known and allowed"))
+    findings += checkup.check_data(settings.data)
+    running = checkup.platform_runs(settings.data)
+    for name, host, port, setting in (
+        ("HTTP port", settings.host, settings.port, "MAILYARD_PORT"),
+        ("SMTP port", settings.smtp_host, settings.smtp_port, "MAILYARD_SMTP_PORT"),
+    ):
+        findings.append(checkup.check_port(name, host, port, setting, running=running))
+    if settings.embedded:
+        findings += checkup.check_embedded(settings.data)
+    if running or not settings.embedded:
+        findings += await checkup.check_database(
+            database_address(settings).direct_url, lambda limit: check_budget(settings, limit)
+        )
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        findings.append(checkup.check_certificate(settings.tls_cert, settings.tls_key))
+    return [_short(finding) for finding in findings]
+
+
+def _short(finding: Finding) -> Finding:
+    return replace(finding, found=finding.found.replace("\n", " "))
+
+
+def _list_settings(as_json: bool) -> None:
+    rows = describe()
+    if as_json:
+        names = ("name", "about", "allowed", "default")
+        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
+        return
+    for name, about, allowed, default in rows:
+        print(f"{name}\n    {about}; {allowed}" + (f"; default {default}" if default else ""))
