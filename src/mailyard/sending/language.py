@@ -222,9 +222,10 @@ class _Examiner:
                     self.container_names |= text in _CONTAINER_NAMES
                 elif text in _REFUSED_NAMES:
                     raise self.refuse(f"{text!r} is not available in templates", at)
-                elif text not in _WORDS and text not in _CONSTANTS:
-                    self.names.add(text)
-                    weight += self.weights.get(text, 1)
+                else:
+                    self.names.add(text)  # words too: out of place, the engine takes them for names
+                    if text not in _WORDS and text not in _CONSTANTS:
+                        weight += self.weights.get(text, 1)
             elif kind == "string":
                 weight += 1
             elif text == "(":
