@@ -46,6 +46,11 @@ class DatabaseAddress:
     behind_pooler: bool = False
 
 
+async def _as_it_is(connection: "asyncpg.Connection[asyncpg.Record]") -> None:  # noqa: ARG001
+    """Nobody leaves session state on a pooled connection (a pooler would lose it), so the reset
+    that asyncpg sends at every release, a second round trip a statement, has nothing to do."""
+
+
 class Database:
     """A pool of `connections` to the primary. Open it once a process; close it at the end."""
 
@@ -64,6 +69,7 @@ class Database:
                 command_timeout=60.0,
                 statement_cache_size=0 if self._address.behind_pooler else 256,
                 server_settings={"application_name": "mailyard", "timezone": "UTC"},
+                reset=_as_it_is,
             )
         except AWAY as error:
             raise Unavailable(f"PostgreSQL does not answer: {error}") from error
