@@ -55,7 +55,7 @@ RATED_SLICE_S = 15.0  # after which such a chunk lets others have its slot
 RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
 RECONNECTS = 20  # longer than a lease: by then the chunk is somebody else's
 STEP_RESULTS = 24  # a step is worth its statement from so many results on,
-STEP_WAIT_S = 0.002  # or when the first of them has waited so long
+STEP_WAIT_S = 0.02  # or when the first of them has waited so long
 _YIELD_EVERY = 8  # mails written before the sockets get their turn
 
 

@@ -1,0 +1,237 @@
+"""A campaign at full speed, beside what the machine's SMTP can do at most.
+
+200,000 recipients (1,000,000 with FULL=1): 4 KB of HTML and text with four merge fields and
+List-Unsubscribe, intent committed before the bytes, every delivery row recorded and indexed, from
+`start` to finished, to Postfix's smtp-sink. The limit is smtp-source to smtp-sink on reused
+connections with a message of the same size, in the same run. PostgreSQL is the embedded one with
+fsync on; two worker processes with ten connections each.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from uuid import UUID
+
+import uvloop
+from measure import FULL, Row, free_port, median_of, note, process, report, wait_for_port
+from platform_parts import Parts, cpu_seconds, product_postgres, pss_bytes
+
+from mailyard.campaigns.campaign import NewCampaign
+from mailyard.campaigns.states import State
+from mailyard.core import ids
+
+RECIPIENTS = int(os.environ.get("RECIPIENTS", 1_000_000 if FULL else 200_000))
+RUNS = int(os.environ.get("RUNS", 1 if FULL else 3))
+WORKERS = 2
+SESSIONS = 20  # as many connections as both workers have together
+MESSAGE_BYTES = 5_000
+
+_PARAGRAPH = (
+    "<p>Dear {{ name }}, the spring collection has come to our shop in {{ city }}. As a member of "
+    "the {{ plan }} plan you may look at it two days before everybody else does, and what you "
+    "order until Sunday is sent without any charge.</p>\n"
+)
+HTML = (
+    "<html><body><h1>Hello {{ name }}</h1>\n"
+    + _PARAGRAPH * 2
+    + "<p>Plain words that are the same for everybody fill the rest of the page.</p>\n" * 35
+    + "<p>Your number is {{ number }}.</p></body></html>\n"
+)
+TEXT = (
+    "Dear {{ name }} in {{ city }},\n\n" + "The same news, in plain words.\n" * 20 + "{{ plan }}\n"
+)
+SUBJECT = "Spring in {{ city }} for {{ name }}"
+
+
+def sink(port: int) -> "AbstractContextManager[subprocess.Popen[bytes]]":
+    """Postfix's smtp-sink, which takes everything; as root it wants another user's name."""
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    return process("smtp-sink", *user, "-c", f"127.0.0.1:{port}", "1000")
+
+
+def limit_per_s(count: int) -> float:
+    """Messages a second of smtp-source to smtp-sink on reused connections."""
+    port = free_port()
+    with sink(port):
+        wait_for_port(port)
+        started = time.perf_counter()
+        subprocess.run(
+            [
+                "smtp-source", "-d", "-s", str(SESSIONS), "-l", str(MESSAGE_BYTES),
+                "-m", str(count), "-f", "a@example.org", "-t", "b@example.com",
+                f"127.0.0.1:{port}",
+            ],
+            check=True,
+        )  # fmt: skip
+        return count / (time.perf_counter() - started)
+
+
+def work(url: str, port: int, ready: "multiprocessing.synchronize.Event") -> None:
+    """One worker process, until it is terminated."""
+
+    async def run() -> None:
+        parts = Parts(url, connections=8)
+        await parts.open()
+        worker = parts.bulk_worker(port)
+        ready.set()
+        await worker.run()
+
+    if os.environ.get("PROFILE"):
+        profiled(run)
+    else:
+        uvloop.run(run())
+
+
+def profiled(run: object) -> None:
+    """Where a worker's time goes: functions by their own time, on stderr after PROFILE seconds."""
+    import cProfile
+    import pstats
+
+    async def limited() -> None:
+        try:
+            async with asyncio.timeout(float(os.environ["PROFILE"])):
+                await run()  # type: ignore[operator]
+        except TimeoutError:
+            pass
+
+    profile = cProfile.Profile()
+    profile.enable()
+    uvloop.run(limited())
+    profile.disable()
+    pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(45)
+
+
+async def seed(parts: Parts, count: int) -> UUID:
+    """A workspace, a list of `count` contacts, a template; the id of a campaign in draft."""
+    workspace_id, list_id, template_id = ids.uuid7(), ids.uuid7(), ids.uuid7()
+    async with parts.database.connection() as connection:
+        await connection.execute("INSERT INTO workspace VALUES ($1, 'Bench')", workspace_id)
+        await connection.execute(
+            "INSERT INTO contact_list VALUES ($1, $2, 'All')", list_id, workspace_id
+        )
+        await connection.execute(
+            "INSERT INTO template VALUES ($1, $2, 'Spring', 1)", template_id, workspace_id
+        )
+        await connection.execute(
+            "INSERT INTO template_version VALUES ($1, 1, $2, $3, $4, $5, '{}')",
+            template_id, workspace_id, SUBJECT, HTML, TEXT,
+        )  # fmt: skip
+        identifiers = [ids.uuid7() for _ in range(count)]
+        await connection.copy_records_to_table(
+            "contact",
+            columns=["id", "workspace_id", "address", "name", "attributes"],
+            records=(
+                (
+                    identifier, workspace_id, f"person{number}@example.com", f"Person {number}",
+                    f'{{"city": "Turin", "plan": "gold", "number": {number}}}',
+                )
+                for number, identifier in enumerate(identifiers)
+            ),
+        )  # fmt: skip
+        await connection.copy_records_to_table(
+            "list_member",
+            columns=["list_id", "contact_id", "workspace_id"],
+            records=((list_id, identifier, workspace_id) for identifier in identifiers),
+        )
+        await connection.execute("VACUUM ANALYZE contact, list_member")
+    made = await parts.campaigns.create(
+        workspace_id,
+        NewCampaign(
+            name="Spring",
+            list=ids.type_id(ids.LIST, list_id),
+            template=ids.type_id(ids.TEMPLATE, template_id),
+            sender="Shop <shop@example.org>",
+            list_unsubscribe="https://example.org/unsubscribe/{delivery}",
+        ),
+    )
+    await parts.campaigns.start(workspace_id, made.id)
+    return made.id
+
+
+async def send(parts: Parts, count: int) -> float:
+    """Seed, start, and wait for the end; recipients a second. Raises when a row is missing."""
+    started = time.perf_counter()
+    campaign_id = await seed(parts, count)
+    started = time.perf_counter()
+    async with parts.database.connection() as connection:
+        while True:
+            await asyncio.sleep(0.1)
+            state = await connection.fetchval(
+                "SELECT state FROM campaign WHERE id = $1", campaign_id
+            )
+            if state == State.FINISHED:
+                break
+        seconds = time.perf_counter() - started
+        accepted = await connection.fetchval(
+            "SELECT count(*) FROM delivery WHERE campaign_id = $1 AND state = 'accepted'",
+            campaign_id,
+        )
+    if accepted != count:
+        raise SystemExit(f"{count} recipients, {accepted} accepted")
+    return count / seconds
+
+
+async def one_campaign(url: str) -> float:
+    """One run, on connections of its own."""
+    parts = Parts(url, connections=4)
+    await parts.open()
+    try:
+        return await send(parts, RECIPIENTS)
+    finally:
+        await parts.close()
+
+
+def main() -> int:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mailyard-bench-")))
+        folder.chmod(0o755)
+        server = stack.enter_context(product_postgres(folder))
+        port = free_port()
+        taker = stack.enter_context(sink(port))
+        wait_for_port(port)
+        context = multiprocessing.get_context("spawn")
+        workers = []
+        for _ in range(WORKERS):
+            ready = context.Event()
+            worker = context.Process(target=work, args=(server.url, port, ready), daemon=True)
+            worker.start()
+            stack.callback(worker.terminate)
+            ready.wait(30)
+            workers.append(worker.pid)
+        note("smtp-source -> smtp-sink, messages a second")
+        limit = median_of(lambda: limit_per_s(min(RECIPIENTS, 200_000)), RUNS)
+        note("campaign, recipients a second")
+        groups = {
+            "workers": lambda: workers,
+            "postgres": server.process_ids,
+            "smtp-sink": lambda: [taker.pid],
+        }
+
+        def one() -> float:
+            before = {name: sum(map(cpu_seconds, pids())) for name, pids in groups.items()}
+            rate = uvloop.run(one_campaign(server.url))
+            for name, pids in groups.items():
+                used = sum(map(cpu_seconds, pids())) - before[name]
+                note(f"  {name}: {used / RECIPIENTS * 1e6:.1f} us of CPU a recipient")
+            return rate
+
+        rate = median_of(one, RUNS)
+        memory = sum(pss_bytes(pid) for pid in [*workers, *server.process_ids()])
+    note(f"limit {limit:,.0f}/s, campaign {rate:,.0f}/s")
+    return report(
+        [
+            Row("campaign: share of smtp-source -> smtp-sink", rate / limit, "", 0.55),
+            Row("campaign: recipients a second", rate, "/s", 0.55 * limit),
+            Row("campaign: all processes (PSS)", memory / 2**20, "MB", 500, less_is_better=True),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

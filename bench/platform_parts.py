@@ -1,0 +1,157 @@
+"""Parts of the platform as the benches need them: its PostgreSQL, its services, a bulk worker."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mailyard.bus.adapters.postgres import PostgresBus
+from mailyard.bus.live import LiveEvents
+from mailyard.campaigns.campaign import Campaigns
+from mailyard.campaigns.chunk import ChunkSender
+from mailyard.campaigns.plan import Planner
+from mailyard.campaigns.progress import ProgressEvents
+from mailyard.campaigns.retry import RetrySender
+from mailyard.core.clock import SystemClock
+from mailyard.queue.engines.postgres import PostgresEngine
+from mailyard.queue.worker import Worker
+from mailyard.ratelimit.adapters.memory import MemoryRateLimit
+from mailyard.sending.accept import Emails
+from mailyard.sending.template import Templates
+from mailyard.sending.transports.smtp import SmtpTransport
+from mailyard.storage.database import Database, DatabaseAddress
+from mailyard.storage.embedded import EmbeddedPostgres
+from mailyard.storage.migrate import migrate
+from mailyard.storage.partitions import ensure_partitions
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running PostgreSQL with an empty, migrated database."""
+
+    url: str
+    pid: int
+
+    def process_ids(self) -> list[int]:
+        """The postmaster and its children."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [self.pid, *map(int, children)]
+
+
+@contextmanager
+def product_postgres(folder: Path) -> Iterator[Server]:
+    """The embedded PostgreSQL as the product runs it, fsync on, with a migrated database."""
+    server = EmbeddedPostgres(folder / "data", connections=60)
+    started, stopping = threading.Event(), threading.Event()
+    errors: list[BaseException] = []
+
+    async def live() -> None:
+        try:
+            await server.start()
+        except BaseException as error:
+            errors.append(error)
+            return
+        finally:
+            started.set()
+        await asyncio.to_thread(stopping.wait)
+        await server.stop()
+
+    # A child that dies with its parent dies with the thread that started it: keep that thread.
+    thread = threading.Thread(target=lambda: asyncio.run(live()))
+    thread.start()
+    started.wait()
+    if errors:
+        raise errors[0]
+    try:
+        asyncio.run(_prepare(server.url))
+        yield Server(server.url, server.pid or 0)
+    finally:
+        stopping.set()
+        thread.join()
+
+
+async def _prepare(url: str) -> None:
+    await migrate(url)
+    database = Database(DatabaseAddress(url, url, connections=2))
+    await database.open()
+    try:
+        await ensure_partitions(database, datetime.now(UTC))
+    finally:
+        await database.close()
+
+
+class Parts:
+    """The services that a bench calls, on one database."""
+
+    def __init__(self, url: str, connections: int) -> None:
+        self.database = Database(DatabaseAddress(url, url, connections=connections))
+        self.bus = PostgresBus(database=self.database)
+        self.live = LiveEvents(database=self.database, bus=self.bus)
+        self.engine = PostgresEngine(database=self.database, bus=self.bus)
+        self.templates = Templates(database=self.database)
+        self.progress = ProgressEvents(database=self.database, live=self.live)
+        self.emails = Emails(database=self.database, engine=self.engine, templates=self.templates)
+        self.campaigns = Campaigns(
+            database=self.database,
+            engine=self.engine,
+            templates=self.templates,
+            progress=self.progress,
+        )
+
+    async def open(self) -> None:
+        await self.database.open()
+        await self.bus.open()
+
+    async def close(self) -> None:
+        await self.bus.close()
+        await self.database.close()
+
+    def bulk_worker(self, smtp_port: int) -> Worker:
+        """A worker of the lane email-bulk that hands over to `smtp_port` of this machine."""
+        transport = SmtpTransport(name="smtp", host="127.0.0.1", port=smtp_port, hello="bench")
+        chunks = ChunkSender(
+            database=self.database,
+            engine=self.engine,
+            transport=transport,
+            live=self.live,
+            templates=self.templates,
+            rate_limit=MemoryRateLimit(clock=SystemClock()),
+            hostname="bench.example.org",
+        )
+        retries = RetrySender(
+            database=self.database,
+            engine=self.engine,
+            transport=transport,
+            templates=self.templates,
+            progress=chunks.progress,
+            window=chunks.window,
+            hostname="bench.example.org",
+        )
+        planner = Planner(database=self.database, engine=self.engine)
+        return Worker(
+            engine=self.engine,
+            handlers=[chunks.handler(), retries.handler(), planner.handler()],
+            name="bench",
+        )
+
+
+def pss_bytes(pid: int) -> int:
+    """The proportional set size of a process: what it has alone, and its share of the shared."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (ProcessLookupError, FileNotFoundError):
+        return 0  # it has just ended
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time that a process has used so far."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (ProcessLookupError, FileNotFoundError):
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
