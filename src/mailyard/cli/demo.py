@@ -1,7 +1,6 @@
 """`mailyard demo`: the demonstration, on the platform that runs here or on one of its own."""
 
 import asyncio
-import shutil
 import tempfile
 from pathlib import Path
 from secrets import token_hex
@@ -65,7 +64,7 @@ async def _demo(settings: Settings, recipients: int, *, own: bool, shown: bool) 
         return await _run(address.url, address.api_key, recipients, shown=shown)
     finally:
         await asyncio.shield(platform.stop())
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await asyncio.to_thread(platform.remove)
 
 
 async def _answers(settings: Settings) -> bool:

@@ -7,6 +7,7 @@ with its parent, so that nothing stays behind however this process ends.
 import asyncio
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ from types import TracebackType
 import msgspec
 
 from mailyard.core.errors import Unavailable
+from mailyard.storage.cluster import socket_folder
 
 START_S = 60.0
 STOP_S = 40.0
@@ -126,6 +128,11 @@ class OwnPlatform:
             if self._process.returncode is None:
                 self._process.kill()
             await self._process.wait()
+
+    def remove(self) -> None:
+        """Delete everything that it has left. Call it after `stop`."""
+        for folder in (self.folder, socket_folder(self.folder / "data")):
+            shutil.rmtree(folder, ignore_errors=True)
 
     async def __aenter__(self) -> Address:
         return await self.start()

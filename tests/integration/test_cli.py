@@ -1,0 +1,252 @@
+"""The commands for people, each against a real platform that `mailyard up` has started."""
+
+import asyncio
+import json
+import os
+import smtplib
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from email.message import EmailMessage
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from typer.testing import CliRunner
+
+from mailyard.cli.main import COMMANDS
+from mailyard.proving.client import ApiClient
+from mailyard.proving.own_platform import Address, OwnPlatform
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def answer(self) -> Any:
+        """The JSON object on the last line."""
+        return json.loads(self.out.strip().splitlines()[-1])
+
+
+class Shell:
+    """Runs `mailyard` as a user would, with the platform's address and key in the environment."""
+
+    def __init__(self, address: Address, folder: Path) -> None:
+        self.address = address
+        self.environment = {
+            **{name: text for name, text in os.environ.items() if not name.startswith("MAILYARD_")},
+            "MAILYARD_URL": address.url,
+            "MAILYARD_API_KEY": address.api_key,
+            "MAILYARD_DATA": str(folder / "nothing-here"),
+            "COLUMNS": "200",
+        }
+
+    async def run(self, *words: str, stdin: bytes = b"", **environment: str) -> Ran:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "mailyard.cli.main",
+            *words,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**self.environment, **environment},
+        )
+        out, err = await process.communicate(stdin)
+        assert process.returncode is not None
+        return Ran(process.returncode, out.decode(), err.decode())
+
+    async def json(self, *words: str) -> Any:
+        """The answer of a command that must work."""
+        ran = await self.run(*words, "--json")
+        assert ran.code == 0, ran.err
+        return ran.answer
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shell(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shell]:
+    folder = tmp_path_factory.mktemp("platform")
+    platform = OwnPlatform(folder)
+    async with platform as address:
+        yield Shell(address, folder)
+
+
+async def test_a_mail_is_sent_waited_for_and_read(shell: Shell) -> None:
+    inbox = await shell.json("inbox", "create", "signup-test", "--ttl", "3600", "--label", "cli")
+    assert inbox["address"].startswith("signup-test@")
+    waiting = asyncio.create_task(
+        shell.run("inbox", "wait", inbox["address"], "--subject", "code", "--json")
+    )
+    sent = await shell.run(
+        "send",
+        *("--from", "Ada <ada@example.org>", "--to", inbox["address"]),
+        *("--subject", "Your code is 42", "--text", "-"),
+        stdin=b"Hello from standard input\n",
+    )
+    assert sent.code == 0, sent.err
+    assert "accepted" in sent.out
+    waited = await waiting
+    assert waited.code == 0, waited.err
+    assert waited.answer["subject"] == "Your code is 42"
+    assert "Hello from standard input" in waited.answer["content"]["text"]
+    listed = await shell.json("inbox", "read", inbox["id"])
+    assert [message["subject"] for message in listed["items"]] == ["Your code is 42"]
+    shown = await shell.run("inbox", "read", inbox["id"], "--message", listed["items"][0]["id"])
+    assert "From: Ada <ada@example.org>" in shown.out
+    assert "Hello from standard input" in shown.out
+
+
+async def test_a_wait_for_what_does_not_come_ends_with_status_1(shell: Shell) -> None:
+    inbox = await shell.json("inbox", "create")
+    ran = await shell.run("inbox", "wait", inbox["id"], "--timeout", "0.2")
+    assert (ran.code, ran.out.strip()) == (1, "nothing came")
+
+
+async def test_control_characters_of_strangers_do_not_reach_the_terminal(shell: Shell) -> None:
+    inbox = await shell.json("inbox", "create")
+    message = EmailMessage()
+    message["From"] = "evil@example.org"
+    message["To"] = inbox["address"]
+    message["Subject"] = "hello"
+    message.set_content("\x1b[2J\x1b]0;owned\x07 red\n")
+    with smtplib.SMTP(shell.address.smtp_host, shell.address.smtp_port) as smtp:
+        await asyncio.to_thread(smtp.send_message, message)
+    shown = await shell.run("inbox", "wait", inbox["id"])
+    assert shown.code == 0
+    assert "red" in shown.out
+    assert "\x1b" not in shown.out
+    assert "\x07" not in shown.out
+
+
+async def test_inboxes_are_listed_by_label_and_deleted(shell: Shell) -> None:
+    made = await shell.json("inbox", "create", "--label", "short-lived", "--name", "Mine")
+    listed = await shell.json("inbox", "list", "--label", "short-lived")
+    assert [one["id"] for one in listed["items"]] == [made["id"]]
+    table = await shell.run("inbox", "list", "--label", "short-lived")
+    assert made["address"] in table.out
+    assert (await shell.run("inbox", "delete", made["address"])).code == 0
+    assert (await shell.json("inbox", "list", "--label", "short-lived"))["items"] == []
+    again = await shell.run("inbox", "delete", made["address"])
+    assert again.code == 1
+    assert "there is no inbox" in again.err
+
+
+async def test_a_file_is_imported_into_a_list_by_name_with_its_rejects(
+    shell: Shell, tmp_path: Path
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("E-Mail,Full Name,Town\nada@example.org,Ada,London\nnobody,X,=1+1\n")
+    rejects = tmp_path / "bad.csv"
+    words = ("import", str(file), "--list", "readers", "--map", "Town=city")
+    ran = await shell.run(*words, "--rejects", str(rejects))
+    assert ran.code == 0, ran.err
+    assert "1 rows imported, 1 rejected" in ran.out
+    assert rejects.read_text().splitlines()[1].startswith("3,")
+    again = await shell.json(*words)
+    assert (again["state"], again["rows_imported"], again["mapping"]) == (
+        "finished",
+        1,
+        {"Town": "city"},
+    )
+
+
+async def test_a_file_of_no_use_is_refused_with_the_reason(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("first,last\nAda,Lovelace\n")
+    ran = await shell.run("import", str(file))
+    assert ran.code == 1
+    assert "no column holds email addresses" in ran.err
+    assert (await shell.run("import", str(tmp_path / "absent.csv"))).code == 1
+
+
+async def test_a_campaign_is_made_started_and_watched_to_its_end(
+    shell: Shell, tmp_path: Path
+) -> None:
+    inbox = await shell.json("inbox", "create")
+    file = tmp_path / "one.csv"
+    file.write_text(f"email,name\n{inbox['address']},Ada\n")
+    done = await shell.json("import", str(file), "--list", "campaigners")
+    client = ApiClient(shell.address.url, shell.address.api_key)
+    template = await client.post(
+        "/v1/templates", {"name": "hello", "subject": "Hello {{ name }}", "text": "Hi {{ name }}"}
+    )
+    await client.close()
+    made = await shell.json(
+        *("campaign", "create", "News", "--list", done["list_id"], "--template", template["id"]),
+        *("--from", "news@example.org"),
+    )
+    assert made["state"] == "draft"
+    assert (await shell.json("campaign", "start", made["id"]))["state"] == "running"
+    watched = await shell.run("campaign", "watch", made["id"])
+    assert watched.code == 0, watched.err
+    assert "finished: 1 accepted" in watched.out
+    message = await shell.json("inbox", "wait", inbox["id"])
+    assert message["subject"] == "Hello Ada"
+    listed = await shell.json("campaign", "list")
+    assert listed["items"][0]["state"] == "finished"
+    refused = await shell.run("campaign", "pause", made["id"])
+    assert refused.code == 1
+    assert "cannot pause" in refused.err
+
+
+async def test_queues_are_shown_paused_and_resumed(shell: Shell) -> None:
+    assert (await shell.json("queue", "pause", "analysis"))["paused"] is True
+    queues = {one["queue"]: one for one in (await shell.json("queue", "list"))["items"]}
+    assert queues["analysis"]["paused"] is True
+    assert (await shell.run("queue", "resume", "analysis")).out.strip() == "analysis is running"
+    assert (await shell.run("queue", "pause", "nonsense")).code == 1
+
+
+async def test_dead_letters_are_listed_and_redriven(shell: Shell) -> None:
+    assert (await shell.json("queue", "dead"))["items"] == []
+    assert (await shell.json("queue", "redrive", "--all"))["ids"] == []
+    assert (await shell.run("queue", "redrive", "4711")).code == 1
+    assert (await shell.run("queue", "redrive")).code == 2
+
+
+async def test_exit_codes_tell_refused_wrong_usage_away_and_misconfigured(shell: Shell) -> None:
+    refused = await shell.run("inbox", "delete", "ibx_00000000000000000000000000")
+    assert refused.code == 1
+    wrong = await shell.run("inbox", "wait", "x", "--timeout", "many")
+    assert wrong.code == 2
+    away = await shell.run("inbox", "list", MAILYARD_URL="http://127.0.0.1:9")
+    assert (away.code, "no answer" in away.err) == (69, True)
+    no_key = await shell.run("inbox", "list", MAILYARD_API_KEY="")
+    assert (no_key.code, "MAILYARD_API_KEY" in no_key.err) == (78, True)
+    wrong_key = await shell.run("inbox", "list", MAILYARD_API_KEY="my_nobody_nothing")
+    assert wrong_key.code == 1
+
+
+async def test_the_key_may_stand_in_the_data_folder(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "api-key").write_text(shell.address.api_key + "\n")
+    ran = await shell.run("inbox", "list", MAILYARD_API_KEY="", MAILYARD_DATA=str(tmp_path))
+    assert ran.code == 0, ran.err
+
+
+COMMANDS_FOR_PEOPLE = (
+    *("send", "import", "demo"),
+    *("inbox create", "inbox list", "inbox read", "inbox wait", "inbox delete"),
+    *("campaign create", "campaign start", "campaign pause", "campaign resume"),
+    *("campaign cancel", "campaign watch", "campaign list"),
+    *("queue list", "queue pause", "queue resume", "queue dead", "queue redrive"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS_FOR_PEOPLE)
+async def test_help_shows_an_example(command: str) -> None:
+    name, *words = command.split()
+    shown = CliRunner().invoke(import_module(COMMANDS[name][0]).app, [*words, "--help"])
+    assert shown.exit_code == 0
+    assert f"Example: mailyard {command}" in shown.output
+
+
+async def test_the_demonstration_uses_the_platform_that_runs(shell: Shell) -> None:
+    verdict = await shell.json("demo", "--recipients", "40")
+    assert (verdict["sent"], verdict["received"], verdict["clean"]) == (40, 40, True)
