@@ -46,7 +46,7 @@ class DatabaseAddress:
     behind_pooler: bool = False
 
 
-async def _as_it_is(connection: "asyncpg.Connection[asyncpg.Record]") -> None:  # noqa: ARG001
+async def _as_it_is(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Nobody leaves session state on a pooled connection (a pooler would lose it), so the reset
     that asyncpg sends at every release, a second round trip a statement, has nothing to do."""
 
