@@ -295,6 +295,7 @@ async def test_garbage_instead_of_a_handshake_ends_the_connection(tls: ssl.SSLCo
         assert await wire.say(b"STARTTLS\r\n") == [220]
         wire.writer.write(b"EHLO nonsense\r\n" * 10)
         assert b"250" not in await wire.rest()
+        await until(lambda: not listener.connections and not listener.per_address)
 
 
 async def run(*command: str) -> tuple[int, str]:

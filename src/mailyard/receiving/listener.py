@@ -330,7 +330,7 @@ class _Connection(asyncio.Protocol):
 
     def _flush(self, session: ServerSession) -> None:
         transport = self._transport
-        if transport is None:
+        if transport is None or transport.is_closing():
             return
         output = session.take_output()
         if output:
@@ -377,6 +377,7 @@ class _Connection(asyncio.Protocol):
         except (OSError, ssl.SSLError, ConnectionError) as error:
             _log.info("tls_handshake_failed", peer=self._address, error=str(error))
             plain.abort()
+            self.connection_lost(error)  # the loop tells the TLS layer only
             return
         if self._session is not session or secure is None:
             return

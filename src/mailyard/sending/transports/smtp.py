@@ -106,6 +106,7 @@ class SmtpTransport:
         self._dispatch_due = False
         self._sweep_due = False
         self._closing = False
+        self._closed = False
 
     # The port.
 
@@ -136,7 +137,7 @@ class SmtpTransport:
                 _log.warning("smtp_transport_cut", transport=self.name, mails=self._unanswered)
         for connection in list(self._connections):
             connection.quit()
-        self._fail_queue("5.0.0 closing")
+        self._fail_queue("shutting down")
         deadline = asyncio.get_running_loop().time() + min(_QUIT_S, drain_s)
         await self._wait_closed(deadline)
         for connection in list(self._connections):
@@ -144,6 +145,7 @@ class SmtpTransport:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._closed = True
         self._fail_queue("shutting down")
 
     async def _wait_closed(self, deadline: float) -> None:
@@ -219,6 +221,8 @@ class SmtpTransport:
     def _dispatch(self) -> None:
         """Give what waits to ready connections, open more for the rest, then fill pipelines."""
         self._dispatch_due = False
+        if self._closed:
+            self._fail_queue("the transport is closed")
         if not self._queue:
             return
         connections = list(self._connections)
