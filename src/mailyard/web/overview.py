@@ -108,7 +108,7 @@ class Overview:
         figures = []
         for row in rows:
             stats = msgspec.json.decode(row["stats"], type=dict[str, float | str])
-            memory = stats.get("rss_bytes", 0)
+            memory = stats.get("memory_bytes", 0)
             figures.append(
                 ProcessFigure(
                     role=row["role"],

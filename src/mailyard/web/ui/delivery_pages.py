@@ -62,14 +62,14 @@ async def _page(visit: Visit) -> Page:
         )
         if campaign.first_started_at is None:
             return Page([], None)
-        return await service.list_by_campaign(
+        return await service.page_of_campaign(
             workspace_id,
             campaign.id,
             campaign.first_started_at,
             state=_state(visit),
             before=before,
         )
-    return await service.list(
+    return await service.page(
         workspace_id,
         recipient=visit.ask("recipient") or None,
         type=visit.ask("type") or None,

@@ -57,8 +57,8 @@ NOTICES = {
 PAGE_HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
-        " img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-src 'self'; base-uri 'none';"
-        " frame-ancestors 'none'"
+        " img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-src 'self';"
+        " base-uri 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
@@ -125,18 +125,29 @@ class Person:
     workspace_name: str
 
 
-@dataclass(frozen=True, slots=True)
 class Visit:
     """One request of a signed-in person: who, their form, the services, and the answers."""
 
-    application: "Application"
-    environment: Environment
-    principal: Principal
-    person: Person
-    csrf_token: str
-    form: FormMultiDict
-    query: Mapping[str, str]
-    section: str
+    def __init__(
+        self,
+        *,
+        application: "Application",
+        environment: Environment,
+        principal: Principal,
+        person: Person,
+        csrf_token: str,
+        form: FormMultiDict,
+        query: Mapping[str, str],
+        section: str,
+    ) -> None:
+        self.application = application
+        self.principal = principal
+        self.form = form
+        self._environment = environment
+        self._person = person
+        self._csrf_token = csrf_token
+        self._query = query
+        self._section = section
 
     def field(self, name: str) -> str:
         """A field of the form, stripped; empty when absent."""
@@ -145,13 +156,13 @@ class Visit:
 
     def ask(self, name: str) -> str:
         """A parameter of the query, stripped; empty when absent."""
-        return self.query.get(name, "").strip()
+        return self._query.get(name, "").strip()
 
     def page(self, template: str, status: int = 200, **context: Any) -> Response[str]:
         """A whole page."""
-        text = self.environment.get_template(template).render(
-            person=self.person,
-            current=self.section,
+        text = self._environment.get_template(template).render(
+            person=self._person,
+            current=self._section,
             csrf=self._csrf_field,
             notice=NOTICES.get(self.ask("done")),
             **{"problem": None, **context},
@@ -160,14 +171,14 @@ class Visit:
 
     def fragment(self, template: str, **context: Any) -> Response[str]:
         """A part of a page that is refreshed live."""
-        text = self.environment.get_template(template).render(csrf=self._csrf_field, **context)
+        text = self._environment.get_template(template).render(csrf=self._csrf_field, **context)
         return Response(text, media_type="text/html", headers=PAGE_HEADERS)
 
     def query_with(self, **changes: str) -> str:
         """The query without its cursor and notice, with `changes`, encoded for a link."""
         kept = {
             name: value
-            for name, value in self.query.items()
+            for name, value in self._query.items()
             if value and name not in ("before", "after", "done")
         }
         return urlencode({**kept, **changes})
@@ -177,4 +188,4 @@ class Visit:
         return Redirect(f"{path}?done={done}" if done else path, status_code=303)
 
     def _csrf_field(self) -> Markup:
-        return Markup('<input type="hidden" name="csrf" value="{}">').format(self.csrf_token)
+        return Markup('<input type="hidden" name="csrf" value="{}">').format(self._csrf_token)

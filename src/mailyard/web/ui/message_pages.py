@@ -60,7 +60,7 @@ async def message(visit: Visit, inbox_id: str, message_id: str) -> Response[str]
         visit.principal.workspace_id, message_ids(inbox_id, message_id)[0]
     )
     tabs = [("text", "Text"), ("headers", "Headers")]
-    if found.html is not None:
+    if found.content.html is not None:
         tabs.insert(0, ("html", "HTML"))
     view = visit.ask("view")
     if view not in dict(tabs):
@@ -71,7 +71,7 @@ async def message(visit: Visit, inbox_id: str, message_id: str) -> Response[str]
         message={**_view(found), "id": message_id},
         tabs=tabs,
         view=view,
-        remote_images=found.remote_images,
+        remote_images=found.content.remote_images,
     )
 
 
@@ -79,7 +79,7 @@ async def message(visit: Visit, inbox_id: str, message_id: str) -> Response[str]
 async def message_html(visit: Visit, inbox_id: str, message_id: str) -> Response[str]:
     """The sanitised HTML as a document of its own, with its inline images inside."""
     found = await _read(visit, inbox_id, message_id)
-    html = found.html or ""
+    html = found.content.html or ""
     for attachment in found.content.attachments:
         cid = attachment.content_id
         if (

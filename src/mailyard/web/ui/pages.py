@@ -5,6 +5,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
+import structlog
 from litestar import Litestar, Response
 from litestar.datastructures import State
 from litestar.di import Provide
@@ -29,6 +30,8 @@ from mailyard.web.ui import (
 )
 from mailyard.web.ui.frame import PAGE_HEADERS, PageRequest, environment
 
+_LOG = structlog.get_logger("mailyard.pages")
+
 _TITLES = {403: "Not allowed", 404: "Not found", 429: "Too many tries", 503: "Not available now"}
 _STATIC_S = int(timedelta(hours=1).total_seconds())
 
@@ -52,6 +55,12 @@ def on_mailyard_error(request: PageRequest, error: MailyardError) -> Response[An
 def on_http_error(request: PageRequest, error: HTTPException) -> Response[Any]:
     """What Litestar itself refuses: unknown paths, wrong methods, bodies that are too large."""
     return _error_page(request, error.status_code, error.detail)
+
+
+def on_unexpected_error(request: PageRequest, error: Exception) -> Response[Any]:
+    """A defect of ours: the log gets everything, the page nothing of it."""
+    _LOG.error("page failed", path=request.url.path, exc_info=error)
+    return _error_page(request, 500, "Something broke on our side. It has been logged.")
 
 
 def build_pages(application: Application) -> Litestar:
@@ -85,7 +94,11 @@ def build_pages(application: Application) -> Litestar:
             *(handler for module in modules for handler in module.HANDLERS),
         ],
         dependencies={"visit": Provide(gate.visit)},
-        exception_handlers={MailyardError: on_mailyard_error, HTTPException: on_http_error},
+        exception_handlers={
+            MailyardError: on_mailyard_error,
+            HTTPException: on_http_error,
+            Exception: on_unexpected_error,
+        },
         state=State(
             {
                 "application": application,

@@ -56,17 +56,20 @@
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
     let plot = null;
+    const clock = (mark) => new Date(mark * 1000).toLocaleTimeString([], {
+      hour: "2-digit", minute: "2-digit", hour12: false,
+    });
     const axis = () => ({ stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 } });
     const draw = (data) => {
       if (plot) { plot.setData(data); return; }
       plot = new uPlot({
         width: chart.clientWidth, height: 220, cursor: { y: false },
         series: [
-          {},
+          { label: "at", value: (_, mark) => mark == null ? "–" : clock(mark) },
           { label: "received/min", stroke: colour("--good"), width: 2, fill: colour("--good-soft") },
           { label: "sent/min", stroke: colour("--accent"), width: 2 },
         ],
-        axes: [axis(), { ...axis(), size: 64 }],
+        axes: [{ ...axis(), values: (_, marks) => marks.map(clock) }, { ...axis(), size: 64 }],
         scales: { y: { range: (_, __, highest) => [0, Math.max(10, highest * 1.1)] } },
       }, data, chart);
     };
