@@ -10,12 +10,17 @@ fsync on; two worker processes with ten connections each.
 import asyncio
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import AbstractContextManager, ExitStack
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
+from types import FrameType
+from typing import Any
 from uuid import UUID
 
 import uvloop
@@ -32,6 +37,20 @@ WORKERS = 2
 SESSIONS = 20  # as many connections as both workers have together
 MESSAGE_BYTES = 5_000
 
+STAGES = {
+    "render.py:render": "render",
+    "mould.py:compose": "compose",
+    "mail.py:delivery_id": "delivery id",
+    "mail.py:write": "write, the rest",
+    "chunk.py:_write_one": "write, the rest",
+    "chunk.py:_commit": "commit",
+    "chunk.py:_submit": "submit",
+    "smtp.py:submit": "submit",
+    "smtp.py:data_received": "SMTP answers and next mails",
+    "smtp.py:_act": "SMTP write",
+    "chunk.py:_done": "results",
+    "chunk.py:_load": "load",
+}
 _PARAGRAPH = (
     "<p>Dear {{ name }}, the spring collection has come to our shop in {{ city }}. As a member of "
     "the {{ plan }} plan you may look at it two days before everybody else does, and what you "
@@ -88,23 +107,34 @@ def work(url: str, port: int, ready: "multiprocessing.synchronize.Event") -> Non
         uvloop.run(run())
 
 
-def profiled(run: object) -> None:
-    """Where a worker's time goes: functions by their own time, on stderr after PROFILE seconds."""
-    import cProfile
-    import pstats
+def profiled(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Where a worker's CPU goes: samples of its stack after PROFILE seconds."""
+    own: Counter[str] = Counter()
+    stages: Counter[str] = Counter()
+
+    def sample(_: int, frame: FrameType | None) -> None:
+        stack = []
+        while frame is not None:
+            code = frame.f_code
+            stack.append(f"{Path(code.co_filename).name}:{code.co_name}")
+            frame = frame.f_back
+        own[stack[0]] += 1
+        stages[next((STAGES[name] for name in stack if name in STAGES), "other")] += 1
 
     async def limited() -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(float(os.environ["PROFILE"])):
-                await run()  # type: ignore[operator]
-        except TimeoutError:
-            pass
+                await run()
 
-    profile = cProfile.Profile()
-    profile.enable()
+    signal.signal(signal.SIGPROF, sample)
+    signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
     uvloop.run(limited())
-    profile.disable()
-    pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(45)
+    signal.setitimer(signal.ITIMER_PROF, 0, 0)
+    total = sum(own.values())
+    for title, counts in (("stage", stages), ("function", own)):
+        note(f"  {title} | share of the worker's CPU")
+        for name, count in counts.most_common(25):
+            note(f"  {name} | {count / total:.1%}")
 
 
 async def seed(parts: Parts, count: int) -> UUID:
