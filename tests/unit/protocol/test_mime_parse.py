@@ -355,6 +355,13 @@ def test_a_body_that_begins_without_its_blank_line_is_found() -> None:
     assert "missing_blank_line" in message.defects
 
 
+def test_a_body_without_its_blank_line_begins_at_its_own_line() -> None:
+    raw = b"Subject: we meet today\r\nX: =?utf-8?Q?today?= \xe9\r\n folded\r\ntoday\r\nat noon"
+    message = parse(raw)
+    assert message.subject == "we meet today"
+    assert message.text == "today\nat noon"
+
+
 def test_a_stray_line_between_headers_is_passed_over() -> None:
     message = parse(b"Subject: x\r\nnonsense here\r\nTo: a@b.c\r\n\r\nbody")
     assert (message.subject, message.to[0].address, message.text) == ("x", "a@b.c", "body")

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _MONTHS = {
     "jan": 1, "feb": 2, "mar": 3, "apr": 4, "may": 5, "jun": 6,
@@ -25,7 +26,12 @@ _CHARACTERS = 200
 
 def parse_date(text: str) -> datetime | None:
     """An aware UTC datetime, or None when `text` names no instant."""
-    found = _DAY_FIRST.search(text, 0, _CHARACTERS)
+    return _parse(text[:_CHARACTERS])
+
+
+@lru_cache(maxsize=256)
+def _parse(text: str) -> datetime | None:
+    found = _DAY_FIRST.search(text)
     if found is not None:
         day, month, year, hour, minute, second, sign, hours, minutes, zone = found.groups()
         offset = timedelta(hours=_ZONES.get((zone or "").lower(), 0))
@@ -33,7 +39,7 @@ def parse_date(text: str) -> datetime | None:
             offset = timedelta(hours=int(hours), minutes=int(minutes))
             offset = -offset if sign == "-" else offset
         return _instant(year, month, day, (hour, minute, second or "0"), offset)
-    found = _MONTH_FIRST.search(text, 0, _CHARACTERS)
+    found = _MONTH_FIRST.search(text)
     if found is None:
         return None
     month, day, hour, minute, second, zone, year = found.groups()

@@ -7,7 +7,9 @@ fields and `limits.MIME_HEADER_BYTES` of headers over the whole message, saying 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
 
 from mailyard.core import limits
 from mailyard.protocol.mime import charset
@@ -16,12 +18,13 @@ from mailyard.protocol.mime.parameter import Structured, parse_structured
 # A field with its folded lines, or a line that is none. Possessive: one pass over the block.
 _FIELD = re.compile(r"^(?:([!-9;-~]++)[ \t]*+:((?:.*+)(?:\n[ \t].*+)*+)|(.++))\n?", re.MULTILINE)
 _FALSE_DELIMITERS = 10_000  # lines that only start like the boundary; after so many it is an attack
+_SMALL_BLOCK_BYTES = 160
 _TEXT_PLAIN = parse_structured("text/plain")
 _MESSAGE_RFC822 = parse_structured("message/rfc822")
 _NOTHING = parse_structured("")
 _IDENTITY = frozenset(("", "7bit", "8bit", "binary"))
 
-Fields = list[tuple[str, str]]
+Fields = Sequence[tuple[str, str]]
 
 
 class Part:
@@ -158,16 +161,19 @@ class Reading:
 
     def _fields(self, start: int, stop: int, body: int) -> tuple[Fields, int]:
         block = self.raw[start:stop]
+        if len(block) <= _SMALL_BLOCK_BYTES:
+            known = _small_block(block)
+            if known is not None and len(known) <= self._headers:
+                self._headers -= len(known)
+                return known, body
         foreign = not block.isascii()
-        text = block.decode("utf-8", "surrogateescape") if foreign else block.decode("ascii")
-        if "\r" in text:
-            text = text.replace("\r\n", "\n").replace("\r", " ")
+        text = _lines_of(block)
         found = _FIELD.findall(text)
         if len(found) > self._headers:
             self.flaw("too_many_headers")
             found = found[: self._headers]
         self._headers -= len(found)
-        fields: Fields = []
+        fields: list[tuple[str, str]] = []
         for position, (name, value, stray) in enumerate(found):
             if stray:
                 self.flaw("stray_header_line")
@@ -175,9 +181,7 @@ class Reading:
                 if not stray[0].isspace() and not (following and following[0][0]):
                     # Two in a row, or the last: the blank line is missing and the body has begun.
                     self.flaw("missing_blank_line")
-                    line = stray.encode("utf-8", "surrogateescape")
-                    at = self.raw.find(line, start, stop)
-                    return fields, (at if at >= 0 else body)
+                    return fields, self._start_of_field(text, position, start)
                 continue
             if "\n" in value:
                 value = value.replace("\n", "")
@@ -185,6 +189,13 @@ class Reading:
                 value = _repair(value)
             fields.append((name, value.strip()))
         return fields, body
+
+    def _start_of_field(self, text: str, position: int, start: int) -> int:
+        """Where in the raw bytes the `position`-th match of the block at `start` begins."""
+        at = next(islice(_FIELD.finditer(text), position, None)).start()
+        for _ in range(text.count("\n", 0, at)):
+            start = self.raw.index(b"\n", start) + 1
+        return start
 
     # Multipart -------------------------------------------------------------------------------
 
@@ -263,6 +274,21 @@ class Reading:
             if line - 1 >= start and self.raw[line - 1] == 13:
                 line -= 1
         return max(start, line)
+
+
+def _lines_of(block: bytes) -> str:
+    """A block of headers as text with `\n` line ends; bytes that are not UTF-8 as surrogates."""
+    text = block.decode("utf-8", "surrogateescape")
+    return text.replace("\r\n", "\n").replace("\r", " ") if "\r" in text else text
+
+
+@lru_cache(maxsize=512)
+def _small_block(block: bytes) -> Fields | None:
+    """The fields of a part's few headers, the same in most mails; None when they are not plain."""
+    found = _FIELD.findall(_lines_of(block))
+    if not block.isascii() or any(stray for _, _, stray in found):
+        return None
+    return tuple((name, value.replace("\n", "").strip()) for name, value, _ in found)
 
 
 def _repair(value: str) -> str:
