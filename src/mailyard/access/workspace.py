@@ -75,10 +75,16 @@ class Workspaces:
         What belongs to nobody in particular (queues, processes, other workspaces) is run from
         there, so that one tenant can neither see nor stop another's work.
         """
+        if workspace_id != await self.first():
+            raise NotAllowed("only the installation's first workspace may do this")
+
+    async def first(self) -> UUID:
+        """The installation's own workspace. Raises NotFound before the first start."""
         if self._first is None:
             self._first = await self._database.fetchval(_SQL.first_workspace)
-        if workspace_id != self._first:
-            raise NotAllowed("only the installation's first workspace may do this")
+        if self._first is None:
+            raise NotFound("nothing is set up yet: `mailyard up` does it")
+        return self._first
 
     async def rename(self, workspace_id: UUID, name: str, *, actor: Actor) -> Workspace:
         """Give the workspace another name. Raises NotFound."""

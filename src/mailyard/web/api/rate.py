@@ -12,6 +12,7 @@ from time import monotonic
 from mailyard.core.errors import RateLimited
 
 CALLERS_MAX = 50_000
+_ROUNDING = 1e-6  # of one request: what floats lose must not refuse the last one of a burst
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class RateLimiter:
         now = self._clock()
         arrival = max(self._arrivals.get(caller, now), now) + self._interval_s
         ahead_s = arrival - now
-        if ahead_s > self._depth_s:
+        if ahead_s > self._depth_s + _ROUNDING * self._interval_s:
             raise RateLimited("too many requests", retry_after_s=ahead_s - self._depth_s)
         if len(self._arrivals) >= CALLERS_MAX:
             self._arrivals = {key: at for key, at in self._arrivals.items() if at > now}
@@ -57,6 +58,6 @@ class RateLimiter:
         return Allowance(
             self._burst,
             self._window_s,
-            int((self._depth_s - ahead_s) / self._interval_s),
+            int((self._depth_s - ahead_s) / self._interval_s + _ROUNDING),
             int(ahead_s + 0.999),
         )
