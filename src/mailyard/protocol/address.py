@@ -91,7 +91,7 @@ def ascii_domain(domain: str) -> str:
 
 def parse_mailbox(text: str) -> Mailbox:
     """`Ada <ada@example.com>`, `ada@example.com (Ada)` or a bare address. Raises InvalidInput."""
-    scanner = _Scanner(text)
+    scanner = _Scanner(_bounded(text))
     mailbox = scanner.mailbox()
     scanner.skip()
     if scanner.at < len(text):
@@ -101,16 +101,14 @@ def parse_mailbox(text: str) -> Mailbox:
 
 def parse_mailbox_list(text: str) -> list[Mailbox]:
     """The mailboxes of a To or From value in order, groups flattened. Raises InvalidInput."""
-    return list(_Scanner(text).mailboxes())
+    return list(_Scanner(_bounded(text)).mailboxes())
 
 
 def mailboxes_in(text: str) -> list[Mailbox]:
     """The mailboxes of a received header: what cannot be read is left out, nothing is raised."""
     found: list[Mailbox] = []
-    start = 0
-    text = _CONTROL.sub(" ", text[: limits.MIME_HEADER_BYTES])
-    while start < len(text):
-        scanner = _Scanner(text, start)
+    scanner = _Scanner(_CONTROL.sub(" ", text[: limits.MIME_HEADER_BYTES]))
+    while True:
         try:
             for mailbox in scanner.mailboxes():
                 found.append(mailbox)
@@ -118,11 +116,18 @@ def mailboxes_in(text: str) -> list[Mailbox]:
         except InvalidInput:
             if scanner.unclosed:
                 return found  # the rest lies inside a comment or quoted string without end
-            comma = text.find(",", scanner.at)
+            comma = scanner.text.find(",", scanner.at)
             if comma < 0:
                 return found
-            start = comma + 1
-    return found
+            scanner.at = comma + 1
+
+
+def _bounded(text: str) -> str:
+    if len(text) > limits.MIME_HEADER_BYTES:
+        raise InvalidInput(f"longer than {limits.MIME_HEADER_BYTES} characters")
+    if _CONTROL.search(text):
+        raise InvalidInput("a control character in an address")
+    return text
 
 
 def _split_unusual(address: str) -> tuple[str, str]:
@@ -179,18 +184,14 @@ def _shown(text: str) -> str:
 class _Scanner:
     """Reads a header value from left to right; `at` only grows."""
 
-    def __init__(self, text: str, at: int = 0) -> None:
-        if len(text) > limits.MIME_HEADER_BYTES:
-            raise InvalidInput(f"longer than {limits.MIME_HEADER_BYTES} characters")
-        if _CONTROL.search(text):
-            raise InvalidInput("a control character in an address")
+    def __init__(self, text: str) -> None:
         self.text = text
-        self.at = at
+        self.at = 0
         self.unclosed = False
 
     def expected(self, what: str) -> InvalidInput:
-        found = _shown(self.text[self.at :]) if self.at < len(self.text) else "the end"
-        return InvalidInput(f"expected {what}, found {found}")
+        found = self.text[self.at : self.at + 61]
+        return InvalidInput(f"expected {what}, found {_shown(found) if found else 'the end'}")
 
     def peek(self) -> str:
         return self.text[self.at : self.at + 1]
@@ -213,10 +214,11 @@ class _Scanner:
             elif not in_group and self.group_begins():
                 in_group = True
             else:
-                yield self.mailbox()
+                mailbox = self.mailbox()
                 self.skip()
                 if self.peek() not in ("", ",", ";" if in_group else ","):
                     raise self.expected(", between addresses")
+                yield mailbox
 
     def group_begins(self) -> bool:
         """Pass over `name:` when that is what comes next."""
