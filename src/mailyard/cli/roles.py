@@ -9,13 +9,16 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
+from random import Random
 from typing import Protocol
 
 import structlog
 
 from mailyard.app import Application
 from mailyard.cli import exit_code
-from mailyard.core.errors import ConfigurationError, MailyardError
+from mailyard.core.backoff import Backoff
+from mailyard.core.errors import ConfigurationError, MailyardError, Unavailable
 from mailyard.fleet.control import Control
 from mailyard.fleet.registry import ProcessRegistry
 from mailyard.fleet.vital import vital
@@ -23,6 +26,7 @@ from mailyard.observe import log
 from mailyard.settings import Settings, load_settings
 
 _LOG = structlog.get_logger(__name__)
+RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
 
 
 class Service(Protocol):
@@ -71,13 +75,11 @@ async def _live(role: str, settings: Settings, control: Control) -> None:
     application = Application(settings)
     service = _service(role, application)
     await control.go()
-    if control.alone:
-        await _check_schema(application)
-    await application.open()
+    if not await _open(application, stopping, migrated=not control.alone):
+        return
     registry = ProcessRegistry(database=application.database, role=role)
     beating: asyncio.Task[None] | None = None
     try:
-        await registry.enter()
         await service.start()
         beating = vital(asyncio.create_task(registry.run(), name="beat"))
         # What was made so far lives until the end: no collection need look at it again.
@@ -92,6 +94,25 @@ async def _live(role: str, settings: Settings, control: Control) -> None:
             beating.cancel()
         await registry.leave()
         await application.close()
+
+
+async def _open(application: Application, stopping: asyncio.Event, *, migrated: bool) -> bool:
+    """Connect, waiting for a database that is away or recovering; False when told to stop first."""
+    random = Random()
+    failures = 0
+    while not stopping.is_set():
+        try:
+            if not migrated:
+                await _check_schema(application)
+                migrated = True
+            await application.open()
+            return True
+        except Unavailable as error:
+            failures += 1
+            _LOG.warning("waiting for the database", error=error.message, failures=failures)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), RECONNECT.delay_s(failures, random))
+    return False
 
 
 async def _check_schema(application: Application) -> None:

@@ -34,22 +34,16 @@ class ProcessRegistry:
         self._cpu_s = _cpu_s()
         self._looked_at = time.monotonic()
 
-    async def enter(self) -> None:
-        """Write the row. Raises Unavailable."""
-        await self._database.execute(
-            QUERIES.register, self.id, self.role, self._host, os.getpid(), self._stats()
-        )
-
     async def run(self) -> None:
-        """Beat for ever; a database that is away is waited out."""
+        """Enter and beat for ever; a database that is away is waited out."""
         while True:
-            await asyncio.sleep(BEAT_S)
             try:
                 await self._database.execute(
                     QUERIES.beat, self.id, self.role, self._host, os.getpid(), self._stats()
                 )
             except Unavailable as error:
                 _LOG.warning("process_beat_missed", error=str(error))
+            await asyncio.sleep(BEAT_S)
 
     async def leave(self) -> None:
         """Strike the row out; if that fails, the scheduler does it after REAP_AFTER_S."""

@@ -43,3 +43,4 @@ def set_up(*, level: str, form: str, role: str) -> None:
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(role=role)
     logging.basicConfig(level=max(_LEVELS[level], logging.WARNING), stream=sys.stderr, force=True)
+    logging.getLogger("asyncpg").setLevel(logging.ERROR)  # it retries; we tell what that means

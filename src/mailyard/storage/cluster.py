@@ -252,47 +252,65 @@ def _write(path: Path, text: str, identity: Identity) -> None:
     beside.rename(path)
 
 
-def processes_on(folder: Path) -> dict[int, bool]:
-    """Living processes that work in the cluster `folder`: process id -> whether it is ours."""
-    found = {}
+def processes_on(folder: Path) -> list[int]:
+    """Process ids of the PostgreSQL programs that work in the cluster `folder`."""
+    found = []
     wanted = str(folder.resolve())
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            if str((entry / "cwd").readlink()) != wanted:
-                continue
-            ours = f"{MARK}=1".encode() in (entry / "environ").read_bytes().split(b"\0")
+            program = (entry / "exe").readlink().name.removesuffix(" (deleted)")
+            if program == "postgres" and str((entry / "cwd").readlink()) == wanted:
+                found.append(int(entry.name))
         except OSError:
             continue  # it has ended, or it is another user's
-        found[int(entry.name)] = ours
     return found
 
 
-def clear_leftovers(folder: Path, patience_s: float = 10.0) -> bool:
-    """End PostgreSQL processes of a dead supervisor and remove their lock file; whether there was.
+def _is_ours(postmaster: int) -> bool:
+    """Whether a Mailyard started it. Its children have overwritten their copy of the mark."""
+    try:
+        environment = Path(f"/proc/{postmaster}/environ").read_bytes()
+    except OSError:
+        return False
+    return f"{MARK}=1".encode() in environment.split(b"\0")
+
+
+def clear_leftovers(data: Path, patience_s: float = 10.0) -> bool:
+    """End PostgreSQL processes of a dead supervisor, remove their lock files; whether there were.
 
     Safe because the caller holds the folder's lock: no Mailyard runs there, and a postmaster.pid
     whose process is gone may carry a number that something else has now. Raises ConfigurationError
     when a PostgreSQL that is not ours works in the folder.
     """
+    folder = data / "postgres"
+    stale = folder / "postmaster.pid"
+    postmaster = _first_number(stale)
     deadline = time.monotonic() + patience_s
     while found := processes_on(folder):
-        strangers = [pid for pid, ours in found.items() if not ours]
-        if strangers:
+        if postmaster in found and not _is_ours(postmaster):
             raise ConfigurationError(
-                f"{folder} is in use by process {strangers[0]}, which Mailyard did not start; "
-                "stop that PostgreSQL, or name another folder in MAILYARD_DATA"
+                f"{folder} is in use by the PostgreSQL with process id {postmaster}, which "
+                "Mailyard did not start; stop it, or name another folder in MAILYARD_DATA"
             )
         if time.monotonic() > deadline:
             raise ConfigurationError(f"processes {sorted(found)} still work in {folder}; end them")
         for pid in found:
             _kill(pid)
         time.sleep(0.02)
-    stale = folder / "postmaster.pid"
     left = stale.exists()
     stale.unlink(missing_ok=True)
+    for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):
+        (socket_folder(data) / name).unlink(missing_ok=True)
     return left
+
+
+def _first_number(path: Path) -> int:
+    try:
+        return int(path.read_text().split("\n", 1)[0])
+    except (OSError, ValueError):
+        return 0
 
 
 def _kill(pid: int) -> None:

@@ -80,7 +80,7 @@ class EmbeddedPostgres:
             if new:
                 await asyncio.to_thread(cluster.initialise, self._data, programs, identity)
             else:
-                if cluster.clear_leftovers(folder):
+                if cluster.clear_leftovers(self._data):
                     self._say("the last run did not end cleanly: PostgreSQL repairs its data")
                 cluster.give_to(identity, folder)
             cluster.make_socket_folder(self._data, identity)

@@ -1,9 +1,5 @@
--- name: register
--- A process of this installation has started.
-INSERT INTO process (id, role, host, pid, stats) VALUES ($1, $2, $3, $4, $5::jsonb);
-
 -- name: beat
--- It lives and tells how it is; it comes back by itself if it was taken for dead.
+-- A process lives and tells how it is; it comes back by itself if it was taken for dead.
 INSERT INTO process (id, role, host, pid, stats) VALUES ($1, $2, $3, $4, $5::jsonb)
 ON CONFLICT (id) DO UPDATE SET seen_at = now(), stats = excluded.stats;
 
