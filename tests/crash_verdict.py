@@ -1,0 +1,185 @@
+"""The audit after the storm: what was promised against what lies in the inboxes."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from time import monotonic
+from uuid import UUID
+
+from crash_ledger import ApiSender, Ledger, SmtpClient, World
+
+from mailyard.app import Application
+from mailyard.core.ids import CAMPAIGN, DELIVERY, parse_type_id
+from mailyard.proving.client import ApiClient, ApiProblem
+from mailyard.proving.own_platform import OwnPlatform
+from mailyard.settings import load_settings
+from mailyard.storage.queries import Query
+
+MAIL_BY_SUBJECT = Query(
+    "SELECT subject, recipient, count(*) AS copies FROM inbox_message "
+    "WHERE subject LIKE 'ledger %' GROUP BY subject, recipient"
+)
+INBOUND_WAITING = Query(
+    "SELECT count(*) FROM message AS m WHERE NOT EXISTS "
+    "(SELECT 1 FROM inbox_message AS i WHERE i.message_id = m.id)"
+)
+DELIVERIES = Query("SELECT id, recipient, state FROM delivery WHERE id = ANY ($1::uuid[])")
+CAMPAIGN_DELIVERIES = Query("SELECT recipient, state FROM delivery WHERE campaign_id = $1")
+UNKNOWN_EVENTS = Query(
+    "SELECT delivery_id, count(*) AS times FROM delivery_event "
+    "WHERE state = 'unknown' GROUP BY delivery_id"
+)
+CAMPAIGN_STATE = Query("SELECT state, recipients FROM campaign WHERE id = $1")
+ON_ITS_WAY = ("queued", "handed_off", "deferred", "unknown")  # transactional mail is tried again
+
+
+@dataclass
+class Findings:
+    """What is wrong, in words, and the figures for the log."""
+
+    lost: list[str] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    on_its_way: int = 0
+    unknown: int = 0
+    checked: int = 0
+
+    @property
+    def clean(self) -> bool:
+        return not self.lost and not self.twice
+
+
+async def until_alive(world: World, patience_s: float) -> float:
+    """Seconds until a mail by SMTP and an email by the API both arrive again. Fails in words."""
+    started = monotonic()
+    number = len(world.ledger.by_smtp)
+    smtp, api = SmtpClient(world, "alive-smtp", 0), ApiSender(world, "alive-api", 0)
+    client = ApiClient(world.address.url, world.address.api_key, timeout_s=10.0)
+    tokens = [f"alive-smtp-{number}", f"alive-api-{number}"]
+    try:
+        async with asyncio.timeout(patience_s):
+            await asyncio.gather(smtp.send(tokens[0]), api.send(client, tokens[1]))
+            for promises, token in (
+                (world.ledger.by_smtp, tokens[0]),
+                (world.ledger.by_api, tokens[1]),
+            ):
+                await _until_read(client, promises[token].recipient, f"ledger {token}")
+    finally:
+        await client.close()
+    return monotonic() - started
+
+
+async def _until_read(client: ApiClient, address: str, subject: str) -> None:
+    while True:
+        try:
+            found = await client.get("/v1/inboxes", address=address)
+            inbox_id = found["items"][0]["id"]
+            mail = await client.get(f"/v1/inboxes/{inbox_id}/messages", subject=subject)
+            if mail["items"]:
+                return
+        except ApiProblem:
+            pass
+        await asyncio.sleep(0.1)
+
+
+async def audit(platform: OwnPlatform, world: World, settle_s: float) -> Findings:
+    """Wait until nothing moves any more, at most `settle_s`, then compare everything."""
+    application = Application(load_settings(platform.environment))
+    await application.open()
+    try:
+        await _settle(application, world, settle_s)
+        return await _compare(application, world.ledger)
+    finally:
+        await application.close()
+
+
+async def _settle(application: Application, world: World, settle_s: float) -> None:
+    deadline = monotonic() + settle_s
+    while monotonic() < deadline:
+        waiting = await application.database.fetchval(INBOUND_WAITING)
+        findings = await _compare(application, world.ledger)
+        if not waiting and not findings.on_its_way and findings.clean:
+            return
+        await asyncio.sleep(1.0)
+
+
+async def _compare(application: Application, ledger: Ledger) -> Findings:
+    findings = Findings()
+    copies: Counter[tuple[str, str]] = Counter()
+    for row in await application.database.fetch(MAIL_BY_SUBJECT):
+        copies[row["subject"].removeprefix("ledger "), row["recipient"]] += row["copies"]
+    unknown = {
+        row["delivery_id"]: row["times"] for row in await application.database.fetch(UNKNOWN_EVENTS)
+    }
+    findings.unknown = sum(unknown.values())
+    _compare_smtp(ledger, copies, findings)
+    await _compare_api(application, ledger, copies, unknown, findings)
+    for word, campaign_id in ledger.campaigns.items():
+        identifier = parse_type_id(CAMPAIGN, campaign_id)
+        await _compare_campaign(application, word, identifier, copies, unknown, findings)
+    return findings
+
+
+def _compare_smtp(ledger: Ledger, copies: Counter[tuple[str, str]], findings: Findings) -> None:
+    for token, promise in ledger.by_smtp.items():
+        found = copies[token, promise.recipient]
+        findings.checked += 1
+        if found == 0:
+            findings.lost.append(f"250 {token}")
+        if found > 1 + promise.unanswered:
+            findings.twice.append(f"250 {token}: {found} copies")
+
+
+async def _compare_api(
+    application: Application,
+    ledger: Ledger,
+    copies: Counter[tuple[str, str]],
+    unknown: dict[UUID, int],
+    findings: Findings,
+) -> None:
+    ids = {
+        token: parse_type_id(DELIVERY, promise.delivery_id)
+        for token, promise in ledger.by_api.items()
+    }
+    rows = await application.database.fetch(DELIVERIES, list(ids.values()))
+    states = {row["id"]: row["state"] for row in rows}
+    for token, promise in ledger.by_api.items():
+        found = copies[token, promise.recipient]
+        state = states.get(ids[token], "no delivery")
+        findings.checked += 1
+        if found == 0 and state in ON_ITS_WAY:
+            findings.on_its_way += 1
+        elif found == 0:
+            findings.lost.append(f"202 {token}: {state}")
+        if found > 1 + unknown.get(ids[token], 0):
+            findings.twice.append(
+                f"202 {token}: {found} copies, {unknown.get(ids[token], 0)} unknown"
+            )
+
+
+async def _compare_campaign(
+    application: Application,
+    word: str,
+    campaign_id: UUID,
+    copies: Counter[tuple[str, str]],
+    unknown: dict[UUID, int],
+    findings: Findings,
+) -> None:
+    campaign = await application.database.fetchrow(CAMPAIGN_STATE, campaign_id)
+    assert campaign is not None, f"the campaign {word} is gone"
+    rows = await application.database.fetch(CAMPAIGN_DELIVERIES, campaign_id)
+    states = {row["recipient"]: row["state"] for row in rows}
+    findings.checked += len(states)
+    findings.unknown += sum(state == "unknown" for state in states.values())
+    if campaign["state"] == "finished" and len(states) != campaign["recipients"]:
+        findings.lost.append(f"{word}: {len(states)} rows of {campaign['recipients']} recipients")
+    findings.on_its_way += campaign["state"] == "running"
+    for (token, recipient), found in copies.items():
+        if token == word and found > 1:
+            findings.twice.append(f"{word} {recipient}: {found} copies")
+        if token == word and states.get(recipient) in ("bounced", "failed"):
+            findings.lost.append(f"{word} {recipient}: there, but recorded {states[recipient]}")
+    for recipient, state in states.items():
+        if state == "accepted" and copies[word, recipient] == 0:
+            findings.lost.append(f"{word} {recipient}: accepted and not there")
+        if state in ("bounced", "failed"):
+            findings.lost.append(f"{word} {recipient}: {state}")
