@@ -176,8 +176,9 @@ def make_socket_folder(data: Path, identity: Identity) -> Path:
     except FileExistsError:
         pass  # from an earlier start: checked like a new one
     found = folder.lstat()
-    allowed = {os.geteuid(), identity.owner[0]}
-    if folder.is_symlink() or not folder.is_dir() or found.st_uid not in allowed:
+    # In /tmp anybody may have been first; beside the data only who owns the data.
+    foreign = folder.parent != data and found.st_uid not in (os.geteuid(), identity.owner[0])
+    if folder.is_symlink() or not folder.is_dir() or foreign:
         raise ConfigurationError(
             f"{folder} belongs to somebody else; remove it, or choose a MAILYARD_DATA with a "
             "shorter path"
