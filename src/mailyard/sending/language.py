@@ -30,6 +30,12 @@ TESTS = frozenset((
     "odd", "sequence", "startingwith", "string", "true", "undefined", "upper",
 ))  # fmt: skip
 _GROWING = {"tojson": 6, "urlencode": 3, "e": 6, "escape": 6, "filesizeformat": 2}
+# Filters that walk a whole list or text for one unit of fuel, as the operator `in` does.
+_WALKING = frozenset((
+    "dictsort", "groupby", "items", "join", "lines", "list", "map", "max", "min", "reject",
+    "rejectattr", "replace", "reverse", "select", "selectattr", "sort", "split", "string", "sum",
+    "tojson", "unique",
+))  # fmt: skip
 _WITHOUT_ARGUMENTS = frozenset(("tojson", "list", "string", "e", "escape", "urlencode"))
 _MAPPED = frozenset((
     "upper", "lower", "title", "capitalize", "trim", "string", "int", "float", "abs", "round",
@@ -70,6 +76,8 @@ class Examined:
     weight: int  # of all expressions together: copies of a value that one pass can write
     loop_text: int  # characters of the longest literal text inside a loop; 0 without loops
     loops: bool
+    walks: int  # filters that walk a whole list
+    loop_walks: int  # those of them inside loops
     names: frozenset[str]  # every variable read or set
     container_names: bool  # reads an attribute that a Python container would answer itself
 
@@ -80,6 +88,8 @@ class _Examiner:
         self.field = field
         self.weights: dict[str, int] = {}
         self.names: set[str] = set()
+        self.walks = 0
+        self.loop_walks = 0
         self.total = 0
         self.open_loops = 0
         self.loops = False
@@ -111,6 +121,8 @@ class _Examiner:
             weight=self.total,
             loop_text=self.loop_text,
             loops=self.loops,
+            walks=self.walks,
+            loop_walks=self.loop_walks,
             names=frozenset(self.names),
             container_names=self.container_names,
         )
@@ -215,6 +227,7 @@ class _Examiner:
                 if before == ("operator", "|"):
                     self._check_filter(tokens, position, at)
                     growth *= _GROWING.get(text, 1)
+                    self._count_walk(text in _WALKING)
                 elif before[1] == "is" or (before[1] == "not" and earlier[1] == "is"):
                     if text != "not" and text not in TESTS:
                         raise self.refuse(f"unknown test {text!r}", at)
@@ -223,6 +236,7 @@ class _Examiner:
                 elif text in _REFUSED_NAMES:
                     raise self.refuse(f"{text!r} is not available in templates", at)
                 else:
+                    self._count_walk(text == "in")
                     self.names.add(text)  # words too: out of place, the engine takes them for names
                     if text not in _WORDS and text not in _CONSTANTS:
                         weight += self.weights.get(text, 1)
@@ -236,6 +250,10 @@ class _Examiner:
         if weight * growth > WEIGHT_MAX:
             raise self.refuse("this repeats values too often", at)
         return max(1, weight * growth)
+
+    def _count_walk(self, walks: bool) -> None:
+        self.walks += walks
+        self.loop_walks += walks and self.open_loops > 0
 
     def _check_filter(self, tokens: list[Token], position: int, at: int) -> None:
         name = tokens[position][1]

@@ -20,6 +20,8 @@ _UNCOUNTED_OUTPUT = 8 * limits.MIB  # what a render may come to without being co
 _LITERAL_OUTPUT = 32 * limits.MIB  # literal text that loops may write before fuel ends
 _STRING_WORK = 1024 * limits.MIB  # bytes that comparing and copying one string may touch
 _ELEMENT_WORK = 1 << 28  # element visits of filters that walk lists inside loops
+_WALK_WORK = 1 << 25  # element visits of whole-list filters, a third of a microsecond each
+_RANGE_MAX = 1_000  # numbers that one range may have
 _FUEL_MIN = 500
 _DATA_DEPTH = limits.API_JSON_DEPTH
 _VALUE_CHARACTERS = limits.MIB  # what one join or replace may make
@@ -46,6 +48,10 @@ class TooMuch(InvalidInput):
 
 
 class _OutputFull(Exception):
+    pass
+
+
+class _WorkFull(Exception):
     pass
 
 
@@ -165,6 +171,13 @@ def _times(value: object, factor: object) -> int | float:
     return product
 
 
+def _range(first: int, last: int | None = None, step: int = 1) -> list[int]:
+    numbers = range(first) if last is None else range(first, last, step)
+    if len(numbers) > _RANGE_MAX:
+        raise _WorkFull
+    return list(numbers)
+
+
 _OUR_FILTERS: dict[str, Callable[..., Any]] = {
     "join": _join,
     "replace": _replace,
@@ -189,6 +202,7 @@ def _environment(finalizer: Callable[[Any], Any] | None) -> Environment:
         engine.remove_filter(name)
     for name in _ENGINE_GLOBALS:
         engine.remove_global(name)
+    engine.add_global("range", _range)
     return engine
 
 
@@ -282,6 +296,8 @@ class Compiled:
             and not shape.nulls
             and examined.weight * shape.characters < _UNCOUNTED_OUTPUT
         )
+        if examined.walks * _walkable(shape) > _WALK_WORK:
+            raise _too_much_work(source)
         engine = self._plain if bounded else self._counted
         if not bounded:
             self._counter.left = limits.TEMPLATE_OUTPUT_BYTES
@@ -292,6 +308,8 @@ class Compiled:
             raise _explained(error, source) from None
         except _OutputFull:
             raise _too_large(source) from None
+        except _WorkFull:
+            raise _too_much_work(source) from None
         except _Refused as error:
             raise InvalidInput(f"{source}: {error}", field=source) from None
         except (TypeError, ValueError, AttributeError) as error:
@@ -304,6 +322,11 @@ class Compiled:
         return rendered
 
 
+def _walkable(shape: _Shape) -> int:
+    """What one walk over a list or text can visit; eight characters cost what an element does."""
+    return max(shape.elements, shape.longest // 8, _RANGE_MAX)
+
+
 def _fuel(examined: Examined, shape: _Shape) -> int:
     """Instructions that keep literal text, string work and list work within their bounds."""
     return max(
@@ -311,6 +334,7 @@ def _fuel(examined: Examined, shape: _Shape) -> int:
         min(
             limits.TEMPLATE_FUEL,
             _LITERAL_OUTPUT // (examined.loop_text + 1),
+            _WALK_WORK // _walkable(shape) if examined.loop_walks else limits.TEMPLATE_FUEL,
             _STRING_WORK // (shape.longest + 1),
             max(20 * shape.elements, _ELEMENT_WORK // (shape.elements + 1)),
         ),
@@ -329,6 +353,10 @@ def _one_line(subject: str) -> str:
     return subject
 
 
+def _too_much_work(where: str) -> TooMuch:
+    return TooMuch(f"{where}: too much work, a loop is too long", field=where.partition(",")[0])
+
+
 def _too_large(source: str) -> TooMuch:
     return TooMuch(
         f"{source}: the output passes {limits.TEMPLATE_OUTPUT_BYTES} bytes", field=source
@@ -340,7 +368,7 @@ def _explained(error: TemplateError, source: str) -> InvalidInput:
     detail = error.detail or error.kind
     where = f"{source}, line {error.line}" if error.line else source
     if error.kind == "OutOfFuel":
-        return TooMuch(f"{where}: too much work, a loop is too long", field=source)
+        return _too_much_work(where)
     missing = _UNDEFINED.search(detail)
     field = f"data.{missing[1]}" if missing else source
     return InvalidInput(f"{where}: {detail}", field=field)

@@ -222,6 +222,7 @@ def test_a_source_has_a_size() -> None:
     assert refused.value.field == "html"
 
 
+SORTING = "{% for i in range(1000) %}" * 2 + "{% if xs|sort %}{% endif %}" + "{% endfor %}" * 2
 NESTED_LOOPS = "{% for i in range(100000) %}" * 4 + "x" + "{% endfor %}" * 4
 
 
@@ -229,10 +230,14 @@ NESTED_LOOPS = "{% for i in range(100000) %}" * 4 + "x" + "{% endfor %}" * 4
     ("source", "data"),
     [
         (NESTED_LOOPS, {}),
-        ("{% for i in range(100000) %}" + "x" * 100_000 + "{% endfor %}", {}),
-        ("{% for i in range(100000) %}{{ x }}{% endfor %}", {"x": "y" * 100_000}),
-        ("{% for i in range(100000) %}{{ xs }}{% endfor %}", {"xs": ["y" * 1000] * 100}),
-        ("{% for i in range(100000) %}{% if x == y %}{% endif %}{% endfor %}",
+        (NESTED_LOOPS.replace("100000", "1000"), {}),
+        (SORTING, {"xs": ["y"] * 2_000}),
+        (SORTING.replace("xs", "range(1000)"), {}),
+        ("{% if xs|sort %}{% endif %}" * 10_000, {"xs": ["y"] * 5_000}),
+        ("{% for i in range(1000) %}" + "x" * 100_000 + "{% endfor %}", {}),
+        ("{% for i in range(1000) %}{{ x }}{% endfor %}", {"x": "y" * 100_000}),
+        ("{% for i in range(1000) %}{{ xs }}{% endfor %}", {"xs": ["y" * 1000] * 100}),
+        ("{% for i in range(1000) %}{% if x == y %}{% endif %}{% endfor %}",
          {"x": "y" * 1_000_000, "y": "y" * 1_000_000}),
         ("{% for a in xs %}{% for b in xs %}{% for c in xs %}{{ a }}{% endfor %}{% endfor %}"
          "{% endfor %}", {"xs": ["z" * 100] * 1000}),
