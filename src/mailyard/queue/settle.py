@@ -19,6 +19,8 @@ from mailyard.queue.engine import Engine
 from mailyard.queue.job import LeasedJob
 
 _RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
+_HOPELESS = 10  # failures in a row, the database not being away
+_WAITING_JOBS = 4_000  # with more results unstored, nothing more is leased
 _SETTLE_JOBS = 2_000  # the most that one statement settles
 
 _LOG = structlog.get_logger(__name__)
@@ -34,6 +36,8 @@ class Settler:
         self._others: list[
             tuple[str, Sequence[LeasedJob], Callable[[Sequence[LeasedJob]], Awaitable[set[int]]]]
         ] = []
+        self.calm = asyncio.Event()  # few results wait: lanes may lease
+        self.calm.set()
         self._something = asyncio.Event()
         self._nothing = asyncio.Event()
         self._nothing.set()
@@ -60,6 +64,8 @@ class Settler:
         """Complete `jobs` soon."""
         if jobs:
             self._completed.extend(jobs)
+            if len(self._completed) > _WAITING_JOBS:
+                self.calm.clear()
             self._wake()
 
     def retry(self, jobs: Sequence[LeasedJob], delay_s: float, error: str) -> None:
@@ -83,11 +89,28 @@ class Settler:
             try:
                 await self._flush()
                 failures = 0
-            except Unavailable as error:
+            except Exception as error:
+                # Away, out of disk, a deadlock: whatever it is, the lease guards the job and the
+                # result is sent again.
                 failures += 1
                 _LOG.warning("results wait", error=str(error), failures=failures)
+                if failures >= _HOPELESS and not isinstance(error, Unavailable):
+                    self._give_up()
                 await asyncio.sleep(_RECONNECT.delay_s(failures, self._random))
                 self._something.set()
+
+    def _give_up(self) -> None:
+        """The first group cannot be stored: let its leases run out, that others are not held up."""
+        if self._completed:
+            jobs: Sequence[LeasedJob] = self._completed[:_SETTLE_JOBS]
+            del self._completed[:_SETTLE_JOBS]
+            self.calm.set()
+        elif self._others:
+            _, jobs, _ = self._others.pop(0)
+        else:
+            return
+        _LOG.error("results given up", jobs=[job.id for job in jobs][:20])
+        self.let_go(jobs)
 
     async def finish(self) -> None:
         """Wait until every result is stored, at most as long as the leases hold."""
@@ -110,6 +133,8 @@ class Settler:
                     self._completed = jobs + self._completed
                     raise
                 self._count("completed", jobs, done)
+                if len(self._completed) <= _WAITING_JOBS:
+                    self.calm.set()
             if self._others:
                 outcome, these, settle = self._others[0]
                 done = await settle(these)

@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 
 from mailyard.core.backoff import Backoff
-from mailyard.core.errors import MailyardError, Unavailable
+from mailyard.core.errors import MailyardError
 from mailyard.core.limits import HEARTBEAT_S
 from mailyard.observe.metrics import JOB_SECONDS
 from mailyard.queue.engine import Engine
@@ -158,6 +158,7 @@ class Worker:
     def drain(self) -> None:
         """Take nothing more; `run` ends when the handlers have. The unbegun is given back."""
         self.stopping.set()
+        self._settler.calm.set()  # a lane that waits for results to be stored shall not wait on
         for lane in self._lanes:
             lane.wake()
 
@@ -174,7 +175,7 @@ class Worker:
             try:
                 kept = await self._engine.extend(held)
                 await self._engine.rescue()
-            except Unavailable as error:
+            except Exception as error:  # away, or whatever: the next beat comes in time
                 _LOG.warning("heartbeat missed", error=str(error), held=len(held))
                 continue
             for job in held:
@@ -257,12 +258,15 @@ class _Lane:
                 if self._room() <= 0 and not self._stopping.is_set():
                     await self._room_made.wait()
                 continue
+            if not self._settler.calm.is_set():
+                await self._settler.calm.wait()
+                continue
             try:
                 jobs = await self._engine.lease(
                     [self.queue], room, _LEASE_WAIT_S, self._worker, self._suspects == 0
                 )
                 failures = 0
-            except Unavailable as error:
+            except Exception as error:  # away, or whatever: a lane goes on by itself
                 failures += 1
                 _LOG.warning("lease failed", queue=self.queue, error=str(error), failures=failures)
                 await asyncio.sleep(RECONNECT.delay_s(failures, self._random))

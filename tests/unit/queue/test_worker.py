@@ -58,7 +58,7 @@ async def working(engine: MemoryEngine, *handlers: Handler) -> AsyncIterator[Wor
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - any condition, not one event
+        while not condition():
             await asyncio.sleep(0.002)
 
 
@@ -259,6 +259,31 @@ async def test_results_wait_while_the_database_is_away(engine: FlakyEngine) -> N
     assert seen == [["a"]]
 
 
+async def test_results_that_cannot_be_stored_hold_back_the_lease(
+    engine: FlakyEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a quick handler runs ahead of the database until its leases run out."""
+    from mailyard.queue import settle
+
+    monkeypatch.setattr(settle, "_WAITING_JOBS", 10)
+    stored = asyncio.Event()
+    seen: list[list[str]] = []
+
+    async def complete(given: Sequence[LeasedJob], tx: Any = None) -> set[int]:
+        await stored.wait()
+        return await MemoryEngine.complete(engine, given, tx)
+
+    monkeypatch.setattr(engine, "complete", complete)
+    await engine.enqueue(jobs(*map(str, range(200))))
+    async with working(engine, Handler("k", Q, recorder(seen), batch_size=10)):
+        await until(lambda: len(seen) >= 2)
+        await asyncio.sleep(0.1)
+        assert sum(map(len, seen)) <= 60
+        stored.set()
+        await empty(engine)
+    assert sum(map(len, seen)) == 200
+
+
 async def test_a_drain_lets_running_handlers_end_and_gives_back_the_rest(
     engine: FlakyEngine,
 ) -> None:
@@ -321,7 +346,7 @@ async def test_a_kind_without_a_handler_waits_for_a_worker_that_knows_it(
     await engine.enqueue(jobs("a", kind="from the future"))
     async with working(engine, Handler("k", Q, recorder([]))):
         async with asyncio.timeout(20):
-            while (await engine.depth([Q]))[0].scheduled == 0:  # noqa: ASYNC110
+            while (await engine.depth([Q]))[0].scheduled == 0:
                 await asyncio.sleep(0.002)
     (depth,) = await engine.depth([Q])
     assert (depth.scheduled, depth.dead) == (1, 0)

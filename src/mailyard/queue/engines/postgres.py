@@ -51,6 +51,7 @@ class PostgresEngine:
         self._lines = Lines() if upkeep_s else Lines(straggle_every_s=0.0)
         self._stage = Stage(database, self._lines, self.announce, self._now, upkeep_s)
         self._open: dict[int, set[int]] = {}  # token -> jobs not settled yet; only a hint
+        self._suspects_behind: dict[int, int] = {}  # line -> place of the last suspect taken
         self._announcing: set[asyncio.Task[None]] = set()
 
     def _now(self) -> datetime | None:
@@ -83,6 +84,7 @@ class PostgresEngine:
                 [job.limit_key for job in jobs],
                 tx=tx,
             )
+            self._stage.hasten()
         else:
             ids = await self._database.fetchval(
                 _SQL.enqueue,
@@ -95,7 +97,6 @@ class PostgresEngine:
                 list(counts.values()),
                 tx=tx,
             )
-        self._stage.hasten()
         if tx is None:
             self.announce(list(counts))
         else:
@@ -167,10 +168,12 @@ class PostgresEngine:
                 try:
                     async with asyncio.timeout(min(left_s, self._stage.due_in_s())):
                         await woken.wait()
+                    woken.clear()
+                    # Who was woken asks at once; the next call stages.
+                    leased = await self._lease_ready(queues, limit, worker)
                 except TimeoutError:
                     pass
-                woken.clear()
-                leased = await self._lease_now(queues, limit, worker, suspects)
+                leased = leased or await self._lease_now(queues, limit, worker, suspects)
             return leased
         finally:
             for wait in waits:
@@ -186,6 +189,9 @@ class PostgresEngine:
             found = await self._lease_suspect(queues, worker)
             if found:
                 return found
+        return await self._lease_ready(queues, limit, worker)
+
+    async def _lease_ready(self, queues: Sequence[str], limit: int, worker: str) -> list[LeasedJob]:
         leased: list[LeasedJob] = []
         asked: set[int] = set()
         while len(leased) < limit:
@@ -228,15 +234,19 @@ class PostgresEngine:
             _SQL.lease,
             lines,
             [self._lines.of_id(line_id).queue for line_id in lines],
-            [0] * len(lines),
+            [self._suspects_behind.get(line_id, 0) for line_id in lines],
             [1] * len(lines),
             1,
             worker,
             LEASE_S,
             self._now(),
         )
+        for row in rows:
+            self._suspects_behind[row["line_id"]] = row["place"]
         if not rows:
             self._stage.suspects.difference_update(lines)
+            for line_id in lines:
+                self._suspects_behind.pop(line_id, None)
         return self._handed_over(rows)
 
     def _handed_over(self, rows: Sequence[asyncpg.Record]) -> list[LeasedJob]:

@@ -349,13 +349,23 @@ SELECT queue, count(*) AS jobs FROM routed GROUP BY queue;
 
 -- name: upkeep
 -- What a lease needs to know now and then: the next time of job_scheduled behind $1, the last place
--- drawn, the oldest and the next transaction, lines with suspects, and whether any key waits.
+-- drawn, the oldest and the next transaction, lines with suspects, and whether any key waits. Lines
+-- of all workspaces; each is found by one step in the index, however many suspects it holds.
+WITH RECURSIVE suspect AS (
+    (SELECT line_id FROM job_ready WHERE line_id < 0 ORDER BY line_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT ready.line_id FROM job_ready AS ready
+            WHERE ready.line_id > suspect.line_id AND ready.line_id < 0
+            ORDER BY ready.line_id LIMIT 1)
+    FROM suspect
+    WHERE suspect.line_id IS NOT NULL
+)
 SELECT (SELECT run_at FROM job_scheduled WHERE run_at >= $1::timestamptz
         ORDER BY run_at LIMIT 1) AS next_at,
        (SELECT last_value FROM job_place) AS last_place,
        pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
        pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax,
-       ARRAY(SELECT DISTINCT line_id FROM job_ready WHERE line_id < 0 LIMIT 1000) AS suspects,
+       ARRAY(SELECT line_id FROM suspect WHERE line_id IS NOT NULL) AS suspects,
        EXISTS (SELECT FROM job_parked) AS parked,
        coalesce($2::timestamptz, now()) AS now;
 
