@@ -202,7 +202,9 @@ class Ingest:
                 for route in places
             ]
         for (workspace_id, own_class), ids in outgrown.items():
-            await self._database.execute(QUERIES.move_messages, workspace_id, ids, own_class, tx=tx)
+            await self._database.execute(
+                QUERIES.move_messages, workspace_id, ids, own_class, min(ids), max(ids), tx=tx
+            )
         return lines
 
     async def _write(self, tx: Connection, lines: Sequence[_Line]) -> None:
