@@ -119,7 +119,12 @@ def _system_user(data: Path) -> pwd.struct_passwd:
 
 
 def _reachable(folder: Path, uid: int) -> bool:
-    """Whether `uid` may enter `folder` and all above it, by owner's or everybody's permission."""
+    """Whether `uid` may enter `folder` and all above it, by owner's or everybody's permission.
+
+    What does not exist yet will be made so that it may.
+    """
+    while not folder.exists():
+        folder = folder.parent
     for step in (folder.resolve(), *folder.resolve().parents):
         found = step.stat()
         needed = stat.S_IXUSR if found.st_uid == uid else stat.S_IXOTH

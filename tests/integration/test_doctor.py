@@ -1,0 +1,132 @@
+"""`mailyard doctor` and the other small commands, as a person runs them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import with_database
+from running_platform import free_ports
+
+
+def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("MAILYARD_")
+    }
+    environment |= {f"MAILYARD_{name.upper()}": value for name, value in settings.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "mailyard.cli.main", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def examine(tmp_path: Path, **settings: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    port, smtp_port = free_ports(2)
+    defaults = {"data": str(tmp_path / "data"), "port": str(port), "smtp_port": str(smtp_port)}
+    done = run("doctor", "--json", **{**defaults, **settings})
+    findings = json.loads(done.stdout)["findings"]
+    return done.returncode, {finding["check"]: finding for finding in findings}
+
+
+def test_a_fit_machine_is_told_so(tmp_path: Path) -> None:
+    status, findings = examine(tmp_path)
+    assert status == 0
+    assert {"settings", "data folder", "HTTP port", "embedded PostgreSQL"} <= set(findings)
+    assert all(finding["grade"] != "bad" for finding in findings.values())
+
+
+def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
+    status, findings = examine(tmp_path, prot="80")
+    assert status == 78
+    assert "did you mean MAILYARD_PORT?" in findings["settings"]["found"]
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        status, findings = examine(tmp_path, port=str(other.getsockname()[1]))
+    assert status == 78
+    assert "set MAILYARD_PORT to a free port" in findings["HTTP port"]["found"]
+
+
+def test_a_database_that_is_away_is_named(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    status, findings = examine(tmp_path, database_url=f"postgresql://x@127.0.0.1:{port}/x")
+    assert status == 78
+    assert findings["database"]["grade"] == "bad"
+    assert "MAILYARD_DATABASE_URL" in findings["database"]["fix"]
+
+
+async def test_a_migrated_database_is_examined(tmp_path: Path, database_url: str) -> None:
+    status, findings = examine(tmp_path, database_url=database_url)
+    assert findings["schema"]["found"] == "up to date"
+    assert findings["database"]["grade"] == "good" and findings["clock"]["grade"] == "good"
+    assert status == (78 if "durability" in findings else 0)  # a test server may run without fsync
+
+
+def test_a_database_that_lacks_migrations_is_told_what_to_do(
+    tmp_path: Path, server_url: str
+) -> None:
+    _, findings = examine(tmp_path, database_url=with_database(server_url, "postgres"))
+    assert findings["schema"]["fix"] == "mailyard migrate"
+
+
+def test_data_of_another_version_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data" / "postgres").mkdir(parents=True)
+    (tmp_path / "data" / "postgres" / "PG_VERSION").write_text("12\n")
+    status, findings = examine(tmp_path)
+    assert status == 78
+    assert "made by PostgreSQL 12" in findings["embedded PostgreSQL"]["found"]
+
+
+def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    status, findings = examine(tmp_path, tls_cert="/nowhere.pem", tls_key="/nowhere.pem")
+    assert status == 78
+    assert "PEM files that belong together" in findings["certificate"]["fix"]
+
+
+def test_every_setting_is_listed() -> None:
+    rows = json.loads(run("doctor", "--settings", "--json").stdout)
+    assert {"MAILYARD_PORT", "MAILYARD_DATA"} <= {row["name"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ((), 2, "Usage: mailyard COMMAND"),
+        (("--help",), 0, "Exit codes: 0 done"),
+        (("up", "--help"), 0, "Example: "),
+        (("verson",), 2, "Did you mean 'version'?"),
+        (("up", "--nonsense"), 2, "No such option"),
+        (("version",), 0, "mailyard 0."),
+        (("--version",), 0, "mailyard 0."),
+    ],
+)
+def test_commands_answer_with_their_codes(
+    arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    done = run(*arguments)
+    assert done.returncode == status
+    assert said in done.stdout + done.stderr
+
+
+def test_a_role_alone_needs_a_migrated_database(server_url: str) -> None:
+    done = run("worker", database_url=with_database(server_url, "postgres"))
+    assert done.returncode == 78
+    assert "run `mailyard migrate` first" in done.stderr
+
+
+async def test_migrate_says_what_it_did(database_url: str) -> None:
+    done = run("migrate", "--check", "--json", database_url=database_url)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"pending": []})
+    done = run("migrate", database_url=database_url)
+    assert (done.returncode, done.stdout) == (0, "nothing to do\n")

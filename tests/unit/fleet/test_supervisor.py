@@ -1,0 +1,139 @@
+"""The supervisor over small scripts: readiness, restarts, failures, memory, drain."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mailyard.core.backoff import Backoff
+from mailyard.core.errors import ConfigurationError
+from mailyard.fleet.child import ChildSpec
+from mailyard.fleet.supervisor import Supervisor
+
+# A role in miniature: waits for `go`, says `ready`, then does what argv says.
+ROLE = """
+import asyncio, os, signal, sys, time
+from mailyard.fleet.control import Control
+
+async def live(deed, descriptor):
+    control = Control(descriptor)
+    control.listen()
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    await control.go()
+    if deed == "refuse":
+        control.failed("the port is taken")
+        return
+    print("begun", flush=True)
+    control.ready()
+    if deed == "crash":
+        os._exit(3)
+    if deed == "stubborn":
+        stopping.wait = asyncio.Event().wait
+    await stopping.wait()
+    print("drained", flush=True)
+
+asyncio.run(live(sys.argv[1], int(sys.argv[3])))
+"""
+AT_ONCE = Backoff(first_s=0.01, cap_s=0.02)
+
+
+class World:
+    """A supervisor over one role, and what it said."""
+
+    def __init__(self, *deeds: str, memory_bytes: int = 1 << 40, drain_s: float = 10.0) -> None:
+        self.lines: list[tuple[str, str]] = []
+        specs = [
+            ChildSpec(f"{deed}-{i}", deed, (sys.executable, "-c", ROLE, deed), memory_bytes)
+            for i, deed in enumerate(deeds, 1)
+        ]
+        self.supervisor = Supervisor(
+            specs,
+            environment=os.environ,
+            drain_s=drain_s,
+            say=lambda name, line: self.lines.append((name, line)),
+            restart=AT_ONCE,
+        )
+
+    def said(self, line: str) -> int:
+        return sum(line in text for _, text in self.lines)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    async def start(self) -> None:
+        await self.supervisor.spawn()
+        self.supervisor.release()
+        await self.supervisor.until_ready()
+
+
+async def test_children_wait_for_the_word_and_drain_at_the_end() -> None:
+    world = World("serve", "serve")
+    await world.supervisor.spawn()
+    await asyncio.sleep(0.3)
+    assert world.said("begun") == 0
+    world.supervisor.release()
+    await world.supervisor.until_ready()
+    await world.until(lambda: world.said("begun") == 2)
+    await world.supervisor.stop()
+    assert world.said("drained") == 2
+    assert {name for name, _ in world.lines} == {"serve-1", "serve-2"}
+
+
+async def test_a_child_that_crashes_is_started_again_and_again() -> None:
+    world = World("crash")
+    await world.supervisor.spawn()
+    world.supervisor.release()
+    await world.until(lambda: world.said("begun") >= 3)
+    assert world.said("ended with status 3, starts again in 0.0 s") >= 2
+    await world.supervisor.stop()
+
+
+async def test_a_killed_child_is_replaced_and_told_to_begin() -> None:
+    world = World("serve")
+    await world.start()
+    (child,) = world.supervisor.children
+    os.kill(child.pid, signal.SIGKILL)
+    await world.until(lambda: world.said("begun") == 2)
+    await world.supervisor.stop()
+    assert world.said("drained") == 1
+
+
+async def test_a_child_that_says_it_cannot_stops_the_start() -> None:
+    world = World("serve", "refuse")
+    with pytest.raises(ConfigurationError, match="the port is taken"):
+        await world.start()
+    await world.supervisor.stop()
+    assert not [child for child in world.supervisor.children if child.running]
+
+
+async def test_what_does_not_drain_in_time_is_killed() -> None:
+    world = World("stubborn", "serve", drain_s=0.5)
+    await world.start()
+    await world.supervisor.stop()
+    assert world.said("did not drain in time: killed") == 1
+    assert world.said("drained") == 1
+
+
+async def test_a_child_past_its_memory_is_drained_after_its_successor_works() -> None:
+    world = World("serve", memory_bytes=1 << 20)
+    await world.start()
+    (first,) = world.supervisor.children
+    await world.until(lambda: world.said("it may: replaced") >= 1 and first.ended.is_set())
+    texts = [text for _, text in world.lines]
+    assert texts.index("begun", texts.index("begun") + 1) < texts.index("drained")
+    await world.supervisor.stop()
+
+
+async def test_a_stop_during_the_start_leaves_nothing() -> None:
+    world = World("serve", "serve", "serve")
+    await world.supervisor.spawn()
+    pids = [child.pid for child in world.supervisor.children]
+    await world.supervisor.stop()
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
