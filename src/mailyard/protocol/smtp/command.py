@@ -4,6 +4,7 @@ Liberal in one thing that every server grants: a space after the colon. Strict i
 """
 
 import re
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -41,6 +42,7 @@ class MailCommand(Struct, frozen=True):
     smtp_utf8: bool
 
 
+@lru_cache(maxsize=256)  # a sender says the same MAIL again and again
 def parse_mail(argument: str) -> MailCommand:
     """What follows `MAIL `. Raises Refused."""
     match = _MAIL.fullmatch(argument.rstrip(" "))

@@ -70,7 +70,9 @@ class ContentReceiver:
         if not held and not self.dropped_bytes:
             if data.startswith(b".\r\n", at):
                 return b"", at + 3
-            end = data.find(END_OF_DATA, at)
+            end = data.find(b"\r\n.", at)  # often the only one, so that one search is enough
+            if end >= 0 and not data.startswith(END_OF_DATA, end):
+                end = data.find(END_OF_DATA, end)
             if end >= 0:
                 return data[at : end + 2], end + 5
         held += data[at:] if at else data

@@ -85,6 +85,12 @@ _GO_AHEAD = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 _READS_COMMANDS = frozenset(
     {State.CONNECTED, State.READY, State.SENDER, State.ADDRESSED, State.BETWEEN_CHUNKS}
 )
+# Looked up for every command; a global costs a third of an attribute of an Enum.
+_IN_DATA = State.IN_DATA
+_IN_CHUNK = State.IN_CHUNK
+_CLOSED = State.CLOSED
+_HANDSHAKE = State.HANDSHAKE
+_NO_CONTENT = ContentReceiver(0)
 _NO_MAIL = MailCommand("", None, False, False)
 _FAULTS = {
     Fault.TOO_LARGE: Reply(552, "5.3.4", "Message too large"),
@@ -115,7 +121,7 @@ class ServerSession:
         self._unsaid: deque[Question | _Said] = deque()
         self._recipients_open = 0
         self._messages_open = 0
-        self._content = ContentReceiver(0)
+        self._content = _NO_CONTENT
         self._chunk_bytes = 0
         self._chunk_last = False
         self._skip_bytes = 0
@@ -129,7 +135,7 @@ class ServerSession:
 
     def receive(self, data: bytes) -> None:
         """Bytes from the peer. Call `next_event` until it gives None."""
-        if self.state is State.CLOSED or self.state is State.HANDSHAKE:
+        if self.state is _CLOSED or self.state is _HANDSHAKE:
             return  # RFC 3207 section 4.2: nothing from before TLS is kept
         if self._at == len(self._input) and not self._waiting:
             self._input = data
@@ -142,12 +148,12 @@ class ServerSession:
         """Read on. The next question or request, or None when more input or an answer is due."""
         while True:
             state = self.state
-            if state is State.IN_DATA:
-                done, event = self._read_data()
-            elif state is State.IN_CHUNK or self._skip_bytes:
-                done, event = self._read_chunk()
-            elif state in _READS_COMMANDS:
+            if state in _READS_COMMANDS and not self._skip_bytes:
                 done, event = self._read_command()
+            elif state is _IN_DATA:
+                done, event = self._read_data()
+            elif state is _IN_CHUNK or self._skip_bytes:
+                done, event = self._read_chunk()
             else:
                 self._forget_input()
                 return None
@@ -161,7 +167,7 @@ class ServerSession:
         question.reply = reply.encode()
         if type(question) is RecipientAsked:
             self._recipients_open -= 1
-            if reply.accepted and self.state is not State.CLOSED:
+            if reply.accepted and self.state is not _CLOSED:
                 self._recipients.append(question.address)
                 self._step(Step.RECIPIENT_TAKEN)
         else:
@@ -203,7 +209,7 @@ class ServerSession:
 
     @property
     def closed(self) -> bool:
-        return self.state is State.CLOSED and not self._unsaid
+        return self.state is _CLOSED and not self._unsaid
 
     @property
     def busy(self) -> bool:
@@ -242,6 +248,8 @@ class ServerSession:
         """Carry out the next command line. (False, None) when none is complete or it must wait."""
         self._blocked = False
         start = self._at
+        if start == len(self._input):
+            return False, None
         newline = self._input.find(b"\n", start)
         if newline < 0:
             if len(self._input) - start > self._config.command_line_bytes:
@@ -435,7 +443,7 @@ class ServerSession:
             mail.eight_bit,
             mail.smtp_utf8,
         )
-        self._content = ContentReceiver(0)
+        self._content = _NO_CONTENT
         self._reset_transaction()
         if fault is Fault.BARE_LINE_END:
             self._hang_up(_FAULTS[fault])
