@@ -49,16 +49,18 @@ class Address:
 class OwnPlatform:
     """`mailyard up` in `folder`, whose `data` it uses and whose `platform.log` it writes.
 
-    `settings` are more MAILYARD_* variables. Starting it again in the same folder goes on with the
-    same data, ports and key.
+    `settings` are more MAILYARD_* variables; `api_key` is that of data from before. Starting it
+    again in the same folder goes on with the same data, ports and key.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str] | None = None, *, api_key: str = ""
+    ) -> None:
         self.folder = folder
         self._settings = dict(settings or {})
         self._ports = (free_port(), free_port())
         self._process: asyncio.subprocess.Process | None = None
-        self._api_key = ""
+        self._api_key = api_key
         self.address: Address | None = None
 
     @property
