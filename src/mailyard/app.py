@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mailyard.mailbox.message import Messages
     from mailyard.proving.demo import Demos
     from mailyard.queue.admin import QueueAdmin
-    from mailyard.ratelimit.ratelimit import RateLimit
+    from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
     from mailyard.sending.accept import Emails
     from mailyard.sending.delivery import Deliveries
     from mailyard.sending.suppress import Suppressions
@@ -115,7 +115,7 @@ class Application:
         return Idempotency(database=self.database)
 
     @cached_property
-    def limits(self) -> "RateLimit":
+    def limits(self) -> "PostgresRateLimit":
         from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
 
         return PostgresRateLimit(database=self.database)

@@ -3,12 +3,16 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+from mailyard.access.audit import Audit
+from mailyard.access.idempotency import Idempotency
+from mailyard.access.session import Sessions
 from mailyard.core.clock import ManualClock, SystemClock
 from mailyard.core.ids import uuid7
 from mailyard.fleet.duties import counters, expiry, partitions, processes
 from mailyard.fleet.duty import Duty, perform
 from mailyard.fleet.leader import Leader
 from mailyard.fleet.registry import ProcessRegistry
+from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
 from mailyard.storage.database import Database
 
 DELTA = """
@@ -76,7 +80,13 @@ async def test_what_has_run_out_goes_and_the_rest_stays(database: Database) -> N
             f"{word}@inbox.localhost", workspace, moment,
         )  # fmt: skip
         await pool.execute("INSERT INTO rate_bucket (key, tat) VALUES ($1, $2)", word, moment)
-    await expiry.expire(database).do()
+    for duty in (
+        expiry.free_addresses(database),
+        expiry.sweep("idempotency-keys", Idempotency(database=database).sweep),
+        expiry.sweep("sessions", Sessions(database=database, audit=Audit(database=database)).sweep),
+        expiry.sweep("rate-buckets", PostgresRateLimit(database=database).sweep),
+    ):
+        assert not await duty.do()
     for table, column in (
         ("idempotency_key", "key"),
         ("session", "convert_from(token_hash, 'UTF8')"),

@@ -41,6 +41,9 @@ def duties(application: Application) -> list[Duty]:
         queue.tell_depths(database, application.engine, application.live),
         counters.fold(database),
         counters.forget(database, clock),
-        expiry.expire(database),
+        expiry.free_addresses(database),
+        expiry.sweep("idempotency-keys", application.idempotency.sweep),
+        expiry.sweep("sessions", application.sessions.sweep),
+        expiry.sweep("rate-buckets", application.limits.sweep),
         processes.reap(database),
     ]

@@ -4,13 +4,11 @@ from mailyard.bus.live import LiveEvent, LiveEvents
 from mailyard.fleet.duty import Duty
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import LANES, Depth
-from mailyard.queue.schedule import Scheduler
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
 
 _SQL = load("process")
 RESCUE_EVERY_S = 2.0  # with a lease of 20 s, a dead worker's jobs run again within 30 s
-FIRE_EVERY_S = 1.0
 TELL_EVERY_S = 2.0
 
 
@@ -21,16 +19,6 @@ def rescue(engine: Engine) -> Duty:
         return await engine.rescue() > 0
 
     return Duty("rescue-jobs", RESCUE_EVERY_S, do)
-
-
-def fire(scheduler: Scheduler) -> Duty:
-    """Jobs by the clock."""
-
-    async def do() -> bool:
-        await scheduler.fire()
-        return False
-
-    return Duty("fire-schedules", FIRE_EVERY_S, do)
 
 
 def tell_depths(database: Database, engine: Engine, live: LiveEvents) -> Duty:
