@@ -221,20 +221,6 @@ async def test_two_listeners_share_one_port() -> None:
         await second.drain(0.1)
 
 
-async def test_eof_while_a_message_is_being_stored_still_gets_its_answer() -> None:
-    handler = HeldHandler()
-    async with listening(handler) as listener:
-        wire = await Wire.open(listener.port)
-        await wire.hello()
-        await wire.say(MESSAGE, 3)
-        wire.writer.write(b"x\r\n.\r\n")
-        wire.writer.write_eof()
-        await until(lambda: handler.held)
-        await asyncio.sleep(0.02)
-        handler.held[0].set_result(STORED)
-        assert [await wire.reply(), await wire.reply()] == [250, 421]
-
-
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     return server_context(*ensure_certificate(tmp_path_factory.mktemp("tls"), "mx.example"))
@@ -286,6 +272,22 @@ async def test_plaintext_behind_starttls_is_thrown_away(tls: ssl.SSLContext) -> 
         assert reply.startswith(b"503 ")
         assert not handler.stored
         assert not handler.peers
+
+
+async def test_eof_while_a_message_is_being_stored_still_gets_its_answer(
+    tls: ssl.SSLContext,
+) -> None:
+    handler = HeldHandler()
+    async with listening(handler, tls_context=tls) as listener:
+        wire = await Wire.open(listener.port)
+        await wire.hello()
+        await wire.say(MESSAGE, 3)
+        wire.writer.write(b"x\r\n.\r\n")
+        wire.writer.write_eof()
+        await until(lambda: handler.held)
+        await asyncio.sleep(0.02)
+        handler.held[0].set_result(STORED)
+        assert [await wire.reply(), await wire.reply()] == [250, 421]
 
 
 async def test_garbage_instead_of_a_handshake_ends_the_connection(tls: ssl.SSLContext) -> None:

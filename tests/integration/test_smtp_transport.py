@@ -183,6 +183,21 @@ async def test_required_tls_is_not_given_up(tls: ssl.SSLContext) -> None:
     assert not handler.stored
 
 
+async def test_without_a_context_of_its_own_required_tls_means_a_verified_peer(
+    tls: ssl.SSLContext,
+) -> None:
+    handler = NotingHandler()
+    async with listening(handler, tls_context=tls) as listener:
+        for starttls, outcome in (
+            (StartTls.REQUIRED, Outcome.LATER),
+            (StartTls.OPPORTUNISTIC, Outcome.ACCEPTED),
+        ):
+            async with sending(listener.port, starttls=starttls) as sender:
+                sender.send()
+                assert await sender.settled() == {outcome: 1}
+    assert [peer.tls for peer in handler.peers] == [True]
+
+
 async def test_opportunistic_tls_that_fails_goes_on_in_the_clear(tls: ssl.SSLContext) -> None:
     handler = NotingHandler()
     async with (

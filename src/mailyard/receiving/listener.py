@@ -200,7 +200,7 @@ class _Connection(asyncio.Protocol):
         if session is None or not session.waits_for_answer:
             return False
         session.drain(_SHUTTING_DOWN)
-        return self._transport is not None and self._listener.tls_context is None
+        return not session.encrypted  # TLS cannot be half closed
 
     def connection_lost(self, _: Exception | None) -> None:
         listener = self._listener

@@ -227,6 +227,11 @@ class ServerSession:
         return bool(self._unsaid)
 
     @property
+    def encrypted(self) -> bool:
+        """The handshake has been done."""
+        return self._peer.tls
+
+    @property
     def wants_input(self) -> bool:
         """False while so much is unread that the shell should stop reading."""
         return self._waiting_bytes + len(self._input) - self._at < _BUFFER_BYTES

@@ -19,6 +19,7 @@ import structlog
 from msgspec import Struct
 
 from mailyard.core.backoff import Backoff
+from mailyard.net.tls import client_context
 from mailyard.protocol.smtp.client import (
     REPLY_TIMEOUT_S,
     ClientMail,
@@ -75,7 +76,11 @@ class _Ticket(Struct, eq=False):
 
 
 class SmtpTransport:
-    """Hands mails to the SMTP server at (`host`, `port`). `hello` is our name in EHLO."""
+    """Hands mails to the SMTP server at (`host`, `port`). `hello` is our name in EHLO.
+
+    Without a `tls_context` the peer's certificate is verified when TLS is required, and any will
+    do when it is opportunistic.
+    """
 
     def __init__(
         self,
@@ -92,7 +97,9 @@ class SmtpTransport:
         self.host = host
         self.hello = hello
         self.options = options or SmtpOptions()
-        self.tls_context = tls_context
+        self.tls_context = tls_context or client_context(
+            verify=self.options.starttls is StartTls.REQUIRED
+        )
         self._port = port
         self._random = random or Random()
         self._queue: deque[ClientMail] = deque()
@@ -254,7 +261,7 @@ class SmtpTransport:
     def _open(self) -> None:
         loop = asyncio.get_running_loop()
         starttls = self.options.starttls
-        if self.tls_context is None or loop.time() < self._plain_until:
+        if loop.time() < self._plain_until:
             starttls = StartTls.NONE
         connection = _Connection(self, loop, starttls)
         self._connections.add(connection)
@@ -280,13 +287,11 @@ class SmtpTransport:
         self._run(self._handshake(connection, plain))
 
     async def _handshake(self, connection: "_Connection", plain: asyncio.Transport) -> None:
-        context = self.tls_context
-        assert context is not None, "STARTTLS is only said with a context"
         try:
             secure = await asyncio.get_running_loop().start_tls(
                 plain,
                 connection,
-                context,
+                self.tls_context,
                 server_hostname=self.host,
                 ssl_handshake_timeout=min(60.0, self.options.reply_timeout_s),
             )
