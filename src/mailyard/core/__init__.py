@@ -1,1 +1,1 @@
-"""Clock, ids, errors, limits and backoff: what every other room stands on (standard library only)."""
+"""Clock, ids, errors, limits, backoff: what every room stands on (standard library only)."""

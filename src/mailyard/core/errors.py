@@ -43,7 +43,7 @@ class NotFound(MailyardError):
 
 
 class Conflict(MailyardError):
-    """The state of the thing forbids this (a cancelled campaign cannot start, an address is taken)."""
+    """The state of the thing forbids this: a cancelled campaign cannot start."""
 
     code = "conflict"
     status = 409

@@ -108,7 +108,7 @@ async def test_a_cancelled_proof_leaves_no_half_answer_behind(prover: Prover) ->
 async def test_the_process_has_a_memory_limit_and_leaves_no_core(prover: Prover) -> None:
     await prover.prove("a", "b", "")
     assert prover.pid is not None
-    with open(f"/proc/{prover.pid}/limits") as limits:  # noqa: ASYNC230, PTH123
+    with open(f"/proc/{prover.pid}/limits") as limits:  # noqa: PTH123
         lines = {line[:26].strip(): line[26:].split()[0] for line in limits}
     assert lines["Max address space"] == str(512 * 1024 * 1024)
     assert lines["Max core file size"] == "0"
