@@ -87,7 +87,7 @@ CREATE TABLE job_lease (
     expires_at  timestamptz NOT NULL,
     job_ids     bigint[] NOT NULL,
     turns       integer[] NOT NULL
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 70, vacuum_truncate = off, autovacuum_vacuum_cost_delay = 0);
 
 CREATE TABLE job_dead (
     id            bigint PRIMARY KEY,
@@ -140,3 +140,6 @@ SELECT -n, 0, 1, now(), '', decode(repeat('00', 1000), 'hex') FROM generate_seri
 DELETE FROM job;
 INSERT INTO job_ready SELECT 0, n, n, now() FROM generate_series(1, 30000) AS n;
 DELETE FROM job_ready;
+INSERT INTO job_lease
+SELECT n, '', now(), array_fill(n, ARRAY[100]), '{}' FROM generate_series(1, 1000) AS n;
+DELETE FROM job_lease;

@@ -143,17 +143,24 @@ WITH kept AS (
 SELECT job.id
 FROM unnest($1::bigint[], $2::int[], $3::bigint[]) AS held (id, turn, token)
 JOIN kept ON kept.token = held.token
-JOIN job ON job.id = held.id AND job.turn = held.turn;
+CROSS JOIN LATERAL (SELECT id, turn FROM job WHERE job.id = held.id OFFSET 0) AS job
+WHERE job.turn = held.turn;
 
 -- name: complete
 -- Finishes the jobs $1 with turns $2 that are held under the tokens $3; $4 the tokens, each once; $5
 -- the tokens that hold nothing more then. The token says whose job it is, whatever the workspace.
 WITH valid AS MATERIALIZED (SELECT token FROM job_lease WHERE token = ANY ($4::bigint[])),
+mine AS MATERIALIZED (
+    SELECT job.tid
+    FROM unnest($1::bigint[], $2::int[], $3::bigint[]) AS held (id, turn, token)
+    JOIN valid ON valid.token = held.token
+    CROSS JOIN LATERAL (
+        SELECT ctid AS tid, turn FROM job WHERE job.id = held.id OFFSET 0
+    ) AS job
+    WHERE job.turn = held.turn
+),
 gone AS (
-    DELETE FROM job
-    USING unnest($1::bigint[], $2::int[], $3::bigint[]) AS held (id, turn, token)
-    WHERE job.id = held.id AND job.turn = held.turn
-      AND held.token IN (SELECT token FROM valid)
+    DELETE FROM job WHERE ctid = ANY (ARRAY(SELECT tid FROM mine))
     RETURNING job.id, job.line_id, job.limit_key
 ),
 freed AS (
@@ -162,8 +169,8 @@ freed AS (
 ),
 ended AS (
     DELETE FROM job_lease
-    WHERE token IN (SELECT token FROM job_lease WHERE token = ANY ($5::bigint[])
-                    FOR UPDATE SKIP LOCKED)
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM job_lease WHERE token = ANY ($5::bigint[])
+                            FOR UPDATE SKIP LOCKED))
 ),
 counted AS (
     INSERT INTO queue_delta (queue, leased)
@@ -179,12 +186,19 @@ SELECT array_agg(id) AS ids FROM gone;
 -- nothing more), due at $6 seconds after $7. $8: 1 counts the attempt, 0 does not; $9 the error.
 -- The token says whose job it is, whatever the workspace.
 WITH valid AS MATERIALIZED (SELECT token FROM job_lease WHERE token = ANY ($4::bigint[])),
+mine AS MATERIALIZED (
+    SELECT job.tid
+    FROM unnest($1::bigint[], $2::int[], $3::bigint[]) AS held (id, turn, token)
+    JOIN valid ON valid.token = held.token
+    CROSS JOIN LATERAL (
+        SELECT ctid AS tid, turn FROM job WHERE job.id = held.id OFFSET 0
+    ) AS job
+    WHERE job.turn = held.turn
+),
 back AS (
     UPDATE job
     SET turn = job.turn + 1, attempts = job.attempts + $8::int, error = coalesce($9, job.error)
-    FROM unnest($1::bigint[], $2::int[], $3::bigint[]) AS held (id, turn, token)
-    WHERE job.id = held.id AND job.turn = held.turn
-      AND held.token IN (SELECT token FROM valid)
+    WHERE ctid = ANY (ARRAY(SELECT tid FROM mine))
     RETURNING job.id, job.line_id, job.limit_key
 ),
 scheduled AS (
@@ -197,8 +211,8 @@ freed AS (
 ),
 ended AS (
     DELETE FROM job_lease
-    WHERE token IN (SELECT token FROM job_lease WHERE token = ANY ($5::bigint[])
-                    FOR UPDATE SKIP LOCKED)
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM job_lease WHERE token = ANY ($5::bigint[])
+                            FOR UPDATE SKIP LOCKED))
 ),
 counted AS (
     INSERT INTO queue_delta (queue, leased, scheduled)
@@ -212,11 +226,17 @@ SELECT array_agg(id) AS ids FROM back;
 -- Dead-letters the jobs $1 with turns $2 held under the tokens $3 ($4: each once; $5: those that
 -- hold nothing more) at $6 with the error $7. The token says whose job it is, whatever the workspace.
 WITH valid AS MATERIALIZED (SELECT token FROM job_lease WHERE token = ANY ($4::bigint[])),
+mine AS MATERIALIZED (
+    SELECT job.tid
+    FROM unnest($1::bigint[], $2::int[], $3::bigint[]) AS held (id, turn, token)
+    JOIN valid ON valid.token = held.token
+    CROSS JOIN LATERAL (
+        SELECT ctid AS tid, turn FROM job WHERE job.id = held.id OFFSET 0
+    ) AS job
+    WHERE job.turn = held.turn
+),
 gone AS (
-    DELETE FROM job
-    USING unnest($1::bigint[], $2::int[], $3::bigint[]) AS held (id, turn, token)
-    WHERE job.id = held.id AND job.turn = held.turn
-      AND held.token IN (SELECT token FROM valid)
+    DELETE FROM job WHERE ctid = ANY (ARRAY(SELECT tid FROM mine))
     RETURNING job.*
 ),
 buried AS (
@@ -231,8 +251,8 @@ freed AS (
 ),
 ended AS (
     DELETE FROM job_lease
-    WHERE token IN (SELECT token FROM job_lease WHERE token = ANY ($5::bigint[])
-                    FOR UPDATE SKIP LOCKED)
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM job_lease WHERE token = ANY ($5::bigint[])
+                            FOR UPDATE SKIP LOCKED))
 ),
 counted AS (
     INSERT INTO queue_delta (queue, leased, dead)
@@ -256,22 +276,24 @@ ended AS (
     DELETE FROM job_lease WHERE token = ANY (ARRAY(SELECT token FROM ran_out))
 ),
 held AS MATERIALIZED (
-    SELECT job.id, job.turn FROM ran_out, unnest(job_ids, turns) AS job (id, turn)
+    SELECT job.tid, job.crashes + 1 < $2::int AND job.attempts + 1 < job.max_attempts AS again
+    FROM ran_out
+    CROSS JOIN unnest(job_ids, turns) AS held (id, turn)
+    CROSS JOIN LATERAL (
+        SELECT ctid AS tid, turn, crashes, attempts, max_attempts
+        FROM job WHERE job.id = held.id OFFSET 0
+    ) AS job
+    WHERE job.turn = held.turn
 ),
 back AS (
     UPDATE job
     SET turn = job.turn + 1, attempts = job.attempts + 1, crashes = job.crashes + 1,
         line_id = -abs(job.line_id), error = $3
-    FROM held
-    WHERE job.id = held.id AND job.turn = held.turn
-      AND job.crashes + 1 < $2::int AND job.attempts + 1 < job.max_attempts
+    WHERE ctid = ANY (ARRAY(SELECT tid FROM held WHERE again))
     RETURNING job.id, job.line_id
 ),
 gone AS (
-    DELETE FROM job
-    USING held
-    WHERE job.id = held.id AND job.turn = held.turn
-      AND NOT (job.crashes + 1 < $2::int AND job.attempts + 1 < job.max_attempts)
+    DELETE FROM job WHERE ctid = ANY (ARRAY(SELECT tid FROM held WHERE NOT again))
     RETURNING job.*
 ),
 scheduled AS (
@@ -321,7 +343,9 @@ routed AS MATERIALIZED (
                AS limited
         FROM due
         JOIN moved ON moved.job_id = due.job_id
-        JOIN job ON job.id = due.job_id
+        CROSS JOIN LATERAL (
+            SELECT id, line_id, limit_key FROM job WHERE job.id = due.job_id OFFSET 0
+        ) AS job
         JOIN queue_line AS line ON line.id = abs(job.line_id)
         LEFT JOIN queue_policy AS policy ON policy.queue = line.queue
         ORDER BY due.run_at, due.job_id
@@ -398,18 +422,16 @@ WITH room AS MATERIALIZED (
 ),
 moved AS (
     DELETE FROM job_parked
-    USING (
-        SELECT room.queue, room.limit_key, first.place
+    WHERE ctid = ANY (ARRAY(
+        SELECT first.tid
         FROM room
         CROSS JOIN LATERAL (
-            SELECT place FROM job_parked AS parked
+            SELECT ctid AS tid FROM job_parked AS parked
             WHERE parked.queue = room.queue AND parked.limit_key = room.limit_key
             ORDER BY place LIMIT room.jobs
         ) AS first
-    ) AS chosen
-    WHERE job_parked.queue = chosen.queue AND job_parked.limit_key = chosen.limit_key
-      AND job_parked.place = chosen.place
-    RETURNING job_parked.queue, job_parked.limit_key, job_parked.place, job_parked.job_id
+    ))
+    RETURNING queue, limit_key, place, job_id
 ),
 slots AS (
     INSERT INTO job_slot (job_id, queue, limit_key) SELECT job_id, queue, limit_key FROM moved
@@ -417,7 +439,8 @@ slots AS (
 lined AS (
     INSERT INTO job_ready (line_id, place, job_id, since)
     SELECT line_id, nextval('job_place'), id, coalesce($3::timestamptz, now())
-    FROM (SELECT job.line_id, job.id FROM moved JOIN job ON job.id = moved.job_id
+    FROM (SELECT job.line_id, job.id FROM moved
+          CROSS JOIN LATERAL (SELECT id, line_id FROM job WHERE job.id = moved.job_id OFFSET 0) AS job
           ORDER BY moved.place) AS found
 ),
 spent AS (
