@@ -75,7 +75,9 @@ def _run(arguments: list[str]) -> int:
         print(f"mailyard: no command {name!r}.{hint} See mailyard --help.", file=sys.stderr)
         return exit_code.USAGE
     try:
-        import_module(COMMANDS[name][0]).app(args=arguments[1:], prog_name=f"mailyard {name}")
+        app = import_module(COMMANDS[name][0]).app
+        app.pretty_exceptions_enable = False  # it would print local variables, secrets included
+        app(args=arguments[1:], prog_name=f"mailyard {name}")
     except MailyardError as error:
         print(f"mailyard: {error.message}", file=sys.stderr)
         return exit_code.of(error)

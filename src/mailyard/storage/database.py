@@ -5,14 +5,17 @@ the direct one carries LISTEN, advisory locks and migrations. Every statement is
 its time is counted under that name, because the embedded PostgreSQL has no pg_stat_statements.
 """
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
+from prometheus_client import Histogram
 
 from mailyard.core.errors import ConfigurationError, Unavailable
 from mailyard.observe.metrics import QUERY_SECONDS
@@ -28,12 +31,15 @@ AWAY = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,  # too many connections, no memory, a full disk
     asyncpg.InterfaceError,
     ConnectionError,
     TimeoutError,
     OSError,
 )
+
+# What the driver says of a connection that is gone, among its complaints about wrong calls.
+_LOST = re.compile("closed|closing|released back to the pool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,8 @@ class Database:
             async with self.pool.acquire() as connection:
                 yield connection
         except AWAY as error:
+            if isinstance(error, asyncpg.InterfaceError) and not _LOST.search(str(error)):
+                raise  # a mistake in the call, which no waiting mends
             raise Unavailable(f"PostgreSQL is away: {error}") from error
 
     @asynccontextmanager
@@ -126,7 +134,7 @@ class Database:
             async with self.connection() as connection:
                 return await connection.fetch(query, *args)
         finally:
-            QUERY_SECONDS.labels(name_of(query)).observe(perf_counter() - started)
+            _timer(query).observe(perf_counter() - started)
 
     async def fetchrow(
         self, query: Query, *args: Any, tx: Connection | None = None
@@ -149,7 +157,7 @@ class Database:
             async with self.connection() as connection:
                 return await connection.execute(query, *args)
         finally:
-            QUERY_SECONDS.labels(name_of(query)).observe(perf_counter() - started)
+            _timer(query).observe(perf_counter() - started)
 
     async def execute_many(
         self, query: Query, rows: Sequence[Sequence[Any]], tx: Connection | None = None
@@ -163,4 +171,9 @@ class Database:
                 async with self.connection() as connection:
                     await connection.executemany(query, rows)
         finally:
-            QUERY_SECONDS.labels(name_of(query)).observe(perf_counter() - started)
+            _timer(query).observe(perf_counter() - started)
+
+
+@cache
+def _timer(query: Query) -> Histogram:
+    return QUERY_SECONDS.labels(name_of(query))

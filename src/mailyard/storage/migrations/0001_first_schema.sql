@@ -116,9 +116,10 @@ CREATE TABLE message (
     helo            text NOT NULL,
     peer            text NOT NULL,                 -- address of the connected client
     size_bytes      integer NOT NULL,
-    raw             bytea STORAGE EXTERNAL NOT NULL,
+    raw             bytea NOT NULL,
     PRIMARY KEY (id, retention_days)
 ) PARTITION BY LIST (retention_days);
+ALTER TABLE message ALTER COLUMN raw SET STORAGE EXTERNAL;
 
 -- A message in an inbox: written by ingest, read by lists and searches.
 CREATE TABLE inbox_message (
