@@ -14,6 +14,7 @@ from uuid import UUID
 from mailyard.core.errors import InvalidInput
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [one + other for one in _ALPHABET for other in _ALPHABET]
 _VALUES = {character: value for value, character in enumerate(_ALPHABET)}
 _VERSION_AND_VARIANT_CLEAR = ~((0xF << 76) | (0x3 << 62)) & ((1 << 128) - 1)
 _VERSION_7_VARIANT_10 = (7 << 76) | (2 << 62)
@@ -75,7 +76,8 @@ def lowest_at(moment: datetime) -> UUID:
 def type_id(prefix: str, identifier: UUID) -> str:
     """`dlv_…`: the id as people and the API see it."""
     value = identifier.int
-    return prefix + "_" + "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+    tail = "".join([_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)])
+    return f"{prefix}_{tail}"
 
 
 def parse_type_id(prefix: str, text: str, field: str = "id") -> UUID:

@@ -7,6 +7,7 @@ classes.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable
 from email.utils import formatdate
 from uuid import UUID
@@ -35,6 +36,7 @@ NOT_AN_ADDRESS = Reply(553, "5.1.3", "That is not a mailbox address")
 INBOX_GONE = Reply(554, "5.1.1", "The inbox is gone")
 OVERLOADED = Reply(451, "4.3.1", "Too much mail at once, try again later")
 
+_PLAIN_HELLO = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")
 _REMEMBERED_ROUTES = 20_000
 
 
@@ -147,39 +149,27 @@ class Acceptor:
         by_workspace: dict[UUID, list[Route]] = {}
         for route in routes:
             by_workspace.setdefault(route.workspace_id, []).append(route)
-        rows = tuple(self._row(envelope, content, own) for own in by_workspace.values())
+        now = self._clock.now().timestamp()
+        rows = []
+        shown = ""
+        for own in by_workspace.values():
+            message_id = uuid7(int(now * 1000))
+            name = type_id(MESSAGE, message_id)
+            shown = shown or name
+            raw = self._trace(envelope, name, own, int(now)) + content
+            rows.append(_row(envelope, raw, message_id, own))
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         arrival = Arrival(
-            rows=rows,
+            rows=tuple(rows),
             size_bytes=len(content) * len(rows),
             arrived_at=self._clock.monotonic(),
-            when_stored=Reply(250, "2.0.0", f"Ok: queued as {type_id(MESSAGE, rows[0][0])}"),
+            when_stored=Reply(250, "2.0.0", f"Ok: queued as {shown}"),
             reply=reply,
         )
         self._commit.add(arrival)
         return reply
 
-    def _row(self, envelope: Envelope, content: bytes, routes: list[Route]) -> Row:
-        """The copy of one workspace, whose inboxes `routes` leads to."""
-        now = self._clock.now()
-        message_id = uuid7(int(now.timestamp() * 1000))
-        raw = self._trace(envelope, message_id, routes, int(now.timestamp())) + content
-        return (
-            message_id,
-            routes[0].workspace_id,
-            longest(route.retention_days for route in routes),
-            envelope.reverse_path,
-            [route.address for route in routes],
-            [route.inbox_id for route in routes],
-            envelope.peer.hello,
-            envelope.peer.address,
-            len(raw),
-            raw,
-        )
-
-    def _trace(
-        self, envelope: Envelope, message_id: UUID, routes: list[Route], unix_s: int
-    ) -> bytes:
+    def _trace(self, envelope: Envelope, name: str, routes: list[Route], unix_s: int) -> bytes:
         """Our Received line (RFC 5321 4.4). It names a recipient only where there is just one."""
         peer = envelope.peer
         only = f"\r\n\tfor <{routes[0].address}>" if len(envelope.recipients) == 1 else ""
@@ -188,9 +178,25 @@ class Acceptor:
         return (
             f"Received: from {_trace_word(peer.hello)} ([{_literal(peer.address)}])\r\n"
             f"\tby {self._hostname} with {_protocol_name(envelope)}"
-            f" id {type_id(MESSAGE, message_id)}{only};\r\n"
+            f" id {name}{only};\r\n"
             f"\t{self._date[1]}\r\n"
         ).encode("utf-8", "replace")
+
+
+def _row(envelope: Envelope, raw: bytes, message_id: UUID, routes: list[Route]) -> Row:
+    """The copy of one workspace, whose inboxes `routes` leads to."""
+    return (
+        message_id,
+        routes[0].workspace_id,
+        longest(route.retention_days for route in routes),
+        envelope.reverse_path,
+        [route.address for route in routes],
+        [route.inbox_id for route in routes],
+        envelope.peer.hello,
+        envelope.peer.address,
+        len(raw),
+        raw,
+    )
 
 
 def _protocol_name(envelope: Envelope) -> str:
@@ -207,7 +213,5 @@ def _literal(address: str) -> str:
 
 
 def _trace_word(hello: str) -> str:
-    """What the peer said in EHLO, harmless in a header line."""
-    if hello.isascii() and hello.isprintable() and not set(hello) & set('()\\<>" ;'):
-        return hello[:255] or "unknown"
-    return "unknown"
+    """What the peer said in EHLO, where it is harmless in a header line."""
+    return hello if _PLAIN_HELLO.fullmatch(hello) else "unknown"
