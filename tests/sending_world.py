@@ -1,10 +1,11 @@
-"""What the tests of sending stand on: a transport with a ledger, a workspace with contacts, workers."""
+"""What the tests of sending stand on: a transport with a ledger, a workspace, workers."""
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from uuid import UUID
 
 from mailyard.bus.adapters.memory import MemoryBus
@@ -16,12 +17,14 @@ from mailyard.campaigns.progress import Progress, ProgressEvents
 from mailyard.campaigns.retry import RetrySender
 from mailyard.campaigns.states import State
 from mailyard.core import ids
-from mailyard.core.clock import SystemClock
+from mailyard.core.clock import ManualClock, SystemClock
+from mailyard.core.limits import LEASE_S
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.worker import Worker
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.sending.accept import Emails
 from mailyard.sending.deliver import Deliverer
+from mailyard.sending.handoff import Window
 from mailyard.sending.template import Templates
 from mailyard.sending.transport import Handoff, Outcome, Outgoing
 from mailyard.storage.database import Database
@@ -53,24 +56,35 @@ class LedgerTransport:
     ) -> None:
         self.ledger = ledger
         self.answers = answers
-        self.stuck = False
+        self.stuck = False  # answers are kept back
+        self.kept: list[tuple[Callable[[Handoff], None], Handoff]] = []
 
     def submit(self, mail: Outgoing, done: Callable[[Handoff], None]) -> None:
         ledger = self.ledger
         ledger.mails.append(mail)
         loop = asyncio.get_running_loop()
         for recipient in mail.recipients:
-            ledger.left[recipient.address] += 1
+            outcome, code, reply = self.answers(recipient.address)
+            if outcome is Outcome.ACCEPTED:
+                ledger.left[recipient.address] += 1
             ledger.outstanding += 1
             ledger.most_outstanding = max(ledger.most_outstanding, ledger.outstanding)
-            if not self.stuck:
-                outcome, code, reply = self.answers(recipient.address)
-                handoff = Handoff(recipient.delivery_id, outcome, code, reply, self.name)
+            handoff = Handoff(recipient.delivery_id, outcome, code, reply, self.name)
+            if self.stuck:
+                self.kept.append((done, handoff))
+            else:
                 loop.call_soon(self._answer, done, handoff)
 
     def _answer(self, done: Callable[[Handoff], None], handoff: Handoff) -> None:
         self.ledger.outstanding -= 1
         done(handoff)
+
+    def let_go(self) -> None:
+        """Give the answers that were kept back."""
+        self.stuck = False
+        for done, handoff in self.kept:
+            self._answer(done, handoff)
+        self.kept.clear()
 
     async def close(self, drain_s: float) -> None:
         pass
@@ -79,32 +93,50 @@ class LedgerTransport:
 class Process:
     """What one worker process has of its own: transport, windows, handlers."""
 
-    def __init__(self, world: "World", transport: LedgerTransport) -> None:
+    def __init__(
+        self,
+        world: "World",
+        transport: LedgerTransport,
+        database: Database | None = None,
+        places: int = 20,
+    ) -> None:
+        database = database or world.database
+        clock = world.clock
+        engine = PostgresEngine(database=database, bus=world.bus, clock=clock)
+        live = LiveEvents(database=database, bus=world.bus)
         self.transport = transport
         self.deliverer = Deliverer(
-            database=world.database, transport=transport, live=world.live, hostname=HOSTNAME
+            database=database,
+            transport=transport,
+            live=live,
+            hostname=HOSTNAME,
+            window=Window(places),
+            clock=clock,
         )
         self.chunks = ChunkSender(
-            database=world.database,
-            engine=world.engine,
+            database=database,
+            engine=engine,
             transport=transport,
-            live=world.live,
+            live=live,
+            window=Window(places),
+            clock=clock,
             templates=world.templates,
             rate_limit=world.rate_limit,
             hostname=HOSTNAME,
         )
         self.retries = RetrySender(
-            database=world.database,
-            engine=world.engine,
+            database=database,
+            engine=engine,
+            clock=clock,
             transport=transport,
             templates=world.templates,
             progress=self.chunks.progress,
             window=self.chunks.window,
             hostname=HOSTNAME,
         )
-        self.planner = Planner(database=world.database, engine=world.engine)
+        self.planner = Planner(database=database, engine=engine, clock=clock)
         self.worker = Worker(
-            engine=world.engine,
+            engine=engine,
             handlers=[
                 self.deliverer.handler(),
                 self.chunks.handler(),
@@ -120,12 +152,15 @@ class World:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.clock = ManualClock(datetime.now(UTC))
         self.bus = MemoryBus()
         self.live = LiveEvents(database=database, bus=self.bus)
-        self.engine = PostgresEngine(database=database, bus=self.bus)
+        self.engine = PostgresEngine(database=database, bus=self.bus, clock=self.clock)
         self.templates = Templates(database=database)
         self.rate_limit = MemoryRateLimit(clock=SystemClock())
-        self.emails = Emails(database=database, engine=self.engine, templates=self.templates)
+        self.emails = Emails(
+            database=database, engine=self.engine, templates=self.templates, clock=self.clock
+        )
         self.campaigns = Campaigns(
             database=database,
             engine=self.engine,
@@ -229,6 +264,11 @@ class World:
             for process in processes:
                 process.worker.drain()
             await asyncio.gather(*tasks)
+
+    async def next_lease(self, seconds: float = LEASE_S + 1) -> None:
+        """Let time pass, and give the jobs of the dead to the living."""
+        self.clock.advance(seconds)
+        await self.engine.rescue()
 
     async def progress(self, campaign_id: UUID) -> Progress:
         return await self.campaigns.progress(self.workspace_id, campaign_id)

@@ -1,11 +1,19 @@
-"""A campaign from its start to its end, with real jobs and rows and a transport that keeps books."""
+"""A campaign from its start to its end, with real jobs and rows and a transport with books."""
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
-from sending_world import World
+from sending_world import ACCEPTED, Answer, World
 
+from mailyard.campaigns import plan
 from mailyard.campaigns.states import State
+from mailyard.core.errors import Conflict, InvalidInput
+from mailyard.queue.job import EMAIL_BULK
+from mailyard.sending.delivery import Deliveries
+from mailyard.sending.suppress import Suppressions
+from mailyard.sending.transport import Outcome
 from mailyard.storage.database import Database
 
 
@@ -28,3 +36,160 @@ async def test_every_member_gets_one_mail_and_one_row(world: World) -> None:
     assert progress.waiting == 0
     states = await world.states("campaign_id = $1", campaign_id)
     assert states == dict.fromkeys(addresses, "accepted")
+    page = await Deliveries(database=world.database).page_of_campaign(
+        world.workspace_id,
+        campaign_id,
+        (await world.campaigns.get(world.workspace_id, campaign_id)).first_started_at,  # type: ignore[arg-type]
+        limit=500,
+    )
+    assert len(page.items) == 500
+    assert world.ledger.most_outstanding <= 40, "two processes, twenty places each"
+    content = world.ledger.mails[0].content
+    assert b"Person in Turin" in content and b"List-Unsubscribe: <https://example.org/u/" in content
+
+
+async def test_pause_and_resume_miss_nobody_and_repeat_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "CAMPAIGN_CHUNK_RECIPIENTS", 50)
+    addresses = await world.add_contacts(600)
+    campaign_id = await world.campaign()
+    me = world.workspace_id
+    async with world.workers(2):
+        await world.campaigns.start(me, campaign_id)
+        for _ in range(6):
+            await asyncio.sleep(0.05)
+            try:
+                await world.campaigns.pause(me, campaign_id)
+            except Conflict:
+                break  # it was faster
+            await asyncio.sleep(0.03)
+            await world.campaigns.resume(me, campaign_id)
+        progress = await world.until(campaign_id, State.FINISHED)
+    assert world.ledger.left == dict.fromkeys(addresses, 1)
+    assert progress.counts["accepted"] == 600 and progress.counts["unknown"] == 0
+
+
+async def test_a_paused_campaign_stands_still(world: World) -> None:
+    await world.add_contacts(300)
+    campaign_id = await world.campaign()
+    me = world.workspace_id
+    async with world.workers() as (process,):
+        process.transport.stuck = True
+        await world.campaigns.start(me, campaign_id)
+        async with asyncio.timeout(20):
+            while not process.transport.kept:
+                await asyncio.sleep(0.01)
+        await world.campaigns.pause(me, campaign_id)
+        process.transport.let_go()
+        async with asyncio.timeout(20):
+            while world.ledger.outstanding or (await world.engine.depth([EMAIL_BULK]))[0].leased:
+                await asyncio.sleep(0.02)
+        left = sum(world.ledger.left.values())
+        assert 0 < left <= 20
+        progress = await world.progress(campaign_id)
+        assert (progress.counts["accepted"], progress.waiting) == (left, 300 - left)
+        await world.campaigns.resume(me, campaign_id)
+        await world.until(campaign_id, State.FINISHED)
+    assert len(world.ledger.left) == 300 and max(world.ledger.left.values()) == 1
+
+
+async def test_a_cancelled_campaign_writes_to_nobody_more(world: World) -> None:
+    await world.add_contacts(300)
+    campaign_id = await world.campaign()
+    me = world.workspace_id
+    async with world.workers() as (process,):
+        process.transport.stuck = True
+        await world.campaigns.start(me, campaign_id)
+        async with asyncio.timeout(20):
+            while not process.transport.kept:
+                await asyncio.sleep(0.01)
+        await world.campaigns.cancel(me, campaign_id)
+        process.transport.let_go()
+    assert sum(world.ledger.left.values()) <= 20
+    states = await world.states("campaign_id = $1", campaign_id)
+    assert set(states) == set(world.ledger.left), "what had left is recorded"
+    with pytest.raises(Conflict):
+        await world.campaigns.resume(me, campaign_id)
+
+
+async def test_the_suppressed_and_the_incomplete_get_a_row_and_no_mail(world: World) -> None:
+    addresses = await world.add_contacts(200)
+    await world.add_contacts(3, attributes='{"city": "Turin"}', first=1000)
+    await Suppressions(database=world.database).add_many(
+        world.workspace_id, addresses[:10], stream="campaign"
+    )
+    campaign_id = await world.campaign()
+    async with world.workers():
+        await world.campaigns.start(world.workspace_id, campaign_id)
+        progress = await world.until(campaign_id, State.FINISHED)
+    assert progress.counts["suppressed"] == 10
+    assert progress.counts["failed"] == 3
+    assert progress.counts["accepted"] == 190
+    assert set(world.ledger.left) == set(addresses[10:])
+
+
+async def test_a_template_that_the_list_cannot_fill_stops_the_start(world: World) -> None:
+    await world.add_contacts(3, attributes="{}")
+    campaign_id = await world.campaign()
+    with pytest.raises(InvalidInput, match="city"):
+        await world.campaigns.start(world.workspace_id, campaign_id)
+    assert (await world.progress(campaign_id)).state is State.DRAFT
+
+
+async def test_deferred_recipients_are_tried_again_and_end_it(world: World) -> None:
+    await world.add_contacts(100)
+    campaign_id = await world.campaign()
+    asked: Counter[str] = Counter()
+
+    def answer(address: str) -> Answer:
+        asked[address] += 1
+        if address < "person3":
+            return (Outcome.LATER, 450, "4.2.1 later") if asked[address] < 3 else ACCEPTED
+        return (Outcome.NEVER, 550, "5.1.1 no") if address.startswith("person9") else ACCEPTED
+
+    async with world.workers(answers=answer):
+        await world.campaigns.start(world.workspace_id, campaign_id)
+        async with asyncio.timeout(30):
+            while (await world.progress(campaign_id)).state is not State.FINISHED:
+                await asyncio.sleep(0.02)
+                if not (await world.engine.depth([EMAIL_BULK]))[0].leased:
+                    world.clock.advance(30)
+    progress = await world.progress(campaign_id)
+    assert progress.counts == {
+        "accepted": 89, "deferred": 0, "bounced": 11, "failed": 0, "suppressed": 0, "unknown": 0,
+        "cancelled": 0,
+    }  # fmt: skip
+    assert max(world.ledger.left.values()) == 1
+
+
+async def test_a_campaign_with_a_rate_keeps_to_it_and_ends(world: World) -> None:
+    await world.add_contacts(60)
+    campaign_id = await world.campaign(rate=100.0)
+    loop = asyncio.get_running_loop()
+    async with world.workers():
+        started = loop.time()
+        await world.campaigns.start(world.workspace_id, campaign_id)
+        await world.until(campaign_id, State.FINISHED)
+        # A quarter of a second's worth may go at once, then a hundred a second.
+        assert loop.time() - started >= (60 - 25) / 100 - 0.1
+    assert len(world.ledger.left) == 60
+
+
+async def test_a_contact_added_while_it_runs_is_not_in_it(world: World) -> None:
+    await world.add_contacts(50)
+    campaign_id = await world.campaign()
+    await world.campaigns.start(world.workspace_id, campaign_id)
+    await asyncio.sleep(0.01)
+    await world.add_contacts(5, first=500)
+    async with world.workers():
+        progress = await world.until(campaign_id, State.FINISHED)
+    assert progress.recipients == 50 and len(world.ledger.left) == 50
+
+
+async def test_an_empty_list_finishes_at_once(world: World) -> None:
+    campaign_id = await world.campaign()
+    async with world.workers():
+        await world.campaigns.start(world.workspace_id, campaign_id)
+        progress = await world.until(campaign_id, State.FINISHED)
+    assert progress.recipients == 0

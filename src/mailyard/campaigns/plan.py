@@ -10,6 +10,7 @@ table stays small however long the list is, and a slow campaign does not fill it
 from datetime import timedelta
 from uuid import UUID
 
+from mailyard.campaigns.progress import ProgressEvents
 from mailyard.campaigns.states import State
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.limits import CAMPAIGN_CHUNK_RECIPIENTS
@@ -68,9 +69,17 @@ def chunk_job(
 class Planner:
     """Cuts campaigns."""
 
-    def __init__(self, *, database: Database, engine: Engine, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        engine: Engine,
+        progress: ProgressEvents | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._database = database
         self._engine = engine
+        self._progress = progress
         self._clock = clock or SystemClock()
 
     def handler(self) -> Handler:
@@ -95,6 +104,12 @@ class Planner:
                     if again:
                         delayed = plan_job(job.workspace_id, campaign_id, self._clock, WAIT_S)
                         await self._engine.enqueue([delayed], tx)
+        # The last chunk may have finished before it was known to be the last; a list may be empty.
+        if (
+            await self._database.fetchval(_SQL.finish_campaign, job.workspace_id, campaign_id)
+            and self._progress is not None
+        ):
+            await self._progress.tell(job.workspace_id, campaign_id)
 
     async def _step(
         self, workspace_id: UUID, campaign_id: UUID, tx: Connection
