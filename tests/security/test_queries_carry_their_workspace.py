@@ -1,0 +1,84 @@
+"""No query on a workspace's data without the workspace in it, or a reason why."""
+
+import re
+from importlib.resources import files
+
+from mailyard.storage.queries import load, name_of
+
+# Tables whose rows belong to one workspace.
+TENANT_TABLES = frozenset(
+    {
+        "address",
+        "api_key",
+        "audit_log",
+        "campaign",
+        "campaign_chunk",
+        "contact",
+        "contact_import",
+        "contact_import_part",
+        "contact_import_reject",
+        "contact_list",
+        "counter",
+        "counter_delta",
+        "delivery",
+        "delivery_event",
+        "demo_run",
+        "email",
+        "idempotency_key",
+        "inbox",
+        "inbox_message",
+        "list_member",
+        "live_event",
+        "membership",
+        "message",
+        "session",
+        "suppression",
+        "template",
+        "template_version",
+    }
+)
+
+# What looks over all workspaces or finds one by a secret, and why that is right.
+REASONS = {
+    "access.end_other_sessions": "a person's own sessions, in all their workspaces",
+    "access.forget_ways_in": "a person's own ways in, once they belong to no other workspace",
+    "access.sweep_sessions": "what has run out, everywhere",
+    "expiry.expired_addresses": "what has run out, everywhere",
+    "fold.drop_old_minutes": "what is too old, everywhere",
+    "idempotency.sweep": "what has run out, everywhere",
+    "live.newest": "a place in the stream, no content",
+    "live.oldest": "a place in the stream, no content",
+    "receiving.find_stored": "the accepting process asks about ids that it has made itself",
+}
+
+
+def tables_of(query: str) -> set[str]:
+    """Tenant tables that a query reads or writes by name."""
+    words = re.findall(
+        r"\b(?:FROM|JOIN|INTO|UPDATE|USING)\s+([a-z_]+)\b", re.sub(r"--[^\n]*", "", query), re.I
+    )
+    return {word.lower() for word in words} & TENANT_TABLES
+
+
+def all_queries() -> list[str]:
+    areas = sorted(
+        file.name.removesuffix(".sql")
+        for file in files("mailyard.storage").joinpath("sql").iterdir()
+        if file.name.endswith(".sql")
+    )
+    return [query for area in areas for query in load(area)]
+
+
+def test_every_query_on_tenant_data_has_its_workspace_or_a_reason() -> None:
+    missing = {
+        name_of(query): sorted(tables_of(query))
+        for query in all_queries()
+        if tables_of(query) and "workspace_id" not in query and name_of(query) not in REASONS
+    }
+    assert missing == {}
+
+
+def test_every_reason_is_still_needed() -> None:
+    names = {name_of(query): query for query in all_queries()}
+    assert [name for name in REASONS if name not in names] == []
+    assert [name for name in REASONS if "workspace_id" in names[name]] == []
