@@ -34,6 +34,11 @@ _ID_NAMES = {
     "sup": "suppression",
     "dmo": "demo run",
 }
+# Two rooms each have states of their own and call them so.
+_STATES = {
+    "mailyard.sending.states": ("DeliveryState", "Where a delivery stands."),
+    "mailyard.campaigns.states": ("CampaignState", "Where a campaign stands."),
+}
 _RATE_HEADERS = {
     "RateLimit-Policy": "The limit: q requests in w seconds (IETF draft ratelimit-headers).",
     "RateLimit": "What is left: r requests now, all of them again in t seconds.",
@@ -51,6 +56,12 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     """The OpenAPI document of `routes`, as plain JSON values."""
     routes = list(routes)
     _, components = msgspec.json.schema_components(_kinds(routes), ref_template=_REF)
+    for module, (name, description) in _STATES.items():
+        components[name] = {
+            **components.pop(f"{module}.State"),
+            "title": name,
+            "description": description,
+        }
     for schema in components.values():
         _tidy(schema)
     queries = {
@@ -102,10 +113,13 @@ def _kinds(routes: list[Route]) -> list[type]:
 
 
 def _tidy(schema: Any) -> None:
-    """Leave out what msgspec says of Python and a client does not need: defaults of null."""
+    """Say it in a client's words: no defaults of null, no names of Python modules."""
     if isinstance(schema, dict):
         if "anyOf" in schema and schema.get("default", 0) is None:
             del schema["default"]
+        module = schema.get("$ref", "").removeprefix(_REF.format(name="")).removesuffix(".State")
+        if module in _STATES:
+            schema["$ref"] = _REF.format(name=_STATES[module][0])
         for value in schema.values():
             _tidy(value)
     elif isinstance(schema, list):
