@@ -25,6 +25,7 @@ app = typer.Typer(add_completion=False)
 
 _ROLES = ("smtp", "api", "worker", "scheduler")
 _POSTGRES_AGAIN_S = 0.5
+_GRACE_S = 3.0  # roles keep the drain's limit themselves; who has not is killed after this
 
 
 @app.command()
@@ -35,8 +36,8 @@ def up(
 ) -> None:
     """Start everything here: database, migrations, API and pages, SMTP, workers, scheduler.
 
-    Ctrl-C or SIGTERM drains and stops; the next start goes on with the same data. The very first
-    start prints an API key and a one-time sign-in link.
+    Ctrl-C or SIGTERM drains and stops, a second one cuts the drain short; the next start goes on
+    with the same data. The very first start prints an API key and a one-time sign-in link.
 
     Example: MAILYARD_PORT=8080 MAILYARD_DATA=/var/lib/mailyard mailyard up
     """
@@ -56,7 +57,7 @@ class Platform:
         self._supervisor = Supervisor(
             _specs(settings),
             environment={**os.environ, **as_environment(settings)},
-            drain_s=settings.drain_s,
+            drain_s=settings.drain_s + _GRACE_S,
             say=self._say,
         )
 
@@ -64,7 +65,7 @@ class Platform:
         """From nothing to drained. Raises ConfigurationError or Unavailable at the start."""
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+            asyncio.get_running_loop().add_signal_handler(number, self._asked_to_stop, stopping)
         stop = asyncio.create_task(stopping.wait())
         start = asyncio.create_task(self._start())
         try:
@@ -78,6 +79,12 @@ class Platform:
                 task.cancel()
             await asyncio.gather(start, stop, return_exceptions=True)
             await self._stop()
+
+    def _asked_to_stop(self, stopping: asyncio.Event) -> None:
+        if stopping.is_set():
+            self._say("mailyard", "asked twice: work under way is cut off")
+            self._supervisor.hurry()
+        stopping.set()
 
     async def _start(self) -> None:
         settings = self._settings

@@ -93,6 +93,11 @@ class Supervisor:
                 await asyncio.wait(late)
         self._keepers.clear()
 
+    def hurry(self) -> None:
+        """Kill what still drains. Nothing accepted is lost by it: that is what leases are for."""
+        for child in self._living:
+            child.kill()
+
     async def _spawn(self, spec: ChildSpec) -> Child:
         child = Child(spec, self._say, self._changed.set)
         await child.spawn(self._environment)

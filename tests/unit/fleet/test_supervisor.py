@@ -121,6 +121,16 @@ async def test_what_does_not_drain_in_time_is_killed() -> None:
     assert world.said("drained") == 1
 
 
+async def test_a_drain_can_be_cut_short() -> None:
+    world = World("stubborn", drain_s=60)
+    await world.start()
+    stopping = asyncio.create_task(world.supervisor.stop())
+    await asyncio.sleep(0.1)
+    assert not stopping.done()
+    world.supervisor.hurry()
+    await asyncio.wait_for(stopping, 30)
+
+
 async def test_a_child_past_its_memory_is_drained_after_its_successor_works() -> None:
     world = World("serve", memory_bytes=1 << 20)
     await world.start()
