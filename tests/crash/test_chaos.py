@@ -56,7 +56,8 @@ async def test_nothing_promised_is_lost_and_nothing_comes_twice(tmp_path: Path) 
     blows = chaos.count()
     print(
         f"{dict(blows)}; alive after {alive_after_s:.1f} s; {findings.checked} promises checked, "
-        f"{findings.unknown} unknown, {findings.on_its_way} on their way, {operator.redriven} redriven"
+        f"{findings.unknown} unknown, {findings.on_its_way} on their way, "
+        f"{operator.redriven} redriven"
     )
     assert world.ledger.refused == []
     assert findings.lost == []
