@@ -6,9 +6,10 @@ import msgspec
 from msgspec import Meta
 
 from mailyard.access import scope
+from mailyard.core import ids
 from mailyard.core.limits import SEARCH_CHARACTERS, WAIT_TIMEOUT_S
 from mailyard.web.api.messages import MessageDetail
-from mailyard.web.api.page import Input
+from mailyard.web.api.page import Input, id_pattern
 from mailyard.web.api.route import Call, Media, Route
 
 TAG = "Live"
@@ -26,13 +27,16 @@ class EventsQuery(Input):
             "`campaign.progress`, `import.progress`, `demo.progress`; without it all of them.",
         ),
     ] = ""
-    after: Annotated[
-        str,
-        Meta(
-            pattern=r"^[0-9]{1,15}-[0-9]{1,15}-[0-9]{1,9}$",
-            description="The id of the last event seen, as in Last-Event-ID: nothing is missed.",
-        ),
-    ] = "0-0-0"
+    after: (
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^[0-9]{1,15}-[0-9]{1,15}-[0-9]{1,9}$",
+                description="The id of the last event seen, as in Last-Event-ID: none is missed.",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class WaitQuery(Input):
@@ -45,13 +49,16 @@ class WaitQuery(Input):
     subject: Annotated[
         str, Meta(max_length=SEARCH_CHARACTERS, description="In the subject, in any case.")
     ] = ""
-    after: Annotated[
-        str,
-        Meta(
-            pattern=r"^msg_[0-7][0-9a-hjkmnp-tv-z]{25}$",
-            description="Only messages received after this one. A time (RFC 3339) is taken too.",
-        ),
-    ] = ""
+    after: (
+        Annotated[
+            str,
+            Meta(
+                pattern=id_pattern(ids.MESSAGE),
+                description="Only messages received after this one. A time is taken too.",
+            ),
+        ]
+        | None
+    ) = None
 
 
 async def served_elsewhere(call: Call[Any, Any]) -> None:
