@@ -4,6 +4,7 @@ Between two statements a worker's memory is all that changes, so to die at every
 either side of it, is to die at every instant that matters to the database.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -76,3 +77,32 @@ class MortalDatabase(Database):
             yield tx
             self._count()  # before the commit, which this rolls back
         self._counted()
+
+
+class StoppableDatabase(Database):
+    """Another process's way to the same database, which stands still while it is stopped."""
+
+    def __init__(self, database: Database) -> None:
+        self._real = database
+        self.goes = asyncio.Event()
+        self.goes.set()
+
+    @property
+    def pool(self) -> "asyncpg.Pool[asyncpg.Record]":
+        return self._real.pool
+
+    async def fetch(
+        self, query: Query, *args: Any, tx: Connection | None = None
+    ) -> list[asyncpg.Record]:
+        await self.goes.wait()
+        return await self._real.fetch(query, *args, tx=tx)
+
+    async def execute(self, query: Query, *args: Any, tx: Connection | None = None) -> str:
+        await self.goes.wait()
+        return await self._real.execute(query, *args, tx=tx)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        await self.goes.wait()
+        async with self._real.transaction() as tx:
+            yield tx

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from mortal import Killed, MortalDatabase
+from mortal import Killed, MortalDatabase, StoppableDatabase
 from sending_world import ACCEPTED, Answer, LedgerTransport, Process, World
 
 from mailyard.campaigns import plan
@@ -128,14 +128,17 @@ async def test_a_stalled_worker_that_wakes_up_repeats_nothing(world: World) -> N
     addresses = await world.add_contacts(30)
     campaign_id = await world.campaign()
     await world.campaigns.start(world.workspace_id, campaign_id)
-    sleeper = Process(world, LedgerTransport(world.ledger), places=PLACES)
+    stoppable = StoppableDatabase(world.database)
+    sleeper = Process(world, LedgerTransport(world.ledger), database=stoppable, places=PLACES)
     sleeper.transport.stuck = True
     asleep = asyncio.create_task(sleeper.worker.run())
     async with asyncio.timeout(20):
         while len(sleeper.transport.kept) < PLACES:
             await asyncio.sleep(0.01)
+    stoppable.goes.clear()
     await world.next_lease()
     await finish(world, campaign_id, lambda address: ACCEPTED)
+    stoppable.goes.set()
     sleeper.transport.let_go()
     sleeper.worker.drain()
     await asleep
