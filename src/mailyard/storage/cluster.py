@@ -69,6 +69,7 @@ def take_lock(data: Path) -> int:
     try:
         if not data.exists():
             data.mkdir(parents=True, mode=0o711)
+            _sync_folder(data.parent)
         descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ConfigurationError(
@@ -133,7 +134,7 @@ def initialise(data: Path, programs: Path, identity: Identity) -> None:
             str(programs / "initdb"),
             *("-D", str(making), "-U", SUPERUSER, "--auth=peer", "--encoding=UTF8"),
             *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
-            "--sync-method=syncfs",
+            "--sync-method=fsync",  # syncfs is not passed on by every file system
         ],
         preexec_fn=identity.enter(),
         cwd=making,
@@ -150,6 +151,16 @@ def initialise(data: Path, programs: Path, identity: Identity) -> None:
     )
     os.chown(making / "local.conf", *identity.owner)
     making.rename(data / "postgres")  # onto nothing, or onto an empty folder
+    _sync_folder(data)  # or a power cut would leave the mail of this run in a half-made folder
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def environment() -> dict[str, str]:
