@@ -120,9 +120,7 @@ async def test_an_expired_inbox_is_found_by_nobody_and_its_address_is_free(
     assert new.id != old.id
 
 
-async def test_a_deleted_inbox_lets_go_of_its_address(
-    inboxes: Inboxes, workspace_id: UUID
-) -> None:
+async def test_a_deleted_inbox_lets_go_of_its_address(inboxes: Inboxes, workspace_id: UUID) -> None:
     ada, bob = await inboxes.create(workspace_id, [NewInbox("ada"), NewInbox("bob")])
     assert await inboxes.delete(workspace_id, [ada.id, bob.id, uuid7()]) != []
     assert await inboxes.delete(workspace_id, [ada.id]) == []
