@@ -24,6 +24,13 @@ from mailyard.storage.queries import Query, load
 
 _SQL = load("delivery")
 
+_PLANNED_FOR_VALUES = {
+    _SQL.list_by_type.name,
+    _SQL.list_by_state.name,
+    _SQL.list_by_state_and_type.name,
+    _SQL.list_by_campaign_and_state.name,
+}
+
 DEFAULT_RANGE = timedelta(days=90)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -164,7 +171,12 @@ class Deliveries:
         return await self._page(query, limit, workspace_id, low, high, *narrowed)
 
     async def _page(self, query: Query, limit: int, *arguments: object) -> Page:
-        rows = await self._database.fetch(query, *arguments)
+        if query.name in _PLANNED_FOR_VALUES:
+            async with self._database.transaction() as tx:
+                await self._database.execute(_SQL.plan_for_values, tx=tx)
+                rows = await self._database.fetch(query, *arguments, tx=tx)
+        else:
+            rows = await self._database.fetch(query, *arguments)
         items = [_delivery(row) for row in rows]
         return Page(items, items[-1].id if len(items) == limit else None)
 

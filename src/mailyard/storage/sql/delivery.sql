@@ -1,6 +1,11 @@
 -- Reading what happened to mail. A list goes through one index, newest first, with ids in
 -- [$low, $high), so that only the partitions of that time are opened.
 
+-- name: plan_for_values
+-- Plans this transaction's lists for their values: how rare a state or type is decides the index,
+-- and a plan for any value would walk the primary key past all that is not in a rare state.
+SET LOCAL plan_cache_mode = force_custom_plan;
+
 -- name: get_delivery
 -- One delivery.
 SELECT id, workspace_id, email_id, campaign_id, contact_id, recipient, type, state::text, attempts,
