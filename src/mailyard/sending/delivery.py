@@ -25,10 +25,10 @@ from mailyard.storage.queries import Query, load
 _SQL = load("delivery")
 
 _PLANNED_FOR_VALUES = {
-    _SQL.list_by_type.name,
-    _SQL.list_by_state.name,
-    _SQL.list_by_state_and_type.name,
-    _SQL.list_by_campaign_and_state.name,
+    _SQL.list_by_type,
+    _SQL.list_by_state,
+    _SQL.list_by_state_and_type,
+    _SQL.list_by_campaign_and_state,
 }
 
 DEFAULT_RANGE = timedelta(days=90)
@@ -171,7 +171,7 @@ class Deliveries:
         return await self._page(query, limit, workspace_id, low, high, *narrowed)
 
     async def _page(self, query: Query, limit: int, *arguments: object) -> Page:
-        if query.name in _PLANNED_FOR_VALUES:
+        if query in _PLANNED_FOR_VALUES:
             async with self._database.transaction() as tx:
                 await self._database.execute(_SQL.plan_for_values, tx=tx)
                 rows = await self._database.fetch(query, *arguments, tx=tx)
