@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mailyard.storage.unprivileged import die_with_parent
+
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now."""
@@ -97,6 +99,7 @@ def begin(data: Path, **settings: str) -> Platform:
     chosen = {"data": str(data), "port": str(port), "smtp_port": str(smtp_port), **settings}
     environment |= {f"MAILYARD_{name.upper()}": value for name, value in chosen.items()}
     log = data.parent / f"{data.name}.log"
+    ours = os.getpid()  # a test run that is killed leaves no platform behind
     with log.open("a") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "mailyard.cli.main", "up", "--json"],
@@ -104,6 +107,7 @@ def begin(data: Path, **settings: str) -> Platform:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            preexec_fn=lambda: die_with_parent(signal.SIGKILL, ours),
         )
     return Platform(process, int(chosen["port"]), int(chosen["smtp_port"]), data, log)
 
