@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from mailyard.sending.transports.smtp import SmtpTransport
 
 
+OWN_LISTENER_CONNECTIONS = 40  # two workers stay below what one address may open at a listener
+
+
 def database_address(settings: Settings) -> DatabaseAddress:
     """Where the platform's PostgreSQL is, its own or the one that the settings name."""
     url = settings.database_url or cluster.url_of(settings.data)
@@ -177,9 +180,12 @@ class Application:
         from mailyard.sending.transports.smtp import SmtpOptions, SmtpTransport
 
         settings = self.settings
+        connections = settings.relay_connections
         if not settings.relay_url:
             host = "127.0.0.1" if settings.smtp_host in ("0.0.0.0", "::") else settings.smtp_host
             port, starttls = settings.smtp_port, StartTls.NONE
+            # Our listener commits what all sessions have sent together: many sessions, few commits.
+            connections = max(connections, OWN_LISTENER_CONNECTIONS)
         else:
             parts = urlsplit(settings.relay_url)
             host, port = parts.hostname or "", parts.port or 25
@@ -189,7 +195,7 @@ class Application:
             host=host,
             port=port,
             hello=settings.smtp_name,
-            options=SmtpOptions(connections=settings.relay_connections, starttls=starttls),
+            options=SmtpOptions(connections=connections, starttls=starttls),
         )
 
     # Contacts and campaigns.
