@@ -11,6 +11,7 @@ redis-server:/usr/bin/redis-server
 swaks:/usr/bin/swaks
 wrk:/usr/bin/wrk
 chromium:/usr/bin/chromium
+fonts-dejavu-core:/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 fuse3:/usr/bin/fusermount3
 libfuse2:/lib/x86_64-linux-gnu/libfuse.so.2
 postgresql-15:/usr/lib/postgresql/15/bin/postgres

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import signal
 import sys
 from datetime import UTC, datetime
@@ -175,15 +176,17 @@ class Platform:
             f"  Mailyard runs: page and API {settings.page_url}, SMTP {smtp}",
         ]
         if first is not None:
+            command, inbox = shlex.quote(sys.argv[0]), f"hello@{settings.inbox_domain}"
             lines += [
                 f"  Sign in once:  {link}",
                 f"  API key:       {first.api_key}   (shown only now)",
                 "",
                 "  Try next, in another terminal:",
-                f"    export MAILYARD_API_KEY={first.api_key}",
-                "    mailyard demo --recipients 1000",
-                "    mailyard inbox create",
-                "    mailyard send --to someone@" + settings.inbox_domain + " --subject Hello",
+                f"    export MAILYARD_API_KEY={first.api_key} MAILYARD_URL={settings.page_url}",
+                f"    {command} inbox create {inbox}",
+                f"    {command} send --from me@{settings.inbox_domain} --to {inbox}"
+                " --subject Hello --text Hi",
+                f"    {command} demo --recipients 1000",
             ]
         print("\n".join([*lines, ""]), flush=True)
 
