@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
-from sending_world import ACCEPTED, Answer, World
+from sending_world import ACCEPTED, Answer, LedgerTransport, Process, World
 
 from mailyard.campaigns import plan
 from mailyard.campaigns.states import State
 from mailyard.core.errors import Conflict, InvalidInput
 from mailyard.queue.job import EMAIL_BULK
+from mailyard.queue.settle import Settler
+from mailyard.queue.worker import Batch
 from mailyard.sending.delivery import Deliveries
 from mailyard.sending.suppress import Suppressions
 from mailyard.sending.transport import Outcome
@@ -185,6 +187,27 @@ async def test_a_contact_added_while_it_runs_is_not_in_it(world: World) -> None:
     async with world.workers():
         progress = await world.until(campaign_id, State.FINISHED)
     assert progress.recipients == 50 and len(world.ledger.left) == 50
+
+
+async def test_a_drain_in_the_middle_of_planning_leaves_nobody_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "CAMPAIGN_CHUNK_RECIPIENTS", 10)
+    addresses = await world.add_contacts(100)
+    campaign_id = await world.campaign()
+    await world.campaigns.start(world.workspace_id, campaign_id)
+    process = Process(world, LedgerTransport(world.ledger))
+    (job,) = await world.engine.lease([EMAIL_BULK], 1, 0.0, "drained")
+    draining = asyncio.Event()
+    draining.set()
+    batch = Batch([job], Settler(world.engine), draining)
+    await process.planner.handle(batch)
+    assert not batch.unsettled, "the job of the first step ended with it"
+    world.clock.advance(5)
+    async with world.workers():
+        progress = await world.until(campaign_id, State.FINISHED, timeout_s=10)
+    assert progress.recipients == 100
+    assert world.ledger.left == dict.fromkeys(addresses, 1)
 
 
 async def test_an_empty_list_finishes_at_once(world: World) -> None:

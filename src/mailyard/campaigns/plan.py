@@ -96,8 +96,9 @@ class Planner:
         while not ended:
             async with self._database.transaction() as tx:
                 ended, again = await self._step(job.workspace_id, campaign_id, tx)
-                if ended or batch.stopping.is_set():
-                    ended = True
+                if batch.stopping.is_set() and not ended:
+                    ended = again = True  # another process cuts the rest
+                if ended:
                     # The job ends while the campaign's row is held, so that whoever resumes the
                     # campaign either finds this job gone, or is seen by it.
                     await batch.complete([job], tx)
