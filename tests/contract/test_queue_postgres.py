@@ -13,12 +13,13 @@ from contract.queue_words import Q, add, counts, job, payloads, take
 
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.core.clock import ManualClock
+from mailyard.core.ids import uuid7
 from mailyard.queue.engine import topic_of
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.job import NewJob
 from mailyard.queue.schedule import Every, Schedule, Scheduler
 from mailyard.queue.worker import Batch, Handler, Worker
-from mailyard.storage.database import Database
+from mailyard.storage.database import Database, DatabaseAddress
 from mailyard.storage.queries import load
 
 
@@ -47,6 +48,28 @@ async def test_a_straggler_is_found_while_the_line_moves_on(
         while "late" not in found:
             await add(engine, "more")
             found += payloads(await take(engine, 10))
+
+
+async def test_transactions_that_hold_the_whole_pool_still_open_new_lines(
+    shared_database_url: str, database: Database
+) -> None:
+    small = Database(DatabaseAddress(shared_database_url, shared_database_url, connections=2))
+    await small.open()
+    engine = PostgresEngine(database=small, bus=MemoryBus())
+    holding = asyncio.Barrier(2)
+
+    async def first_job_of_a_workspace(name: str) -> None:
+        async with small.transaction() as tx:
+            await holding.wait()
+            await engine.enqueue([job(name, workspace_id=uuid7())], tx)
+
+    try:
+        async with asyncio.timeout(20):
+            await asyncio.gather(*map(first_job_of_a_workspace, ("a", "b")))
+    finally:
+        small.pool.terminate()
+    taken = await take(PostgresEngine(database=database, bus=MemoryBus()), 5)
+    assert sorted(payloads(taken)) == ["a", "b"]
 
 
 async def test_a_commit_wakes_the_waiting_by_itself(database: Database) -> None:

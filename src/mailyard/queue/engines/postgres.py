@@ -16,12 +16,13 @@ from uuid import UUID
 import asyncpg
 
 from mailyard.core.clock import Clock
+from mailyard.core.errors import Unavailable
 from mailyard.core.limits import JOB_CRASHES_BEFORE_BURIED, LEASE_S
 from mailyard.queue.engine import ALL_CAPABILITIES, WakeUps, topic_of
 from mailyard.queue.engines.lines import Lines
 from mailyard.queue.engines.stage import Stage
 from mailyard.queue.job import CRASHED, DeadJob, Depth, KeyPolicy, LeasedJob, NewJob, check
-from mailyard.storage.database import Connection, Database
+from mailyard.storage.database import AWAY, Connection, Database
 from mailyard.storage.queries import Query, load
 
 UPKEEP_S = 0.05  # how often one process stages what has become due
@@ -53,6 +54,7 @@ class PostgresEngine:
         self._open: dict[int, set[int]] = {}  # token -> jobs not settled yet; only a hint
         self._suspects_behind: dict[int, int] = {}  # line -> place of the last suspect taken
         self._announcing: set[asyncio.Task[None]] = set()
+        self._making_lines = asyncio.Lock()
 
     def _now(self) -> datetime | None:
         return None if self._clock is None else self._clock.now()
@@ -125,24 +127,42 @@ class PostgresEngine:
         self.announce(queues)
 
     async def _lines_of(self, jobs: Sequence[NewJob]) -> list[int]:
-        """The line of each job. New lines are committed at once, apart from any transaction."""
-        missing: dict[tuple[str, int, UUID | None], None] = {}
+        """The line of each job."""
         for job in jobs:
             check(job)
-            if self._lines.find(job.queue, job.priority, job.workspace_id) is None:
-                missing[(job.queue, job.priority, job.workspace_id)] = None
-        if missing:
-            queues, priorities, workspaces = zip(*missing, strict=True)
-            await self._database.execute(
-                _SQL.add_lines, list(queues), list(priorities), list(workspaces)
-            )
-            await self._stage.read_lines(0)
+        if self._unknown_lines(jobs):
+            async with self._making_lines:
+                await self._make_lines(self._unknown_lines(jobs))
         ids = []
         for job in jobs:
             line = self._lines.find(job.queue, job.priority, job.workspace_id)
             assert line is not None
             ids.append(line.id)
         return ids
+
+    def _unknown_lines(self, jobs: Sequence[NewJob]) -> list[tuple[str, int, UUID | None]]:
+        keys = {(job.queue, job.priority, job.workspace_id): None for job in jobs}
+        return [key for key in keys if self._lines.find(*key) is None]
+
+    async def _make_lines(self, missing: list[tuple[str, int, UUID | None]]) -> None:
+        """New lines are committed at once, apart from the caller's transaction, which may roll back.
+
+        On a connection past the pool: callers that hold all of the pool's connections in their
+        transactions would wait here for one of them for ever.
+        """
+        if not missing:
+            return  # learned by another call meanwhile
+        queues, priorities, workspaces = zip(*missing, strict=True)
+        connection = await self._database.direct()
+        try:
+            await connection.execute(
+                _SQL.add_lines, list(queues), list(priorities), list(workspaces)
+            )
+            self._stage.learn(await connection.fetch(_SQL.lines, 0))
+        except AWAY as error:
+            raise Unavailable(f"PostgreSQL is away: {error}") from error
+        finally:
+            connection.terminate()
 
     # Taking -----------------------------------------------------------------------------------
 

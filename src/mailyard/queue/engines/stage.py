@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
+import asyncpg
+
 from mailyard.queue.engines.lines import Lines
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
@@ -83,9 +85,13 @@ class Stage:
 
     async def read_lines(self, behind: int) -> None:
         """Learn lines that other processes have made."""
-        for row in await self._database.fetch(_SQL.lines, behind):
-            self._lines.add(row["id"], row["queue"], row["priority"], row["workspace_id"])
+        self.learn(await self._database.fetch(_SQL.lines, behind))
         self._lines_due_s = monotonic() + _LINES_EVERY_S
+
+    def learn(self, rows: Sequence[asyncpg.Record]) -> None:
+        """Take up lines as `lines` reads them."""
+        for row in rows:
+            self._lines.add(row["id"], row["queue"], row["priority"], row["workspace_id"])
 
     async def ages(self, queues: Sequence[str]) -> dict[str, float]:
         """Seconds that the first job of each queue has been due; queues with none are absent."""
