@@ -124,6 +124,12 @@ async def test_the_command_line_makes_lists_and_revokes(
     assert (code, "is revoked" in text) == (0, True)
     code, text = await run("create", "--scope", "moon:write")
     assert code == 1
+    code, text = await run("link", "--json")
+    token = json.loads(text)["link"].rpartition("/")[2]
+    assert await platform.app.sessions.redeem_link(token) is not None
+    assert await platform.app.sessions.redeem_link(token) is None
+    code, text = await run("link", "nobody@elsewhere.example")
+    assert code == 1
     entries = await platform.app.audit.list(platform.workspace_id, action="key")
     assert [(entry.actor_kind, entry.action) for entry in entries[:2]] == [
         ("command", "key.revoke"),

@@ -14,10 +14,12 @@ import typer
 
 from mailyard.access.audit import Actor
 from mailyard.access.key import ApiKey
-from mailyard.access.scope import ADMIN, SCOPES
+from mailyard.access.scope import ADMIN, OWNER, SCOPES
 from mailyard.app import Application
 from mailyard.cli.client import AsJson, say, say_rows
 from mailyard.core import ids
+from mailyard.core.errors import NotFound
+from mailyard.protocol.address import normalise
 from mailyard.settings import load_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -98,6 +100,36 @@ def revoke(
 
     revoked = _at_database(work, workspace)
     say(revoked, as_json, f"{revoked['name']} ({revoked['prefix']}) is revoked")
+
+
+@app.command()
+def link(
+    email: Annotated[
+        str | None, typer.Argument(help="Whose; the workspace's first owner when not said.")
+    ] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a one-time sign-in link, for whoever has no password, or forgot it.
+
+    Example: mailyard key link ada@example.org
+    """
+    settings = load_settings()
+
+    async def work(application: Application, workspace_id: UUID) -> dict[str, Any]:
+        members = await application.users.list(workspace_id, limit=_PAGE)
+        chosen = [
+            member
+            for member in members
+            if (member.role == OWNER if email is None else member.email == normalise(email))
+        ]
+        if not chosen:
+            raise NotFound(f"nobody here is {email or 'an owner'}", field="email")
+        token = await application.sessions.create_link(chosen[0].id, actor=_operator(workspace_id))
+        return {"email": chosen[0].email, "link": f"{settings.page_url}/sign-in/{token}"}
+
+    made = _at_database(work, workspace)
+    say(made, as_json, made["link"])
 
 
 def _at_database(work: Callable[[Application, UUID], Awaitable[T]], workspace: str | None) -> T:
