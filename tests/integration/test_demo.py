@@ -5,10 +5,12 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mailyard.app import Application
+from mailyard.bus.live import DEMO_PROGRESS
 from mailyard.core.errors import Conflict, InvalidInput
 from mailyard.proving.own_platform import OwnPlatform
 from mailyard.settings import load_settings
@@ -60,16 +62,25 @@ async def test_the_button_runs_it_in_a_worker_and_keeps_the_verdict(tmp_path: Pa
                     assert now.state in ("queued", "running"), now.error
                     await asyncio.sleep(0.1)
             latest = await demos.latest(workspace_id)
-            events = await application.live.read_after(await application.live.oldest())
+            told = await _told(application)
         finally:
             await application.close()
     assert latest == now
     assert now.verdict is not None
     assert (now.verdict["received"], now.verdict["clean"]) == (150, True)
-    told = [event.item for event in events if event.kind == "demo.progress"]
     assert told[-1]["state"] == "finished"
     assert told[-1]["verdict"] == now.verdict
     assert len({item["stage"] for item in told}) > 2
+
+
+async def _told(application: Application) -> list[dict[str, Any]]:
+    """The progress events, once the last one is settled."""
+    while True:
+        events = await application.live.read_after(await application.live.oldest())
+        told = [event.item for event in events if event.kind == DEMO_PROGRESS]
+        if told and told[-1]["state"] == "finished":
+            return told
+        await asyncio.sleep(0.05)
 
 
 def _processes_in(folder: Path) -> list[str]:
