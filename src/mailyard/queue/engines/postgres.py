@@ -145,7 +145,7 @@ class PostgresEngine:
         return [key for key in keys if self._lines.find(*key) is None]
 
     async def _make_lines(self, missing: list[tuple[str, int, UUID | None]]) -> None:
-        """New lines are committed at once, apart from the caller's transaction, which may roll back.
+        """Committed at once, apart from the caller's transaction, which may roll back.
 
         On a connection past the pool: callers that hold all of the pool's connections in their
         transactions would wait here for one of them for ever.
