@@ -65,7 +65,7 @@ class Client:
 
     async def until(self, count: int) -> list[dict[str, str]]:
         """The events so far, as soon as there are `count`."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.events()) < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -76,7 +76,7 @@ class Client:
 
     async def until_says(self, wanted: bytes) -> None:
         """As soon as that has come."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while wanted not in self.body:
                 self._changed.clear()
                 await self._changed.wait()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from mailyard.bus.adapters.memory import MemoryBus
-from mailyard.bus.live import LiveEvents
+from mailyard.bus.live import START, LiveEvents, StoredEvent
 from mailyard.core.ids import MESSAGE, parse_type_id
 from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.message import Messages
@@ -77,6 +77,14 @@ class MailPlatform:
     async def run(self, jobs: list[LeasedJob]) -> None:
         """What a worker does with a batch."""
         await self.ingest.handle(Batch(jobs, Settler(self.engine), asyncio.Event()))
+
+    async def told(self) -> list[StoredEvent]:
+        """What the live stream tells, once it is settled: any older transaction of the whole
+        server, of another test's database too, holds it back until it has ended."""
+        async with asyncio.timeout(60):
+            while not (events := await self.live.read_after(START)):
+                await asyncio.sleep(0.02)
+        return events
 
     async def deliver(self, *recipients: str, content: bytes = MAIL) -> UUID:
         """Send, and ingest what has come."""

@@ -9,7 +9,6 @@ import asyncpg
 import pytest
 from mail_platform import MailPlatform, about, mail_platform
 
-from mailyard.bus.live import START
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput, NotFound, TooLarge
 from mailyard.core.ids import INBOX, MESSAGE, time_of, type_id, uuid7
@@ -83,7 +82,7 @@ async def test_ingest_tells_the_live_stream_and_counts(
     platform: MailPlatform, workspace_id: UUID, ada: Inbox
 ) -> None:
     message_id = await platform.deliver("ada@inbox.test", content=about("hello"))
-    [event] = await platform.live.read_after(START)
+    [event] = await platform.told()
     assert (event.kind, event.workspace_id) == ("message.received", workspace_id)
     assert event.item["message_id"] == type_id(MESSAGE, message_id)
     assert event.item["inbox_id"] == type_id(INBOX, ada.id)
@@ -101,7 +100,7 @@ async def test_a_job_that_runs_twice_writes_once(
     await platform.run(jobs)
     await platform.run(jobs)
     assert len((await platform.messages.list(workspace_id, ada.id)).items) == 1
-    assert len(await platform.live.read_after(START)) == 1
+    assert len(await platform.told()) == 1
     assert len(await rows(platform, "SELECT FROM counter_delta WHERE name = 'received'")) == 1
 
 

@@ -54,7 +54,7 @@ def wait(app: Live, workspace_id: UUID, inbox_id: UUID, **query: object) -> Clie
 
 async def answer(client: Client) -> str | None:
     """The subject that the wait ended with; None in time."""
-    await asyncio.wait_for(client.task, 20)
+    await asyncio.wait_for(client.task, 60)
     if client.status == 204:
         return None
     assert client.status == 200, client.body
@@ -137,7 +137,7 @@ async def test_an_inbox_that_is_not_there_or_anothers_is_404(
 ) -> None:
     for whose, inbox_id in ((workspace_id, uuid7()), (uuid7(), ada.id)):
         client = wait(app, whose, inbox_id)
-        await asyncio.wait_for(client.task, 20)
+        await asyncio.wait_for(client.task, 60)
         assert client.status == 404
 
 
@@ -159,7 +159,7 @@ async def test_a_wrong_question_is_refused_by_name(
     app: Live, workspace_id: UUID, ada: Inbox, query: dict[str, str], field: str
 ) -> None:
     client = wait(app, workspace_id, ada.id, **query)
-    await asyncio.wait_for(client.task, 20)
+    await asyncio.wait_for(client.task, 60)
     assert client.status == 422
     assert json.loads(client.body)["field"] == field
 
