@@ -23,15 +23,12 @@ class MortalDatabase(Database):
     """Another process's way to the same database. Dies at statement `at` (1 is the first)."""
 
     def __init__(self, database: Database, at: int, *, after: bool) -> None:
+        self.__dict__.update(database.__dict__)  # the same pool and address
         self._real = database
         self._at = at
         self._after = after
         self.statements = 0
         self.dead = False
-
-    @property
-    def pool(self) -> "asyncpg.Pool[asyncpg.Record]":
-        return self._real.pool
 
     def _count(self) -> None:
         if self.dead:
@@ -83,13 +80,10 @@ class StoppableDatabase(Database):
     """Another process's way to the same database, which stands still while it is stopped."""
 
     def __init__(self, database: Database) -> None:
+        self.__dict__.update(database.__dict__)  # the same pool and address
         self._real = database
         self.goes = asyncio.Event()
         self.goes.set()
-
-    @property
-    def pool(self) -> "asyncpg.Pool[asyncpg.Record]":
-        return self._real.pool
 
     async def fetch(
         self, query: Query, *args: Any, tx: Connection | None = None

@@ -13,7 +13,7 @@ from sending_world import ACCEPTED, Answer, LedgerTransport, Process, World
 from mailyard.campaigns import plan
 from mailyard.campaigns.states import State
 from mailyard.core.clock import ManualClock
-from mailyard.queue.job import EMAIL_BULK
+from mailyard.queue.job import EMAIL_BULK, EMAIL_SEND
 from mailyard.sending.request import EmailRequest
 from mailyard.sending.transport import Outcome
 from mailyard.storage.database import Database
@@ -58,22 +58,25 @@ def greylisting() -> Callable[[str], Answer]:
 
 
 async def run_until_dead(
-    world: World, at: int, *, after: bool, answers: Callable[[str], Answer], seconds: float
-) -> MortalDatabase:
-    """A worker that dies at statement `at`, or is let go when it has nothing to do any more."""
+    world: World, at: int, *, after: bool, answers: Callable[[str], Answer]
+) -> None:
+    """A worker that dies at statement `at`, or when it has nothing to do any more."""
     mortal = MortalDatabase(world.database, at, after=after)
     transport = LedgerTransport(world.ledger, answers)
     process = Process(world, transport, database=mortal, places=PLACES)
     task = asyncio.create_task(process.worker.run())
-    loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
-    while not task.done() and not mortal.dead and loop.time() < until:
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(30):
+        while not task.done() and not mortal.dead:
+            await asyncio.sleep(0.01)
+            if not any(
+                depth.ready or depth.leased
+                for depth in await world.engine.depth([EMAIL_BULK, EMAIL_SEND])
+            ):
+                break
     mortal.dead = True
     transport.stuck = True
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    return mortal
 
 
 async def finish(world: World, campaign_id: object, answers: Callable[[str], Answer]) -> None:
@@ -103,7 +106,7 @@ async def test_a_campaign_survives_death_at_every_statement(
         campaign_id = await one.campaign()
         await one.campaigns.start(one.workspace_id, campaign_id)
         answers = greylisting()
-        await run_until_dead(one, at, after=after, answers=answers, seconds=1.0)
+        await run_until_dead(one, at, after=after, answers=answers)
         await one.next_lease()
         await finish(one, campaign_id, answers)
 
@@ -132,7 +135,7 @@ async def test_a_stalled_worker_that_wakes_up_repeats_nothing(world: World) -> N
     sleeper = Process(world, LedgerTransport(world.ledger), database=stoppable, places=PLACES)
     sleeper.transport.stuck = True
     asleep = asyncio.create_task(sleeper.worker.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while len(sleeper.transport.kept) < PLACES:
             await asyncio.sleep(0.01)
     stoppable.goes.clear()
@@ -166,7 +169,7 @@ async def test_transactional_mail_survives_death_at_every_statement(
             ).emails[0]
             for n in range(8)
         ]
-        await run_until_dead(one, at, after=after, answers=lambda address: ACCEPTED, seconds=1.0)
+        await run_until_dead(one, at, after=after, answers=lambda address: ACCEPTED)
         await one.next_lease()
         process = Process(one, LedgerTransport(one.ledger), places=PLACES)
         task = asyncio.create_task(process.worker.run())
