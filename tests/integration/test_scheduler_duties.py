@@ -6,12 +6,18 @@ from datetime import UTC, datetime, timedelta
 from mailyard.access.audit import Audit
 from mailyard.access.idempotency import Idempotency
 from mailyard.access.session import Sessions
+from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.core.clock import ManualClock, SystemClock
 from mailyard.core.ids import uuid7
-from mailyard.fleet.duties import counters, expiry, partitions, processes
+from mailyard.fleet import sweep
+from mailyard.fleet.duties import counters, partitions, processes
 from mailyard.fleet.duty import Duty, perform
 from mailyard.fleet.leader import Leader
 from mailyard.fleet.registry import ProcessRegistry
+from mailyard.queue.engines.postgres import PostgresEngine
+from mailyard.queue.job import CLEANUP
+from mailyard.queue.schedule import Scheduler
+from mailyard.queue.worker import Worker
 from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
 from mailyard.storage.database import Database
 
@@ -80,13 +86,36 @@ async def test_what_has_run_out_goes_and_the_rest_stays(database: Database) -> N
             f"{word}@inbox.localhost", workspace, moment,
         )  # fmt: skip
         await pool.execute("INSERT INTO rate_bucket (key, tat) VALUES ($1, $2)", word, moment)
-    for duty in (
-        expiry.free_addresses(database),
-        expiry.sweep("idempotency-keys", Idempotency(database=database).sweep),
-        expiry.sweep("sessions", Sessions(database=database, audit=Audit(database=database)).sweep),
-        expiry.sweep("rate-buckets", PostgresRateLimit(database=database).sweep),
-    ):
-        assert not await duty.do()
+    clock, engine = ManualClock(now), PostgresEngine(database=database, bus=MemoryBus())
+    scheduler = Scheduler(
+        database=database, engine=engine, clock=clock, schedules=[sweep.schedule()]
+    )
+    await scheduler.fire()
+    clock.advance(61.0)
+    assert await scheduler.fire() == 1
+    worker = Worker(
+        engine=engine,
+        name="sweeper",
+        handlers=[
+            sweep.handler(
+                [
+                    sweep.free_addresses(database),
+                    Idempotency(database=database).sweep,
+                    Sessions(database=database, audit=Audit(database=database)).sweep,
+                    PostgresRateLimit(database=database).sweep,
+                ]
+            )
+        ],
+    )
+    running = asyncio.create_task(worker.run())
+
+    async def swept() -> bool:
+        [depth] = await engine.depth([CLEANUP])
+        return depth.ready + depth.leased == 0
+
+    await until(swept)
+    worker.drain()
+    await running
     for table, column in (
         ("idempotency_key", "key"),
         ("session", "convert_from(token_hash, 'UTF8')"),

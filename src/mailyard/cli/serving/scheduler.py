@@ -4,10 +4,12 @@ import asyncio
 
 from mailyard.app import Application
 from mailyard.core.ids import uuid7
-from mailyard.fleet.duties import counters, expiry, partitions, processes, queue
+from mailyard.fleet import sweep
+from mailyard.fleet.duties import counters, partitions, processes, queue
 from mailyard.fleet.duty import Duty, perform
 from mailyard.fleet.leader import Leader
 from mailyard.fleet.vital import vital
+from mailyard.queue.schedule import Scheduler
 
 
 class SchedulerService:
@@ -41,9 +43,13 @@ def duties(application: Application) -> list[Duty]:
         queue.tell_depths(database, application.engine, application.live),
         counters.fold(database),
         counters.forget(database, clock),
-        expiry.free_addresses(database),
-        expiry.sweep("idempotency-keys", application.idempotency.sweep),
-        expiry.sweep("sessions", application.sessions.sweep),
-        expiry.sweep("rate-buckets", application.limits.sweep),
+        queue.fire(
+            Scheduler(
+                database=database,
+                engine=application.engine,
+                clock=clock,
+                schedules=[sweep.schedule()],
+            )
+        ),
         processes.reap(database),
     ]

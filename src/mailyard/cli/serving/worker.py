@@ -9,6 +9,7 @@ from mailyard.campaigns.chunk import ChunkSender
 from mailyard.campaigns.import_run import ImportRunner
 from mailyard.campaigns.plan import Planner
 from mailyard.campaigns.retry import RetrySender
+from mailyard.fleet import sweep
 from mailyard.fleet.vital import vital
 from mailyard.proving.demo import DemoRunner
 from mailyard.proving.in_process import Services
@@ -102,4 +103,12 @@ def handlers(application: Application) -> list[Handler]:
             clock=application.clock,
         ).handler(),
         demos.handler(),
+        sweep.handler(
+            [
+                sweep.free_addresses(database),
+                application.idempotency.sweep,
+                application.sessions.sweep,
+                application.limits.sweep,
+            ]
+        ),
     ]

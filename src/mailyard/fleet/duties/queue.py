@@ -4,12 +4,14 @@ from mailyard.bus.live import LiveEvent, LiveEvents
 from mailyard.fleet.duty import Duty
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import LANES, Depth
+from mailyard.queue.schedule import Scheduler
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
 
 _SQL = load("process")
 RESCUE_EVERY_S = 2.0  # with a lease of 20 s, a dead worker's jobs run again within 30 s
 TELL_EVERY_S = 2.0
+FIRE_EVERY_S = 1.0
 
 
 def rescue(engine: Engine) -> Duty:
@@ -21,8 +23,20 @@ def rescue(engine: Engine) -> Duty:
     return Duty("rescue-jobs", RESCUE_EVERY_S, do)
 
 
+def fire(scheduler: Scheduler) -> Duty:
+    """Jobs by the clock: what is due goes into its queue, once a tick whoever fires."""
+
+    async def do() -> bool:
+        return await scheduler.fire() > 0
+
+    return Duty("fire-schedules", FIRE_EVERY_S, do)
+
+
 def tell_depths(database: Database, engine: Engine, live: LiveEvents) -> Duty:
-    """A `queue.depth` event for every workspace, when a depth has changed."""
+    """A `queue.depth` event for the installation's first workspace, when a depth has changed.
+
+    Queues serve all workspaces; what waits in them is the operator's to know.
+    """
     told: list[Depth] = []
 
     async def do() -> bool:
@@ -30,7 +44,7 @@ def tell_depths(database: Database, engine: Engine, live: LiveEvents) -> Duty:
         if [_counts(depth) for depth in depths] == [_counts(depth) for depth in told]:
             return False
         item = {"queues": [_item(depth) for depth in depths]}
-        rows = await database.fetch(_SQL.workspaces)
+        rows = await database.fetch(_SQL.first_workspace)
         await live.publish([LiveEvent(row["id"], "queue.depth", item) for row in rows])
         told[:] = depths
         return False

@@ -40,6 +40,6 @@ SELECT current_setting('server_version_num')::int AS version,
        has_schema_privilege(current_user, current_schema(), 'CREATE') AS may_create,
        now() AS now;
 
--- name: workspaces
--- Who gets told what concerns everybody.
-SELECT id FROM workspace;
+-- name: first_workspace
+-- The workspace whose people run the installation.
+SELECT id FROM workspace ORDER BY id LIMIT 1;
