@@ -93,7 +93,12 @@ def handlers(application: Application) -> list[Handler]:
             hostname=hostname,
             clock=application.clock,
         ).handler(),
-        Planner(database=database, engine=engine, clock=application.clock).handler(),
+        Planner(
+            database=database,
+            engine=engine,
+            progress=application.progress,
+            clock=application.clock,
+        ).handler(),
         chunks.handler(),
         retries.handler(),
         ImportRunner(
