@@ -2,10 +2,12 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+from uuid import UUID
 
 import pytest
-from sending_world import ACCEPTED, Answer, LedgerTransport, Process, World
+from sending_world import ACCEPTED, Answer, Ledger, LedgerTransport, Process, World
 
 from mailyard.campaigns import plan
 from mailyard.campaigns.states import State
@@ -163,6 +165,99 @@ async def test_deferred_recipients_are_tried_again_and_end_it(world: World) -> N
         "cancelled": 0,
     }  # fmt: skip
     assert max(world.ledger.left.values()) == 1
+
+
+LATER: Answer = (Outcome.LATER, 450, "4.2.1 later")
+
+
+async def deferred_campaign(world: World, recipients: int) -> UUID:
+    """A campaign of which everybody is deferred, and its retry is due."""
+    await world.add_contacts(recipients)
+    campaign_id = await world.campaign()
+    async with world.workers(answers=lambda address: LATER):
+        await world.campaigns.start(world.workspace_id, campaign_id)
+        async with asyncio.timeout(20):
+            while (await world.progress(campaign_id)).counts["deferred"] < recipients:
+                await asyncio.sleep(0.02)
+    world.clock.advance(300)
+    return campaign_id
+
+
+async def retrying(world: World, answer: Answer) -> tuple[LedgerTransport, asyncio.Task[None]]:
+    """A worker in the middle of a retry: five of its recipients are named, no answer has come."""
+    transport = LedgerTransport(Ledger(), lambda address: answer)
+    transport.stuck = True
+    process = Process(world, transport, places=5)
+    (job,) = await world.engine.lease([EMAIL_BULK], 1, 5.0, "test")
+    batch = Batch([job], Settler(world.engine), asyncio.Event())
+    task = asyncio.create_task(process.retries.handle(batch))
+    async with asyncio.timeout(20):
+        while len(transport.kept) < 5:
+            await asyncio.sleep(0.01)
+    return transport, task
+
+
+async def finished(world: World, campaign_id: UUID) -> Mapping[str, int]:
+    async with world.workers():
+        async with asyncio.timeout(20):
+            while (await world.progress(campaign_id)).state is not State.FINISHED:
+                await asyncio.sleep(0.02)
+                if not (await world.engine.depth([EMAIL_BULK]))[0].leased:
+                    world.clock.advance(30)
+    return (await world.progress(campaign_id)).counts
+
+
+async def test_a_stalled_retry_that_wakes_takes_nobody_from_its_successor(world: World) -> None:
+    campaign_id = await deferred_campaign(world, 20)
+    stalled, waking = await retrying(world, LATER)
+    await world.next_lease()
+    successor, running = await retrying(world, ACCEPTED)
+    stalled.let_go()
+    async with asyncio.timeout(20):
+        await waking
+    assert len(stalled.ledger.mails) == 5, "whoever lost the lease names nobody more"
+    successor.let_go()
+    async with asyncio.timeout(20):
+        await running
+    counts = await finished(world, campaign_id)
+    assert (counts["unknown"], counts["accepted"], counts["deferred"]) == (5, 15, 0)
+
+
+async def test_cancelling_accounts_for_a_retry_whose_worker_died(world: World) -> None:
+    campaign_id = await deferred_campaign(world, 20)
+    _, dying = await retrying(world, ACCEPTED)
+    dying.cancel()
+    await asyncio.wait([dying])
+    await world.campaigns.cancel(world.workspace_id, campaign_id)
+    await world.next_lease()
+    async with world.workers():
+        async with asyncio.timeout(20):
+            while (await world.progress(campaign_id)).counts["deferred"]:
+                await asyncio.sleep(0.02)
+    counts = (await world.progress(campaign_id)).counts
+    assert (counts["unknown"], counts["cancelled"]) == (5, 15)
+
+
+async def test_answers_of_a_retry_outlast_a_break_of_the_database(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign_id = await deferred_campaign(world, 20)
+    transport, running = await retrying(world, ACCEPTED)
+    fetch = world.database.fetch
+    breaks = iter(range(2))
+
+    async def broken(query: Any, *rest: Any, **more: Any) -> Any:
+        found = await fetch(query, *rest, **more)
+        if "recorded AS (" in query and next(breaks, None) is not None:
+            raise ConnectionResetError("the server was restarted")
+        return found
+
+    monkeypatch.setattr(world.database, "fetch", broken)
+    transport.let_go()
+    async with asyncio.timeout(20):
+        await running
+    counts = await finished(world, campaign_id)
+    assert (counts["unknown"], counts["accepted"]) == (0, 20)
 
 
 async def test_a_campaign_with_a_rate_keeps_to_it_and_ends(world: World) -> None:

@@ -20,7 +20,7 @@ from mailyard.campaigns.progress import ProgressEvents
 from mailyard.campaigns.states import State
 from mailyard.core.backoff import Backoff
 from mailyard.core.clock import Clock, SystemClock
-from mailyard.core.errors import InvalidInput
+from mailyard.core.errors import InvalidInput, Unavailable
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_BULK, LeasedJob, NewJob
 from mailyard.queue.worker import Batch, Handler
@@ -39,6 +39,8 @@ _SENDING_SQL = load("sending")
 RETRY = "campaign-retry"
 RETRY_BACKOFF = Backoff(first_s=60.0, cap_s=6 * 3600.0)
 ATTEMPTS = 16  # about two days
+RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
+RECONNECTS = 20  # longer than a lease: by then the job is somebody else's
 PAUSED_S = 60.0  # how often a retry looks whether its campaign goes on
 JOB_RECIPIENTS = 1_000
 _MOVED = ("accepted", "bounced", "failed", "suppressed", "unknown", "cancelled")
@@ -113,6 +115,19 @@ class RetrySender:
             await self.progress.tell(job.workspace_id, campaign_id)
 
 
+_End = tuple[UUID, DeliveryState, str]  # a delivery, how it ends without being handed over, and why
+
+
+def _early_end(row: asyncpg.Record) -> _End | None:
+    """None: it is to be tried. One that was named under an older lease ends as `unknown`, unless
+    that lease's last word comes first and defers it: then it is for the next round."""
+    if row["suppressed"]:
+        return row["id"], DeliveryState.SUPPRESSED, "the recipient is suppressed"
+    if row["state"] != DeliveryState.DEFERRED:
+        return row["id"], DeliveryState.DEFERRED, "its worker died"
+    return None
+
+
 class _Round:
     """One job's recipients, each tried once."""
 
@@ -147,9 +162,6 @@ class _Round:
 
     async def run(self) -> None:
         """Try everybody, then end the job with the next one in the same commit."""
-        if self._state == State.CANCELLED:
-            await self._cancel()
-            return
         if self._state == State.PAUSED:
             await self._end(self._wanted, PAUSED_S)
             return
@@ -161,9 +173,12 @@ class _Round:
             self._wanted,
             self._job.token,
         )
+        if self._state == State.CANCELLED:
+            await self._settle([(row["id"], DeliveryState.CANCELLED, "cancelled") for row in rows])
+            return
         try:
-            await self._settle(rows)
-            ready = [row for row in rows if self._is_to_go(row)]
+            await self._settle([end for row in rows if (end := _early_end(row))])
+            ready = [row for row in rows if _early_end(row) is None]
             self._attempts = max((row["attempts"] for row in ready), default=0) + 1
             self._delay_s = RETRY_BACKOFF.delay_s(self._attempts, self._own.random)
             untried = await self._hand_off(ready)
@@ -172,39 +187,24 @@ class _Round:
             self._own.window.forget(len(self._away) + len(self._results))
         await self._end([*self._again, *untried], self._delay_s if not untried else 0.0)
 
-    @staticmethod
-    def _is_to_go(row: asyncpg.Record) -> bool:
-        return row["state"] == DeliveryState.DEFERRED and not row["suppressed"]
-
-    async def _settle(self, rows: list[asyncpg.Record]) -> None:
-        """End who is not to be tried: named under an older lease, or suppressed since."""
-        ended = [row for row in rows if not self._is_to_go(row)]
-        if ended:
-            await self._end_unsent(
-                [row["id"] for row in ended],
-                [
-                    "the recipient is suppressed" if row["suppressed"] else "its worker died"
-                    for row in ended
-                ],
-                DeliveryState.SUPPRESSED,
-            )
-
-    async def _end_unsent(
-        self, delivery_ids: list[UUID], whys: list[str], state: DeliveryState
-    ) -> None:
-        count = len(delivery_ids)
+    async def _settle(self, ends: list[_End]) -> None:
+        """End deliveries that are not handed over; whoever an older lease had named: unknown."""
+        if not ends:
+            return
+        delivery_ids, states, whys = map(list, zip(*ends, strict=True))
         async with self._own.database.transaction() as tx:
             settled = await self._own.database.fetch(
                 _SENDING_SQL.settle_deliveries,
                 self._low,
                 self._high,
                 delivery_ids,
-                [self._job.token] * count,
-                [state.value] * count,
+                [self._job.token] * len(ends),
+                states,
                 whys,
                 tx=tx,
             )
             await self._move([row["state"] for row in settled], tx)
+        self._again += [row["id"] for row in settled if row["state"] == DeliveryState.DEFERRED]
 
     async def _hand_off(self, ready: list[asyncpg.Record]) -> list[UUID]:
         """Name, submit and record. Those that a drain left untried."""
@@ -239,18 +239,25 @@ class _Round:
             )
         except InvalidInput as error:
             why = f"it cannot be written: {error}"
-            await self._end_unsent([row["id"]], [why], DeliveryState.FAILED)
+            await self._settle([(row["id"], DeliveryState.FAILED, why)])
             return None
 
     async def _step(self, mails: list[Written]) -> None:
         results, self._results = self._results, Results()
         step = self._own.window.begin(len(results), len(mails))
-        try:
-            named = await self._commit(results, mails)
-        except BaseException:
-            self._own.window.rolled_back(step)
-            self._own.window.forget(step.recorded)
-            raise
+        failures = 0
+        while True:
+            try:
+                named = await self._commit(results, mails)
+                break
+            except BaseException as error:
+                failures += 1
+                if not isinstance(error, Unavailable) or failures >= RECONNECTS:
+                    self._own.window.rolled_back(step)
+                    self._own.window.forget(step.recorded)
+                    raise
+                # The statement says the same again, and does not repeat what is done.
+                await asyncio.sleep(RECONNECT.delay_s(failures, self._own.random))
         self._own.window.committed(step)
         self._own.window.forget(step.named - len(named))
         self._away |= named
@@ -300,18 +307,6 @@ class _Round:
             self._again.append(handoff.delivery_id)
         self._results.add(handoff.delivery_id, self._job.token, conclusion, handoff.transport)
         self._arrived.set()
-
-    async def _cancel(self) -> None:
-        async with self._own.database.transaction() as tx:
-            rows = await self._own.database.fetch(
-                _SQL.cancel_retries,
-                self._workspace_id,
-                self._low,
-                self._high,
-                self._wanted,
-                tx=tx,
-            )
-            await self._move(["cancelled"] * len(rows), tx)
 
     async def _end(self, left: Sequence[UUID], delay_s: float) -> None:
         run_at = self._own.clock.now() + timedelta(seconds=delay_s)

@@ -215,22 +215,27 @@ FROM campaign c,
 WHERE c.workspace_id = $1 AND c.id = $2;
 
 -- name: load_retries
--- Deferred recipients with what merges into their mail, and those whose retry was cut short.
-SELECT d.id, d.contact_id, d.recipient, d.state::text, d.attempts, d.fence,
+-- Deferred recipients with what merges into their mail, and those whose retry was cut short. The
+-- deferred are fenced by $5 from now on, so that a worker that lost its lease names none of them.
+WITH claimed AS (
+    UPDATE delivery SET fence = $5
+    WHERE workspace_id = $1 AND id >= $2 AND id < $3 AND id = ANY ($4::uuid[])
+      AND state = 'deferred' AND fence < $5
+    RETURNING id, contact_id, recipient, state, attempts
+), found AS (
+    SELECT * FROM claimed
+    UNION ALL
+    SELECT id, contact_id, recipient, state, attempts FROM delivery
+    WHERE workspace_id = $1 AND id >= $2 AND id < $3 AND id = ANY ($4::uuid[])
+      AND state = 'handed_off' AND fence < $5
+)
+SELECT d.id, d.contact_id, d.recipient, d.state::text, d.attempts,
        coalesce(c.name, '') AS name, coalesce(c.attributes::text, '{}') AS attributes,
        EXISTS (SELECT FROM suppression s
                WHERE s.workspace_id = $1 AND s.address = d.recipient
                  AND s.stream IN ('all', 'campaign')) AS suppressed
-FROM delivery d LEFT JOIN contact c ON c.id = d.contact_id AND c.workspace_id = d.workspace_id
-WHERE d.workspace_id = $1 AND d.id >= $2 AND d.id < $3 AND d.id = ANY ($4::uuid[])
-  AND d.state IN ('deferred', 'handed_off') AND d.fence < $5
+FROM found d LEFT JOIN contact c ON c.id = d.contact_id AND c.workspace_id = $1
 ORDER BY d.id;
-
--- name: cancel_retries
--- A cancelled campaign tries nobody again.
-UPDATE delivery SET state = 'cancelled', next_attempt_at = NULL, updated_at = now()
-WHERE workspace_id = $1 AND id >= $2 AND id < $3 AND id = ANY ($4::uuid[]) AND state = 'deferred'
-RETURNING id;
 
 -- name: move_counts
 -- Recipients of a chunk left `deferred` (or were lost on the way) for another state.

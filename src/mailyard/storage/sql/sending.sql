@@ -103,8 +103,8 @@ WITH result AS (
     JOIN delivery d ON d.id = n.id
     WHERE d.id >= $1 AND d.id <= $2
       AND (d.fence = n.fence AND d.state = 'handed_off'
-           OR d.fence < n.fence AND (d.state IN ('queued', 'deferred')
-                                     OR $12 AND d.state IN ('handed_off', 'unknown', 'failed')))
+           OR d.fence <= n.fence AND d.state IN ('queued', 'deferred')
+           OR d.fence < n.fence AND $12 AND d.state IN ('handed_off', 'unknown', 'failed'))
     FOR UPDATE OF d
 ), named AS (
     UPDATE delivery d
@@ -140,8 +140,9 @@ WITH wanted AS (
            CASE WHEN d.state IN ('handed_off', 'unknown') THEN 'unknown'
                 ELSE w.state END::delivery_state AS state
     FROM wanted w JOIN delivery d ON d.id = w.id
-    WHERE d.id >= $1 AND d.id <= $2 AND d.fence < w.fence
-      AND d.state IN ('queued', 'deferred', 'handed_off', 'unknown')
+    WHERE d.id >= $1 AND d.id <= $2
+      AND (d.fence <= w.fence AND d.state IN ('queued', 'deferred')
+           OR d.fence < w.fence AND d.state IN ('handed_off', 'unknown'))
     FOR UPDATE OF d
 ), settled AS (
     UPDATE delivery d
