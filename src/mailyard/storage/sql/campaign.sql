@@ -217,17 +217,15 @@ WHERE c.workspace_id = $1 AND c.id = $2;
 -- name: load_retries
 -- Deferred recipients with what merges into their mail, and those whose retry was cut short. The
 -- deferred are fenced by $5 from now on, so that a worker that lost its lease names none of them.
-WITH claimed AS (
-    UPDATE delivery SET fence = $5
-    WHERE workspace_id = $1 AND id >= $2 AND id < $3 AND id = ANY ($4::uuid[])
-      AND state = 'deferred' AND fence < $5
-    RETURNING id, contact_id, recipient, state, attempts
-), found AS (
-    SELECT * FROM claimed
-    UNION ALL
+WITH found AS MATERIALIZED (
     SELECT id, contact_id, recipient, state, attempts FROM delivery
     WHERE workspace_id = $1 AND id >= $2 AND id < $3 AND id = ANY ($4::uuid[])
-      AND state = 'handed_off' AND fence < $5
+      AND state IN ('deferred', 'handed_off') AND fence < $5
+    FOR UPDATE
+), claimed AS (
+    UPDATE delivery SET fence = $5 FROM found
+    WHERE delivery.workspace_id = $1 AND delivery.id >= $2 AND delivery.id < $3
+      AND delivery.id = found.id AND found.state = 'deferred'
 )
 SELECT d.id, d.contact_id, d.recipient, d.state::text, d.attempts,
        coalesce(c.name, '') AS name, coalesce(c.attributes::text, '{}') AS attributes,
