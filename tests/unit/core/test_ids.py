@@ -1,0 +1,63 @@
+"""Ids: UUIDv7 that sort by their making, TypeIDs that come back as they went."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailyard.core import ids
+from mailyard.core.errors import InvalidInput
+
+any_uuid = st.uuids(allow_nil=True)
+
+
+def test_ids_sort_in_the_order_of_their_making() -> None:
+    made = []
+    for _ in range(2_000):
+        made.append(ids.uuid7())
+        ids.uuid7()  # some time passes
+    assert sorted(made, key=lambda one: one.int >> 64) == made
+    assert len(set(made)) == len(made)
+
+
+def test_an_id_is_a_version_7_of_its_instant() -> None:
+    made = ids.uuid7(1_700_000_000_123)
+    assert (made.version, made.variant) == (7, "specified in RFC 4122")
+    assert ids.unix_ms_of(made) == 1_700_000_000_123
+    assert ids.time_of(made) == datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=UTC)
+
+
+@given(any_uuid, st.sampled_from([ids.DELIVERY, ids.INBOX, ids.CAMPAIGN]))
+def test_a_type_id_comes_back_as_it_went(identifier: UUID, prefix: str) -> None:
+    text = ids.type_id(prefix, identifier)
+    assert len(text) == len(prefix) + 27
+    assert ids.parse_type_id(prefix, text) == identifier
+
+
+@given(st.text(max_size=40))
+def test_what_is_no_type_id_is_refused_by_field(text: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        ids.parse_type_id(ids.DELIVERY, text, "delivery")
+    assert refused.value.field == "delivery"
+
+
+def test_an_id_of_another_kind_is_refused() -> None:
+    with pytest.raises(InvalidInput):
+        ids.parse_type_id(ids.DELIVERY, ids.type_id(ids.INBOX, ids.uuid7()))
+
+
+def test_the_same_name_has_the_same_id_under_a_key_and_an_instant() -> None:
+    one = ids.deterministic_uuid7(1_700_000_000_000, b"campaign", b"ada@example.org")
+    assert one == ids.deterministic_uuid7(1_700_000_000_000, b"campaign", b"ada@example.org")
+    assert one != ids.deterministic_uuid7(1_700_000_000_000, b"other", b"ada@example.org")
+    assert one != ids.deterministic_uuid7(1_700_000_000_000, b"campaign", b"bob@example.org")
+    assert ids.unix_ms_of(one) == 1_700_000_000_000
+
+
+def test_the_lowest_id_of_an_instant_bounds_it_from_below() -> None:
+    moment = datetime(2026, 11, 1, tzinfo=UTC)
+    bound = ids.lowest_at(moment)
+    unix_ms = int(moment.timestamp() * 1000)
+    assert ids.uuid7(unix_ms - 1) < bound <= ids.uuid7(unix_ms)
