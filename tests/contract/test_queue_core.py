@@ -10,7 +10,12 @@ from contract.conftest import Yard
 from contract.queue_words import Q, add, counts, depth, ids, job, payloads, take, take_one
 
 from mailyard.core.errors import InvalidInput
-from mailyard.core.limits import JOB_CRASHES_BEFORE_BURIED, JOB_PAYLOAD_BYTES, LEASE_S
+from mailyard.core.limits import (
+    JOB_CRASHES_BEFORE_BURIED,
+    JOB_PAYLOAD_BYTES,
+    JOB_SECOND_CHANCES_S,
+    LEASE_S,
+)
 from mailyard.queue.job import NewJob
 
 # Adding and taking -------------------------------------------------------------------------------
@@ -438,6 +443,124 @@ async def test_an_exception_is_not_a_crash(yard: Yard) -> None:
         assert leased.crashes == 0
         await yard.engine.retry([leased], 0.0, "failed")
     assert len(await take(yard.engine)) == 1
+
+
+async def die_with(yard: Yard, *names: str) -> None:
+    """A worker takes all that it is given, finishes what is not among `names`, and dies."""
+    while leased := await take(yard.engine):
+        await yard.engine.complete([each for each in leased if each.payload.decode() not in names])
+    yard.clock.advance(LEASE_S + 1)
+    await yard.engine.rescue()
+
+
+async def chance_comes(yard: Yard, nth: int) -> int:
+    """The time of the nth second chance passes; how many jobs came back."""
+    yard.clock.advance(2 * JOB_SECOND_CHANCES_S[nth] + 1)
+    return await yard.other.rescue()
+
+
+async def test_an_innocent_job_of_three_killed_workers_is_done_in_the_end(yard: Yard) -> None:
+    (job_id,) = await add(yard.engine, "innocent")
+    for _ in range(JOB_CRASHES_BEFORE_BURIED):
+        await die_with(yard, "innocent")
+    assert await counts(yard.engine) == (0, 0, 0, 1)
+    assert await chance_comes(yard, 0) == 1
+    leased = await take_one(yard.engine)
+    assert (leased.id, leased.attempt, leased.payload) == (job_id, 1, b"innocent")
+    assert await yard.engine.complete([leased]) == {job_id}
+    assert await counts(yard.engine) == (0, 0, 0, 0)
+
+
+async def test_a_killer_kills_a_bounded_number_of_workers(yard: Yard) -> None:
+    await add(yard.engine, "killer")
+    killed = 0
+    for _ in range(50):
+        if leased := await take(yard.engine):
+            assert len(leased) == 1
+            killed += 1
+        yard.clock.advance(2 * max(JOB_SECOND_CHANCES_S) + 1)
+        await yard.engine.rescue()
+    chances = len(JOB_SECOND_CHANCES_S)
+    assert killed == JOB_CRASHES_BEFORE_BURIED + chances * (JOB_CRASHES_BEFORE_BURIED - 1)
+    (dead,) = await yard.engine.list_dead(None, None, None, 10)
+    assert (dead.chances, dead.again_at) == (chances, None)
+
+
+async def test_a_second_chance_comes_later_each_time_and_says_when(yard: Yard) -> None:
+    await add(yard.engine, "killer")
+    for nth, delay_s in enumerate(JOB_SECOND_CHANCES_S):
+        while not (dead := await yard.engine.list_dead(None, None, None, 10)):
+            await die_with(yard, "killer")
+        assert dead[0].chances == nth
+        assert dead[0].again_at is not None
+        waits_s = (dead[0].again_at - yard.clock.now()).total_seconds()
+        assert delay_s <= waits_s <= 2 * delay_s
+        yard.clock.advance(delay_s - 1)
+        assert await yard.engine.rescue() == 0
+        yard.clock.advance(waits_s - delay_s + 2)
+        assert await yard.engine.rescue() == 1
+
+
+async def test_who_has_a_second_chance_is_a_suspect(yard: Yard) -> None:
+    await add(yard.engine, "killer")
+    for _ in range(JOB_CRASHES_BEFORE_BURIED):
+        await die_with(yard, "killer")
+    await chance_comes(yard, 0)
+    await add(yard.engine, *"ab")
+    assert payloads(await take(yard.engine, suspects=False)) == ["a", "b"]
+    (suspect,) = await take(yard.engine)
+    assert (suspect.payload, suspect.crashes) == (b"killer", 1)
+
+
+@pytest.mark.parametrize("why", ["buried by its worker", "attempts used up", "a last death"])
+async def test_only_who_is_buried_for_crashes_comes_back_by_itself(yard: Yard, why: str) -> None:
+    await add(yard.engine, "a", max_attempts=1)
+    leased = await take(yard.engine)
+    if why == "buried by its worker":
+        await yard.engine.bury(leased, "hopeless")
+    elif why == "attempts used up":
+        await yard.engine.retry(leased, 0.0, "failed")
+    else:
+        yard.clock.advance(LEASE_S + 1)
+        await yard.engine.rescue()
+    yard.clock.advance(2 * max(JOB_SECOND_CHANCES_S) + 1)
+    assert await yard.engine.rescue() == 0
+    (dead,) = await yard.engine.list_dead(None, None, None, 10)
+    assert dead.again_at is None
+
+
+async def test_a_job_given_back_by_a_living_worker_is_a_suspect_no_more(yard: Yard) -> None:
+    await add(yard.engine, "a")
+    for _ in range(2 * JOB_CRASHES_BEFORE_BURIED):
+        await die_with(yard, "a")
+        leased = await take_one(yard.engine)
+        assert leased.crashes == 1
+        await yard.engine.retry([leased], 0.0, "failed, and lives to say so")
+        assert (await depth(yard.engine)).dead == 0
+    assert [each.crashes for each in await take(yard.engine, suspects=False)] == [0]
+
+
+async def test_a_suspect_given_back_unworked_stays_a_suspect(yard: Yard) -> None:
+    await add(yard.engine, "a")
+    await die_with(yard, "a")
+    await yard.engine.release(await take(yard.engine))
+    assert await take(yard.engine, suspects=False) == []
+    assert (await take_one(yard.engine)).crashes == 1
+
+
+async def test_redrive_takes_the_second_chances_anew(yard: Yard) -> None:
+    (job_id,) = await add(yard.engine, "killer")
+    for _ in range(JOB_CRASHES_BEFORE_BURIED):
+        await die_with(yard, "killer")
+    await chance_comes(yard, 0)
+    for _ in range(JOB_CRASHES_BEFORE_BURIED - 1):
+        await die_with(yard, "killer")
+    await yard.engine.redrive(None, [job_id])
+    for _ in range(JOB_CRASHES_BEFORE_BURIED):
+        await die_with(yard, "killer")
+    (dead,) = await yard.engine.list_dead(None, None, None, 10)
+    assert dead.chances == 0
+    assert await chance_comes(yard, 0) == 1
 
 
 async def test_a_rescue_of_nothing_is_nothing(yard: Yard) -> None:

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.core.clock import ManualClock
-from mailyard.core.limits import JOB_CRASHES_BEFORE_BURIED, LEASE_S
+from mailyard.core.limits import JOB_CRASHES_BEFORE_BURIED, JOB_SECOND_CHANCES_S, LEASE_S
 from mailyard.queue.engine import Engine
 from mailyard.queue.engines.memory import MemoryEngine
 from mailyard.queue.engines.postgres import PostgresEngine
@@ -47,6 +47,8 @@ class ModelJob:
     unique_key: str | None
     attempts: int = 0
     crashes: int = 0
+    chances: int = 0
+    again_at: datetime | None = None
     token: int = 0
     expires_at: datetime | None = None
 
@@ -105,11 +107,7 @@ class QueueMachine(RuleBasedStateMachine):
         new = NewJob(Q, "k", b"p", tenant, priority, run_at, unique, None, most)
         answers = self.run(self.engines[who].enqueue([new] * count))
         for job_id in answers:
-            stands = unique is not None and any(
-                job.unique_key == unique and job.state in (READY, SCHEDULED, LEASED)
-                for job in self.jobs.values()
-            )
-            assert (job_id is None) == stands
+            assert (job_id is None) == self.stands(unique)
             if job_id is not None:
                 assert job_id not in self.jobs
                 state = SCHEDULED if delay_s else READY
@@ -169,22 +167,57 @@ class QueueMachine(RuleBasedStateMachine):
             if how == "bury" or job.attempts >= job.max_attempts:
                 job.state = DEAD
             else:
+                job.crashes = 0
                 job.state = SCHEDULED
                 job.due_at = self.clock.now() + timedelta(seconds=5)
 
     @rule()
     def rescue(self) -> None:
+        now = self.clock.now()
         late = [
             job
             for job in self.jobs.values()
-            if job.state == LEASED and job.expires_at and job.expires_at < self.clock.now()
+            if job.state == LEASED and job.expires_at and job.expires_at < now
         ]
-        assert self.run(self.engines[0].rescue()) == len(late)
         for job in late:
             job.attempts += 1
             job.crashes += 1
             gone = job.crashes >= JOB_CRASHES_BEFORE_BURIED or job.attempts >= job.max_attempts
             job.state = DEAD if gone else READY
+        due = sorted(
+            (job for job in self.jobs.values() if job.again_at and job.again_at <= now),
+            key=lambda job: job.again_at or now,
+        )
+        risen = [job for job in due if self.rises(job)]
+        assert self.run(self.engines[0].rescue()) == len(late) + len(risen)
+        self.note_promises()
+
+    def rises(self, job: ModelJob) -> bool:
+        """Its second chance has come; does it come back?"""
+        job.again_at = None
+        if self.stands(job.unique_key):
+            return False
+        job.state, job.attempts, job.crashes, job.chances = READY, 0, 1, job.chances + 1
+        return True
+
+    def note_promises(self) -> None:
+        """When whoever was buried for crashes comes back, the engine says: chance has a part."""
+        for tenant in TENANTS:
+            for dead in self.run(self.engines[1].list_dead(tenant, None, None, 1000)):
+                job = self.jobs[dead.id]
+                assert dead.chances == job.chances
+                if job.again_at is None and dead.again_at is not None:
+                    assert job.crashes == JOB_CRASHES_BEFORE_BURIED
+                    delay = timedelta(seconds=JOB_SECOND_CHANCES_S[job.chances])
+                    assert delay <= dead.again_at - dead.buried_at <= 2 * delay
+                assert job.again_at in (None, dead.again_at)
+                job.again_at = dead.again_at
+
+    def stands(self, unique_key: str | None) -> bool:
+        return unique_key is not None and any(
+            job.unique_key == unique_key and job.state in (READY, SCHEDULED, LEASED)
+            for job in self.jobs.values()
+        )
 
     @rule(tenant=st.sampled_from(TENANTS), discard=st.booleans())
     def clear_the_dead(self, tenant: UUID, discard: bool) -> None:
@@ -196,18 +229,17 @@ class QueueMachine(RuleBasedStateMachine):
             assert self.run(self.engines[1].discard(tenant, list(dead))) == own
             for job_id in own:
                 self.jobs[job_id].state = GONE
+                self.jobs[job_id].again_at = None
             return
         # Of several dead with one unique key only one can go, so redrive one by one.
         for job_id in sorted(own):
             job = self.jobs[job_id]
-            stands = job.unique_key is not None and any(
-                other.unique_key == job.unique_key and other.state in (READY, SCHEDULED, LEASED)
-                for other in self.jobs.values()
-            )
+            stands = self.stands(job.unique_key)
             went = self.run(self.engines[1].redrive(tenant, [job_id]))
             assert went == (set() if stands else {job_id})
             if not stands:
                 job.state, job.attempts, job.crashes = READY, 0, 0
+                job.chances, job.again_at = 0, None
 
     @rule(seconds=st.sampled_from([1, 5, 12, 21]))
     def advance(self, seconds: int) -> None:

@@ -99,7 +99,10 @@ class Engine(Protocol):
     async def retry(
         self, jobs: Sequence[LeasedJob], delay_s: float, error: str, tx: Any = None
     ) -> set[int]:
-        """Give jobs back, due in `delay_s`. One whose attempts are used up is buried instead."""
+        """Give jobs back, due in `delay_s`. One whose attempts are used up is buried instead.
+
+        The worker lives to say so: what was a suspect is none any more.
+        """
         ...
 
     async def release(self, jobs: Sequence[LeasedJob]) -> set[int]:
@@ -111,7 +114,11 @@ class Engine(Protocol):
         ...
 
     async def rescue(self) -> int:
-        """Put jobs of dead workers back, burying those that have killed too many. How many."""
+        """Put jobs of dead workers back, burying those that have killed too many. How many.
+
+        What was buried so gets its second chances here: JOB_SECOND_CHANCES_S after each burial, at
+        most doubled, it is back as a suspect that has one crash already.
+        """
         ...
 
     async def depth(self, queues: Sequence[str]) -> list[Depth]:

@@ -62,8 +62,8 @@ class LeasedJob:
 
     Tokens grow with every lease ever given, so whoever holds the larger token of a job is its
     rightful worker. `attempt` counts leases, 1 first; `crashes` counts leases that ran out without
-    a word from the worker. `turn` counts how often the job has come back into its line; with the
-    token it names this one lease of this one job.
+    a word from the worker, since the last one that ended with a retry. `turn` counts how often the
+    job has come back into its line; with the token it names this one lease of this one job.
     """
 
     id: int
@@ -112,7 +112,11 @@ class KeyPolicy:
 
 @dataclass(frozen=True, slots=True)
 class DeadJob:
-    """A buried job, waiting for redrive or discard."""
+    """A buried job, waiting for redrive or discard.
+
+    Buried for crashes it comes back by itself at `again_at`, unless its second chances (`chances`:
+    how many it has had) are used up.
+    """
 
     id: int
     queue: str
@@ -124,6 +128,8 @@ class DeadJob:
     error: str
     enqueued_at: datetime
     buried_at: datetime
+    chances: int = 0
+    again_at: datetime | None = None
 
 
 def check(new: NewJob) -> None:

@@ -15,7 +15,10 @@ FIRE_EVERY_S = 1.0
 
 
 def rescue(engine: Engine) -> Duty:
-    """Leases that ran out: back in line, or buried when the job has killed too many workers."""
+    """Leases that ran out: back in line, or buried when the job has killed too many workers.
+
+    Those buried so get their second chances here too.
+    """
 
     async def do() -> bool:
         return await engine.rescue() > 0

@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from random import Random
 from typing import Any
 from uuid import UUID
 
 from mailyard.core.clock import Clock
-from mailyard.core.limits import JOB_CRASHES_BEFORE_BURIED, LEASE_S
+from mailyard.core.limits import JOB_CRASHES_BEFORE_BURIED, JOB_SECOND_CHANCES_S, LEASE_S
 from mailyard.queue.engine import ALL_CAPABILITIES, WakeUps, topic_of
 from mailyard.queue.job import CRASHED, DeadJob, Depth, KeyPolicy, LeasedJob, NewJob, check
 
@@ -37,6 +38,8 @@ class _Job:
     admitted: bool = False
     error: str = ""
     buried_at: datetime | None = None
+    chances: int = 0
+    again_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -79,6 +82,7 @@ class MemoryEngine:
         self._paused: set[str] = set()
         self._last_id = 0
         self._last_token = 0
+        self._random = Random()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[MemoryTransaction]:
@@ -154,6 +158,7 @@ class MemoryEngine:
                 self._bury(job, error)
                 return
             job.error = error
+            job.crashes = 0
             self._leave(job)
             job.due_at = self._clock.now() + timedelta(seconds=delay_s)
             self._enter(job)
@@ -186,11 +191,12 @@ class MemoryEngine:
             job.crashes += 1
             if job.crashes >= JOB_CRASHES_BEFORE_BURIED or job.attempts >= job.new.max_attempts:
                 self._bury(job, CRASHED)
+                self._promise_chance(job)
             else:
                 job.error = CRASHED
                 self._leave(job)
                 self._enter(job)
-        return len(dead)
+        return len(dead) + self._give_chances(now)
 
     # Looking and steering ---------------------------------------------------------------------
 
@@ -247,17 +253,10 @@ class MemoryEngine:
     async def redrive(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
         gone = set()
         for job in self._dead(workspace_id, ids):
-            key = (job.new.queue, job.new.unique_key or "")
-            if job.new.unique_key is not None:
-                if key in self._unique:
-                    continue
-                self._unique[key] = job.id
-            job.attempts = job.crashes = 0
-            job.error = ""
-            job.turn += 1
-            job.due_at = self._clock.now()
-            self._enter(job)
-            gone.add(job.id)
+            if self._rise(job, crashes=0):
+                job.chances = 0
+                job.error = ""
+                gone.add(job.id)
         return gone
 
     async def discard(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
@@ -319,6 +318,37 @@ class MemoryEngine:
         job.state = "dead"
         job.error = error
         job.buried_at = self._clock.now()
+
+    def _promise_chance(self, job: _Job) -> None:
+        """A job buried for crashes may be innocent: when it comes back, away from its fellows."""
+        if job.crashes >= JOB_CRASHES_BEFORE_BURIED and job.chances < len(JOB_SECOND_CHANCES_S):
+            delay_s = JOB_SECOND_CHANCES_S[job.chances] * (1 + self._random.random())
+            job.again_at = self._clock.now() + timedelta(seconds=delay_s)
+
+    def _give_chances(self, now: datetime) -> int:
+        due = [job for job in self._jobs.values() if job.again_at and job.again_at <= now]
+        given = 0
+        for job in due:
+            job.again_at = None
+            if self._rise(job, crashes=1):
+                job.chances += 1
+                given += 1
+        return given
+
+    def _rise(self, job: _Job, crashes: int) -> bool:
+        """From the dead into its line, unless its unique key stands again."""
+        if job.new.unique_key is not None:
+            key = (job.new.queue, job.new.unique_key)
+            if key in self._unique:
+                return False
+            self._unique[key] = job.id
+        job.attempts = 0
+        job.crashes = crashes
+        job.again_at = None
+        job.turn += 1
+        job.due_at = self._clock.now()
+        self._enter(job)
+        return True
 
     def _forget_unique(self, job: _Job) -> None:
         if job.new.unique_key is not None:
@@ -449,4 +479,6 @@ def _dead(job: _Job) -> DeadJob:
         error=job.error,
         enqueued_at=job.enqueued_at,
         buried_at=job.buried_at,
+        chances=job.chances,
+        again_at=job.again_at,
     )

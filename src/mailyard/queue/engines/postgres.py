@@ -17,7 +17,8 @@ import asyncpg
 
 from mailyard.core.clock import Clock
 from mailyard.core.errors import Unavailable
-from mailyard.core.limits import JOB_CRASHES_BEFORE_BURIED, LEASE_S
+from mailyard.core.limits import JOB_CRASHES_BEFORE_BURIED, JOB_SECOND_CHANCES_S, LEASE_S
+from mailyard.observe.metrics import JOBS
 from mailyard.queue.engine import ALL_CAPABILITIES, WakeUps, topic_of
 from mailyard.queue.engines.lines import Lines
 from mailyard.queue.engines.stage import Stage
@@ -351,13 +352,21 @@ class PostgresEngine:
 
     async def rescue(self) -> int:
         row = await self._database.fetchrow(
-            _SQL.rescue, self._now(), JOB_CRASHES_BEFORE_BURIED, CRASHED
+            _SQL.rescue,
+            self._now(),
+            JOB_CRASHES_BEFORE_BURIED,
+            CRASHED,
+            list(JOB_SECOND_CHANCES_S),
         )
         assert row is not None
-        if row["queues"]:
+        chances = await self._database.fetch(_SQL.give_chances, self._now())
+        for chance in chances:
+            JOBS.labels(chance["queue"], "second chance").inc(chance["jobs"])
+        queues = {*row["queues"], *(chance["queue"] for chance in chances)}
+        if queues:
             self._stage.hasten()
-            self.announce(row["queues"])
-        return int(row["jobs"])
+            self.announce(list(queues))
+        return int(row["jobs"]) + sum(chance["jobs"] for chance in chances)
 
     async def _give_back(
         self,
@@ -465,6 +474,8 @@ class PostgresEngine:
                 error=row["error"],
                 enqueued_at=row["enqueued_at"],
                 buried_at=row["buried_at"],
+                chances=row["chances"],
+                again_at=row["again_at"],
             )
             for row in rows
         ]

@@ -183,7 +183,8 @@ SELECT array_agg(id) AS ids FROM gone;
 
 -- name: give_back
 -- Gives back the jobs $1 with turns $2 held under the tokens $3 ($4: each once; $5: those that hold
--- nothing more), due at $6 seconds after $7. $8: 1 counts the attempt, 0 does not; $9 the error.
+-- nothing more), due at $6 seconds after $7. $8: 1 counts the attempt, 0 does not; $9 the error. Who
+-- worked on it and lives to say so clears a suspect; who gives it back unworked does not.
 -- The token says whose job it is, whatever the workspace.
 WITH valid AS MATERIALIZED (SELECT token FROM job_lease WHERE token = ANY ($4::bigint[])),
 mine AS MATERIALIZED (
@@ -197,7 +198,9 @@ mine AS MATERIALIZED (
 ),
 back AS (
     UPDATE job
-    SET turn = job.turn + 1, attempts = job.attempts + $8::int, error = coalesce($9, job.error)
+    SET turn = job.turn + 1, attempts = job.attempts + $8::int, error = coalesce($9, job.error),
+        crashes = job.crashes * (1 - $8::int),
+        line_id = CASE $8::int WHEN 1 THEN abs(job.line_id) ELSE job.line_id END
     WHERE ctid = ANY (ARRAY(SELECT tid FROM mine))
     RETURNING job.id, job.line_id, job.limit_key
 ),
@@ -242,7 +245,7 @@ gone AS (
 buried AS (
     INSERT INTO job_dead
     SELECT id, line_id, turn, attempts + 1, crashes, max_attempts, enqueued_at,
-           coalesce($6::timestamptz, now()), kind, unique_key, limit_key, $7, payload
+           coalesce($6::timestamptz, now()), kind, unique_key, limit_key, $7, payload, chances
     FROM gone
 ),
 freed AS (
@@ -303,7 +306,11 @@ scheduled AS (
 buried AS (
     INSERT INTO job_dead
     SELECT id, line_id, turn, attempts + 1, crashes + 1, max_attempts, enqueued_at,
-           coalesce($1::timestamptz, now()), kind, unique_key, limit_key, $3, payload
+           coalesce($1::timestamptz, now()), kind, unique_key, limit_key, $3, payload, chances,
+           CASE WHEN crashes + 1 >= $2::int THEN
+               coalesce($1::timestamptz, now())
+               + make_interval(secs => ($4::float8[])[chances + 1] * (1 + random()))
+           END
     FROM gone
 ),
 freed AS (
@@ -320,6 +327,42 @@ counted AS (
 SELECT (SELECT count(*) FROM back) + (SELECT count(*) FROM gone) AS jobs,
        ARRAY(SELECT DISTINCT line.queue FROM back
              JOIN queue_line AS line ON line.id = abs(back.line_id)) AS queues;
+
+-- name: give_chances
+-- Puts back what was buried for crashes and is due for a second chance at $1, as suspects that died
+-- once; who finds his unique key taken stays buried. How many went to each queue, of all workspaces.
+WITH due AS MATERIALIZED (
+    SELECT dead.*, line.queue
+    FROM job_dead AS dead
+    JOIN queue_line AS line ON line.id = abs(dead.line_id)
+    WHERE dead.again_at <= coalesce($1::timestamptz, now())
+    ORDER BY dead.again_at LIMIT 100
+    FOR UPDATE OF dead SKIP LOCKED
+),
+back AS (
+    INSERT INTO job (id, line_id, turn, crashes, chances, max_attempts, enqueued_at, kind,
+                     unique_key, limit_key, error, payload)
+    SELECT id, -abs(line_id), turn + 1, 1, chances + 1, max_attempts, enqueued_at, kind,
+           unique_key, limit_key, error, payload
+    FROM due
+    ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
+    RETURNING id
+),
+gone AS (
+    DELETE FROM job_dead WHERE id IN (SELECT id FROM back)
+),
+kept AS (
+    UPDATE job_dead SET again_at = NULL
+    WHERE id IN (SELECT id FROM due EXCEPT SELECT id FROM back)
+),
+scheduled AS (
+    INSERT INTO job_scheduled (run_at, job_id) SELECT coalesce($1::timestamptz, now()), id FROM back
+),
+counted AS (
+    INSERT INTO queue_delta (queue, dead, scheduled)
+    SELECT due.queue, -count(*), count(*) FROM back JOIN due USING (id) GROUP BY due.queue
+)
+SELECT due.queue, count(*) AS jobs FROM back JOIN due USING (id) GROUP BY due.queue;
 
 -- name: promote
 -- Moves up to $3 jobs of all workspaces that are due at $1 (and after $2) into their lines, or beside
