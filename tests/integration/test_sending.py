@@ -6,11 +6,13 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from sending_world import ACCEPTED, Answer, World
+from sending_world import ACCEPTED, Answer, Ledger, LedgerTransport, Process, World
 
 from mailyard.core import ids
 from mailyard.core.errors import Conflict, IdempotencyMismatch, InvalidInput, NotFound
 from mailyard.queue.job import EMAIL_SEND
+from mailyard.queue.settle import Settler
+from mailyard.queue.worker import Batch
 from mailyard.sending.accept import Accepted, Idempotency
 from mailyard.sending.delivery import Deliveries
 from mailyard.sending.request import EmailRequest
@@ -215,6 +217,48 @@ async def test_the_window_of_transactional_mail_is_kept(world: World) -> None:
             assert set((await settled(world, made.id)).values()) == {"accepted"}
     assert world.ledger.most_outstanding <= 20
     assert len(world.ledger.left) == 200 and max(world.ledger.left.values()) == 1
+
+
+async def delivering(world: World) -> tuple[LedgerTransport, asyncio.Task[None]]:
+    """A worker in the middle of an email: five recipients are named, no answer has come."""
+    transport = LedgerTransport(Ledger())
+    transport.stuck = True
+    process = Process(world, transport, places=5)
+    jobs = await world.engine.lease([EMAIL_SEND], 50, 5.0, "test")
+    batch = Batch(jobs, Settler(world.engine), asyncio.Event())
+    task = asyncio.create_task(process.deliverer.handle(batch))
+    async with asyncio.timeout(20):
+        while len(transport.kept) < 5:
+            await asyncio.sleep(0.01)
+    return transport, task
+
+
+async def test_a_stalled_worker_that_wakes_names_nobody_of_its_successors(world: World) -> None:
+    made = await accept(world, request(*(f"p{number}@example.com" for number in range(20))))
+    stalled, waking = await delivering(world)
+    await world.next_lease()
+    successor, running = await delivering(world)
+    stalled.let_go()
+    async with asyncio.timeout(20):
+        await asyncio.wait([waking])
+    assert len(stalled.ledger.left) == 5, "whoever lost the lease names nobody more"
+    successor.let_go()
+    async with asyncio.timeout(20):
+        await running
+    assert await settled(world, made.id) == {
+        f"p{number}@example.com": "accepted" for number in range(20)
+    }
+    assert len(successor.ledger.left) == 20 and max(successor.ledger.left.values()) == 1
+    async with world.database.connection() as connection:
+        told = await connection.fetch(
+            "SELECT d.recipient, d.attempts FROM delivery_event e"
+            " JOIN delivery d ON d.id = e.delivery_id"
+            " WHERE e.workspace_id = $1 AND e.state = 'unknown'",
+            world.workspace_id,
+        )
+    assert {row["recipient"]: row["attempts"] for row in told} == dict.fromkeys(
+        stalled.ledger.left, 2
+    )
 
 
 async def test_history_is_read_by_each_index_and_by_nobody_else(world: World) -> None:

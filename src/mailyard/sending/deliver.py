@@ -1,12 +1,14 @@
 """Delivering transactional mail: the handler of `deliver` jobs, one job an email.
 
-    jobs -> emails and open deliveries (two queries a batch) -> composed
+    jobs -> [of jobs that come back: claimed] -> emails and open deliveries -> composed
          -> [named by a fenced commit] -> transport -> [results, events, job: one commit] …
 
-The two commits in brackets are one statement of the hand-off window, which records what came back
-and names what goes next. A crash before it leaves everything as it was; after it, a named recipient
-without a result is found `handed_off` under an older fence by whoever gets the job next: it is told
-as `unknown` and tried again, because a password reset that comes twice is better than none.
+The last two commits in brackets are one statement of the hand-off window, which records what came
+back and names what goes next. A crash before it leaves everything as it was; after it, a named
+recipient without a result is found `handed_off` under an older fence by whoever gets the job next.
+The claim makes it `unknown`, and it is tried again, because a password reset that comes twice is
+better than none. The claim puts everybody else under the new fence too: a stalled worker that wakes
+up may have loaded the whole batch, and names nobody of it any more.
 """
 
 import asyncio
@@ -29,7 +31,6 @@ from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.errand import Errand, OpenDelivery
 from mailyard.sending.handoff import Window
 from mailyard.sending.results import Results, conclude
-from mailyard.sending.states import State
 from mailyard.sending.transport import Handoff, Transport
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
@@ -94,14 +95,12 @@ class Deliverer:
         )
         low, _ = millisecond_range(ids.unix_ms_of(wanted[0]))
         _, high = millisecond_range(ids.unix_ms_of(wanted[-1]))
+        await self._claim(jobs, low, high)
         rows = await self.database.fetch(_SQL.load_open_deliveries, wanted, low, high)
         for row in rows:
             errand = errands[row["email_id"]]
-            if row["workspace_id"] == errand.workspace_id and row["fence"] < errand.job.token:
-                may_have_left = row["state"] in (State.HANDED_OFF, State.UNKNOWN)
-                errand.waiting.append(
-                    OpenDelivery(row["id"], row["recipient"], row["suppressed"], may_have_left)
-                )
+            if row["workspace_id"] == errand.workspace_id and row["fence"] <= errand.job.token:
+                errand.waiting.append(OpenDelivery(row["id"], row["recipient"], row["suppressed"]))
         for index, email in enumerate(emails):
             errand = errands[email["id"]]
             errand.expires_at = email["expires_at"]
@@ -113,6 +112,19 @@ class Deliverer:
             if errand.waiting and errand.mail is None and not errand.gave_up:
                 errand.gave_up = "its content is gone"
         return list(errands.values())
+
+    async def _claim(self, jobs: Sequence[LeasedJob], low: UUID, high: UUID) -> None:
+        """Leave whoever had these jobs before nothing to name. A first lease has nobody before."""
+        again = [job for job in jobs if job.turn]
+        if again:
+            await self.database.execute(
+                _SQL.claim_open_deliveries,
+                [UUID(bytes=job.payload) for job in again],
+                low,
+                high,
+                [job.token for job in again],
+                [job.workspace_id for job in again],
+            )
 
     def _errand(self, job: LeasedJob, now: datetime) -> Errand:
         if job.workspace_id is None:

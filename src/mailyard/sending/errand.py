@@ -19,12 +19,11 @@ from mailyard.sending.transport import Outgoing, Recipient
 
 @dataclass(frozen=True, slots=True)
 class OpenDelivery:
-    """A recipient that is not settled. `may_have_left`: an older fence had named it."""
+    """A recipient that is not settled."""
 
     id: UUID
     recipient: str
     suppressed: bool
-    may_have_left: bool
 
 
 @dataclass(slots=True)

@@ -66,6 +66,31 @@ FROM unnest($1::uuid[], $2::uuid[]) AS asked (id, workspace_id)
 JOIN email e ON e.id = asked.id AND e.workspace_id = asked.workspace_id
 WHERE e.id >= $3 AND e.id <= $4;
 
+-- name: claim_open_deliveries
+-- Fences what of the emails $1 of the workspaces $5 (pairs) is not settled, ids in [$2, $3), by the
+-- tokens $4 of the leases that have their jobs now: a worker that had a job before names and records
+-- nobody of it any more. Whoever it had named and not recorded is `unknown` from now on.
+WITH held AS MATERIALIZED (
+    SELECT d.id, d.workspace_id, d.state, d.attempts, asked.token
+    FROM unnest($1::uuid[], $4::bigint[], $5::uuid[]) AS asked (email_id, token, workspace_id)
+    JOIN delivery d ON d.email_id = asked.email_id AND d.workspace_id = asked.workspace_id
+    WHERE d.id >= $2 AND d.id < $3 AND d.fence < asked.token
+      AND d.state IN ('queued', 'deferred', 'handed_off', 'unknown', 'failed')
+    ORDER BY d.id
+    FOR UPDATE OF d
+), claimed AS (
+    UPDATE delivery d
+    SET fence = held.token, updated_at = now(),
+        state = CASE WHEN held.state = 'handed_off' THEN 'unknown' ELSE held.state END
+    FROM held WHERE d.id = held.id AND d.id >= $2 AND d.id < $3
+)
+INSERT INTO delivery_event (delivery_id, seq, workspace_id, state, attempt, detail)
+SELECT id, (SELECT coalesce(max(e.seq), 0) + 1 FROM delivery_event e
+            WHERE e.delivery_id = held.id AND e.delivery_id >= $2 AND e.delivery_id < $3),
+       workspace_id, 'unknown', attempts,
+       'its worker died between handing it over and recording the answer'
+FROM held WHERE state = 'handed_off';
+
 -- name: load_open_deliveries
 -- What of the emails $1 is not settled, ids in [$2, $3), with whether the recipient has been
 -- suppressed since. A failed one is here because only a redriven dead letter asks for it again.
@@ -80,10 +105,10 @@ ORDER BY d.id;
 
 -- name: step_deliveries
 -- One step of the hand-off window: records results under their fence, then names what may leave
--- next. Whoever was named under an older fence and has no result gets an `unknown` event.
--- Ids lie in [$1, $2]. Results: $3 id, $4 fence, $5 state, $6 reply code, $7 reply, $8 transport,
--- $9 next attempt. To be named: $10 id, $11 fence; $12: also who may have got it. Returns what was
--- recorded and what was named.
+-- next: nobody whom a newer lease has claimed. Ids lie in [$1, $2]. Results: $3 id, $4 fence,
+-- $5 state, $6 reply code, $7 reply, $8 transport, $9 next attempt. To be named: $10 id, $11 fence;
+-- $12: also who may have got it, and who failed and is asked for again. Returns what was recorded
+-- and what was named.
 -- Said again after a commit whose answer got lost, it names the same and records nothing twice.
 WITH result AS (
     SELECT * FROM unnest($3::uuid[], $4::bigint[], $5::text[], $6::smallint[], $7::text[],
@@ -98,13 +123,13 @@ WITH result AS (
       AND d.fence = r.fence AND d.state = 'handed_off'
     RETURNING d.id, d.workspace_id, d.attempts, d.state, d.reply_code, d.reply
 ), held AS (
-    SELECT d.id, d.workspace_id, d.state, d.attempts, n.fence, d.fence = n.fence AS again
+    SELECT d.id, n.fence, d.state = 'handed_off' AS again
     FROM unnest($10::uuid[], $11::bigint[]) AS n (id, fence)
     JOIN delivery d ON d.id = n.id
     WHERE d.id >= $1 AND d.id <= $2
       AND (d.fence = n.fence AND d.state = 'handed_off'
-           OR d.fence <= n.fence AND d.state IN ('queued', 'deferred')
-           OR d.fence < n.fence AND $12 AND d.state IN ('handed_off', 'unknown', 'failed'))
+           OR d.fence <= n.fence AND (d.state IN ('queued', 'deferred')
+                                      OR $12 AND d.state IN ('unknown', 'failed')))
     FOR UPDATE OF d
 ), named AS (
     UPDATE delivery d
@@ -118,12 +143,7 @@ WITH result AS (
     SELECT t.id, (SELECT coalesce(max(e.seq), 0) + 1 FROM delivery_event e
                   WHERE e.delivery_id = t.id AND e.delivery_id >= $1 AND e.delivery_id <= $2),
            t.workspace_id, t.state, t.attempts, t.reply_code, t.reply
-    FROM (SELECT id, workspace_id, state, attempts, reply_code, reply FROM recorded
-          WHERE state IN ('deferred', 'unknown')
-          UNION ALL
-          SELECT id, workspace_id, 'unknown', attempts, NULL,
-                 'its worker died between handing it over and recording the answer'
-          FROM held WHERE state = 'handed_off' AND NOT again) t
+    FROM recorded t WHERE t.state IN ('deferred', 'unknown')
 )
 SELECT id, 'recorded' AS what, state::text FROM recorded
 UNION ALL
@@ -141,8 +161,8 @@ WITH wanted AS (
                 ELSE w.state END::delivery_state AS state
     FROM wanted w JOIN delivery d ON d.id = w.id
     WHERE d.id >= $1 AND d.id <= $2
-      AND (d.fence <= w.fence AND d.state IN ('queued', 'deferred')
-           OR d.fence < w.fence AND d.state IN ('handed_off', 'unknown'))
+      AND (d.fence <= w.fence AND d.state IN ('queued', 'deferred', 'unknown')
+           OR d.fence < w.fence AND d.state = 'handed_off')
     FOR UPDATE OF d
 ), settled AS (
     UPDATE delivery d
