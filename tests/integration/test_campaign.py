@@ -133,6 +133,78 @@ async def test_the_suppressed_and_the_incomplete_get_a_row_and_no_mail(world: Wo
     assert set(world.ledger.left) == set(addresses[10:])
 
 
+async def named_by_a_worker(world: World) -> tuple[LedgerTransport, asyncio.Task[None]]:
+    """A worker in the middle of a chunk: five recipients are named, no answer has come."""
+    process = Process(world, LedgerTransport(Ledger()), places=5)
+    process.transport.stuck = True
+    task = asyncio.create_task(process.worker.run())
+    async with asyncio.timeout(20):
+        while len(process.transport.kept) < 5:
+            await asyncio.sleep(0.01)
+    return process.transport, task
+
+
+async def set_attributes(world: World, address: str, attributes: str) -> None:
+    async with world.database.connection() as connection:
+        await connection.execute(
+            "UPDATE contact SET attributes = $1::jsonb WHERE address = $2", attributes, address
+        )
+
+
+async def test_who_is_no_longer_suppressed_at_the_resume_is_written_to_and_counted(
+    world: World,
+) -> None:
+    addresses = await world.add_contacts(20)
+    me, suppressions = world.workspace_id, Suppressions(database=world.database)
+    suppressed = await suppressions.add_many(me, addresses[6:9], stream="campaign")
+    campaign_id = await world.campaign()
+    await world.campaigns.start(me, campaign_id)
+    await set_attributes(world, addresses[9], "{}")
+    transport, working = await named_by_a_worker(world)
+    await world.campaigns.pause(me, campaign_id)
+    transport.let_go()
+    async with asyncio.timeout(20):
+        while (await world.engine.depth([EMAIL_BULK]))[0].leased:
+            await asyncio.sleep(0.02)
+    working.cancel()
+    await asyncio.wait([working])
+    assert len(await world.states("campaign_id = $1", campaign_id)) == 5, "nobody else was passed"
+
+    for entry in suppressed:
+        await suppressions.remove(me, entry.id)
+    await set_attributes(world, addresses[9], '{"city": "Turin", "plan": "gold"}')
+    await world.campaigns.resume(me, campaign_id)
+    async with world.workers():
+        progress = await world.until(campaign_id, State.FINISHED)
+    assert progress.counts["accepted"] == 20 and progress.waiting == 0
+    states = await world.states("campaign_id = $1", campaign_id)
+    assert states == dict.fromkeys(addresses, "accepted")
+
+
+async def test_a_contact_deleted_after_it_was_named_is_counted_unknown(world: World) -> None:
+    addresses = await world.add_contacts(20)
+    campaign_id = await world.campaign()
+    await world.campaigns.start(world.workspace_id, campaign_id)
+    transport, dying = await named_by_a_worker(world)
+    dying.cancel()
+    await asyncio.wait([dying])
+    gone = [next(iter(transport.ledger.left)), addresses[-1]]  # one was named, one not yet
+    async with world.database.connection() as connection:
+        await connection.execute(
+            "WITH left_list AS (DELETE FROM list_member USING contact"
+            " WHERE contact.id = contact_id AND address = ANY ($1))"
+            " DELETE FROM contact WHERE address = ANY ($1)",
+            gone,
+        )
+    await world.next_lease()
+    async with world.workers():
+        progress = await world.until(campaign_id, State.FINISHED)
+    assert (progress.counts["unknown"], progress.counts["accepted"]) == (5, 14)
+    states = await world.states("campaign_id = $1", campaign_id)
+    assert Counter(states.values()) == {"unknown": 4, "accepted": 14}
+    assert not set(gone) & set(states), "who is deleted has no row, only a place in the counts"
+
+
 async def test_a_template_that_the_list_cannot_fill_stops_the_start(world: World) -> None:
     await world.add_contacts(3, attributes="{}")
     campaign_id = await world.campaign()

@@ -9,6 +9,9 @@ A recipient is named by the chunk's `named_upto`, in the order of contact ids. N
 are at most HANDOFF_WINDOW_BULK a process. The statement reads the campaign's state, so a pause
 takes effect with the next step: what was named is recorded, then the job ends. A chunk whose lease
 went to another worker finds its token outdated at the next step and stops without a trace.
+
+Who gets no mail, suppressed or impossible to write, is recorded by the step that passes them, and
+only if it does: after a pause they are looked at again.
 """
 
 import asyncio
@@ -116,6 +119,16 @@ class ChunkSender:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsent:
+    """Somebody whose turn comes and who gets no mail."""
+
+    contact_id: UUID
+    address: str
+    state: DeliveryState
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Which chunk, under which lease."""
 
@@ -150,8 +163,7 @@ class ChunkRun:
         self._running = row["state"] == State.RUNNING
         self._contacts: list[asyncpg.Record] = []
         self._next_contact = 0
-        self._ahead: list[Written | None] = []  # written, not named; None: settled without a mail
-        self._ahead_contacts: list[UUID] = []
+        self._ahead: list[Written | Unsent] = []  # not passed by `named_upto` yet
         self._rows = ChunkRows()
         self._away: dict[UUID, Written] = {}
         self._deferred: list[UUID] = []
@@ -214,7 +226,7 @@ class ChunkRun:
             )
         if lost:
             low, high = millisecond_range(self._mail.unix_ms)
-            await self._commit(self._rows, None)
+            await self._commit(self._rows, None, 0)
             rows = await self._own.database.fetch(
                 _SQL.find_deferred,
                 self._place.workspace_id,
@@ -224,6 +236,15 @@ class ChunkRun:
             )
             self._deferred += [row["id"] for row in rows]
             self._rows = ChunkRows()
+        gone = await self._own.database.fetchval(
+            _SQL.count_lost,
+            self._place.workspace_id,
+            self._place.campaign_id,
+            self._place.number,
+            self._place.job.token,
+        )
+        if gone:
+            self._count(DeliveryState.UNKNOWN, gone)
 
     # Writing ----------------------------------------------------------------------------------
 
@@ -239,28 +260,22 @@ class ChunkRun:
 
     def _write_one(self, contact: asyncpg.Record) -> None:
         contact_id, address, name, attributes, suppressed = contact
-        self._ahead_contacts.append(contact_id)
-        if suppressed:
-            self._ahead.append(None)
-            self._settle_unsent(
-                contact_id, address, DeliveryState.SUPPRESSED, "the recipient is suppressed"
-            )
-            return
+        self._ahead.append(
+            Unsent(contact_id, address, DeliveryState.SUPPRESSED, "the recipient is suppressed")
+            if suppressed
+            else self._written(contact_id, address, name, attributes)
+        )
+
+    def _written(
+        self, contact_id: UUID, address: str, name: str, attributes: str
+    ) -> Written | Unsent:
         try:
-            self._ahead.append(
-                self._mail.write(contact_id, address, name, attributes, today(self._handed_off_at))
+            return self._mail.write(
+                contact_id, address, name, attributes, today(self._handed_off_at)
             )
         except InvalidInput as error:
-            self._ahead.append(None)
-            self._settle_unsent(
-                contact_id, address, DeliveryState.FAILED, f"it cannot be written: {error}"
-            )
-
-    def _settle_unsent(
-        self, contact_id: UUID, address: str, state: DeliveryState, why: str
-    ) -> None:
-        delivery_id = self._mail.delivery_id(address)
-        self._rows.add(delivery_id, contact_id, address, state, None, why, handed_off=False)
+            why = f"it cannot be written: {error}"
+            return Unsent(contact_id, address, DeliveryState.FAILED, why)
 
     # Steps ------------------------------------------------------------------------------------
 
@@ -304,11 +319,12 @@ class ChunkRun:
     async def _step(self, at_most: int) -> None:
         """One statement of the window; mails are written ahead while it is under way."""
         rows, self._rows = self._rows, ChunkRows()
-        mails = sum(written is not None for written in self._ahead[:at_most])
+        mails = sum(isinstance(one, Written) for one in self._ahead[:at_most])
         step = self._own.window.begin(rows.handed_off, mails)
         count = self._count_for(step.named, at_most)
-        upto = self._ahead_contacts[count - 1] if count else None
-        commit = asyncio.create_task(self._commit_surely(rows, upto, step))
+        upto = self._ahead[count - 1].contact_id if count else None
+        self._settle_unsent(self._ahead[:count], rows)
+        commit = asyncio.create_task(self._commit_surely(rows, upto, count, step))
         try:
             await self._write_ahead(count + self._own.window.size)
         finally:
@@ -320,29 +336,41 @@ class ChunkRun:
         self._named = named_upto
         self._handed_off_at = self._own.clock.now()
         leaving, self._ahead = self._ahead[:count], self._ahead[count:]
-        del self._ahead_contacts[:count]
         self._submit(leaving)
         self._own.progress.touch(self._place.workspace_id, self._place.campaign_id)
 
     def _count_for(self, places: int, at_most: int) -> int:
         """How many of those ahead can be named with `places`: who gets no mail takes none."""
         count = 0
-        for written in self._ahead[:at_most]:
-            if written is not None:
+        for one in self._ahead[:at_most]:
+            if isinstance(one, Written):
                 if not places:
                     break
                 places -= 1
             count += 1
         return count
 
-    def _submit(self, leaving: list[Written | None]) -> None:
+    def _settle_unsent(self, passed: list[Written | Unsent], rows: ChunkRows) -> None:
+        for one in passed:
+            if isinstance(one, Unsent):
+                delivery_id = self._mail.delivery_id(one.address)
+                rows.add(
+                    delivery_id,
+                    one.contact_id,
+                    one.address,
+                    one.state,
+                    None,
+                    one.why,
+                    handed_off=False,
+                )
+
+    def _submit(self, passed: list[Written | Unsent]) -> None:
         transport, away, done = self._own.transport, self._away, self._done
+        leaving = [one for one in passed if isinstance(one, Written)]
         for written in leaving:
-            if written is not None:
-                away[written.delivery_id] = written
+            away[written.delivery_id] = written
         for written in leaving:
-            if written is not None:
-                transport.submit(written.outgoing, done)
+            transport.submit(written.outgoing, done)
 
     def _done(self, handoff: Handoff) -> None:
         """The transport's answer for one recipient."""
@@ -357,13 +385,13 @@ class ChunkRun:
     # Committing -------------------------------------------------------------------------------
 
     async def _commit_surely(
-        self, rows: ChunkRows, upto: UUID | None, step: Step
+        self, rows: ChunkRows, upto: UUID | None, passed: int, step: Step
     ) -> tuple[UUID | None, str]:
         """`_commit`, said again while PostgreSQL is away. Keeps the window's account."""
         failures = 0
         while True:
             try:
-                answer = await self._commit(rows, upto)
+                answer = await self._commit(rows, upto, passed)
                 break
             except BaseException as error:
                 failures += 1
@@ -375,7 +403,9 @@ class ChunkRun:
         self._own.window.committed(step)
         return answer
 
-    async def _commit(self, rows: ChunkRows, upto: UUID | None) -> tuple[UUID | None, str]:
+    async def _commit(
+        self, rows: ChunkRows, upto: UUID | None, passed: int
+    ) -> tuple[UUID | None, str]:
         """The statement: (how far is named now, the campaign's state). Raises StaleLease."""
         place, now = self._place, self._own.clock.now()
         arguments = (
@@ -389,6 +419,7 @@ class ChunkRun:
             self._own.transport.name,
             self._handed_off_at,
             now + timedelta(seconds=RETRY_BACKOFF.delay_s(1, self._own.random)),
+            passed,
         )
         if self._counts and self._own.clock.monotonic() - self._counted_at > COUNT_EVERY_S:
             async with self._own.database.transaction() as tx:
@@ -403,9 +434,12 @@ class ChunkRun:
             raise StaleLease("the chunk was given to another worker")
         for state in STATES:
             if row[state]:
-                self._counts[state] += row[state]
-                DELIVERIES.labels(EMAIL_BULK, state).inc(row[state])
+                self._count(state, row[state])
         return row["named_upto"], row["state"]
+
+    def _count(self, state: str, recipients: int) -> None:
+        self._counts[state] += recipients
+        DELIVERIES.labels(EMAIL_BULK, state).inc(recipients)
 
     async def _write_counts(self, tx: Connection) -> None:
         """The counters of what was recorded since the last time: for rates, not for accounts."""

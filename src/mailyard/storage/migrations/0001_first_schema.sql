@@ -331,6 +331,7 @@ CREATE TABLE campaign_chunk (
     state          text NOT NULL CHECK (state IN ('waiting', 'running', 'finished')),
     fence          bigint NOT NULL DEFAULT 0,      -- token of the lease that works on it
     named_upto     uuid,                           -- intent: the last contact that may have left
+    named          integer NOT NULL DEFAULT 0,     -- and how many contacts that are
     accepted       integer NOT NULL DEFAULT 0,
     deferred       integer NOT NULL DEFAULT 0,
     bounced        integer NOT NULL DEFAULT 0,

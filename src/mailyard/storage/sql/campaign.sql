@@ -121,9 +121,9 @@ ORDER BY m.contact_id;
 
 -- name: step_chunk
 -- One step of the hand-off window, fenced: inserts the rows of finished recipients, adds them to
--- the chunk's counts, and names who may leave next by moving `named_upto` to $5, unless the
--- campaign is not running. No row: a newer lease has the chunk. Said again after a commit whose
--- answer got lost, it changes nothing.
+-- the chunk's counts, and names the $17 who may leave next by moving `named_upto` to $5, unless the
+-- campaign is not running. Who gets no mail has a row only if he is passed so. No row: a newer lease
+-- has the chunk. Said again after a commit whose answer got lost, it changes nothing.
 WITH held AS MATERIALIZED (
     SELECT c.state FROM campaign_chunk k JOIN campaign c ON c.id = k.campaign_id
     WHERE k.workspace_id = $1 AND k.campaign_id = $2 AND k.number = $3 AND k.fence = $4
@@ -140,6 +140,7 @@ WITH held AS MATERIALIZED (
     FROM held, unnest($6::uuid[], $7::uuid[], $8::text[], $9::bigint[], $10::text[], $11::smallint[],
                       $12::text[])
         AS r (id, contact_id, recipient, recipient_key, state, reply_code, reply)
+    WHERE held.state = 'running' OR r.state NOT IN ('suppressed', 'failed')
     ON CONFLICT (id) DO NOTHING
     RETURNING state
 ), counted AS (
@@ -154,6 +155,8 @@ WITH held AS MATERIALIZED (
 UPDATE campaign_chunk k
 SET named_upto = CASE WHEN held.state = 'running' THEN coalesce($5, k.named_upto)
                       ELSE k.named_upto END,
+    named = k.named + CASE WHEN held.state = 'running' AND $5 IS NOT NULL
+                                AND k.named_upto IS DISTINCT FROM $5 THEN $17 ELSE 0 END,
     accepted = k.accepted + n.accepted, deferred = k.deferred + n.deferred,
     bounced = k.bounced + n.bounced, failed = k.failed + n.failed,
     suppressed = k.suppressed + n.suppressed, unknown = k.unknown + n.unknown
@@ -161,6 +164,17 @@ FROM held, counted n
 WHERE k.workspace_id = $1 AND k.campaign_id = $2 AND k.number = $3
 RETURNING k.named_upto, held.state, n.accepted, n.deferred, n.bounced, n.failed, n.suppressed,
           n.unknown;
+
+-- name: count_lost
+-- Whoever was named and is in no count was deleted, or left the list, before his worker died: he may
+-- have got the mail and nobody knows him any more. He is counted `unknown`, without a row.
+UPDATE campaign_chunk k SET unknown = k.unknown + lost.lost
+FROM (SELECT named - accepted - deferred - bounced - failed - suppressed - unknown - cancelled AS lost
+      FROM campaign_chunk
+      WHERE workspace_id = $1 AND campaign_id = $2 AND number = $3) AS lost
+WHERE k.workspace_id = $1 AND k.campaign_id = $2 AND k.number = $3 AND k.fence = $4
+  AND k.state = 'running' AND lost.lost > 0
+RETURNING lost.lost;
 
 -- name: find_deferred
 -- Which of these deliveries wait for another attempt, ids in [$2, $3).
