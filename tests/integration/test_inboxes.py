@@ -1,5 +1,6 @@
 """Inboxes against a real PostgreSQL: made, found, extended, deleted, expired."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -140,6 +141,57 @@ async def test_deleting_an_old_inbox_leaves_its_successors_address(
     [new] = await inboxes.create(workspace_id, [NewInbox("ada")])
     await inboxes.delete(workspace_id, [old.id])
     assert (await inboxes.find(workspace_id, "ada@inbox.test")) == new
+
+
+async def test_an_inbox_whose_address_was_taken_meanwhile_is_not_extended(
+    inboxes: Inboxes, database: Database, workspace_id: UUID
+) -> None:
+    [old] = await inboxes.create(workspace_id, [NewInbox("ada", ttl_s=60)])
+    async with database.connection() as connection:  # it expires while the extension waits
+        await connection.execute("UPDATE address SET expires_at = now() - interval '1 s'")
+    [new] = await inboxes.create(workspace_id, [NewInbox("ada")])
+    with pytest.raises(NotFound):
+        await inboxes.extend(workspace_id, old.id, 40 * DAY_S)
+    assert (await inboxes.get(workspace_id, old.id)).expires_at == old.expires_at
+    assert (await inboxes.find(workspace_id, "ada@inbox.test")) == new
+
+
+async def until_somebody_waits_for_a_row(database: Database) -> None:
+    async with database.connection() as connection, asyncio.timeout(20):
+        while not await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        ):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("what", ["relabel", "relabel within", "delete"])
+async def test_an_inbox_that_moves_to_a_longer_class_is_found_there_by_who_waited(
+    inboxes: Inboxes, database: Database, workspace_id: UUID, what: str
+) -> None:
+    """PostgreSQL refuses to follow a row into another partition: the change is made again."""
+    [inbox] = await inboxes.create(workspace_id, [NewInbox(ttl_s=60)])
+
+    async def change() -> None:
+        if what == "relabel":
+            await inboxes.relabel(workspace_id, inbox.id, name="Ada")
+        elif what == "delete":
+            assert await inboxes.delete(workspace_id, [inbox.id])
+        else:
+            async with database.transaction() as own:
+                await inboxes.relabel(workspace_id, inbox.id, name="Ada", tx=own)
+
+    async with database.transaction() as tx:
+        await inboxes.extend(workspace_id, inbox.id, 20 * DAY_S, tx=tx)
+        waiting = asyncio.create_task(change())
+        await until_somebody_waits_for_a_row(database)
+    await waiting
+    if what == "delete":
+        with pytest.raises(NotFound):
+            await inboxes.get(workspace_id, inbox.id)
+    else:
+        changed = await inboxes.get(workspace_id, inbox.id)
+        assert (changed.name, changed.retention_days) == ("Ada", 30)
 
 
 async def test_pages_hold_every_inbox_once_newest_first(

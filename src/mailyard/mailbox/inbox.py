@@ -5,10 +5,11 @@ refuses mail, and somebody may take the address again. What is left of it goes w
 (`receiving.retention`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from secrets import choice
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -16,7 +17,7 @@ import msgspec
 
 from mailyard.core import limits
 from mailyard.core.clock import Clock, SystemClock
-from mailyard.core.errors import ConfigurationError, Conflict, InvalidInput, NotFound
+from mailyard.core.errors import ConfigurationError, Conflict, InvalidInput, NotFound, Unavailable
 from mailyard.core.ids import time_of, uuid7
 from mailyard.protocol.address import domain_of, normalise
 from mailyard.receiving.retention import class_for, is_longer
@@ -26,6 +27,12 @@ from mailyard.storage.queries import load
 QUERIES = load("inbox")
 RECEIVING = load("receiving")
 
+# Others met this change: PostgreSQL does not follow a row that was moved to another partition while
+# one waited for it, and ends one of two who wait for each other. Nothing is wrong; say it again.
+_MET = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+_ATTEMPTS = 5
+
+_T = TypeVar("_T")
 _NEWEST = UUID(int=(1 << 128) - 1)
 _GENERATED_ALPHABET = "abcdefghjkmnpqrstvwxyz23456789"
 _GENERATED_CHARACTERS = 12  # 58 bits: no collision among a billion, and nobody guesses one
@@ -144,10 +151,11 @@ class Inboxes:
         Within its retention class this is two rows. Beyond it, its mail moves to the longer class,
         during which no mail is ingested in the workspace. A shorter life changes no class.
         """
-        if tx is not None:
-            return await self._extend(workspace_id, inbox_id, ttl_s, tx)
-        async with self._database.transaction() as own:
+
+        async def extend(own: Connection) -> Inbox:
             return await self._extend(workspace_id, inbox_id, ttl_s, own)
+
+        return await self._insist(extend, tx)
 
     async def relabel(
         self,
@@ -163,24 +171,44 @@ class Inboxes:
             _check_name(name, "name")
         if labels is not None:
             _check_labels(labels, "labels")
-        row = await self._database.fetchrow(
-            QUERIES.relabel,
-            workspace_id,
-            inbox_id,
-            name,
-            None if labels is None else list(dict.fromkeys(labels)),
-            tx=tx,
-        )
-        return _existing(row)
+        wanted = None if labels is None else list(dict.fromkeys(labels))
+
+        async def relabel(own: Connection) -> Inbox:
+            return _existing(
+                await self._database.fetchrow(
+                    QUERIES.relabel, workspace_id, inbox_id, name, wanted, tx=own
+                )
+            )
+
+        return await self._insist(relabel, tx)
 
     async def delete(
         self, workspace_id: UUID, inbox_ids: Sequence[UUID], *, tx: Connection | None = None
     ) -> Sequence[Inbox]:
         """Delete inboxes with all their mail, at once; those that were there, as they were."""
-        rows = await self._database.fetch(QUERIES.delete, workspace_id, inbox_ids, tx=tx)
-        return [_inbox(row) for row in rows]
+
+        async def delete(own: Connection) -> Sequence[Inbox]:
+            rows = await self._database.fetch(QUERIES.delete, workspace_id, inbox_ids, tx=own)
+            return [_inbox(row) for row in rows]
+
+        return await self._insist(delete, tx)
 
     # -----------------------------------------------------------------------------------------
+
+    async def _insist(
+        self, change: Callable[[Connection], Awaitable[_T]], tx: Connection | None
+    ) -> _T:
+        """Make a change, again when it met another one; the caller's `tx` goes on either way."""
+        for _ in range(_ATTEMPTS):
+            try:
+                if tx is None:
+                    async with self._database.transaction() as own:
+                        return await change(own)
+                async with tx.transaction():  # a savepoint: what comes after it sees the new state
+                    return await change(tx)
+            except _MET:
+                continue
+        raise Unavailable("the inbox is being changed by others, try again")
 
     def _plan(self, wanted: NewInbox, place: int) -> Inbox:
         path = f"inboxes.{place}"
@@ -243,7 +271,7 @@ class Inboxes:
             QUERIES.extend, workspace_id, inbox_id, expires_at, kept, tx=tx
         )
         extended = _existing(row)
-        await self._database.execute(
+        held = await self._database.fetchval(
             QUERIES.extend_address,
             workspace_id,
             inbox_id,
@@ -252,6 +280,8 @@ class Inboxes:
             kept,
             tx=tx,
         )
+        if held is None:  # it expired while this waited for its turn, and somebody took the address
+            raise NotFound("no such inbox")
         if kept != inbox.retention_days:
             await self._move_mail(workspace_id, inbox, kept, tx)
         return extended

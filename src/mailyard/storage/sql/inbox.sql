@@ -83,10 +83,12 @@ WHERE workspace_id = $1 AND id = $2
 RETURNING id, retention_days, address, name, labels, expires_at;
 
 -- name: extend_address
--- The address $3 of inbox $2 in workspace $1 expires at $4 and its mail goes to class $5.
+-- The address $3 of inbox $2 in workspace $1 expires at $4 and its mail goes to class $5. No row:
+-- the address is another inbox's by now.
 UPDATE address
 SET expires_at = $4, retention_days = $5
-WHERE workspace_id = $1 AND address = $3 AND inbox_id = $2;
+WHERE workspace_id = $1 AND address = $3 AND inbox_id = $2
+RETURNING true;
 
 -- name: move_lines
 -- Moves the lines of inbox $2 of workspace $1 from class $3 to the longer class $4, and says which
