@@ -72,6 +72,34 @@ async def test_a_completion_rolled_back_leaves_the_job_with_its_worker(yard: Yar
 
 
 @needs(Capability.TRANSACTIONAL)
+async def test_after_a_rollback_each_job_can_be_settled_by_itself(yard: Yard) -> None:
+    await add(yard.engine, *"abc")
+    first, second, third = leased = await take(yard.engine)
+    with pytest.raises(Undone):
+        async with yard.transaction() as tx:
+            await yard.engine.complete(leased, tx)
+            raise Undone
+    assert await yard.engine.complete([first]) == {first.id}
+    assert await yard.engine.retry([second], 0.0, "failed") == {second.id}
+    assert await yard.engine.complete([third]) == {third.id}
+    assert payloads(await take(yard.engine)) == ["b"]
+
+
+@needs(Capability.TRANSACTIONAL)
+async def test_a_rollback_and_a_death_lose_nobody(yard: Yard) -> None:
+    await add(yard.engine, *"ab")
+    first, second = await take(yard.engine)
+    with pytest.raises(Undone):
+        async with yard.transaction() as tx:
+            await yard.engine.complete([first], tx)
+            raise Undone
+    await yard.engine.complete([second])
+    yard.clock.advance(LEASE_S + 1)
+    assert await yard.engine.rescue() == 1
+    assert payloads(await take(yard.engine)) == ["a"]
+
+
+@needs(Capability.TRANSACTIONAL)
 @pytest.mark.parametrize("how", ["retry", "bury"])
 async def test_giving_back_is_part_of_a_transaction(yard: Yard, how: str) -> None:
     await add(yard.engine, "a")

@@ -29,7 +29,7 @@ from mailyard.storage.queries import Query, load
 UPKEEP_S = 0.05  # how often one process stages what has become due
 _COMMIT_CHECK_S = 0.002
 _COMMIT_CHECKS = 5_000
-_KEPT_LEASES = 10_000  # leases whose open jobs are remembered
+_KEPT_LEASES = 1_000  # leases whose open jobs are remembered
 
 _SQL = load("queue")
 
@@ -52,7 +52,7 @@ class PostgresEngine:
         self._clock = clock
         self._lines = Lines() if upkeep_s else Lines(straggle_every_s=0.0)
         self._stage = Stage(database, self._lines, self.announce, self._now, upkeep_s)
-        self._open: dict[int, set[int]] = {}  # token -> jobs not settled yet; only a hint
+        self._open: dict[int, set[int]] = {}  # token -> jobs not surely settled
         self._suspects_behind: dict[int, int] = {}  # line -> place of the last suspect taken
         self._announcing: set[asyncio.Task[None]] = set()
         self._making_lines = asyncio.Lock()
@@ -391,30 +391,39 @@ class PostgresEngine:
     ) -> set[int]:
         if not jobs:
             return set()
-        tokens = list({job.token for job in jobs})
+        tokens = {job.token for job in jobs}
         row = await self._database.fetchval(
             query,
             [job.id for job in jobs],
             [job.turn for job in jobs],
             [job.token for job in jobs],
-            tokens,
-            self._ended(jobs, tokens),
+            list(tokens),
+            self._ended_by(jobs, tokens),
             *rest,
             tx=tx,
         )
+        if tx is None:
+            self._settled_surely(jobs)
         return set(row or ())
 
-    def _ended(self, jobs: Sequence[LeasedJob], tokens: Sequence[int]) -> list[int]:
-        """The leases that hold nothing more after `jobs`. If wrong, the lease just runs out.
+    def _ended_by(self, jobs: Sequence[LeasedJob], tokens: set[int]) -> list[int]:
+        """The leases that surely hold nothing more after `jobs`. One that is left out runs out.
 
-        An ended lease is remembered as empty until pushed out: a transaction may roll back, and the
-        same jobs come again.
+        One too many would be the loss of a job: without its lease nobody rescues it. So whoever was
+        settled in a transaction, which may roll back, counts as open.
         """
+        ids = {job.id for job in jobs}
+        return [
+            token for token in tokens if (held := self._open.get(token)) is not None and held <= ids
+        ]
+
+    def _settled_surely(self, jobs: Sequence[LeasedJob]) -> None:
         for job in jobs:
             held = self._open.get(job.token)
             if held is not None:
                 held.discard(job.id)
-        return [token for token in tokens if not self._open.get(token, {0})]
+                if not held:
+                    del self._open[job.token]
 
     # Looking and steering ---------------------------------------------------------------------
 

@@ -272,7 +272,7 @@ SELECT array_agg(id) AS ids FROM gone;
 WITH ran_out AS MATERIALIZED (
     SELECT token, job_ids, turns FROM job_lease
     WHERE expires_at < coalesce($1::timestamptz, now())
-    ORDER BY token LIMIT 100
+    ORDER BY token LIMIT 500
     FOR UPDATE SKIP LOCKED
 ),
 ended AS (
