@@ -138,6 +138,65 @@ async def test_a_payload_that_cannot_be_read_is_buried_and_its_neighbours_are_do
     assert (depth.dead, depth.ready, depth.leased) == (1, 0, 0)
 
 
+async def refuse(platform: MailPlatform, subject: str) -> None:
+    """From now on PostgreSQL refuses lines with this subject."""
+    await rows(
+        platform, f"ALTER TABLE inbox_message ADD CONSTRAINT no CHECK (subject <> '{subject}')"
+    )
+
+
+async def test_a_message_that_the_database_refuses_holds_up_no_neighbour(
+    platform: MailPlatform, workspace_id: UUID, ada: Inbox
+) -> None:
+    await refuse(platform, "bad")
+    for subject in ("one", "bad", "two"):
+        await platform.send("ada@inbox.test", content=about(subject))
+    jobs = await platform.lease()
+    assert len(jobs) == 3
+    await platform.run(jobs)
+    assert sorted(await subjects(platform, ada, workspace_id)) == ["one", "two"]
+    [left] = await rows(platform, "SELECT attempts, error FROM job")
+    assert left["attempts"] == 1
+    assert "CheckViolation" in left["error"]
+    [delta] = await rows(platform, "SELECT sum(amount) FROM counter_delta WHERE name = 'received'")
+    assert delta["sum"] == 2
+
+
+async def test_a_job_of_several_messages_falls_apart_and_only_the_refused_one_is_buried(
+    platform: MailPlatform, workspace_id: UUID, ada: Inbox
+) -> None:
+    for subject in ("one", "bad", "two"):
+        await platform.send("ada@inbox.test", content=about(subject))
+    singles = await platform.lease()
+    payload = b"[" + b",".join(job.payload[1:-1] for job in singles) + b"]"
+    await platform.engine.complete(singles)
+    await refuse(platform, "bad")
+    await platform.engine.enqueue(
+        [NewJob(INBOUND_EMAIL, INGEST, payload, workspace_id, max_attempts=1)]
+    )
+    while jobs := await platform.lease():
+        await platform.run(jobs)
+    assert sorted(await subjects(platform, ada, workspace_id)) == ["one", "two"]
+    [dead] = await platform.engine.list_dead(workspace_id, None, None, 10)
+    bad = [job.payload for job in singles][1]
+    assert (dead.payload, dead.kind) == (bad, INGEST)
+    [depth] = await platform.engine.depth([INBOUND_EMAIL])
+    assert (depth.ready, depth.scheduled, depth.leased, depth.dead) == (0, 0, 0, 1)
+
+
+async def test_a_refused_message_is_ingested_when_it_is_refused_no_more(
+    platform: MailPlatform, workspace_id: UUID, ada: Inbox
+) -> None:
+    await refuse(platform, "bad")
+    await platform.send("ada@inbox.test", content=about("bad"))
+    await platform.run(await platform.lease())
+    assert await subjects(platform, ada, workspace_id) == []
+    await rows(platform, "ALTER TABLE inbox_message DROP CONSTRAINT no")
+    await rows(platform, "UPDATE job_scheduled SET run_at = now()")
+    await platform.run(await platform.lease())
+    assert await subjects(platform, ada, workspace_id) == ["bad"]
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"\0\0\0", b"\xff" * 500, b"Subject: " + b"x" * 100_000, b"From: " + b"<" * 5_000],

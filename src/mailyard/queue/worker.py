@@ -23,7 +23,7 @@ from mailyard.core.errors import MailyardError
 from mailyard.core.limits import HEARTBEAT_S
 from mailyard.observe.metrics import JOB_SECONDS
 from mailyard.queue.engine import Engine
-from mailyard.queue.job import LeasedJob
+from mailyard.queue.job import LeasedJob, NewJob
 from mailyard.queue.settle import Settler
 
 RETRY = Backoff(first_s=1.0, cap_s=3600.0)
@@ -34,6 +34,7 @@ _AHEAD_S = 0.25  # so much work is leased ahead of the slots
 _LEASE_JOBS = 1_000  # the most that one statement leases, and that a lane holds ahead
 _YIELD_EVERY_S = 0.005  # a slot whose handler never waits lets others run this often
 _ERROR_CHARACTERS = 500
+_RANDOM = Random()
 
 _LOG = structlog.get_logger(__name__)
 
@@ -81,6 +82,37 @@ class Batch:
         done = await self._settler.engine.release(jobs)
         self._settled(jobs, None)
         return done
+
+    async def fail(self, jobs: Sequence[LeasedJob], error: Exception) -> None:
+        """What an exception does to the whole batch, done to these jobs alone."""
+        reason = _reason(error)
+        if _is_hopeless(error):
+            _LOG.error("jobs buried", jobs=[job.id for job in jobs], error=reason)
+            await self.bury(jobs, reason)
+            return
+        _LOG.warning("jobs failed", jobs=[job.id for job in jobs], error=reason, exc_info=error)
+        for attempt, these in _by_attempt(jobs).items():
+            await self.retry(these, RETRY.delay_s(attempt, _RANDOM), reason)
+
+    async def divide(self, job: LeasedJob, payloads: Sequence[bytes], tx: Any) -> None:
+        """Put several jobs in the place of one, within `tx`; nothing when it is another's by now.
+
+        They start as new, so that what fails among them fails alone.
+        """
+        if await self.complete([job], tx):
+            await self._settler.engine.enqueue(
+                [
+                    NewJob(
+                        job.queue,
+                        job.kind,
+                        payload,
+                        job.workspace_id,
+                        max_attempts=job.max_attempts,
+                    )
+                    for payload in payloads
+                ],
+                tx,
+            )
 
     @property
     def unsettled(self) -> Sequence[LeasedJob]:
@@ -331,16 +363,13 @@ class _Lane:
         self._finished(jobs, perf_counter() - started)
 
     def _failed(self, handler: Handler, batch: Batch, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]
-        if isinstance(error, MailyardError) and not error.retryable:
+        reason = _reason(error)
+        if _is_hopeless(error):
             _LOG.error("job buried", kind=handler.kind, error=reason)
             self._settler.bury(batch.doubtful, reason)
             return
         _LOG.warning("job failed", kind=handler.kind, error=reason, exc_info=error)
-        by_attempt: dict[int, list[LeasedJob]] = {}
-        for job in batch.doubtful:
-            by_attempt.setdefault(job.attempt, []).append(job)
-        for attempt, jobs in by_attempt.items():
+        for attempt, jobs in _by_attempt(batch.doubtful).items():
             self._settler.retry(jobs, RETRY.delay_s(attempt, self._random), reason)
 
     def _finished(self, jobs: Sequence[LeasedJob], seconds: float) -> None:
@@ -356,6 +385,22 @@ class _Lane:
             unbegun = list(slots.waiting)
             slots.waiting.clear()
             self._settler.release(unbegun)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]
+
+
+def _is_hopeless(error: Exception) -> bool:
+    return isinstance(error, MailyardError) and not error.retryable
+
+
+def _by_attempt(jobs: Iterable[LeasedJob]) -> dict[int, list[LeasedJob]]:
+    """Who is tried for the nth time waits as long as an nth time does."""
+    found: dict[int, list[LeasedJob]] = {}
+    for job in jobs:
+        found.setdefault(job.attempt, []).append(job)
+    return found
 
 
 class _Pace:

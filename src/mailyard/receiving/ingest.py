@@ -4,6 +4,9 @@ A job names the messages that one workspace got in one group commit. Their bytes
 within bounds, and everything that follows from them is written in one transaction together with the
 completion of the jobs: a line in each inbox, a live event each, the counter. Whoever's lease has
 run out completes nothing and so writes nothing; a job that runs again finds its lines standing.
+
+When the database refuses a group it falls apart, first into its jobs and then into its messages, so
+that one message that cannot be written holds up no other.
 """
 
 import asyncio
@@ -15,8 +18,10 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+import structlog
 
 from mailyard.bus.live import MESSAGE_RECEIVED, LiveEvent, LiveEvents
+from mailyard.core.errors import Unavailable
 from mailyard.core.ids import INBOX, MESSAGE, time_of, type_id
 from mailyard.core.limits import INGEST_CHUNK_BYTES, INGEST_CHUNK_MESSAGES
 from mailyard.protocol.mime.summary import Summary, parse_summary
@@ -28,6 +33,8 @@ from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 QUERIES = load("receiving")
+
+_LOG = structlog.get_logger(__name__)
 
 _JOBS_PER_BATCH = 100
 _CONCURRENCY = 2
@@ -131,7 +138,30 @@ class Ingest:
             if batch.stopping.is_set():
                 await batch.release([work.job for work in chunk])
             else:
-                await self._ingest(batch, chunk)
+                await self._ingest_or_part(batch, chunk)
+
+    async def _ingest_or_part(self, batch: Batch, chunk: Sequence[_Work]) -> None:
+        try:
+            await self._ingest(batch, chunk)
+        except Unavailable:
+            raise  # the database is away: nobody was refused
+        except Exception as error:
+            _LOG.warning("a group falls apart", jobs=len(chunk), error=str(error))
+            for work in chunk:
+                await self._ingest_alone(batch, work)
+
+    async def _ingest_alone(self, batch: Batch, work: _Work) -> None:
+        try:
+            await self._ingest(batch, [work])
+        except Unavailable:
+            raise
+        except Exception as error:
+            if len(work.messages) == 1:
+                await batch.fail([work.job], error)
+                return
+            async with self._database.transaction() as tx:
+                payloads = [msgspec.json.encode([named]) for named in work.messages]
+                await batch.divide(work.job, payloads, tx)
 
     async def _ingest(self, batch: Batch, chunk: Sequence[_Work]) -> None:
         messages = await self._load(chunk)
