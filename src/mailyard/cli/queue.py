@@ -26,6 +26,7 @@ _DEAD_COLUMNS = (
     ("Kind", "kind"),
     ("Attempts", "attempts"),
     ("Buried", "buried_at"),
+    ("Tried again", "again_at"),
     ("Error", "error"),
 )
 _REDRIVE_AT_ONCE = 500

@@ -57,6 +57,10 @@ class DeadLetter(Output):
     error: str
     enqueued_at: Moment
     buried_at: Moment
+    chances: Annotated[int, Meta(description="How often it came back by itself and died again.")]
+    again_at: Annotated[
+        Moment | None, Meta(description="When it comes back by itself; null: only when redriven.")
+    ]
 
 
 class DeadLetterPage(Output):
@@ -135,6 +139,8 @@ def _letter(job: DeadJob) -> DeadLetter:
         error=job.error,
         enqueued_at=job.enqueued_at,
         buried_at=job.buried_at,
+        chances=job.chances,
+        again_at=job.again_at,
     )
 
 
