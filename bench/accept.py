@@ -3,7 +3,8 @@
 The whole path to each `250`: recipient looked up, mail stored with fsync on, job enqueued, by the
 role `smtp` as it is (one process) on the embedded PostgreSQL as it is. The load is Postfix's
 smtp-source, each mail to another inbox. The limit is smtp-source to smtp-sink; the peer is aiosmtpd
-with a handler that forgets. All in the same run, one after the other, a ratio each round.
+by its own command with its own Sink, which forgets. All in the same run, one after the other, a
+ratio each round.
 """
 
 import asyncio
@@ -30,22 +31,6 @@ SESSIONS = int(os.environ.get("SESSIONS", 50))
 MESSAGE_BYTES = 4096
 MESSAGES_PER_RUN = 10_000
 DOMAIN = "inbox.localhost"
-
-_PEER = """
-import asyncio, sys, uvloop
-from aiosmtpd.smtp import SMTP
-
-class Forget:
-    async def handle_DATA(self, server, session, envelope):
-        return "250 OK"
-
-async def serve():
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: SMTP(Forget()), "127.0.0.1", int(sys.argv[1]))
-    await server.serve_forever()
-
-uvloop.run(serve())
-"""
 
 
 def per_second(port: int, seconds: float, *, reuse: bool) -> float:
@@ -111,7 +96,8 @@ def sink() -> AbstractContextManager[int]:
 
 def aiosmtpd() -> AbstractContextManager[int]:
     port = free_port()
-    return listening(sys.executable, "-c", _PEER, str(port), port=port)
+    command = (sys.executable, "-m", "aiosmtpd", "-n", "-c", "aiosmtpd.handlers.Sink")
+    return listening(*command, "-l", f"127.0.0.1:{port}", port=port)
 
 
 def main() -> int:
