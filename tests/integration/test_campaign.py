@@ -98,6 +98,36 @@ async def test_a_paused_campaign_stands_still(world: World) -> None:
     assert len(world.ledger.left) == 300 and max(world.ledger.left.values()) == 1
 
 
+async def test_resume_goes_on_with_chunks_whose_job_was_buried(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "CAMPAIGN_CHUNK_RECIPIENTS", 50)
+    addresses = await world.add_contacts(150)
+    campaign_id = await world.campaign()
+    me = world.workspace_id
+    planner = plan.Planner(database=world.database, engine=world.engine, clock=world.clock)
+    await world.campaigns.start(me, campaign_id)
+    while (await world.engine.depth([EMAIL_BULK]))[0].dead < 3:
+        for job in await world.engine.lease([EMAIL_BULK], 10, 1.0, "doomed"):
+            if job.kind == plan.PLAN:
+                await planner.handle(Batch([job], Settler(world.engine), asyncio.Event()))
+                continue
+            async with world.database.connection() as connection:
+                await connection.execute(
+                    "UPDATE campaign_chunk SET state = 'running', fence = $2"
+                    " WHERE campaign_id = $1 AND number = $3",
+                    campaign_id,
+                    job.token,
+                    int.from_bytes(job.payload[16:20], "big"),
+                )
+            await world.engine.bury([job], "its worker died three times")
+    async with world.workers(2):
+        await world.campaigns.pause(me, campaign_id)
+        await world.campaigns.resume(me, campaign_id)
+        await world.until(campaign_id, State.FINISHED)
+    assert world.ledger.left == dict.fromkeys(addresses, 1)
+
+
 async def test_a_cancelled_campaign_writes_to_nobody_more(world: World) -> None:
     await world.add_contacts(300)
     campaign_id = await world.campaign()

@@ -366,7 +366,7 @@ class PostgresEngine:
         if queues:
             self._stage.hasten()
             self.announce(list(queues))
-        return int(row["jobs"]) + sum(chance["jobs"] for chance in chances)
+        return int(row["jobs"] + sum(chance["jobs"] for chance in chances))
 
     async def _give_back(
         self,

@@ -57,9 +57,10 @@ FROM list_member m JOIN contact c ON c.id = m.contact_id AND c.workspace_id = m.
 WHERE m.workspace_id = $1 AND m.list_id = $2 ORDER BY m.contact_id LIMIT $3;
 
 -- name: read_open_chunks
--- The chunks without a job of their own: those that wait.
+-- The chunks that may be without a job of their own: those that wait, and those that run, whose job
+-- may have been buried. Where the job lives, its unique key keeps a second one away.
 SELECT number FROM campaign_chunk
-WHERE workspace_id = $1 AND campaign_id = $2 AND state = 'waiting' ORDER BY number;
+WHERE workspace_id = $1 AND campaign_id = $2 AND state <> 'finished' ORDER BY number;
 
 -- name: plan_state
 -- What the planner goes on from; locks the campaign, so that chunks are cut once.
