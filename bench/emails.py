@@ -222,9 +222,8 @@ def measure(url: str) -> list[Row]:
         if server.is_alive():
             server.kill()
     for run in paced:
-        note(
-            f"  at {PACED_PER_S:,}/s: p50 {run.percentile(0.5):.1f} ms, p99 {run.percentile(0.99):.1f}"
-        )
+        p50_ms, p99_ms = run.percentile(0.5), run.percentile(0.99)
+        note(f"  at {PACED_PER_S:,}/s: p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms")
     for run in runs:
         note(f"  {run.per_s:,.0f}/s, p50 {run.percentile(0.5):.1f} ms")
     note(f"  GET /health/live of the same process: {limit.per_s:,.0f}/s")
