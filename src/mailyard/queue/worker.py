@@ -30,6 +30,7 @@ RETRY = Backoff(first_s=1.0, cap_s=3600.0)
 RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
 
 _LEASE_WAIT_S = 1.0  # one question to the bus or the database; also the longest that a drain waits
+_SUSPECT_WAIT_S = 0.05  # while one suspect is held: the next of a hundred is not to wait for long
 _AHEAD_S = 0.25  # so much work is leased ahead of the slots
 _LEASE_JOBS = 1_000  # the most that one statement leases, and that a lane holds ahead
 _YIELD_EVERY_S = 0.005  # a slot whose handler never waits lets others run this often
@@ -294,8 +295,10 @@ class _Lane:
                 await self._settler.calm.wait()
                 continue
             try:
+                unsuspected = self._suspects == 0
+                wait_s = _LEASE_WAIT_S if unsuspected else _SUSPECT_WAIT_S
                 jobs = await self._engine.lease(
-                    [self.queue], room, _LEASE_WAIT_S, self._worker, self._suspects == 0
+                    [self.queue], room, wait_s, self._worker, unsuspected
                 )
                 failures = 0
             except Exception as error:  # away, or whatever: a lane goes on by itself

@@ -340,6 +340,19 @@ async def test_a_suspect_runs_without_neighbours(engine: FlakyEngine) -> None:
     assert sorted(seen) == [["a"], ["b"]]
 
 
+async def test_what_a_dead_worker_held_is_done_well_before_thirty_seconds(
+    engine: FlakyEngine,
+) -> None:
+    seen: list[list[str]] = []
+    await engine.enqueue(jobs(*(f"{n}" for n in range(60))))
+    for job in await engine.lease([Q], 60, 0.0, "dead"):
+        engine._jobs[job.id].expires_at = engine._clock.now().replace(year=2000)
+    await engine.rescue()
+    async with working(engine, Handler("k", Q, recorder(seen), batch_size=10)):
+        await empty(engine)  # which gives up after 20 s
+    assert len(seen) == 60
+
+
 async def test_a_kind_without_a_handler_waits_for_a_worker_that_knows_it(
     engine: FlakyEngine,
 ) -> None:
