@@ -256,36 +256,6 @@ class CampaignRunner:
         return False
 
 
-class Operator:
-    """Redrives what was buried. A job whose worker was killed three times is buried by design, for
-    the platform cannot know that it was innocent each time; a person can.
-    """
-
-    def __init__(self, world: World, every_s: float = 3.0) -> None:
-        self._world = world
-        self._every_s = every_s
-        self.redriven = 0
-
-    async def run(self) -> None:
-        client = ApiClient(self._world.address.url, self._world.address.api_key, timeout_s=10.0)
-        try:
-            while True:
-                await self.redrive(client)
-                await asyncio.sleep(self._every_s)
-        finally:
-            await client.close()
-
-    async def redrive(self, client: ApiClient) -> None:
-        try:
-            dead = [one["id"] for one in (await client.get("/v1/dead-letters"))["items"]]
-            if dead:
-                done = await client.post("/v1/dead-letters/redrive", {"ids": dead})
-                self.redriven += len(done["ids"])
-                self._world.ledger.note(f"redriven {done['ids']}")
-        except MailyardError:
-            pass  # away just now: the next look finds them
-
-
 async def persist(
     world: World, client: ApiClient, path: str, body: Any, *, key: str = ""
 ) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from crash_ledger import ApiSender, CampaignRunner, Operator, SmtpClient, build_world
+from crash_ledger import ApiSender, CampaignRunner, SmtpClient, build_world
 from crash_verdict import audit, until_alive
 
 from mailyard.proving.chaos import POSTGRES, ROLES, SUPERVISOR, Chaos, Signal, Storm
@@ -34,7 +34,7 @@ async def test_nothing_promised_is_lost_and_nothing_comes_twice(tmp_path: Path) 
     address = await platform.start()
     try:
         world = await build_world(address, tmp_path, inboxes=2_000 if LONG else 300)
-        campaigns, operator = CampaignRunner(world), Operator(world)
+        campaigns = CampaignRunner(world)
         clients = [
             asyncio.create_task(work)
             for work in (
@@ -43,21 +43,19 @@ async def test_nothing_promised_is_lost_and_nothing_comes_twice(tmp_path: Path) 
                 campaigns.run(),
             )
         ]
-        redriving = asyncio.create_task(operator.run())
         chaos = Chaos(platform, storm=storm, seed=seed, log=world.ledger.note)
         await chaos.run()
         alive_after_s = await until_alive(world, patience_s=30.0)
         world.stopping.set()
         await asyncio.gather(*clients)
         findings = await audit(platform, world, settle_s=300.0 if LONG else 45.0)
-        redriving.cancel()
     finally:
         await platform.stop()
     blows = chaos.count()
     print(
         f"{dict(blows)}; alive after {alive_after_s:.1f} s; {findings.checked} promises checked, "
-        f"{findings.unknown} unknown, {findings.on_its_way} on their way, "
-        f"{operator.redriven} redriven"
+        f"{findings.unknown} unknown, {findings.on_its_way} on their way "
+        f"after {findings.settled_s:.0f} s"
     )
     assert world.ledger.refused == []
     assert findings.lost == []

@@ -89,7 +89,7 @@ CAMPAIGN_CHUNK_RECIPIENTS = 1_000
 # Queue.
 JOB_PAYLOAD_BYTES = 1 * MIB
 JOB_CRASHES_BEFORE_BURIED = 3
-JOB_SECOND_CHANCES_S = (10.0, 60.0, 600.0, 3600.0)  # after a burial for crashes, at most doubled
+JOB_SECOND_CHANCES_S = (3.0, 60.0, 600.0, 3600.0)  # after a burial for crashes, at most doubled
 LEASE_S = 20.0  # DESIGN: jobs of a dead worker run again within 30 s
 HEARTBEAT_S = 5.0
 
