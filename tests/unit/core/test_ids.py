@@ -1,6 +1,11 @@
 """Ids: UUIDv7 that sort by their making, TypeIDs that come back as they went."""
 
+import copy
+import multiprocessing
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection
 from uuid import UUID
 
 import pytest
@@ -29,11 +34,58 @@ def test_an_id_is_a_version_7_of_its_instant() -> None:
     assert ids.time_of(made) == datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=UTC)
 
 
+def test_a_forked_child_makes_other_ids_than_its_parent() -> None:
+    def tell(answer: Connection) -> None:
+        answer.send([ids.uuid7(0).bytes[-8:] for _ in range(100)])
+
+    ids.uuid7()  # the parent has random bits in stock when it forks
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=tell, args=(theirs,))
+    child.start()
+    of_the_child = ours.recv()
+    child.join()
+    of_the_parent = {ids.uuid7(0).bytes[-8:] for _ in range(2_000)}
+    assert len(set(of_the_child)) == 100
+    assert of_the_parent.isdisjoint(of_the_child)
+
+
+def test_threads_never_make_the_same_id() -> None:
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(lambda _: [ids.uuid7(0) for _ in range(3_000)], range(8)))
+    assert len({one for some in made for one in some}) == 24_000
+
+
+def test_random_bits_stand_wherever_the_version_and_the_variant_leave_room() -> None:
+    made = [ids.uuid7(0).int for _ in range(2_000)]
+    ever, always = 0, -1
+    for one in made:
+        ever, always = ever | one, always & one
+    assert ever == (1 << 80) - 1 - (8 << 76) - (1 << 62)
+    assert always == (7 << 76) | (2 << 62)
+
+
+def test_an_id_is_a_uuid_like_any_other() -> None:
+    made = ids.uuid7()
+    twin = UUID(int=made.int)
+    assert made == twin and hash(made) == hash(twin) and repr(made) == repr(twin)
+    assert pickle.loads(pickle.dumps(made)) == made == copy.deepcopy(made)
+    assert made.is_safe is twin.is_safe
+
+
 @given(any_uuid, st.sampled_from([ids.DELIVERY, ids.INBOX, ids.CAMPAIGN]))
 def test_a_type_id_comes_back_as_it_went(identifier: UUID, prefix: str) -> None:
     text = ids.type_id(prefix, identifier)
     assert len(text) == len(prefix) + 27
     assert ids.parse_type_id(prefix, text) == identifier
+
+
+@pytest.mark.parametrize(
+    "tail", ["8" + 25 * "z", 26 * "i", 26 * "٣", "0" * 24 + "_0", " " + 25 * "0"]
+)
+def test_what_only_looks_like_a_number_is_refused(tail: str) -> None:
+    with pytest.raises(InvalidInput):
+        ids.parse_type_id(ids.DELIVERY, "dlv_" + tail)
 
 
 @given(st.text(max_size=40))
