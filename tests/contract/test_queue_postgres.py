@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,9 +13,11 @@ from contract.conftest import emptied
 from contract.queue_words import Q, add, counts, job, payloads, take
 
 from mailyard.bus.adapters.memory import MemoryBus
+from mailyard.bus.adapters.postgres import PostgresBus
 from mailyard.core.clock import ManualClock
 from mailyard.core.ids import uuid7
-from mailyard.queue.engine import topic_of
+from mailyard.queue.engine import WakeUps, topic_of
+from mailyard.queue.engines import stage
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.job import NewJob
 from mailyard.queue.schedule import Every, Schedule, Scheduler
@@ -70,6 +73,82 @@ async def test_transactions_that_hold_the_whole_pool_still_open_new_lines(
         small.pool.terminate()
     taken = await take(PostgresEngine(database=database, bus=MemoryBus()), 5)
     assert sorted(payloads(taken)) == ["a", "b"]
+
+
+@asynccontextmanager
+async def another_process(url: str, bus: WakeUps) -> AsyncIterator[PostgresEngine]:
+    """An engine with a pool of its own, that knows no line which it has not read."""
+    database = Database(DatabaseAddress(url, url, connections=2))
+    await database.open()
+    yield PostgresEngine(database=database, bus=bus)
+    await database.close()
+
+
+@pytest.fixture
+def lines_are_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The periodic look at the lines never comes after the first."""
+    monkeypatch.setattr(stage, "_LINES_EVERY_S", 1e6)
+
+
+@pytest.mark.usefixtures("lines_are_not_looked_for")
+async def test_a_job_on_a_line_that_another_process_has_just_made_is_leased_at_once(
+    database: Database, shared_database_url: str
+) -> None:
+    ours, theirs = PostgresBus(database=database), PostgresBus(database=database)
+    engine = PostgresEngine(database=database, bus=ours)
+    async with another_process(shared_database_url, theirs) as other:
+        for bus in (ours, theirs):
+            await bus.open()
+        try:
+            assert await take(engine) == []  # the first look, and the last
+            leasing = asyncio.create_task(engine.lease([Q], 10, 20.0, "worker-1"))
+            await add(other, "first", workspace_id=uuid7())
+            assert payloads(await leasing) == ["first"]
+        finally:
+            for bus in (ours, theirs):
+                await bus.close()
+
+
+@pytest.mark.usefixtures("lines_are_not_looked_for")
+async def test_lanes_that_are_woken_together_all_know_their_new_lines(
+    database: Database, shared_database_url: str
+) -> None:
+    bus = MemoryBus()
+    engine = PostgresEngine(database=database, bus=bus)
+    lanes = [Q, "email-bulk", "inbound-email", "webhooks"]
+    async with another_process(shared_database_url, bus) as other:
+        for round_ in range(5):
+            workspace_id = uuid7()
+            leasing = [
+                asyncio.create_task(engine.lease([queue], 10, 20.0, "worker-1")) for queue in lanes
+            ]
+            await asyncio.sleep(0)
+            await other.enqueue(
+                [job(f"{queue} {round_}", queue, workspace_id=workspace_id) for queue in lanes]
+            )
+            leased = await asyncio.gather(*leasing)
+            assert list(map(payloads, leased)) == [[f"{queue} {round_}"] for queue in lanes]
+
+
+@pytest.mark.usefixtures("lines_are_not_looked_for")
+async def test_a_line_made_while_nobody_waited_is_known_at_the_next_lease(
+    database: Database, shared_database_url: str
+) -> None:
+    bus = MemoryBus()
+    engine = PostgresEngine(database=database, bus=bus)
+    async with another_process(shared_database_url, bus) as other:
+        assert await take(engine) == []
+        await add(other, "first", workspace_id=uuid7())
+        assert payloads(await take(engine)) == ["first"]
+
+
+async def test_a_new_line_of_which_no_notice_came_is_found_by_looking(
+    engine: PostgresEngine, shared_database_url: str
+) -> None:
+    async with another_process(shared_database_url, MemoryBus()) as deaf:
+        assert await take(engine) == []
+        await add(deaf, "first", workspace_id=uuid7())
+        assert payloads(await engine.lease([Q], 10, 20.0, "worker-1")) == ["first"]
 
 
 async def test_a_commit_wakes_the_waiting_by_itself(database: Database) -> None:

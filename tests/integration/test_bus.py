@@ -114,3 +114,14 @@ async def test_a_lost_connection_comes_back_and_wakes_everybody(
     assert await subscription.wait(20.0)
     await connection.close()
     await bus.close()
+
+
+async def test_who_does_not_wait_may_ask_whether_something_was_announced(
+    buses: tuple[Bus, Bus],
+) -> None:
+    speaker, _ = buses
+    subscription = speaker.subscribe("live")
+    assert not subscription.heard()
+    speaker.announce("live")
+    assert subscription.heard()
+    assert not subscription.heard()

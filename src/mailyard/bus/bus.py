@@ -34,6 +34,12 @@ class Subscription:
         self._event.clear()
         return True
 
+    def heard(self) -> bool:
+        """Whether the topic was announced since the last wait or question. Does not wait."""
+        heard = self._event.is_set()
+        self._event.clear()
+        return heard
+
     def close(self) -> None:
         """Stop listening."""
         self._forget(self)

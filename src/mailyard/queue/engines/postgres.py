@@ -26,6 +26,7 @@ from mailyard.queue.job import CRASHED, DeadJob, Depth, KeyPolicy, LeasedJob, Ne
 from mailyard.storage.database import AWAY, Connection, Database
 from mailyard.storage.queries import Query, load
 
+LINES_TOPIC = "queue-lines"  # announced on the bus when lines have been made
 UPKEEP_S = 0.05  # how often one process stages what has become due
 _COMMIT_CHECK_S = 0.002
 _COMMIT_CHECKS = 5_000
@@ -51,7 +52,9 @@ class PostgresEngine:
         self._bus = bus
         self._clock = clock
         self._lines = Lines() if upkeep_s else Lines(straggle_every_s=0.0)
-        self._stage = Stage(database, self._lines, self.announce, self._now, upkeep_s)
+        self._stage = Stage(
+            database, self._lines, bus.subscribe(LINES_TOPIC), self.announce, self._now, upkeep_s
+        )
         self._open: dict[int, set[int]] = {}  # token -> jobs not surely settled
         self._suspects_behind: dict[int, int] = {}  # line -> place of the last suspect taken
         self._announcing: set[asyncio.Task[None]] = set()
@@ -148,6 +151,8 @@ class PostgresEngine:
     async def _make_lines(self, missing: list[tuple[str, int, UUID | None]]) -> None:
         """Committed at once, apart from the caller's transaction, which may roll back.
 
+        The others are told before the caller can commit, so the line's first job is found at once.
+
         On a connection past the pool: callers that hold all of the pool's connections in their
         transactions would wait here for one of them for ever.
         """
@@ -164,6 +169,7 @@ class PostgresEngine:
             raise Unavailable(f"PostgreSQL is away: {error}") from error
         finally:
             connection.terminate()
+        self._bus.announce(LINES_TOPIC)
 
     # Taking -----------------------------------------------------------------------------------
 
@@ -181,6 +187,7 @@ class PostgresEngine:
         until_s = monotonic() + wait_s
         woken = asyncio.Event()
         topics = [self._bus.subscribe(topic_of(queue)) for queue in queues]
+        topics.append(self._bus.subscribe(LINES_TOPIC))
         waits = [asyncio.create_task(_wake_by(topic, woken)) for topic in topics]
         try:
             # What was announced before we subscribed is found by this look.
@@ -191,6 +198,7 @@ class PostgresEngine:
                         await woken.wait()
                     woken.clear()
                     # Who was woken asks at once; the next call stages.
+                    await self._stage.follow_lines()
                     leased = await self._lease_ready(queues, limit, worker)
                 except TimeoutError:
                     pass

@@ -3,6 +3,9 @@
 Delayed and given-back jobs go when they are due, jobs of a limited key when rate and concurrency
 allow. Every process that leases stages for all queues, every few milliseconds; row locks that are
 skipped keep the processes out of each other's way.
+
+Whoever makes a line says so on the bus, before its first job can be seen; those who lease then read
+the lines before they ask them. A look every second is the net below that.
 """
 
 import asyncio
@@ -12,6 +15,7 @@ from time import monotonic
 
 import asyncpg
 
+from mailyard.queue.engine import Waiting
 from mailyard.queue.engines.lines import Lines
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
@@ -22,6 +26,7 @@ _FULL_EVERY_S = 5.0
 _LINES_EVERY_S = 1.0
 _FOLD_EVERY_S = 2.0
 _SWEEP_EVERY_S = 600.0
+_LATE_LINES = 1_000  # ids drawn before the last one known, whose line may have come later
 _IDLE_S = 1.0  # the longest between two looks while somebody waits
 _BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -35,6 +40,7 @@ class Stage:
         self,
         database: Database,
         lines: Lines,
+        new_lines: Waiting,
         announce: Callable[[Sequence[str]], None],
         now: Callable[[], datetime | None],
         every_s: float,
@@ -42,10 +48,12 @@ class Stage:
         self.suspects: set[int] = set()
         self._database = database
         self._lines = lines
+        self._new_lines = new_lines
         self._announce = announce
         self._now = now
         self._every_s = every_s
         self._running = asyncio.Lock()
+        self._reading_lines = asyncio.Lock()
         self._next_s = 0.0
         self._full_due_s = 0.0
         self._lines_due_s = 0.0
@@ -70,6 +78,7 @@ class Stage:
 
     async def run(self) -> None:
         """Stage what may go, unless that was done just now."""
+        await self.follow_lines()
         now_s = monotonic()
         if self._every_s and not self._hastened and now_s < self._next_s:
             return
@@ -78,15 +87,21 @@ class Stage:
         async with self._running:
             self._hastened = False
             self._next_s = now_s + self._every_s
-            if now_s >= self._lines_due_s or not self._every_s:
-                await self.read_lines(max(0, self._lines.last_id - 1000))
             await self._look()
             await self._tidy(now_s)
 
-    async def read_lines(self, behind: int) -> None:
-        """Learn lines that other processes have made."""
-        self.learn(await self._database.fetch(_SQL.lines, behind))
-        self._lines_due_s = monotonic() + _LINES_EVERY_S
+    async def follow_lines(self) -> None:
+        """Learn the lines that other processes have made, when one said so or it is time to look.
+
+        Who comes while they are being read waits for them: it was woken for one of them, maybe.
+        """
+        async with self._reading_lines:
+            if self._new_lines.heard():
+                self._lines_due_s = 0.0
+            if monotonic() >= self._lines_due_s or not self._every_s:
+                behind = max(0, self._lines.last_id - _LATE_LINES)
+                self.learn(await self._database.fetch(_SQL.lines, behind))
+                self._lines_due_s = monotonic() + _LINES_EVERY_S
 
     def learn(self, rows: Sequence[asyncpg.Record]) -> None:
         """Take up lines as `lines` reads them."""
