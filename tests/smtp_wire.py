@@ -107,6 +107,29 @@ async def listening(
         await listener.drain(0.2)
 
 
+@asynccontextmanager
+async def tls_in_front(port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
+    """A port where TLS comes first, as on 465; what is inside goes on to `port`."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+        except OSError:
+            pass  # the other side sees the end of it
+        writer.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, behind_writer), pump(behind_reader, writer))
+
+    server = await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Wait until `condition()` is true, for 20 seconds at most."""
     for _ in range(4000):
@@ -116,4 +139,13 @@ async def until(condition: Callable[[], object]) -> None:
     raise AssertionError("it did not come true")
 
 
-__all__ = ["STORED", "TAKEN", "HeldHandler", "NotingHandler", "Wire", "listening", "until"]
+__all__ = [
+    "STORED",
+    "TAKEN",
+    "HeldHandler",
+    "NotingHandler",
+    "Wire",
+    "listening",
+    "tls_in_front",
+    "until",
+]

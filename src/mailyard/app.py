@@ -180,7 +180,7 @@ class Application:
         from mailyard.sending.transports.smtp import SmtpOptions, SmtpTransport
 
         settings = self.settings
-        connections = settings.relay_connections
+        connections, tls_on_connect = settings.relay_connections, False
         if not settings.relay_url:
             host = "127.0.0.1" if settings.smtp_host in ("0.0.0.0", "::") else settings.smtp_host
             port, starttls = settings.smtp_port, StartTls.NONE
@@ -188,14 +188,17 @@ class Application:
             connections = max(connections, OWN_LISTENER_CONNECTIONS)
         else:
             parts = urlsplit(settings.relay_url)
-            host, port = parts.hostname or "", parts.port or 25
+            tls_on_connect = parts.scheme == "smtps"
+            host, port = parts.hostname or "", parts.port or (465 if tls_on_connect else 25)
             starttls = StartTls[settings.relay_tls.upper()]
         return SmtpTransport(
             name="relay",
             host=host,
             port=port,
             hello=settings.smtp_name,
-            options=SmtpOptions(connections=connections, starttls=starttls),
+            options=SmtpOptions(
+                connections=connections, starttls=starttls, tls_on_connect=tls_on_connect
+            ),
         )
 
     # Contacts and campaigns.

@@ -119,7 +119,7 @@ _FILE = _Kind(
     lambda text: Path(_parse_text(text)).expanduser().absolute() if text else None, "a file"
 )
 _POSTGRES = _url("postgresql", "postgres")
-_SMTP = _url("smtp")
+_SMTP = _url("smtp", "smtps")
 _HTTP = _url("http", "https")
 
 
@@ -171,9 +171,13 @@ class Settings:
         _number(0, 600), 20.0, "how long a stopping process may finish its work"
     )
 
-    relay_url: str = _setting(_SMTP, "", "where mail is handed to; our own listener when empty")
+    relay_url: str = _setting(
+        _SMTP, "", "where mail is handed to (smtps: TLS on connect); our own listener when empty"
+    )
     relay_tls: str = _setting(
-        _choice("none", "opportunistic", "required"), "opportunistic", "STARTTLS towards the relay"
+        _choice("none", "opportunistic", "required"),
+        "opportunistic",
+        "STARTTLS towards the relay; required: its certificate is verified, with smtps too",
     )
     relay_connections: int = _setting(_whole(1, 200), 10, "connections of one worker to the relay")
     tls_cert: Path | None = _setting(_FILE, None, "PEM certificate chain of the SMTP server")
@@ -325,7 +329,22 @@ def _check_together(settings: Settings) -> None:
             "MAILYARD_DATABASE_POOLER is true, so MAILYARD_DATABASE_DIRECT_URL must name the "
             "server itself: LISTEN, advisory locks and migrations cannot pass through a pooler"
         )
+    _check_relay(settings)
     check_budget(settings)
+
+
+def _check_relay(settings: Settings) -> None:
+    parts = urlsplit(settings.relay_url)
+    if parts.scheme == "smtps" and settings.relay_tls == "none":
+        raise ConfigurationError(
+            "MAILYARD_RELAY_TLS is none, but MAILYARD_RELAY_URL begins with smtps, which is TLS "
+            "on connect; set MAILYARD_RELAY_TLS to opportunistic or required, or use smtp://"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(
+            "MAILYARD_RELAY_URL has a name or a password (hidden), but Mailyard does not sign in "
+            "at a relay; name one that takes mail from this machine's address"
+        )
 
 
 def check_budget(settings: Settings, server_limit: int | None = None) -> None:

@@ -7,11 +7,12 @@ import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 import uvloop
-from smtp_wire import NotingHandler, listening, until
+from smtp_wire import NotingHandler, listening, tls_in_front, until
 
 from mailyard.core.backoff import Backoff
 from mailyard.net.tls import client_context, ensure_certificate, server_context
@@ -207,6 +208,55 @@ async def test_opportunistic_tls_that_fails_goes_on_in_the_clear(tls: ssl.SSLCon
         sender.send()
         assert await sender.settled() == {Outcome.ACCEPTED: 1}
         assert not handler.peers[0].tls
+
+
+async def test_tls_on_connect_comes_before_the_greeting_and_instead_of_starttls(
+    tls: ssl.SSLContext,
+) -> None:
+    handler = NotingHandler()
+    async with (
+        listening(handler, tls_context=tls) as listener,
+        tls_in_front(listener.port, tls) as port,
+        sending(port, tls_on_connect=True) as sender,
+    ):
+        ids = [sender.send(content=b"x" * 200_000 + b"\r\n")[0] for _ in range(20)]
+        assert await sender.settled() == {Outcome.ACCEPTED: len(ids)}
+        assert len(handler.stored) == 20
+        assert not any(peer.tls for peer in handler.peers), "TLS was there: no STARTTLS was said"
+
+
+async def test_tls_on_connect_verifies_the_relay_when_tls_is_required(
+    tmp_path: Path,
+) -> None:
+    certificate = ensure_certificate(tmp_path, "mx.example")[0]
+    trusting = client_context(verify=True)
+    trusting.load_verify_locations(certificate)
+    trusting.check_hostname = False  # the relay is reached by its address here
+    required = {"tls_on_connect": True, "starttls": StartTls.REQUIRED}
+    handler = NotingHandler()
+    async with (
+        listening(handler) as listener,
+        tls_in_front(listener.port, server_context(certificate, certificate)) as port,
+    ):
+        async with sending(port, **required) as sender:
+            ids = sender.send()
+            assert await sender.settled() == {Outcome.LATER: 1}
+            assert "certificate verify failed" in sender.answers[ids[0]][0].reply
+        async with sending(port, tls=trusting, **required) as sender:
+            sender.send()
+            assert await sender.settled() == {Outcome.ACCEPTED: 1}
+
+
+async def test_tls_on_connect_never_goes_on_in_the_clear() -> None:
+    handler = NotingHandler()
+    async with (
+        listening(handler) as listener,
+        sending(listener.port, tls_on_connect=True) as sender,
+    ):
+        for _ in range(3):
+            sender.send()
+        assert await sender.settled() == {Outcome.LATER: 3}
+    assert not handler.peers
 
 
 # Servers that misbehave.

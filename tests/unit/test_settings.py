@@ -118,6 +118,14 @@ def test_settings_that_need_each_other_are_checked_together() -> None:
     )
 
 
+def test_a_relay_is_reached_by_tls_on_connect_or_not_as_one_says() -> None:
+    assert load_settings({"MAILYARD_RELAY_URL": "smtps://relay.example"}).relay_url
+    contradiction = {"MAILYARD_RELAY_URL": "smtps://relay.example", "MAILYARD_RELAY_TLS": "none"}
+    assert "MAILYARD_RELAY_TLS is none" in refused(contradiction)
+    signing_in = refused({"MAILYARD_RELAY_URL": "smtp://me:secret@relay.example:587"})
+    assert "does not sign in" in signing_in and "secret" not in signing_in
+
+
 def test_the_connection_budget_bounds_all_processes_together() -> None:
     message = refused({"MAILYARD_WORKER_PROCESSES": "12"})
     assert "may need 150, more than MAILYARD_DATABASE_BUDGET (100)" in message

@@ -56,11 +56,14 @@ _OUTCOMES = {
 class SmtpOptions(Struct, frozen=True):
     """How to talk to a destination. Times in seconds.
 
-    `reply_timeout_s` caps the time limits of RFC 5321 section 4.5.3.2 (it never raises one).
+    `tls_on_connect`: TLS before the greeting (RFC 8314 section 3.3); no STARTTLS follows, and
+    nothing is ever said in the clear. `reply_timeout_s` caps the time limits of RFC 5321 section
+    4.5.3.2 (it never raises one).
     """
 
     connections: int = 10
     starttls: StartTls = StartTls.OPPORTUNISTIC
+    tls_on_connect: bool = False
     idle_s: float = 30.0
     connect_timeout_s: float = 30.0
     reply_timeout_s: float = 600.0
@@ -261,7 +264,7 @@ class SmtpTransport:
     def _open(self) -> None:
         loop = asyncio.get_running_loop()
         starttls = self.options.starttls
-        if loop.time() < self._plain_until:
+        if self.options.tls_on_connect or loop.time() < self._plain_until:
             starttls = StartTls.NONE
         connection = _Connection(self, loop, starttls)
         self._connections.add(connection)
@@ -271,16 +274,24 @@ class SmtpTransport:
             loop.call_later(_SWEEP_S, self._sweep)
 
     async def _connect(self, connection: "_Connection") -> None:
-        loop = asyncio.get_running_loop()
         try:
-            await asyncio.wait_for(
-                loop.create_connection(lambda: connection, self.host, self._port),
-                self.options.connect_timeout_s,
-            )
+            await asyncio.wait_for(self._connected(connection), self.options.connect_timeout_s)
         except TimeoutError:
             connection.fail(f"connecting to {self.host}:{self._port} timed out")
         except OSError as error:
-            connection.fail(f"connecting to {self.host}:{self._port} failed: {error.strerror}")
+            reason = error.strerror or str(error)
+            connection.fail(f"connecting to {self.host}:{self._port} failed: {reason}")
+
+    async def _connected(self, connection: "_Connection") -> None:
+        """Until the socket, and its TLS where that comes first, is there."""
+        secure = self.options.tls_on_connect
+        await asyncio.get_running_loop().create_connection(
+            lambda: connection,
+            self.host,
+            self._port,
+            ssl=self.tls_context if secure else None,
+            server_hostname=self.host if secure else None,
+        )
 
     def run_handshake(self, connection: "_Connection", plain: asyncio.Transport) -> None:
         """Do a TLS handshake on `connection`."""
