@@ -4,7 +4,6 @@ A row is printed as `name | figure | bar | ratio | pass`. `FULL=1` runs the long
 with `report(rows)`, whose answer is the exit status: 1 when any row is below its bar.
 """
 
-import asyncio
 import os
 import shutil
 import socket
@@ -12,7 +11,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -23,8 +21,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+from mailyard.proving.own_postgres import own_postgres
 from mailyard.storage import cluster
-from mailyard.storage.embedded import EmbeddedPostgres
 from mailyard.storage.migrate import migrate
 
 FULL = os.environ.get("FULL") == "1"
@@ -160,32 +158,8 @@ def postgres() -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
-        server = EmbeddedPostgres(data, connections=100)
-        started, stopping = threading.Event(), threading.Event()
-        errors: list[BaseException] = []
-
-        async def live() -> None:
-            try:
-                await server.start()
-            except BaseException as error:
-                errors.append(error)
-                return
-            finally:
-                started.set()
-            await asyncio.to_thread(stopping.wait)
-            await server.stop()
-
-        # A child that dies with its parent dies with the thread that started it.
-        thread = threading.Thread(target=lambda: asyncio.run(live()))
-        thread.start()
-        started.wait()
-        if errors:
-            raise errors[0]
-        try:
+        with own_postgres(data, connections=100):
             yield cluster.url_of(data, database="postgres", role=cluster.SUPERUSER)
-        finally:
-            stopping.set()
-            thread.join()
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from mailyard.campaigns.plan import Planner
 from mailyard.campaigns.progress import ProgressEvents
 from mailyard.campaigns.retry import RetrySender
 from mailyard.core.clock import SystemClock
+from mailyard.proving.own_postgres import own_postgres
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.worker import Worker
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
@@ -24,7 +24,6 @@ from mailyard.sending.accept import Emails
 from mailyard.sending.template import Templates
 from mailyard.sending.transports.smtp import SmtpTransport
 from mailyard.storage.database import Database, DatabaseAddress
-from mailyard.storage.embedded import EmbeddedPostgres
 from mailyard.storage.migrate import migrate
 from mailyard.storage.partitions import ensure_partitions
 
@@ -45,33 +44,9 @@ class Server:
 @contextmanager
 def product_postgres(folder: Path) -> Iterator[Server]:
     """The embedded PostgreSQL as the product runs it, fsync on, with a migrated database."""
-    server = EmbeddedPostgres(folder / "data", connections=60)
-    started, stopping = threading.Event(), threading.Event()
-    errors: list[BaseException] = []
-
-    async def live() -> None:
-        try:
-            await server.start()
-        except BaseException as error:
-            errors.append(error)
-            return
-        finally:
-            started.set()
-        await asyncio.to_thread(stopping.wait)
-        await server.stop()
-
-    # A child that dies with its parent dies with the thread that started it: keep that thread.
-    thread = threading.Thread(target=lambda: asyncio.run(live()))
-    thread.start()
-    started.wait()
-    if errors:
-        raise errors[0]
-    try:
+    with own_postgres(folder / "data", connections=60) as server:
         asyncio.run(_prepare(server.url))
         yield Server(server.url, server.pid or 0)
-    finally:
-        stopping.set()
-        thread.join()
 
 
 async def _prepare(url: str) -> None:
