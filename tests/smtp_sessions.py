@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from mailyard.protocol.smtp.envelope import Envelope
 from mailyard.protocol.smtp.reply import Reply
-from mailyard.protocol.smtp.server import (
+from mailyard.protocol.smtp.server import ServerSession
+from mailyard.protocol.smtp.session import (
     Event,
     MessageReceived,
     RecipientAsked,
-    ServerSession,
     SessionConfig,
     TlsRequested,
 )

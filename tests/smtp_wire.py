@@ -9,7 +9,7 @@ from smtp_sessions import STORED, TAKEN, take_example
 
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
-from mailyard.protocol.smtp.server import SessionConfig
+from mailyard.protocol.smtp.session import SessionConfig
 from mailyard.receiving.listener import Listener, ListenerLimits
 
 

@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=["mailyard"]):
         MailReturned,
         TlsWanted,
     )
-    from mailyard.protocol.smtp.server import SessionConfig
+    from mailyard.protocol.smtp.session import SessionConfig
 
 TIGHT = SessionConfig("mx.example", message_bytes=500, line_bytes=200, command_line_bytes=120)
 OPENING = b"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n"

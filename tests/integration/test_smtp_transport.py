@@ -17,7 +17,7 @@ from smtp_wire import NotingHandler, listening, tls_in_front, until
 from mailyard.core.backoff import Backoff
 from mailyard.net.tls import client_context, ensure_certificate, server_context
 from mailyard.protocol.smtp.client import StartTls
-from mailyard.protocol.smtp.server import SessionConfig
+from mailyard.protocol.smtp.session import SessionConfig
 from mailyard.sending.transport import Handoff, Outcome, Outgoing, Recipient
 from mailyard.sending.transports.smtp import SmtpOptions, SmtpTransport
 

@@ -19,11 +19,11 @@ from mailyard.core import limits
 from mailyard.core.errors import MailyardError, Unavailable
 from mailyard.observe import metrics
 from mailyard.protocol.smtp.reply import Reply
-from mailyard.protocol.smtp.server import (
+from mailyard.protocol.smtp.server import ServerSession
+from mailyard.protocol.smtp.session import (
     MessageReceived,
     Question,
     RecipientAsked,
-    ServerSession,
     SessionConfig,
     TlsRequested,
 )

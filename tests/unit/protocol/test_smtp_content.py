@@ -54,8 +54,29 @@ def test_the_end_may_be_cut_anywhere() -> None:
             assert at == cut
             content, at = receiver.feed_data(wire[cut:], 0)
             at += cut
-        assert content == b"a\r\n.b\r\n\r\n"
+        assert content == b"a\r\nb\r\n\r\n"
         assert wire[at:] == b"QUIT\r\n"
+
+
+@pytest.mark.parametrize(
+    ("wire", "content"),
+    [
+        (b".\r\n", b""),
+        (b"\r\n.\r\n", b"\r\n"),
+        (b"a\r\n.\r\n", b"a\r\n"),
+        (b"..\r\n.\r\n", b".\r\n"),
+        (b"..a\r\n..\r\n..b\r\nc\r\n.\r\n", b".a\r\n.\r\n.b\r\nc\r\n"),
+    ],
+)
+def test_content_comes_without_its_stuffing_whole_or_in_pieces(wire: bytes, content: bytes) -> None:
+    assert ContentReceiver(1000).feed_data(b"DATA\r\n" + wire + b"QUIT", 6) == (
+        content,
+        6 + len(wire),
+    )
+    receiver = ContentReceiver(1000)
+    *fed, last = (receiver.feed_data(wire[at : at + 1], 0) for at in range(len(wire)))
+    assert fed == [(None, 1)] * (len(wire) - 1)
+    assert last == (content, 1)
 
 
 def test_what_goes_beyond_the_limit_is_counted_and_not_held() -> None:

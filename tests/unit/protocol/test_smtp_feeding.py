@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from smtp_sessions import Driver, one_by_one
 
 from mailyard.protocol.smtp.content import stuffed
-from mailyard.protocol.smtp.server import SessionConfig
+from mailyard.protocol.smtp.session import SessionConfig
 
 # Small limits, so that generated sessions reach them.
 TIGHT = SessionConfig(

@@ -4,12 +4,8 @@ import pytest
 from smtp_sessions import CONFIG, STORED, TAKEN, UNKNOWN_USER, Driver, codes_of, greeted
 
 from mailyard.protocol.smtp.reply import Reply
-from mailyard.protocol.smtp.server import (
-    MessageReceived,
-    RecipientAsked,
-    ServerSession,
-    SessionConfig,
-)
+from mailyard.protocol.smtp.server import ServerSession
+from mailyard.protocol.smtp.session import MessageReceived, RecipientAsked, SessionConfig
 
 ENVELOPE = b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n"
 
@@ -144,8 +140,8 @@ def test_a_whole_pipelined_session_is_answered_in_order() -> None:
 class Asking:
     """A session whose questions are answered by hand."""
 
-    def __init__(self) -> None:
-        self.session = ServerSession(CONFIG, "192.0.2.1", 1)
+    def __init__(self, config: SessionConfig = CONFIG) -> None:
+        self.session = ServerSession(config, "192.0.2.1", 1)
         self.session.take_output()
         self.open: list[RecipientAsked | MessageReceived] = []
         self.feed(b"EHLO c.example\r\n")
@@ -292,6 +288,42 @@ def test_too_many_errors_end_the_session() -> None:
     driver = greeted()
     assert driver.codes(b"NONSENSE\r\n" * 30) == [500] * 20 + [421]
     assert driver.session.closed
+
+
+def test_guessing_recipients_ends_the_session() -> None:
+    driver = small(errors_per_session=5)
+    guesses = b"".join(b"RCPT TO:<no%d@d.example>\r\n" % n for n in range(9))
+    assert driver.codes(b"MAIL FROM:<>\r\n", guesses) == [250] + [550] * 5 + [421]
+    assert driver.session.closed
+
+
+def test_guesses_that_were_asked_together_are_answered_and_end_the_session() -> None:
+    asking = Asking(SessionConfig("mx.example", errors_per_session=2))
+    five = b"".join(b"RCPT TO:<no%d@d.example>\r\n" % n for n in range(5))
+    asking.feed(b"MAIL FROM:<>\r\n" + five)
+    assert asking.answer(0, UNKNOWN_USER) == [550]
+    assert asking.answer(0, UNKNOWN_USER) == [550]
+    assert not asking.session.closed
+    assert asking.answer(2, UNKNOWN_USER) == []
+    assert asking.answer(0, UNKNOWN_USER) == [550]
+    assert asking.answer(0, TAKEN) == [250, 550, 421]
+    assert asking.session.closed
+
+
+def test_what_is_refused_for_now_is_no_error_of_the_peer() -> None:
+    driver = small(errors_per_session=2)
+    driver.decide = lambda _: Reply(451, "4.3.0", "Try again later")
+    assert driver.codes(b"MAIL FROM:<>\r\n", b"RCPT TO:<a@d.example>\r\n" * 9) == [250] + [451] * 9
+
+
+def test_a_message_that_is_taken_pays_for_the_errors_before_it() -> None:
+    driver = small(errors_per_session=2)
+    for _ in range(5):
+        said = driver.codes(ENVELOPE + b"RCPT TO:<nobody@d.example>\r\nDATA\r\n", b"x\r\n.\r\n")
+        assert said == [250, 250, 550, 354, 250]
+    driver.store_reply = Reply(451, "4.3.0", "Try again later")
+    unpaid = ENVELOPE + b"RCPT TO:<nobody@d.example>\r\nDATA\r\nx\r\n.\r\n"
+    assert driver.codes(unpaid, unpaid) == [250, 250, 550, 354, 451, 250, 250, 550, 421]
 
 
 def test_too_many_commands_end_the_session() -> None:

@@ -15,7 +15,6 @@ reply, and nothing that was pipelined behind it is looked at.
 """
 
 from collections import deque
-from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -27,43 +26,21 @@ from mailyard.protocol.smtp.command import (
     parse_mail,
     parse_recipient,
 )
-from mailyard.protocol.smtp.content import ContentReceiver, Fault, fault_in, unstuffed
+from mailyard.protocol.smtp.content import ContentReceiver, Fault, fault_in
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
+from mailyard.protocol.smtp.session import (
+    Event,
+    MessageReceived,
+    Question,
+    RecipientAsked,
+    SessionConfig,
+    TlsRequested,
+)
 from mailyard.protocol.smtp.states import TRANSITIONS, State, Step
 
 _QUESTIONS_OPEN = 100  # recipients asked about at once, so that one session cannot flood a batch
 _BUFFER_BYTES = 256 * limits.KIB  # unread input at which the shell should stop reading
-
-
-class SessionConfig(Struct, frozen=True):
-    """What a server says of itself and allows. Sizes in bytes."""
-
-    hostname: str
-    tls_offered: bool = False
-    message_bytes: int = limits.SMTP_MESSAGE_BYTES
-    line_bytes: int = limits.SMTP_TEXT_LINE_BYTES
-    command_line_bytes: int = limits.SMTP_COMMAND_LINE_BYTES
-    recipients_per_message: int = limits.SMTP_RECIPIENTS_PER_MESSAGE
-    errors_per_session: int = limits.SMTP_ERRORS_PER_SESSION
-    commands_per_session: int = limits.SMTP_COMMANDS_PER_SESSION
-
-
-class RecipientAsked(Struct, eq=False):
-    """Is this recipient taken? Answer with `ServerSession.answer`."""
-
-    peer: Peer
-    reverse_path: str
-    address: str
-    reply: bytes | None = None
-
-
-class MessageReceived(Struct, eq=False):
-    """A whole message is here. Answer with `ServerSession.answer`."""
-
-    envelope: Envelope
-    content: bytes
-    reply: bytes | None = None
 
 
 class _Said(Struct, eq=False):
@@ -71,13 +48,6 @@ class _Said(Struct, eq=False):
 
     reply: bytes
 
-
-class TlsRequested(Struct, frozen=True):
-    """220 was said to STARTTLS: write the output, do the handshake, then call `tls_started`."""
-
-
-Question: TypeAlias = RecipientAsked | MessageReceived
-Event: TypeAlias = RecipientAsked | MessageReceived | TlsRequested
 
 _OK = b"250 2.0.0 OK\r\n"
 _OK_SENDER = b"250 2.1.0 OK\r\n"
@@ -90,6 +60,9 @@ _IN_DATA = State.IN_DATA
 _IN_CHUNK = State.IN_CHUNK
 _CLOSED = State.CLOSED
 _HANDSHAKE = State.HANDSHAKE
+_MAIL = Step.MAIL
+_RECIPIENT = Step.RECIPIENT
+_RECIPIENT_TAKEN = Step.RECIPIENT_TAKEN
 _NO_CONTENT = ContentReceiver(0)
 _NO_MAIL = MailCommand("", None, False, False)
 _FAULTS = {
@@ -159,7 +132,9 @@ class ServerSession:
                 return None
             if event is not None:
                 return event
-            if not done and not self._more_input():
+            if done and (self._at < len(self._input) or self.state is _IN_CHUNK):
+                continue  # a chunk may have no octets
+            if not self._more_input():
                 return None
 
     def answer(self, question: Question, reply: Reply) -> None:
@@ -167,11 +142,15 @@ class ServerSession:
         question.reply = reply.encode()
         if type(question) is RecipientAsked:
             self._recipients_open -= 1
-            if reply.accepted and self.state is not _CLOSED:
+            if reply.code < 400 and self.state is not _CLOSED:
                 self._recipients.append(question.address)
-                self._step(Step.RECIPIENT_TAKEN)
+                self.state = TRANSITIONS[self.state][_RECIPIENT_TAKEN]
+            elif reply.code >= 500:
+                self._count_error()
         else:
             self._messages_open -= 1
+            if reply.code < 400:
+                self._errors = 0
         unsaid = self._unsaid
         while unsaid and (said := unsaid[0].reply) is not None:
             self._output.append(said)
@@ -252,27 +231,23 @@ class ServerSession:
     def _read_command(self) -> tuple[bool, Event | None]:
         """Carry out the next command line. (False, None) when none is complete or it must wait."""
         self._blocked = False
-        start = self._at
-        if start == len(self._input):
-            return False, None
-        newline = self._input.find(b"\n", start)
-        if newline < 0:
-            if len(self._input) - start > self._config.command_line_bytes:
-                self._hang_up(Reply(500, "5.5.6", "Command line too long"))
-            return False, None
-        if newline + 1 - start > self._config.command_line_bytes:
+        data, start = self._input, self._at
+        newline = data.find(b"\n", start)
+        end = newline + 1 or len(data)
+        if end - start > self._config.command_line_bytes:
             self._hang_up(Reply(500, "5.5.6", "Command line too long"))
             return False, None
-        line = self._input[start : newline - 1]
-        if self._input[newline - 1 : newline] != b"\r" or newline == start or b"\r" in line:
+        if newline < 0:
+            return False, None
+        if newline == start or data.find(b"\r", start, end) != newline - 1:
             self._hang_up(Reply(500, "5.5.2", "Lines end with CRLF; a bare CR or LF is refused"))
             return False, None
-        verb, _, argument = line.partition(b" ")
+        verb, _, argument = data[start : newline - 1].partition(b" ")
         verb = verb.upper()
         if self._unsaid and not self._may_run_ahead(verb):
             self._blocked = True
             return False, None
-        self._at = newline + 1
+        self._at = end
         self._commands += 1
         if self._commands > self._config.commands_per_session:
             self._hang_up(Reply(421, "4.7.0", "Too many commands in one session"))
@@ -336,29 +311,24 @@ class ServerSession:
         if verb == b"HELO":
             self._say(Reply(250, "", config.hostname).encode())
             return
-        lines = [config.hostname, "PIPELINING", f"SIZE {config.message_bytes}", "8BITMIME"]
-        lines += ["SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"]
-        if config.tls_offered and not peer.tls:
-            lines.append("STARTTLS")
-        lines.append("HELP")
-        self._say(Reply(250, "", "\n".join(lines)).encode())
+        self._say(config.capabilities(encrypted=peer.tls).encode())
 
     def _mail(self, argument: str) -> None:
-        if Step.MAIL not in TRANSITIONS[self.state]:
-            raise Refused(Reply(503, "5.5.1", self._why_no_mail()))
+        allowed = TRANSITIONS[self.state]
+        if _MAIL not in allowed:
+            connected = self.state is State.CONNECTED
+            why = "Say EHLO first" if connected else "A transaction is open"
+            raise Refused(Reply(503, "5.5.1", why))
         mail = parse_mail(argument)
         if mail.declared_bytes is not None and mail.declared_bytes > self._config.message_bytes:
             raise Refused(_FAULTS[Fault.TOO_LARGE])
         self._reset_transaction()
         self._mail_command = mail
-        self._step(Step.MAIL)
+        self.state = allowed[_MAIL]
         self._say(_OK_SENDER)
 
-    def _why_no_mail(self) -> str:
-        return "Say EHLO first" if self.state is State.CONNECTED else "A transaction is open"
-
     def _recipient(self, argument: str) -> Event | None:
-        if Step.RECIPIENT not in TRANSITIONS[self.state]:
+        if _RECIPIENT not in TRANSITIONS[self.state]:
             raise Refused(Reply(503, "5.5.1", "MAIL comes before RCPT"))
         mail = self._mail_command
         address = parse_recipient(argument, mail.smtp_utf8, self._config.hostname)
@@ -387,12 +357,8 @@ class ServerSession:
                 self._hang_up(Reply(552, "5.3.4", "Message without end"))
             return False, None
         self._step(Step.DATA_END)
-        too_large = self._content.dropped_bytes or len(content) > _wire_bytes(message_bytes)
+        too_large = self._content.dropped_bytes or len(content) > message_bytes
         fault = Fault.TOO_LARGE if too_large else fault_in(content, self._config.line_bytes)
-        if fault is None:
-            content = unstuffed(content)
-            if len(content) > message_bytes:
-                fault = Fault.TOO_LARGE
         return True, self._message(content, fault)
 
     def _chunk(self, argument: str) -> None:
@@ -477,9 +443,10 @@ class ServerSession:
             raise Refused(Reply(501, "5.5.4", "No argument is allowed here"))
 
     def _step_or_refuse(self, step: Step) -> None:
-        if step not in TRANSITIONS[self.state]:
+        state = TRANSITIONS[self.state].get(step)
+        if state is None:
             raise Refused(Reply(503, "5.5.1", "Bad sequence of commands"))
-        self.state = TRANSITIONS[self.state][step]
+        self.state = state
 
     def _step(self, step: Step) -> None:
         self.state = TRANSITIONS[self.state][step]
@@ -496,8 +463,11 @@ class ServerSession:
 
     def _refuse(self, reply: Reply) -> None:
         self._say(reply.encode())
+        self._count_error()
+
+    def _count_error(self) -> None:
         self._errors += 1
-        if self._errors >= self._config.errors_per_session:
+        if self._errors >= self._config.errors_per_session and self.state is not _CLOSED:
             self._hang_up(Reply(421, "4.7.0", "Too many errors"))
 
     def _hang_up(self, reply: Reply) -> None:
