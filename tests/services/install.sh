@@ -15,6 +15,7 @@ fonts-dejavu-core:/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 fuse3:/usr/bin/fusermount3
 libfuse2:/lib/x86_64-linux-gnu/libfuse.so.2
 postgresql-15:/usr/lib/postgresql/15/bin/postgres
+pgbouncer:/usr/sbin/pgbouncer
 "
 
 missing=""

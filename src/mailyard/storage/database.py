@@ -73,6 +73,8 @@ class Database:
                 max_size=self._address.connections,
                 max_inactive_connection_lifetime=300.0,
                 command_timeout=60.0,
+                # A pooler may change the server after each statement: none keeps a name. Without a
+                # name the driver parses and runs it before any Sync, which is all on one server.
                 statement_cache_size=0 if self._address.behind_pooler else 256,
                 server_settings={"application_name": "mailyard", "timezone": "UTC"},
                 reset=_as_it_is,
