@@ -9,10 +9,12 @@ import pytest
 from asgi_client import Client, authenticate, present
 from mail_platform import MailPlatform, mail_platform
 
-from mailyard.bus.live import LiveEvent
+from mailyard.bus.live import Cursor, LiveEvent, LiveEvents, StoredEvent
+from mailyard.core.errors import Unavailable
 from mailyard.core.ids import uuid7
 from mailyard.core.limits import LIVE_BUFFER_BYTES
 from mailyard.storage.database import Database
+from mailyard.web.live import tail
 from mailyard.web.live.app import Live, build_live, is_live
 
 
@@ -218,6 +220,76 @@ async def test_a_heartbeat_is_a_comment(platform: MailPlatform, workspace_id: UU
     client = Client(app, workspace_id)
     await client.until_says(b"\n:\n\n")
     assert client.events() == []
+    await app.drain()
+
+
+class CountedReads(LiveEvents):
+    """Notes how often the stream was read on."""
+
+    reads = 0
+
+    async def read_after(
+        self, cursor: Cursor, limit: int = 1000, workspace_id: UUID | None = None
+    ) -> list[StoredEvent]:
+        self.reads += 1
+        return await super().read_after(cursor, limit, workspace_id)
+
+
+async def test_while_nobody_listens_nothing_is_read_and_who_comes_back_has_missed_nothing(
+    platform: MailPlatform, workspace_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "_LINGER_S", 0.0)
+    live = CountedReads(database=platform.database, bus=platform.bus)
+    app = build_live(
+        live=live, messages=platform.messages, authenticate=authenticate, present=present
+    )
+    await app.start()
+    first = Client(app, workspace_id)
+    await first.opened()
+    await publish(platform, workspace_id, 1)
+    heard = await first.until(1)
+    first.hang_up()
+    await first.task
+    while await _still_reads(live):
+        pass
+
+    await publish(platform, workspace_id, 2, 3)
+    assert not await _still_reads(live)
+    again = Client(app, workspace_id, headers=[(b"last-event-id", heard[0]["id"].encode())])
+    new = Client(app, workspace_id)
+    await new.opened()
+    await again.until(2)
+    await publish(platform, workspace_id, 4)
+    assert numbers(await again.until(3)) == [2, 3, 4]
+    assert numbers(await new.until(1)) == [4]
+    await app.drain()
+
+
+async def _still_reads(live: CountedReads) -> bool:
+    before = live.reads
+    await asyncio.sleep(1.2)  # a calm tail looks once a second
+    return live.reads > before
+
+
+async def test_while_the_end_of_the_stream_is_not_to_be_found_a_listener_is_let_go(
+    platform: MailPlatform, workspace_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Away(LiveEvents):
+        async def newest(self) -> Cursor:
+            raise Unavailable("PostgreSQL is away")
+
+    monkeypatch.setattr(tail, "_END_KNOWN_S", 0.05)
+    app = build_live(
+        live=Away(database=platform.database, bus=platform.bus),
+        messages=platform.messages,
+        authenticate=authenticate,
+        present=present,
+    )
+    await app.start()
+    client = Client(app, workspace_id)
+    await asyncio.wait_for(client.task, 10)
+    assert client.finished
+    assert app.open == 0
     await app.drain()
 
 

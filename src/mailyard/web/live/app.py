@@ -97,9 +97,9 @@ class Live:
         self.open = 0
 
     async def start(self) -> None:
-        """Begin to follow the stream of events."""
+        """Be ready to follow the stream of events."""
         self._heartbeat = asyncio.create_task(self._beat(), name="live-heartbeat")
-        await self._tail.start()
+        self._tail.start()
 
     async def drain(self) -> None:
         """End every stream and every wait at once, and take no more."""
@@ -185,6 +185,7 @@ class Live:
                 subject=subject,
                 after=after,
                 timeout_s=timeout_s,
+                tail=self._tail,
             )
         )
         self._waiting.add(waiting)

@@ -96,22 +96,23 @@ class Streams:
 
     async def serve(self, stream: Stream, after: Cursor | None, tail: Tail, send: Send) -> None:
         """Tell `stream` everything behind `after` (None: from now on) until it ends."""
-        listeners = self._by_workspace.setdefault(stream.workspace_id, set())
-        joined_at = tail.position
-        stream.after = joined_at if after is None else max(after, joined_at)
-        listeners.add(stream)  # from this instant the tail's events gather
-        try:
-            await _send(send, b"retry: 1000\nid: %b\n\n" % _id(after or joined_at))
-            if after is not None and after < joined_at:
-                await self._catch_up(stream, after, joined_at, send)
-            while not stream.ended:
-                gathered = await stream.frames()
-                if gathered:
-                    await _send(send, gathered)
-        finally:
-            listeners.discard(stream)
-            if not listeners and self._by_workspace.get(stream.workspace_id) is listeners:
-                del self._by_workspace[stream.workspace_id]
+        async with tail.listening():
+            listeners = self._by_workspace.setdefault(stream.workspace_id, set())
+            joined_at = tail.position
+            stream.after = joined_at if after is None else max(after, joined_at)
+            listeners.add(stream)  # from this instant the tail's events gather
+            try:
+                await _send(send, b"retry: 1000\nid: %b\n\n" % _id(after or joined_at))
+                if after is not None and after < joined_at:
+                    await self._catch_up(stream, after, joined_at, send)
+                while not stream.ended:
+                    gathered = await stream.frames()
+                    if gathered:
+                        await _send(send, gathered)
+            finally:
+                listeners.discard(stream)
+                if not listeners and self._by_workspace.get(stream.workspace_id) is listeners:
+                    del self._by_workspace[stream.workspace_id]
 
     async def _catch_up(self, stream: Stream, after: Cursor, until: Cursor, send: Send) -> None:
         """Send what is stored in (after, until]; the tail tells the rest.

@@ -13,6 +13,7 @@ from uuid import UUID
 from mailyard.bus.live import MESSAGE_RECEIVED, StoredEvent
 from mailyard.core.ids import INBOX, type_id
 from mailyard.mailbox.message import Messages, ReadMessage
+from mailyard.web.live.tail import Tail
 
 
 class Waits:
@@ -38,10 +39,12 @@ class Waits:
         subject: str,
         after: UUID | None,
         timeout_s: float,
+        tail: Tail,
     ) -> ReadMessage | None:
         """The oldest matching message above `after`, as soon as there is one; None in time.
 
-        Raises NotFound for an inbox that is not there, also when it goes while this waits.
+        Raises NotFound for an inbox that is not there, also when it goes while this waits, and
+        Unavailable.
         """
         name = type_id(INBOX, inbox_id)
         arrival = asyncio.Event()
@@ -49,7 +52,7 @@ class Waits:
         waiting.add(arrival)
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(timeout_s), tail.listening():
                     while True:
                         found = await self._messages.first(
                             workspace_id, inbox_id, from_=from_, subject=subject, after=after
