@@ -159,6 +159,13 @@ class Settings:
         _whole(0, 1000), 0, "most processes ever; 0: as started here"
     )
 
+    history_months: int = _setting(
+        _whole(0, 1200), 0, "months that deliveries and sent mails stay; 0: for ever"
+    )
+    audit_months: int = _setting(
+        _whole(0, 1200), 0, "months that the record of changes stays; 0: for ever"
+    )
+
     api_processes: int = _setting(_COUNT, 1, "API and page processes")
     smtp_processes: int = _setting(_COUNT, 1, "SMTP listener processes")
     worker_processes: int = _setting(_COUNT, 1, "worker processes")

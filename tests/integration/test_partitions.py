@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from mailyard.core.ids import lowest_at, uuid7
+from mailyard.core.ids import lowest_at, time_of, uuid7
 from mailyard.storage.database import Database
 from mailyard.storage.partitions import (
     RETENTION_DAYS,
+    Keep,
     drop_expired,
     ensure_partitions,
     expires_at,
@@ -22,6 +23,19 @@ INSERT_MESSAGE = """
                          helo, peer, size_bytes, raw)
     VALUES ($1, $1, $2, 'a@example.org', '{b@inbox.localhost}', ARRAY[$1]::uuid[], 'h',
             '127.0.0.1', $3, $4)
+"""
+INSERT_DELIVERY = """
+    INSERT INTO delivery (id, workspace_id, recipient, recipient_key, type, state, queued_at)
+    VALUES ($1, $1, 'a@example.org', 1, 'news', 'accepted', $2)
+"""
+INSERT_CAMPAIGN = """
+    INSERT INTO campaign (id, workspace_id, name, type, template_id, template_version, list_id,
+                          sender, state, first_started_at)
+    VALUES ($1, $1, 'Spring', 'campaign', $1, 1, $1, 'a@example.org', 'paused', $2)
+"""
+INSERT_AUDIT = """
+    INSERT INTO audit_log (id, workspace_id, actor_kind, actor, action, subject)
+    VALUES ($1, $1, 'user', 'ada', 'inbox.create', 'ibx_1')
 """
 
 
@@ -136,6 +150,77 @@ async def test_expired_partitions_are_dropped_and_living_ones_stay(database: Dat
     assert not set(dropped) & await tables(database)
     assert f"message_d7_{past:%Y_%m_%d}" in dropped
     assert await drop_expired(database, now) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("delivery_2026_11", datetime(2027, 12, 1, tzinfo=UTC)),
+        ("delivery_event_2026_12", datetime(2028, 1, 1, tzinfo=UTC)),
+        ("email_2026_01", datetime(2027, 2, 1, tzinfo=UTC)),
+        ("audit_log_2026_11", datetime(2027, 6, 1, tzinfo=UTC)),
+        ("message_kept_2026_11", None),
+        ("message_d1_2026_11_20", datetime(2026, 11, 22, tzinfo=UTC)),
+    ],
+)
+def test_history_leaves_after_the_months_that_it_is_kept(
+    name: str, expected: datetime | None
+) -> None:
+    assert expires_at(name, Keep(history_months=12, audit_months=6)) == expected
+
+
+async def history(database: Database, *months: datetime) -> None:
+    """A delivery and a line of the audit log in each of `months`."""
+    for month in months:
+        await ensure_partitions(database, month)
+        identifier = uuid7(int(month.timestamp() * 1000))
+        await database.pool.execute(INSERT_DELIVERY, identifier, month)
+        await database.pool.execute(INSERT_AUDIT, identifier)
+
+
+async def months_of(database: Database, table: str) -> list[str]:
+    rows = await database.pool.fetch(f"SELECT id FROM {table} ORDER BY id")
+    return [f"{time_of(row['id']):%Y-%m}" for row in rows]
+
+
+PAST = [datetime(2024, month, 15, tzinfo=UTC) for month in (1, 2, 3)]
+MARCH_2025 = datetime(2025, 3, 20, tzinfo=UTC)
+
+
+async def test_history_is_kept_for_ever_unless_the_settings_say_otherwise(
+    database: Database,
+) -> None:
+    await history(database, *PAST)
+    await drop_expired(database, MARCH_2025)
+    assert await months_of(database, "delivery") == ["2024-01", "2024-02", "2024-03"]
+    await drop_expired(database, MARCH_2025, Keep(history_months=12))
+    assert await months_of(database, "delivery") == ["2024-03"]
+    assert await months_of(database, "audit_log") == ["2024-01", "2024-02", "2024-03"]
+    await drop_expired(database, MARCH_2025, Keep(audit_months=13))
+    assert await months_of(database, "audit_log") == ["2024-02", "2024-03"]
+
+
+async def test_history_stays_from_the_oldest_work_on(database: Database) -> None:
+    await history(database, *PAST)
+    keep = Keep(history_months=1)
+    await database.pool.execute(
+        "UPDATE delivery SET state = 'deferred' WHERE queued_at = $1", PAST[1]
+    )
+    await drop_expired(database, MARCH_2025, keep)
+    assert await months_of(database, "delivery") == ["2024-02", "2024-03"]
+    await database.pool.execute("UPDATE delivery SET state = 'accepted'")
+    await paused_campaign(database, PAST[2])
+    await drop_expired(database, MARCH_2025, keep)
+    assert await months_of(database, "delivery") == ["2024-03"]
+    await database.pool.execute("UPDATE campaign SET state = 'finished'")
+    await drop_expired(database, MARCH_2025, keep)
+    assert await months_of(database, "delivery") == []
+
+
+async def paused_campaign(database: Database, started_at: datetime) -> None:
+    identifier = uuid7()
+    await database.pool.execute("INSERT INTO workspace VALUES ($1, 'Shop')", identifier)
+    await database.pool.execute(INSERT_CAMPAIGN, identifier, started_at)
 
 
 async def test_a_partition_detached_before_a_crash_is_dropped_by_the_next_round(

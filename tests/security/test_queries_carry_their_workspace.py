@@ -48,6 +48,7 @@ REASONS = {
     "idempotency.sweep": "what has run out, everywhere",
     "live.newest": "a place in the stream, no content",
     "live.oldest": "a place in the stream, no content",
+    "partitions.at_work_since": "since when there is work, everywhere; no content",
     "receiving.find_stored": "the accepting process asks about ids that it has made itself",
 }
 

@@ -49,18 +49,30 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """For how many months after their own what has no expiry of its own stays; 0: for ever."""
+
+    history_months: int = 0  # deliveries, their events, and the mails that were accepted to be sent
+    audit_months: int = 0
+
+
+FOR_EVER = Keep()
+_HISTORY = ("delivery", "delivery_event", "email")
+
+
+@dataclass(frozen=True, slots=True)
 class _Ranged:
     """A table parted by time: by month or by day, on an id or on an instant."""
 
     parent: str
     daily: bool
     on_id: bool = True
-    keep_days: int | None = None  # how long after its upper bound the partition stays; None: ever
+    keep_days: int | None = None  # how long after its upper bound it stays; None: see Keep
     storage: str = ""
 
 
 def _ranged_tables() -> Iterator[_Ranged]:
-    for parent in ("delivery", "delivery_event", "email", "audit_log"):
+    for parent in (*_HISTORY, "audit_log"):
         yield _Ranged(parent, daily=False)
     yield _Ranged(
         "live_event", True, on_id=False, keep_days=LIVE_EVENT_KEEP_DAYS, storage=_INSERT_ONLY
@@ -109,21 +121,30 @@ def wanted(moment: datetime) -> list[Partition]:
     return found
 
 
-def expired(names: Sequence[str], now: datetime) -> list[str]:
+def expired(names: Sequence[str], now: datetime, keep: Keep = FOR_EVER) -> list[str]:
     """Those of `names` that hold only expired rows at `now`; other tables are passed over."""
-    return [name for name in names if (gone := expires_at(name)) is not None and gone <= now]
+    return [name for name in names if (gone := expires_at(name, keep)) is not None and gone <= now]
 
 
-def expires_at(name: str) -> datetime | None:
+def expires_at(name: str, keep: Keep = FOR_EVER) -> datetime | None:
     """When the partition `name` may leave, or None when it never does or is no partition."""
     match = _NAME.match(name)
     if match is None:
         return None
     ranged = _BY_PARENT[match[1]]
-    if ranged.keep_days is None or (match[4] is not None) is not ranged.daily:
+    if (match[4] is not None) is not ranged.daily:
         return None
     start = datetime(int(match[2]), int(match[3]), int(match[4] or 1), tzinfo=UTC)
-    return _next(start, ranged.daily) + timedelta(days=ranged.keep_days)
+    if ranged.keep_days is not None:
+        return _next(start, ranged.daily) + timedelta(days=ranged.keep_days)
+    months = _months_of(ranged.parent, keep)
+    return _months_later(start, 1 + months) if months else None
+
+
+def _months_of(parent: str, keep: Keep) -> int:
+    if parent in _HISTORY:
+        return keep.history_months
+    return keep.audit_months if parent == "audit_log" else 0
 
 
 async def ensure_partitions(database: Database, now: datetime) -> int:
@@ -142,8 +163,11 @@ async def ensure_partitions(database: Database, now: datetime) -> int:
     return made
 
 
-async def drop_expired(database: Database, now: datetime) -> list[str]:
+async def drop_expired(database: Database, now: datetime, keep: Keep = FOR_EVER) -> list[str]:
     """Detach and drop every partition whose rows have all expired; the names of the dropped.
+
+    Of history, the month of the oldest mail or campaign that is still under way stays, and all
+    after it: its worker finds its rows, and who got the campaign's mail gets it once.
 
     Works on a direct connection, because DETACH CONCURRENTLY runs in no transaction. A partition
     whose lock cannot be had is left for the next round; a detach that was cut short is finished.
@@ -154,24 +178,42 @@ async def drop_expired(database: Database, now: datetime) -> list[str]:
             return []
         await connection.execute(QUERIES.limit_lock_wait, f"{int(LOCK_TIMEOUT_S * 1000)}ms", False)
         rows = {row["name"]: row for row in await connection.fetch(QUERIES.attached)}
-        gone = await _detach(connection, rows, now)
+        leaving = expired(list(rows), now, keep)
+        if any(rows[name]["parent"] in _HISTORY for name in leaving):
+            leaving = _without_work(leaving, rows, await connection.fetchval(QUERIES.at_work_since))
+        gone = await _detach(connection, rows, leaving)
         left = [row["name"] for row in await connection.fetch(QUERIES.left_behind, _NAME.pattern)]
-        for name in expired(left, now):
+        for name in expired(left, now, keep):
             await connection.execute(await connection.fetchval(QUERIES.say_drop, name))
-        return sorted(set(expired(left, now)) | set(gone))
+        return sorted(set(expired(left, now, keep)) | set(gone))
     finally:
         await connection.close()
+
+
+def _without_work(
+    names: list[str], rows: Mapping[str, asyncpg.Record], since: datetime | None
+) -> list[str]:
+    """`names` without the history of the month of `since` and of those after it."""
+    if since is None:
+        return names
+    month = f"{since:%Y_%m}"
+    return [
+        name
+        for name in names
+        if rows[name]["parent"] not in _HISTORY
+        or name.removeprefix(f"{rows[name]['parent']}_") < month
+    ]
 
 
 async def _detach(
     connection: "asyncpg.Connection[asyncpg.Record]",
     rows: Mapping[str, asyncpg.Record],
-    now: datetime,
+    leaving: list[str],
 ) -> list[str]:
-    """Detach what has expired. One waiting detach holds up its parent's others until next time."""
+    """Detach `leaving`. One waiting detach holds up its parent's others until next time."""
     gone: list[str] = []
     busy: set[str] = set()
-    for name in sorted(expired(list(rows), now), key=lambda name: not rows[name]["detaching"]):
+    for name in sorted(leaving, key=lambda name: not rows[name]["detaching"]):
         parent = rows[name]["parent"]
         if parent in busy:
             continue
@@ -234,6 +276,10 @@ def _floor(moment: datetime, daily: bool) -> datetime:
 
 
 def _next(start: datetime, daily: bool) -> datetime:
-    if daily:
-        return start + timedelta(days=1)
-    return start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+    return start + timedelta(days=1) if daily else _months_later(start, 1)
+
+
+def _months_later(start: datetime, months: int) -> datetime:
+    """`start`, which is the first of a month, so many months on."""
+    years, month = divmod(start.month - 1 + months, 12)
+    return start.replace(year=start.year + years, month=month + 1)

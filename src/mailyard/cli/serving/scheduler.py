@@ -10,6 +10,7 @@ from mailyard.fleet.duty import Duty, perform
 from mailyard.fleet.leader import Leader
 from mailyard.fleet.vital import vital
 from mailyard.queue.schedule import Scheduler
+from mailyard.storage.partitions import Keep
 
 
 class SchedulerService:
@@ -36,9 +37,10 @@ class SchedulerService:
 def duties(application: Application) -> list[Duty]:
     """Everything that somebody must do again and again, once for the whole installation."""
     database, clock = application.database, application.clock
+    settings = application.settings
     return [
         partitions.make_ahead(database, clock),
-        partitions.drop_old(database, clock),
+        partitions.drop_old(database, clock, Keep(settings.history_months, settings.audit_months)),
         queue.rescue(application.engine),
         queue.tell_depths(database, application.engine, application.live),
         counters.fold(database),

@@ -3,7 +3,7 @@
 from mailyard.core.clock import Clock
 from mailyard.fleet.duty import Duty
 from mailyard.storage.database import Database
-from mailyard.storage.partitions import drop_expired, ensure_partitions
+from mailyard.storage.partitions import Keep, drop_expired, ensure_partitions
 
 MAKE_EVERY_S = 600.0
 DROP_EVERY_S = 300.0
@@ -19,11 +19,11 @@ def make_ahead(database: Database, clock: Clock) -> Duty:
     return Duty("make-partitions", MAKE_EVERY_S, do)
 
 
-def drop_old(database: Database, clock: Clock) -> Duty:
-    """Expired mail leaves as whole partitions."""
+def drop_old(database: Database, clock: Clock, keep: Keep) -> Duty:
+    """Expired mail, and history older than `keep`, leave as whole partitions."""
 
     async def do() -> bool:
-        await drop_expired(database, clock.now())
+        await drop_expired(database, clock.now(), keep)
         return False
 
     return Duty("drop-partitions", DROP_EVERY_S, do)

@@ -29,6 +29,13 @@ FROM pg_class
 WHERE relnamespace = current_schema()::regnamespace
   AND relkind IN ('r', 'p') AND NOT relispartition AND relname ~ $1;
 
+-- name: at_work_since
+-- Since when there is mail that waits to be sent, or a campaign that is not over; null: since now.
+SELECT least(
+    (SELECT min(queued_at) FROM delivery WHERE state IN ('queued', 'deferred')),
+    (SELECT min(first_started_at) FROM campaign WHERE state IN ('running', 'paused'))
+);
+
 -- name: say_range
 -- The statements that make range partition $2 of $1 from $3 to $4, standing alone and then attached.
 SELECT format('CREATE TABLE IF NOT EXISTS %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)', $2::text, $1::text)
