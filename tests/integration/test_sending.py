@@ -8,12 +8,15 @@ from uuid import UUID
 import pytest
 from sending_world import ACCEPTED, Answer, Ledger, LedgerTransport, Process, World
 
+from mailyard.access.idempotency import Idempotency as Routes
+from mailyard.access.idempotency import IdempotencyInProgress
 from mailyard.core import ids
 from mailyard.core.errors import Conflict, IdempotencyMismatch, InvalidInput, NotFound
 from mailyard.queue.job import EMAIL_SEND
 from mailyard.queue.settle import Settler
 from mailyard.queue.worker import Batch
-from mailyard.sending.accept import Accepted, Idempotency
+from mailyard.sending.answer import Accepted, Idempotency
+from mailyard.sending.answer import Answer as Answered
 from mailyard.sending.delivery import Deliveries
 from mailyard.sending.request import EmailRequest
 from mailyard.sending.states import State
@@ -99,6 +102,52 @@ async def test_the_same_key_gets_the_first_answer_and_sends_once(world: World) -
     with pytest.raises(IdempotencyMismatch):
         await world.emails.accept(world.workspace_id, request(), Idempotency("order-17", b"other"))
     assert len(await world.emails.page(world.workspace_id)) == 1
+
+
+async def test_callers_at_once_with_one_key_and_other_bodies_get_one_answer_and_refusals(
+    world: World,
+) -> None:
+    bodies = [b"one", b"two", b"one", b"three"]
+    answers = await asyncio.gather(
+        *(
+            world.emails.accept(world.workspace_id, request(), Idempotency("order-18", body))
+            for body in bodies
+        ),
+        return_exceptions=True,
+    )
+    taken = [one for one in answers if isinstance(one, Answered)]
+    assert [answer.replayed for answer in taken] == [False, True]
+    assert taken[0].emails == taken[1].emails
+    refused = [one for one in answers if isinstance(one, BaseException)]
+    assert {type(one) for one in refused} == {IdempotencyMismatch} and len(refused) == 2
+
+
+async def test_a_replayed_answer_says_who_was_suppressed_at_first(world: World) -> None:
+    suppressions = Suppressions(database=world.database)
+    entry = await suppressions.add(world.workspace_id, "bob@example.com", reason="asked us")
+    key, sent = Idempotency("order-19", b"body"), request("ada@example.com", "bob@example.com")
+    first = await world.emails.accept(world.workspace_id, sent, key)
+    assert [one.state for one in first.emails[0].recipients] == [State.QUEUED, State.SUPPRESSED]
+    await suppressions.remove(world.workspace_id, entry.id)
+    again = await world.emails.accept(world.workspace_id, sent, key)
+    assert again.replayed and again.emails == first.emails
+
+
+async def test_a_key_that_another_route_is_using_is_in_progress(world: World) -> None:
+    routes = Routes(database=world.database)
+    assert await routes.begin(world.workspace_id, "order-20", b"body") is None
+    with pytest.raises(IdempotencyInProgress):
+        await world.emails.accept(world.workspace_id, request(), Idempotency("order-20", b"body"))
+    assert await world.emails.page(world.workspace_id) == []
+
+
+async def test_a_mail_whose_recipients_are_all_suppressed_has_no_job(world: World) -> None:
+    suppressions = Suppressions(database=world.database)
+    await suppressions.add(world.workspace_id, "bob@example.com", reason="asked us")
+    made = await accept(world, request("bob@example.com"))
+    assert [one.state for one in made.recipients] == [State.SUPPRESSED]
+    (depth,) = await world.engine.depth([EMAIL_SEND])
+    assert depth.ready == 0
 
 
 async def test_a_batch_stands_or_falls_together(world: World) -> None:

@@ -5,7 +5,6 @@ the caller gave an idempotency key, the key with the answer. Concurrent callers 
 Sending through the same key again gives the first answer and sends nothing.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,18 +13,19 @@ from uuid import UUID
 
 import msgspec
 
-from mailyard.access.idempotency import IdempotencyInProgress
 from mailyard.core import ids, limits
 from mailyard.core.clock import Clock, SystemClock
-from mailyard.core.errors import (
-    Conflict,
-    IdempotencyMismatch,
-    InvalidInput,
-    MailyardError,
-    NotFound,
-)
+from mailyard.core.errors import Conflict, InvalidInput, MailyardError, NotFound
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_SEND, NewJob
+from mailyard.sending.answer import (
+    Accepted,
+    AcceptedRecipient,
+    Answer,
+    Caller,
+    Claims,
+    Idempotency,
+)
 from mailyard.sending.delivery import millisecond_range, recipient_key
 from mailyard.sending.group import GroupCommit
 from mailyard.sending.request import (
@@ -36,50 +36,17 @@ from mailyard.sending.request import (
     template_of,
 )
 from mailyard.sending.states import State
-from mailyard.sending.suppress import ALL
 from mailyard.sending.template import Templates
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 _SQL = load("sending")
-_SUPPRESSION_SQL = load("suppression")
 _LAST_ID = UUID(int=(1 << 128) - 1)
 
 DELIVER = "deliver"
 ATTEMPTS = 36  # with the backoff of deliver.py: about five days
 GROUP_EMAILS = 2 * limits.EMAILS_PER_BATCH
-ACCEPTED_STATUS = 202
-
-
-@dataclass(frozen=True, slots=True)
-class Idempotency:
-    """The caller's key and the SHA-256 of the body that came with it."""
-
-    key: str
-    body_hash: bytes
-
-
-class AcceptedRecipient(msgspec.Struct, frozen=True):
-    """A recipient's delivery and the state that it was born with."""
-
-    delivery_id: UUID
-    recipient: str
-    state: str
-
-
-class Accepted(msgspec.Struct, frozen=True):
-    """What the caller is answered for one email."""
-
-    id: UUID
-    recipients: list[AcceptedRecipient]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The accepted emails in order. `replayed`: they were accepted before, under the same key."""
-
-    emails: list[Accepted]
-    replayed: bool
+_ENCODER = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +67,73 @@ class Email:
         return ids.time_of(self.id)
 
 
-@dataclass(slots=True)
-class _Unit:
-    """What one call brings into the group: its emails stand or fall together."""
+class _Mail:
+    """One email as the rows that it becomes, made when it comes: its group only joins them."""
 
-    workspace_id: UUID
-    email_ids: list[UUID]
-    emails: list[Prepared]
-    idempotency: Idempotency | None
+    __slots__ = ("deliveries", "email", "id", "job")
+
+    def __init__(self, workspace_id: UUID, email: Prepared) -> None:
+        self.id = ids.uuid7()
+        self.email = (
+            self.id,
+            workspace_id,
+            email.type,
+            email.content.sender,
+            email.content.subject,
+            _ENCODER.encode(email.content),
+            email.send_at,
+            email.expires_at,
+        )
+        # The deliveries carry their email's millisecond, so that one range of ids finds them.
+        unix_ms = ids.unix_ms_of(self.id)
+        self.deliveries = [
+            (
+                ids.uuid7(unix_ms),
+                workspace_id,
+                self.id,
+                recipient,
+                key,
+                recipient_key(key),
+                email.type,
+                email.send_at,
+                email.expires_at,
+            )
+            for recipient, key in zip(email.recipients, email.keys, strict=True)
+        ]
+        self.job = NewJob(
+            queue=EMAIL_SEND,
+            kind=DELIVER,
+            payload=self.id.bytes,
+            workspace_id=workspace_id,
+            run_at=email.send_at,
+            max_attempts=ATTEMPTS,
+        )
+
+    def accepted(self, suppressed: set[UUID]) -> Accepted:
+        """The answer, given which deliveries were born suppressed."""
+        return Accepted(
+            self.id,
+            [
+                AcceptedRecipient(
+                    delivery_id,
+                    recipient,
+                    State.SUPPRESSED if delivery_id in suppressed else State.QUEUED,
+                )
+                for delivery_id, _, _, recipient, *_ in self.deliveries
+            ],
+        )
+
+    def to_be_sent(self, suppressed: set[UUID]) -> bool:
+        """Whether any recipient is not suppressed."""
+        return any(delivery_id not in suppressed for delivery_id, *_ in self.deliveries)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """What one call brings into the group: its mails stand or fall together."""
+
+    caller: Caller
+    mails: list[_Mail]
 
 
 class Emails:
@@ -165,9 +191,9 @@ class Emails:
                 raise
         return await self._submit(workspace_id, prepared, idempotency)
 
-    async def get(self, workspace_id: UUID, email_id: UUID) -> Email:
+    async def get(self, workspace_id: UUID, email_id: UUID, tx: Connection | None = None) -> Email:
         """One accepted email with its content. Raises NotFound."""
-        row = await self._database.fetchrow(_SQL.get_email, workspace_id, email_id)
+        row = await self._database.fetchrow(_SQL.get_email, workspace_id, email_id, tx=tx)
         if row is None:
             raise NotFound("no such email")
         content = msgspec.json.decode(row["content"], type=EmailContent)
@@ -188,16 +214,20 @@ class Emails:
         )
         return [Email(**row, content=None) for row in rows]
 
-    async def cancel(self, workspace_id: UUID, email_id: UUID) -> list[str]:
+    async def cancel(
+        self, workspace_id: UUID, email_id: UUID, tx: Connection | None = None
+    ) -> list[str]:
         """Withdraw an email; the recipients that it is now not sent to.
 
         Raises NotFound, and Conflict when nothing is left to withdraw: every recipient has been
         handed over, or has ended in another way.
         """
         low, high = millisecond_range(ids.unix_ms_of(email_id))
-        rows = await self._database.fetch(_SQL.cancel_email, workspace_id, email_id, low, high)
+        rows = await self._database.fetch(
+            _SQL.cancel_email, workspace_id, email_id, low, high, tx=tx
+        )
         if not rows:
-            await self.get(workspace_id, email_id)
+            await self.get(workspace_id, email_id, tx)
             raise Conflict("every recipient has been handed over or settled already")
         return [row["recipient"] for row in rows]
 
@@ -211,200 +241,40 @@ class Emails:
     async def _submit(
         self, workspace_id: UUID, emails: list[Prepared], idempotency: Idempotency | None
     ) -> Answer:
-        unit = _Unit(workspace_id, [ids.uuid7() for _ in emails], emails, idempotency)
-        answer = await self._group.submit(unit, weight=len(emails))
+        mails = [_Mail(workspace_id, email) for email in emails]
+        unit = _Unit(Caller(workspace_id, idempotency), mails)
+        answer = await self._group.submit(unit, weight=len(mails))
         if isinstance(answer, MailyardError):
             raise answer
         return answer
 
     async def _commit(self, units: Sequence[_Unit]) -> list[Answer | MailyardError]:
+        claims = Claims([unit.caller for unit in units])
+        until = self._clock.now() + timedelta(seconds=limits.IDEMPOTENCY_KEEP_S)
         async with self._database.transaction() as tx:
-            rows = _Rows(units, await self._suppressed(units, tx))
-            before = await _claim_keys(self._database, units, rows.answers, self._clock.now(), tx)
-            fresh = [index for index in range(len(units)) if index not in before]
-            if fresh:
-                await rows.insert(self._database, self._engine, fresh, tx)
-        return [
-            before.get(index, Answer(rows.answers[index], False)) for index in range(len(units))
-        ]
+            fresh = await claims.claim(self._database, until, tx)
+            suppressed = await self._insert([m for i in fresh for m in units[i].mails], tx)
+            made = {i: [mail.accepted(suppressed) for mail in units[i].mails] for i in fresh}
+            await claims.keep(self._database, made, tx)
+        return claims.answers(made)
 
-    async def _suppressed(self, units: Sequence[_Unit], tx: Connection) -> set[tuple[UUID, str]]:
-        pairs = {
-            (unit.workspace_id, key)
-            for unit in units
-            for email in unit.emails
-            for key in email.keys
-        }
-        asked = list(pairs)
+    async def _insert(self, mails: Sequence[_Mail], tx: Connection) -> set[UUID]:
+        """Write emails, deliveries, counters and jobs; the deliveries born suppressed."""
+        if not mails:
+            return set()
         rows = await self._database.fetch(
-            _SUPPRESSION_SQL.check_suppressions,
-            [workspace_id for workspace_id, _ in asked],
-            [key for _, key in asked],
-            ALL,
+            _SQL.insert_accepted,
+            *_columns([mail.email for mail in mails]),
+            *_columns([delivery for mail in mails for delivery in mail.deliveries]),
             tx=tx,
         )
-        return {(row[0], row[1]) for row in rows}
+        suppressed = {row["id"] for row in rows}
+        jobs = [mail.job for mail in mails if mail.to_be_sent(suppressed)]
+        await self._engine.enqueue(jobs, tx=tx)
+        return suppressed
 
 
-class _Rows:
-    """The rows of a group, as columns, and each unit's answer."""
-
-    def __init__(self, units: Sequence[_Unit], suppressed: set[tuple[UUID, str]]) -> None:
-        self._units = units
-        self.answers: list[list[Accepted]] = []
-        for unit in units:
-            self.answers.append(
-                [
-                    Accepted(email_id, _recipients(unit.workspace_id, email_id, email, suppressed))
-                    for email_id, email in zip(unit.email_ids, unit.emails, strict=True)
-                ]
-            )
-
-    async def insert(
-        self, database: Database, engine: Engine, chosen: Sequence[int], tx: Connection
-    ) -> None:
-        """Write the units `chosen` (indexes): emails, deliveries, jobs and counters."""
-        emails: list[tuple[Any, ...]] = []
-        deliveries: list[tuple[Any, ...]] = []
-        jobs: list[NewJob] = []
-        counts: Counter[tuple[UUID, str]] = Counter()
-        for index in chosen:
-            unit = self._units[index]
-            for email, accepted in zip(unit.emails, self.answers[index], strict=True):
-                emails.append(_email_row(unit.workspace_id, accepted.id, email))
-                for made, key in zip(accepted.recipients, email.keys, strict=True):
-                    deliveries.append(
-                        _delivery_row(unit.workspace_id, accepted.id, email, made, key)
-                    )
-                    counts[unit.workspace_id, f"delivery.{made.state}"] += 1
-                if any(made.state == State.QUEUED for made in accepted.recipients):
-                    jobs.append(_job(unit.workspace_id, accepted.id, email))
-        await database.execute(_SQL.insert_emails, *zip(*emails, strict=True), tx=tx)
-        await database.execute(_SQL.insert_deliveries, *zip(*deliveries, strict=True), tx=tx)
-        await engine.enqueue(jobs, tx=tx)
-        await database.execute(
-            _SQL.insert_counter_deltas,
-            [workspace_id for workspace_id, _ in counts],
-            [name for _, name in counts],
-            [workspace_id for workspace_id, _ in counts],
-            list(counts.values()),
-            tx=tx,
-        )
-
-
-def _recipients(
-    workspace_id: UUID, email_id: UUID, email: Prepared, suppressed: set[tuple[UUID, str]]
-) -> list[AcceptedRecipient]:
-    # The deliveries carry their email's millisecond, so that one range of ids finds them.
-    unix_ms = ids.unix_ms_of(email_id)
-    return [
-        AcceptedRecipient(
-            ids.uuid7(unix_ms),
-            address,
-            State.SUPPRESSED if (workspace_id, key) in suppressed else State.QUEUED,
-        )
-        for address, key in zip(email.recipients, email.keys, strict=True)
-    ]
-
-
-def _email_row(workspace_id: UUID, email_id: UUID, email: Prepared) -> tuple[Any, ...]:
-    return (
-        email_id,
-        workspace_id,
-        email.type,
-        email.content.sender,
-        email.content.subject,
-        msgspec.json.encode(email.content),
-        email.send_at,
-        email.expires_at,
-    )
-
-
-def _delivery_row(
-    workspace_id: UUID, email_id: UUID, email: Prepared, made: AcceptedRecipient, key: str
-) -> tuple[Any, ...]:
-    return (
-        made.delivery_id,
-        workspace_id,
-        email_id,
-        made.recipient,
-        recipient_key(key),
-        email.type,
-        made.state,
-        email.send_at,
-        email.expires_at,
-    )
-
-
-def _job(workspace_id: UUID, email_id: UUID, email: Prepared) -> NewJob:
-    return NewJob(
-        queue=EMAIL_SEND,
-        kind=DELIVER,
-        payload=email_id.bytes,
-        workspace_id=workspace_id,
-        run_at=email.send_at,
-        max_attempts=ATTEMPTS,
-    )
-
-
-async def _claim_keys(
-    database: Database,
-    units: Sequence[_Unit],
-    answers: list[list[Accepted]],
-    now: datetime,
-    tx: Connection,
-) -> dict[int, Answer | MailyardError]:
-    """Claim the units' idempotency keys; what is answered for those that stood already.
-
-    Keys are written in one order by everybody, so that two groups cannot wait for each other.
-    """
-    keyed = sorted(
-        (unit.workspace_id, unit.idempotency.key, index)
-        for index, unit in enumerate(units)
-        if unit.idempotency is not None
-    )
-    first: dict[tuple[UUID, str], int] = {}
-    for workspace_id, key, index in keyed:
-        first.setdefault((workspace_id, key), index)
-    if not first:
-        return {}
-    hashes = {
-        index: unit.idempotency.body_hash
-        for index, unit in enumerate(units)
-        if unit.idempotency is not None
-    }
-    claimed = await database.fetch(
-        _SQL.claim_idempotency_keys,
-        [workspace_id for workspace_id, _ in first],
-        [key for _, key in first],
-        [hashes[index] for index in first.values()],
-        [ACCEPTED_STATUS] * len(first),
-        [msgspec.json.encode(answers[index]) for index in first.values()],
-        [now + timedelta(seconds=limits.IDEMPOTENCY_KEEP_S)] * len(first),
-        tx=tx,
-    )
-    mine = {(row["workspace_id"], row["key"]) for row in claimed}
-    rows = await database.fetch(
-        _SQL.read_idempotency_keys,
-        [workspace_id for workspace_id, _, _ in keyed],
-        [key for _, key, _ in keyed],
-        tx=tx,
-    )
-    stored = {(row["workspace_id"], row["key"]): (row["body_hash"], row["answer"]) for row in rows}
-    return {
-        index: _replay(hashes[index], *stored[workspace_id, key])
-        for workspace_id, key, index in keyed
-        if (workspace_id, key) not in mine or first[workspace_id, key] != index
-    }
-
-
-def _replay(body_hash: bytes, stored_hash: bytes, answer: bytes) -> Answer | MailyardError:
-    if body_hash != stored_hash:
-        return IdempotencyMismatch(
-            "this idempotency key was used with another request", field="Idempotency-Key"
-        )
-    if not answer:
-        return IdempotencyInProgress(
-            "a request with this idempotency key is running", field="Idempotency-Key"
-        )
-    return Answer(msgspec.json.decode(answer, type=list[Accepted]), replayed=True)
+def _columns(rows: Sequence[tuple[Any, ...]]) -> list[Sequence[Any]]:
+    """The columns of `rows`; one without any value is empty: the driver looks at each value."""
+    columns = zip(*rows, strict=True)
+    return [() if column.count(None) == len(column) else column for column in columns]

@@ -1,15 +1,21 @@
 -- What accepting and delivering transactional mail writes. Every statement takes many rows.
 
 -- name: claim_idempotency_keys
--- Writes the keys that are new (or past their 24 hours) with their answers; returns those.
+-- Writes the keys that are new (or past their 24 hours), without their answers; returns those.
 INSERT INTO idempotency_key (workspace_id, key, body_hash, status, answer, expires_at)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::smallint[], $5::bytea[],
-                     $6::timestamptz[])
+SELECT workspace_id, key, body_hash, $4, '', $5
+FROM unnest($1::uuid[], $2::text[], $3::bytea[]) AS claim (workspace_id, key, body_hash)
 ON CONFLICT (workspace_id, key) DO UPDATE
     SET body_hash = excluded.body_hash, status = excluded.status, answer = excluded.answer,
         expires_at = excluded.expires_at
     WHERE idempotency_key.expires_at < now()
 RETURNING workspace_id, key;
+
+-- name: answer_idempotency_keys
+-- Gives the keys claimed in this transaction their answers.
+UPDATE idempotency_key i SET answer = given.answer
+FROM unnest($1::uuid[], $2::text[], $3::bytea[]) AS given (workspace_id, key, answer)
+WHERE i.workspace_id = given.workspace_id AND i.key = given.key;
 
 -- name: read_idempotency_keys
 -- The answers given before under these keys.
@@ -17,22 +23,36 @@ SELECT i.workspace_id, i.key, i.body_hash, i.answer
 FROM unnest($1::uuid[], $2::text[]) AS asked (workspace_id, key)
 JOIN idempotency_key i ON i.workspace_id = asked.workspace_id AND i.key = asked.key;
 
--- name: insert_emails
--- The content of accepted requests, once each.
-INSERT INTO email (id, workspace_id, type, sender, subject, content, send_at, expires_at)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[],
-                     $7::timestamptz[], $8::timestamptz[]);
-
--- name: insert_deliveries
--- One row a recipient, queued or suppressed.
-INSERT INTO delivery (id, workspace_id, email_id, recipient, recipient_key, type, state,
-                      next_attempt_at, expires_at)
-SELECT id, workspace_id, email_id, recipient, recipient_key, type, state::delivery_state,
-       next_attempt_at, expires_at
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[], $7::text[],
-            $8::timestamptz[], $9::timestamptz[])
-    AS new (id, workspace_id, email_id, recipient, recipient_key, type, state, next_attempt_at,
-            expires_at);
+-- name: insert_accepted
+-- A group of accepted requests: their content ($1 to $8), one delivery a recipient ($9 to $17; $13
+-- is the normalised address), suppressed or queued, and the counters. A column without any value
+-- may come as an empty array. Returns the deliveries that are suppressed.
+WITH recipient AS MATERIALIZED (
+    SELECT new.*,
+           CASE WHEN EXISTS (SELECT FROM suppression s
+                             WHERE s.workspace_id = new.workspace_id
+                               AND s.address = new.normalised AND s.stream = 'all')
+                THEN 'suppressed' ELSE 'queued' END AS state
+    FROM unnest($9::uuid[], $10::uuid[], $11::uuid[], $12::text[], $13::text[], $14::bigint[],
+                $15::text[], $16::timestamptz[], $17::timestamptz[])
+        AS new (id, workspace_id, email_id, recipient, normalised, recipient_key, type,
+                next_attempt_at, expires_at)
+), mailed AS (
+    INSERT INTO email (id, workspace_id, type, sender, subject, content, send_at, expires_at)
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[],
+                         $7::timestamptz[], $8::timestamptz[])
+), addressed AS (
+    INSERT INTO delivery (id, workspace_id, email_id, recipient, recipient_key, type, state,
+                          next_attempt_at, expires_at)
+    SELECT id, workspace_id, email_id, recipient, recipient_key, type, state::delivery_state,
+           next_attempt_at, expires_at
+    FROM recipient
+), counted AS (
+    INSERT INTO counter_delta (workspace_id, name, subject, minute, amount)
+    SELECT workspace_id, 'delivery.' || state, workspace_id, date_trunc('minute', now()), count(*)
+    FROM recipient GROUP BY workspace_id, state
+)
+SELECT id FROM recipient WHERE state = 'suppressed';
 
 -- name: insert_counter_deltas
 -- Adds to counters: workspace, name, subject, amount; the minute is now.

@@ -10,8 +10,9 @@ from msgspec import Meta
 
 from mailyard.access import scope
 from mailyard.core import ids, limits
-from mailyard.sending.accept import Accepted, Email, Idempotency
-from mailyard.sending.accept import Answer as AcceptAnswer
+from mailyard.sending.accept import Email
+from mailyard.sending.answer import Accepted, Idempotency
+from mailyard.sending.answer import Answer as AcceptAnswer
 from mailyard.sending.request import Attachment, EmailRequest
 from mailyard.web.api.body import check_depth
 from mailyard.web.api.page import (
