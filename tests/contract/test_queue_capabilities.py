@@ -115,6 +115,42 @@ async def test_giving_back_is_part_of_a_transaction(yard: Yard, how: str) -> Non
 
 
 @needs(Capability.TRANSACTIONAL)
+@pytest.mark.parametrize("how", ["redrive", "discard"])
+async def test_dead_letters_go_with_their_transaction(yard: Yard, how: str) -> None:
+    await add(yard.engine, "a")
+    (leased,) = await take(yard.engine)
+    await yard.engine.bury([leased], "failed")
+    act = yard.engine.redrive if how == "redrive" else yard.engine.discard
+    with pytest.raises(Undone):
+        async with yard.transaction() as tx:
+            assert await act(None, [leased.id], tx) == {leased.id}
+            raise Undone
+    assert await counts(yard.engine) == (0, 0, 0, 1)
+    async with yard.transaction() as tx:
+        assert await act(None, [leased.id], tx) == {leased.id}
+    assert payloads(await take(yard.other)) == (["a"] if how == "redrive" else [])
+    assert await act(None, [leased.id]) == set()
+
+
+@needs(Capability.TRANSACTIONAL | Capability.PAUSE)
+async def test_a_pause_that_is_rolled_back_stops_nobody(yard: Yard) -> None:
+    await add(yard.engine, "a")
+    with pytest.raises(Undone):
+        async with yard.transaction() as tx:
+            await yard.engine.pause(Q, tx)
+            raise Undone
+    assert await yard.engine.paused() == set()
+    async with yard.transaction() as tx:
+        await yard.engine.pause(Q, tx)
+    assert await take(yard.engine) == []
+    with pytest.raises(Undone):
+        async with yard.transaction() as tx:
+            await yard.engine.resume(Q, tx)
+            raise Undone
+    assert await yard.engine.paused() == {Q}
+
+
+@needs(Capability.TRANSACTIONAL)
 async def test_a_stale_completion_in_a_transaction_says_so(yard: Yard) -> None:
     await add(yard.engine, "a")
     stale = await take(yard.engine)

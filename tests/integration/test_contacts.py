@@ -108,7 +108,7 @@ async def test_a_list_name_is_taken_once(database: Database, workspace: UUID) ->
         await lists.rename(workspace, second.id, "readers")
     await lists.rename(workspace, first.id, "subscribers")
     assert [one.name for one in await lists.page(workspace)] == ["writers", "subscribers"]
-    assert await lists.find_or_create(workspace, "writers") == second.id
+    assert await lists.find(workspace, "writers") == second.id
     with pytest.raises(InvalidInput):
         await lists.create(workspace, " ")
 

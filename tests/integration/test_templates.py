@@ -36,7 +36,9 @@ async def test_a_template_is_stored_with_its_variables_and_rendered(
     templates: Templates, workspace: UUID
 ) -> None:
     made = await templates.create(
-        workspace, "welcome", "Hi {{ name }}", "<p>{{ order.id }}</p>", "Hello {{ name }}"
+        workspace,
+        "welcome",
+        await templates.prove("Hi {{ name }}", "<p>{{ order.id }}</p>", "Hello {{ name }}"),
     )
     assert (made.name, made.version, made.variables) == ("welcome", 1, ("name", "order"))
     assert await templates.get(workspace, made.id) == made
@@ -47,7 +49,9 @@ async def test_a_template_is_stored_with_its_variables_and_rendered(
 async def test_a_missing_variable_is_an_error_before_anything_is_sent(
     templates: Templates, workspace: UUID
 ) -> None:
-    made = await templates.create(workspace, "t", "s", "<p>\n{{ city }}</p>", "")
+    made = await templates.create(
+        workspace, "t", await templates.prove("s", "<p>\n{{ city }}</p>", "")
+    )
     with pytest.raises(InvalidInput) as refused:
         await templates.render(workspace, made.id, {})
     assert refused.value.field == "data.city"
@@ -57,9 +61,11 @@ async def test_a_missing_variable_is_an_error_before_anything_is_sent(
 async def test_publishing_adds_a_version_and_the_old_one_stays(
     templates: Templates, workspace: UUID
 ) -> None:
-    made = await templates.create(workspace, "t", "one", "<p>1</p>", "")
+    made = await templates.create(workspace, "t", await templates.prove("one", "<p>1</p>", ""))
     assert (await templates.render(workspace, made.id, {})).subject == "one"
-    second = await templates.publish(workspace, made.id, "two {{ x }}", "<p>2</p>", "")
+    second = await templates.publish(
+        workspace, made.id, await templates.prove("two {{ x }}", "<p>2</p>", "")
+    )
     assert (second.version, second.name, second.variables) == (2, "t", ("x",))
     assert (await templates.render(workspace, made.id, {"x": 2})).subject == "two 2"
     assert (await templates.render(workspace, made.id, {}, version=1)).subject == "one"
@@ -85,7 +91,7 @@ async def test_a_template_that_cannot_be_proven_is_not_stored(
         ("s", "a", "\ud800", "text"),
     ):
         with pytest.raises(InvalidInput) as refused:
-            await templates.create(workspace, "t", subject, html, text)
+            await templates.create(workspace, "t", await templates.prove(subject, html, text))
         assert refused.value.field == field
     assert await templates.list(workspace) == []
 
@@ -93,21 +99,24 @@ async def test_a_template_that_cannot_be_proven_is_not_stored(
 async def test_names_are_unique_in_a_workspace(
     templates: Templates, database: Database, workspace: UUID
 ) -> None:
-    await templates.create(workspace, "t", "s", "h", "")
+    await templates.create(workspace, "t", await templates.prove("s", "h", ""))
     with pytest.raises(Conflict):
-        await templates.create(workspace, " t ", "s", "h", "")
+        await templates.create(workspace, " t ", await templates.prove("s", "h", ""))
     other = await new_workspace(database)
-    assert (await templates.create(other, "t", "s", "h", "")).version == 1
+    assert (await templates.create(other, "t", await templates.prove("s", "h", ""))).version == 1
     for name in ("", "a\nb", "x" * 201):
         with pytest.raises(InvalidInput):
-            await templates.create(workspace, name, "s", "h", "")
+            await templates.create(workspace, name, await templates.prove("s", "h", ""))
 
 
 async def test_templates_are_listed_newest_first_by_page(
     templates: Templates, workspace: UUID
 ) -> None:
-    made = [await templates.create(workspace, f"t{n}", "s", "h", "") for n in range(5)]
-    await templates.publish(workspace, made[0].id, "newer", "h", "")
+    made = [
+        await templates.create(workspace, f"t{n}", await templates.prove("s", "h", ""))
+        for n in range(5)
+    ]
+    await templates.publish(workspace, made[0].id, await templates.prove("newer", "h", ""))
     first = await templates.list(workspace, limit=3)
     rest = await templates.list(workspace, after=first[-1].id, limit=3)
     assert [line.id for line in first + rest] == [template.id for template in reversed(made)]
@@ -117,7 +126,7 @@ async def test_templates_are_listed_newest_first_by_page(
 async def test_no_workspace_sees_or_renders_anothers_template(
     templates: Templates, database: Database, workspace: UUID
 ) -> None:
-    made = await templates.create(workspace, "t", "s", "h", "")
+    made = await templates.create(workspace, "t", await templates.prove("s", "h", ""))
     await templates.render(workspace, made.id, {})  # compiled and cached by now
     other = await new_workspace(database)
     assert await templates.list(other) == []
@@ -126,17 +135,17 @@ async def test_no_workspace_sees_or_renders_anothers_template(
     with pytest.raises(NotFound):
         await templates.versions(other, made.id)
     with pytest.raises(NotFound):
-        await templates.publish(other, made.id, "s", "h", "")
+        await templates.publish(other, made.id, await templates.prove("s", "h", ""))
     for version in (None, 1):
         with pytest.raises(NotFound):
             await templates.render(other, made.id, {}, version=version)
 
 
 async def test_a_version_is_compiled_once(templates: Templates, workspace: UUID) -> None:
-    made = await templates.create(workspace, "t", "s", "h", "")
+    made = await templates.create(workspace, "t", await templates.prove("s", "h", ""))
     compiled = await templates.compiled(workspace, made.id)
     assert await templates.compiled(workspace, made.id, 1) is compiled
-    await templates.publish(workspace, made.id, "s2", "h", "")
+    await templates.publish(workspace, made.id, await templates.prove("s2", "h", ""))
     assert await templates.compiled(workspace, made.id) is not compiled
 
 
@@ -145,6 +154,6 @@ async def test_a_template_written_in_a_transaction_goes_with_it(
 ) -> None:
     with pytest.raises(RuntimeError):
         async with database.transaction() as tx:
-            await templates.create(workspace, "t", "s", "h", "", tx=tx)
+            await templates.create(workspace, "t", await templates.prove("s", "h", ""), tx=tx)
             raise RuntimeError
     assert await templates.list(workspace) == []

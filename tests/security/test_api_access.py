@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from api_platform import Platform, start
-from api_things import bury, make_things, request
+from api_things import make_things, request
 
 from mailyard.access import scope
 from mailyard.access.authenticate import SESSION_COOKIE
@@ -109,30 +109,6 @@ async def test_a_session_changes_only_with_its_csrf_token(platform: Platform) ->
 async def test_a_key_in_the_address_is_no_key(platform: Platform) -> None:
     reply = await platform.call("GET", f"/v1/inboxes?key={platform.key}", key=None)
     assert reply.status == 401
-
-
-async def test_every_change_leaves_an_audit_row(platform: Platform) -> None:
-    """All routes that change something, once each: who did it and to what is in the log.
-
-    Sending is not among them: an email is its own record, whom it went to and what became of it.
-    """
-    things = await make_things(platform, platform.workspace_id, platform.key, "otter")
-    key = await platform.key_with("admin")
-    unaudited = []
-    for route in _GUARDED:
-        changes = route.method != "GET" and route.operation not in _READS
-        if not changes or route.operation in ("sendEmail", "sendEmailBatch"):
-            continue
-        if route.operation.endswith("DeadLetters"):
-            things.dead_letter = await bury(platform, platform.workspace_id, "otter")
-        before = await _audited(platform)
-        reply = await request(platform, route, things, key)
-        if reply.status < 300 and await _audited(platform) == before:
-            unaudited.append(route.operation)
-    assert unaudited == []
-    entries = (await platform.call("GET", "/v1/audit?limit=500")).json["items"]
-    actors = {entry["actor_kind"] for entry in entries}
-    assert actors >= {"key", "system"}
 
 
 async def _audited(platform: Platform) -> int:

@@ -11,6 +11,8 @@ from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
 
+import asyncpg
+
 from mailyard.access.audit import OPERATORS, Actor, Audit
 from mailyard.access.scope import scopes_of_role
 from mailyard.core import ids
@@ -100,7 +102,12 @@ class Sessions:
             )
             assert row is not None, "an insert returns its row"
             await self._audit.record(
-                Actor("user", person, workspace_id), "session.start", person, None, None, tx
+                Actor("user", person, workspace_id),
+                "session.start",
+                person,
+                None,
+                {"user_agent": user_agent[:_USER_AGENT_CHARACTERS]},
+                tx,
             )
         return StartedSession(token, csrf_token, workspace_id, user_id, row["expires_at"])
 
@@ -139,26 +146,49 @@ class Sessions:
 
     async def end(self, token: str) -> None:
         """Sign out: the session of this token is no more. Unknown tokens are ignored."""
-        await self._database.execute(_SQL.end_session, token_hash(token))
+        async with self._database.transaction() as tx:
+            row = await self._database.fetchrow(_SQL.end_session, token_hash(token), tx=tx)
+            if row is not None:
+                await self._ended(row, tx)
 
     async def end_one(self, user_id: UUID, session_id: str) -> None:
         """End one of a person's own sessions, by the id of the list. Raises NotFound."""
-        person = ids.type_id(ids.USER, user_id)
         async with self._database.transaction() as tx:
             row = await self._database.fetchrow(
                 _SQL.end_session_of_user, user_id, session_id, tx=tx
             )
             if row is None:
                 raise NotFound("no such session")
-            await self._audit.record(
-                Actor("user", person, row["workspace_id"]), "session.end", person, None, None, tx
-            )
+            await self._ended(row, tx)
+
+    async def _ended(self, row: asyncpg.Record, tx: Connection) -> None:
+        person = ids.type_id(ids.USER, row["user_id"])
+        await self._audit.record(
+            Actor("user", person, row["workspace_id"]),
+            "session.end",
+            person,
+            {"user_agent": row["user_agent"], "started_at": row["created_at"]},
+            None,
+            tx,
+        )
 
     async def move(self, token: str, workspace_id: UUID) -> None:
         """Go on in another workspace of the same person. Raises NotFound when it is not theirs."""
-        moved = await self._database.fetchrow(_SQL.move_session, token_hash(token), workspace_id)
-        if moved is None:
-            raise NotFound("no such workspace")
+        async with self._database.transaction() as tx:
+            row = await self._database.fetchrow(
+                _SQL.move_session, token_hash(token), workspace_id, tx=tx
+            )
+            if row is None:
+                raise NotFound("no such workspace")
+            person = ids.type_id(ids.USER, row["user_id"])
+            await self._audit.record(
+                Actor("user", person, workspace_id),
+                "session.move",
+                person,
+                {"workspace": ids.type_id(ids.WORKSPACE, row["workspace_before"])},
+                {"workspace": ids.type_id(ids.WORKSPACE, workspace_id)},
+                tx,
+            )
 
     async def create_link(
         self, user_id: UUID, *, actor: Actor, lasts_s: float = LINK_S, tx: Connection | None = None
@@ -180,7 +210,12 @@ class Sessions:
             _SQL.add_login_link, token_hash(token), user_id, lasts_s, tx=tx
         )
         await self._audit.record(
-            actor, "user.create_link", ids.type_id(ids.USER, user_id), None, None, tx
+            actor,
+            "user.create_link",
+            ids.type_id(ids.USER, user_id),
+            None,
+            {"lasts_s": lasts_s},
+            tx,
         )
         return token
 

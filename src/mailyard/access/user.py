@@ -182,7 +182,12 @@ class Users:
             await self._database.execute(_SQL.set_password, user_id, encoded, tx=tx)
             await self._database.execute(_SQL.end_other_sessions, user_id, keep_session, tx=tx)
             await self._audit.record(
-                actor, "user.set_password", ids.type_id(ids.USER, user_id), None, None, tx
+                actor,
+                "user.set_password",
+                ids.type_id(ids.USER, user_id),
+                None,
+                {"other_sessions": "ended"},
+                tx,
             )
 
     async def authenticate(self, email: str, password: str) -> UUID | None:

@@ -6,6 +6,7 @@ are changed before its turn gets the mail with the new ones.
 """
 
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -155,41 +156,61 @@ class Campaigns:
         )
         return [_campaign(row) for row in rows]
 
-    async def start(self, workspace_id: UUID, campaign_id: UUID) -> Campaign:
+    # The moves. With `tx` they are part of the caller's transaction, who calls `tell` after it.
+
+    async def start(
+        self, workspace_id: UUID, campaign_id: UUID, tx: Connection | None = None
+    ) -> Campaign:
         """Begin to send. Raises NotFound, Conflict, and InvalidInput when the template asks for a
         variable that some of the list's first contacts lack."""
-        await self._try_template(workspace_id, campaign_id)
-        async with self._database.transaction() as tx:
-            await self._move(workspace_id, campaign_id, Event.START, tx)
-            await self._database.fetchval(_SQL.start_campaign, workspace_id, campaign_id, tx=tx)
-            await self._engine.enqueue([plan_job(workspace_id, campaign_id)], tx)
-        return await self._told(workspace_id, campaign_id)
+        if tx is None:
+            return await self._alone(self.start, workspace_id, campaign_id)
+        await self._try_template(workspace_id, campaign_id, tx)
+        await self._move(workspace_id, campaign_id, Event.START, tx)
+        await self._database.fetchval(_SQL.start_campaign, workspace_id, campaign_id, tx=tx)
+        await self._engine.enqueue([plan_job(workspace_id, campaign_id)], tx)
+        return await self.get(workspace_id, campaign_id, tx)
 
-    async def pause(self, workspace_id: UUID, campaign_id: UUID) -> Campaign:
+    async def pause(
+        self, workspace_id: UUID, campaign_id: UUID, tx: Connection | None = None
+    ) -> Campaign:
         """Stop naming recipients; what was named is handed over and recorded. Raises as `start`."""
-        async with self._database.transaction() as tx:
-            await self._move(workspace_id, campaign_id, Event.PAUSE, tx)
-        return await self._told(workspace_id, campaign_id)
+        if tx is None:
+            return await self._alone(self.pause, workspace_id, campaign_id)
+        await self._move(workspace_id, campaign_id, Event.PAUSE, tx)
+        return await self.get(workspace_id, campaign_id, tx)
 
-    async def resume(self, workspace_id: UUID, campaign_id: UUID) -> Campaign:
+    async def resume(
+        self, workspace_id: UUID, campaign_id: UUID, tx: Connection | None = None
+    ) -> Campaign:
         """Go on where it was paused. Raises as `start`."""
-        async with self._database.transaction() as tx:
-            row = await self._move(workspace_id, campaign_id, Event.RESUME, tx)
-            chunks = await self._database.fetch(
-                _SQL.read_open_chunks, workspace_id, campaign_id, tx=tx
-            )
-            jobs = [chunk_job(workspace_id, campaign_id, chunk["number"]) for chunk in chunks]
-            if not row["planned"]:
-                jobs.append(plan_job(workspace_id, campaign_id))
-            await self._engine.enqueue(jobs, tx)
-            await self._database.fetchval(_SQL.finish_campaign, workspace_id, campaign_id, tx=tx)
-        return await self._told(workspace_id, campaign_id)
+        if tx is None:
+            return await self._alone(self.resume, workspace_id, campaign_id)
+        row = await self._move(workspace_id, campaign_id, Event.RESUME, tx)
+        chunks = await self._database.fetch(_SQL.read_open_chunks, workspace_id, campaign_id, tx=tx)
+        jobs = [chunk_job(workspace_id, campaign_id, chunk["number"]) for chunk in chunks]
+        if not row["planned"]:
+            jobs.append(plan_job(workspace_id, campaign_id))
+        await self._engine.enqueue(jobs, tx)
+        await self._database.fetchval(_SQL.finish_campaign, workspace_id, campaign_id, tx=tx)
+        return await self.get(workspace_id, campaign_id, tx)
 
-    async def cancel(self, workspace_id: UUID, campaign_id: UUID) -> Campaign:
+    async def cancel(
+        self, workspace_id: UUID, campaign_id: UUID, tx: Connection | None = None
+    ) -> Campaign:
         """Stop for good: whoever was not named gets no mail. Raises as `start`."""
-        async with self._database.transaction() as tx:
-            await self._move(workspace_id, campaign_id, Event.CANCEL, tx)
-        return await self._told(workspace_id, campaign_id)
+        if tx is None:
+            return await self._alone(self.cancel, workspace_id, campaign_id)
+        await self._move(workspace_id, campaign_id, Event.CANCEL, tx)
+        return await self.get(workspace_id, campaign_id, tx)
+
+    async def hold(self, workspace_id: UUID, campaign_id: UUID, tx: Connection) -> State:
+        """The state before a move; nobody else moves it until `tx` ends. Raises NotFound."""
+        return State((await self._locked(workspace_id, campaign_id, tx))["state"])
+
+    async def tell(self, workspace_id: UUID, campaign_id: UUID) -> None:
+        """Publish where the campaign is, after a move has committed."""
+        await self._progress.tell(workspace_id, campaign_id)
 
     async def progress(self, workspace_id: UUID, campaign_id: UUID) -> Progress:
         """Counts per state, the rate now, the estimated end. Raises NotFound."""
@@ -199,23 +220,37 @@ class Campaigns:
         self, workspace_id: UUID, campaign_id: UUID, event: Event, tx: Connection
     ) -> asyncpg.Record:
         """Move the campaign's state by the table, its row held until commit."""
-        row = await self._database.fetchrow(_SQL.lock_campaign, workspace_id, campaign_id, tx=tx)
-        if row is None:
-            raise NotFound("no such campaign")
+        row = await self._locked(workspace_id, campaign_id, tx)
         state = after(State(row["state"]), event)
         await self._database.execute(
             _SQL.set_campaign_state, workspace_id, campaign_id, state.value, tx=tx
         )
         return row
 
-    async def _told(self, workspace_id: UUID, campaign_id: UUID) -> Campaign:
-        await self._progress.tell(workspace_id, campaign_id)
-        return await self.get(workspace_id, campaign_id)
+    async def _locked(
+        self, workspace_id: UUID, campaign_id: UUID, tx: Connection
+    ) -> asyncpg.Record:
+        row = await self._database.fetchrow(_SQL.lock_campaign, workspace_id, campaign_id, tx=tx)
+        if row is None:
+            raise NotFound("no such campaign")
+        return row
 
-    async def _try_template(self, workspace_id: UUID, campaign_id: UUID) -> None:
-        campaign = await self.get(workspace_id, campaign_id)
+    async def _alone(
+        self,
+        move: Callable[[UUID, UUID, Connection], Awaitable[Campaign]],
+        workspace_id: UUID,
+        campaign_id: UUID,
+    ) -> Campaign:
+        """A move in a transaction of its own."""
+        async with self._database.transaction() as tx:
+            moved = await move(workspace_id, campaign_id, tx)
+        await self.tell(workspace_id, campaign_id)
+        return moved
+
+    async def _try_template(self, workspace_id: UUID, campaign_id: UUID, tx: Connection) -> None:
+        campaign = await self.get(workspace_id, campaign_id, tx)
         compiled = await self._templates.compiled(
-            workspace_id, campaign.template_id, campaign.template_version
+            workspace_id, campaign.template_id, campaign.template_version, tx=tx
         )
         now = self._clock.now()
         mail = CampaignMail(
@@ -228,7 +263,7 @@ class Campaigns:
             hostname=self._hostname,
         )
         rows = await self._database.fetch(
-            _SQL.sample_members, workspace_id, campaign.list_id, SAMPLE_CONTACTS
+            _SQL.sample_members, workspace_id, campaign.list_id, SAMPLE_CONTACTS, tx=tx
         )
         for row in rows:
             try:

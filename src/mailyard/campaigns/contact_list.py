@@ -43,20 +43,18 @@ class Lists:
             raise Conflict("a list with this name is there already", field="name")
         return ContactList(list_id, name, 0)
 
-    async def find_or_create(self, workspace_id: UUID, name: str) -> UUID:
-        """The list of this name, made when there is none."""
-        name = _checked(name)
-        while True:
-            found = await self._database.fetchval(QUERIES.find_list_by_name, workspace_id, name)
-            made = found or await self._database.fetchval(
-                QUERIES.insert_list, workspace_id, uuid7(), name
-            )
-            if made is not None:
-                return UUID(str(made))
+    async def find(self, workspace_id: UUID, name: str) -> UUID | None:
+        """The list of this name. Raises InvalidInput for what is no name."""
+        found: UUID | None = await self._database.fetchval(
+            QUERIES.find_list_by_name, workspace_id, _checked(name)
+        )
+        return found
 
-    async def get(self, workspace_id: UUID, list_id: UUID) -> ContactList:
+    async def get(
+        self, workspace_id: UUID, list_id: UUID, *, tx: Connection | None = None
+    ) -> ContactList:
         """One list. Raises NotFound."""
-        row = await self._database.fetchrow(QUERIES.get_list, workspace_id, list_id)
+        row = await self._database.fetchrow(QUERIES.get_list, workspace_id, list_id, tx=tx)
         if row is None:
             raise NotFound("there is no such list")
         return ContactList(row["id"], row["name"], row["members"])
@@ -95,7 +93,7 @@ class Lists:
         tx: Connection | None = None,
     ) -> int:
         """Put contacts into a list; how many were not in it yet. Raises NotFound."""
-        await self.get(workspace_id, list_id)
+        await self.get(workspace_id, list_id, tx=tx)
         added = await self._database.fetchval(
             QUERIES.add_members, workspace_id, list_id, list(contact_ids), tx=tx
         )

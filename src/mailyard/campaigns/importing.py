@@ -7,7 +7,7 @@ a whole file is said at once, what is wrong with a row is said by the row's reje
 
 import asyncio
 import csv
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from io import StringIO
@@ -22,7 +22,7 @@ from mailyard.core.ids import uuid7
 from mailyard.core.limits import API_PAGE_ITEMS, IMPORT_BYTES, MIB
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import MEDIA, NewJob
-from mailyard.storage.database import Database
+from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 QUERIES = load("import")
@@ -66,6 +66,9 @@ class RejectedRow:
     row_text: str
 
 
+Witness = Callable[[Import, Connection], Awaitable[None]]
+
+
 class Imports:
     """Take files in, list imports, read their rejects."""
 
@@ -81,8 +84,10 @@ class Imports:
         *,
         list_id: UUID | None = None,
         mapping: Mapping[str, str | None] | None = None,
+        witness: Witness | None = None,
     ) -> Import:
-        """Store a CSV file as it arrives and enqueue its reading; durable on return.
+        """Store a CSV file as it arrives and enqueue its reading; durable on return. `witness` is
+        called in the transaction that enqueues it.
 
         `mapping`: column name as in the header -> `address`, `name`, an attribute's name, or None
         to leave it out; columns that it does not name mean what their header suggests. Raises
@@ -109,7 +114,7 @@ class Imports:
             async for chunk in chunks:
                 await upload.feed(chunk)
             layout = await upload.finish()
-            await self._enqueue(workspace_id, import_id, upload.size_bytes, layout)
+            await self._enqueue(workspace_id, import_id, upload.size_bytes, layout, witness)
         except MailyardError as error:
             await self._fail(workspace_id, import_id, error.message, upload.size_bytes)
             raise
@@ -119,9 +124,11 @@ class Imports:
             raise
         return await self.get(workspace_id, import_id)
 
-    async def get(self, workspace_id: UUID, import_id: UUID) -> Import:
+    async def get(
+        self, workspace_id: UUID, import_id: UUID, tx: Connection | None = None
+    ) -> Import:
         """One import. Raises NotFound."""
-        row = await self._database.fetchrow(QUERIES.get_import, workspace_id, import_id)
+        row = await self._database.fetchrow(QUERIES.get_import, workspace_id, import_id, tx=tx)
         if row is None:
             raise NotFound("there is no such import")
         return _import_of(row)
@@ -163,7 +170,12 @@ class Imports:
             )
 
     async def _enqueue(
-        self, workspace_id: UUID, import_id: UUID, size_bytes: int, layout: Layout
+        self,
+        workspace_id: UUID,
+        import_id: UUID,
+        size_bytes: int,
+        layout: Layout,
+        witness: Witness | None,
     ) -> None:
         async with self._database.transaction() as tx:
             await self._database.execute(
@@ -177,6 +189,8 @@ class Imports:
                 tx=tx,
             )
             await self._engine.enqueue([_job(workspace_id, import_id)], tx=tx)
+            if witness is not None:
+                await witness(await self.get(workspace_id, import_id, tx), tx)
 
     async def _fail(
         self, workspace_id: UUID, import_id: UUID, reason: str, size_bytes: int

@@ -18,7 +18,7 @@ from mailyard.core.ids import lowest_at, time_of
 from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.sanitise import sanitise
 from mailyard.protocol.mime.message import Attachment, parse
-from mailyard.storage.database import Database
+from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 QUERIES = load("message")
@@ -247,23 +247,29 @@ class Messages:
         return found
 
     async def delete(
-        self, workspace_id: UUID, message_ids: Sequence[UUID], inbox_id: UUID | None = None
+        self,
+        workspace_id: UUID,
+        message_ids: Sequence[UUID],
+        inbox_id: UUID | None = None,
+        tx: Connection | None = None,
     ) -> int:
         """Take messages out of all inboxes, or of one; how many lines went. Bytes that no inbox
         shows any more are deleted.
         """
         if not message_ids:
             return 0
+        if tx is None:
+            async with self._database.transaction() as own:
+                return await self.delete(workspace_id, message_ids, inbox_id, own)
         ids = list(dict.fromkeys(message_ids))
-        async with self._database.transaction() as tx:
-            gone = await self._database.fetch(
-                QUERIES.delete_lines, workspace_id, ids, inbox_id, min(ids), max(ids), tx=tx
+        gone = await self._database.fetch(
+            QUERIES.delete_lines, workspace_id, ids, inbox_id, min(ids), max(ids), tx=tx
+        )
+        touched = list({row["message_id"] for row in gone})
+        if touched:
+            await self._database.execute(
+                QUERIES.delete_bytes, workspace_id, touched, min(touched), max(touched), tx=tx
             )
-            touched = list({row["message_id"] for row in gone})
-            if touched:
-                await self._database.execute(
-                    QUERIES.delete_bytes, workspace_id, touched, min(touched), max(touched), tx=tx
-                )
         return len(gone)
 
     # -----------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from mailyard.proving.in_process import ServicePlatform, Services
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import MEDIA, LeasedJob, NewJob
 from mailyard.queue.worker import Batch, Handler
-from mailyard.storage.database import Database
+from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 QUERIES = load("demo")
@@ -60,25 +60,29 @@ class Demos:
         self._database = database
         self._engine = engine
 
-    async def start(self, workspace_id: UUID, recipients: int) -> DemoRun:
+    async def start(
+        self, workspace_id: UUID, recipients: int, tx: Connection | None = None
+    ) -> DemoRun:
         """Enqueue a run. Raises InvalidInput, and Conflict while another one waits or runs."""
+        if tx is None:
+            async with self._database.transaction() as own:
+                return await self.start(workspace_id, recipients, own)
         if not 1 <= recipients <= RECIPIENTS_MAX:
             raise InvalidInput(f"1 to {RECIPIENTS_MAX:,} recipients", field="recipients")
         run_id = ids.uuid7()
-        async with self._database.transaction() as tx:
-            row = await self._database.fetchrow(
-                QUERIES.insert_run, workspace_id, run_id, recipients, tx=tx
-            )
-            job = NewJob(
-                queue=MEDIA,
-                kind=DEMO_JOB,
-                payload=msgspec.json.encode(DemoPayload(run_id)),
-                workspace_id=workspace_id,
-                unique_key=_ONE_AT_A_TIME,
-                max_attempts=_MAX_ATTEMPTS,
-            )
-            if (await self._engine.enqueue([job], tx=tx))[0] is None:
-                raise Conflict("a demonstration is running already; wait until it has ended")
+        row = await self._database.fetchrow(
+            QUERIES.insert_run, workspace_id, run_id, recipients, tx=tx
+        )
+        job = NewJob(
+            queue=MEDIA,
+            kind=DEMO_JOB,
+            payload=msgspec.json.encode(DemoPayload(run_id)),
+            workspace_id=workspace_id,
+            unique_key=_ONE_AT_A_TIME,
+            max_attempts=_MAX_ATTEMPTS,
+        )
+        if (await self._engine.enqueue([job], tx=tx))[0] is None:
+            raise Conflict("a demonstration is running already; wait until it has ended")
         assert row is not None
         return _run_of(row)
 

@@ -77,7 +77,8 @@ class ServicePlatform:
         )
 
     async def make_template(self, name: str, subject: str, html: str, text: str) -> str:
-        made = await self._services.templates.create(self._workspace_id, name, subject, html, text)
+        source = await self._services.templates.prove(subject, html, text)
+        made = await self._services.templates.create(self._workspace_id, name, source)
         return ids.type_id(ids.TEMPLATE, made.id)
 
     async def begin_campaign(self, name: str, list_id: str, template_id: str) -> str:

@@ -1,6 +1,7 @@
 """What people do with queues: look, pause, resume, and deal with the dead letters."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from mailyard.core.errors import InvalidInput
@@ -10,7 +11,7 @@ from mailyard.queue.job import LANES, DeadJob, Depth, KeyPolicy
 
 
 class QueueAdmin:
-    """Queues are the platform's; dead letters belong to a workspace."""
+    """Queues are the platform's; dead letters belong to a workspace. `tx`: as of the engine."""
 
     def __init__(self, *, engine: Engine, queues: Sequence[str] = LANES) -> None:
         self._engine = engine
@@ -20,13 +21,13 @@ class QueueAdmin:
         """The depth of every queue, from counters."""
         return await self._engine.depth(self._queues)
 
-    async def pause(self, queue: str) -> None:
+    async def pause(self, queue: str, tx: Any = None) -> None:
         """Stop leasing from `queue`; what is leased goes on. Raises InvalidInput: no such queue."""
-        await self._engine.pause(self._known(queue))
+        await self._engine.pause(self._known(queue), tx)
 
-    async def resume(self, queue: str) -> None:
+    async def resume(self, queue: str, tx: Any = None) -> None:
         """Go on with `queue`. Raises InvalidInput when there is no such queue."""
-        await self._engine.resume(self._known(queue))
+        await self._engine.resume(self._known(queue), tx)
 
     async def paused(self) -> set[str]:
         """The queues that are paused."""
@@ -50,13 +51,17 @@ class QueueAdmin:
             raise InvalidInput(f"limit is 1 to {API_PAGE_ITEMS_MAX}", field="limit")
         return await self._engine.list_dead(workspace_id, queue, before, limit)
 
-    async def redrive(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
+    async def redrive(
+        self, workspace_id: UUID | None, ids: Sequence[int], tx: Any = None
+    ) -> set[int]:
         """Put dead letters back into their queues, as new; the ids of those that went."""
-        return await self._engine.redrive(workspace_id, ids)
+        return await self._engine.redrive(workspace_id, ids, tx)
 
-    async def discard(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
+    async def discard(
+        self, workspace_id: UUID | None, ids: Sequence[int], tx: Any = None
+    ) -> set[int]:
         """Remove dead letters for good; the ids of those that went."""
-        return await self._engine.discard(workspace_id, ids)
+        return await self._engine.discard(workspace_id, ids, tx)
 
     def _known(self, queue: str) -> str:
         if queue not in self._queues:

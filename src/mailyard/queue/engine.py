@@ -127,11 +127,11 @@ class Engine(Protocol):
         """Depth of each queue, from counters."""
         ...
 
-    async def pause(self, queue: str) -> None:
+    async def pause(self, queue: str, tx: Any = None) -> None:
         """Nothing more of `queue` is leased, what is leased goes on."""
         ...
 
-    async def resume(self, queue: str) -> None: ...
+    async def resume(self, queue: str, tx: Any = None) -> None: ...
 
     async def paused(self) -> set[str]:
         """The queues that are paused."""
@@ -147,13 +147,17 @@ class Engine(Protocol):
         """Buried jobs of a workspace (None: of no workspace), newest id first, below `before`."""
         ...
 
-    async def redrive(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
+    async def redrive(
+        self, workspace_id: UUID | None, ids: Sequence[int], tx: Any = None
+    ) -> set[int]:
         """Put buried jobs back into their lines as new; the ids of those that went.
 
         One whose unique key stands again meanwhile stays buried.
         """
         ...
 
-    async def discard(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
+    async def discard(
+        self, workspace_id: UUID | None, ids: Sequence[int], tx: Any = None
+    ) -> set[int]:
         """Remove buried jobs for good; the ids of those that went."""
         ...

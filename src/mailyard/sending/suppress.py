@@ -45,10 +45,15 @@ class Suppressions:
         self._database = database
 
     async def add(
-        self, workspace_id: UUID, address: str, stream: str = ALL, reason: str = "by hand"
+        self,
+        workspace_id: UUID,
+        address: str,
+        stream: str = ALL,
+        reason: str = "by hand",
+        tx: Connection | None = None,
     ) -> Suppression:
         """Add one address. Raises InvalidInput, or Conflict when it stands already."""
-        added = await self.add_many(workspace_id, [address], stream, reason)
+        added = await self.add_many(workspace_id, [address], stream, reason, tx)
         if not added:
             raise Conflict(f"{normalise(address)} is suppressed already", field="address")
         return added[0]

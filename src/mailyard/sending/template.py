@@ -52,6 +52,16 @@ class TemplateLine:
     created_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """Sources that `Templates.prove` found good: what a version is made from."""
+
+    subject: str
+    html: str
+    text: str
+    variables: tuple[str, ...]
+
+
 class Templates:
     """Create, publish, read and render the templates of a workspace. Close it at the end."""
 
@@ -64,21 +74,43 @@ class Templates:
         """End the process that proves templates."""
         await self._prover.close()
 
+    async def prove(self, subject: str, html: str, text: str) -> Proven:
+        """Find out whether the sources render within their bounds; before any transaction, for it
+        takes as long as they do. Raises InvalidInput (source and line).
+        """
+        for field, source in (("subject", subject), ("html", html), ("text", text)):
+            if "\0" in source:
+                raise InvalidInput("NUL is not allowed here", field=field)
+            if not source.isascii():
+                try:
+                    source.encode()
+                except UnicodeEncodeError:
+                    raise InvalidInput("not valid Unicode", field=field) from None
+        if not subject.strip():
+            raise InvalidInput("a subject is needed", field="subject")
+        if not html.strip() and not text.strip():
+            raise InvalidInput("HTML or text is needed", field="html")
+        return Proven(subject, html, text, await self._prover.prove(subject, html, text))
+
     async def create(
         self,
         workspace_id: UUID,
         name: str,
-        subject: str,
-        html: str,
-        text: str,
+        source: Proven,
         *,
         tx: Connection | None = None,
     ) -> Template:
-        """Prove and store version 1. Raises InvalidInput (source and line), Conflict."""
-        name = _checked_name(name)
-        variables = await self._prove(subject, html, text)
+        """Store version 1. Raises InvalidInput for the name, Conflict when it stands already."""
         row = await self._database.fetchrow(
-            _SQL.insert_template, workspace_id, uuid7(), name, subject, html, text, variables, tx=tx
+            _SQL.insert_template,
+            workspace_id,
+            uuid7(),
+            _checked_name(name),
+            source.subject,
+            source.html,
+            source.text,
+            source.variables,
+            tx=tx,
         )
         if row is None:
             raise Conflict("a template with this name is there already", field="name")
@@ -88,26 +120,37 @@ class Templates:
         self,
         workspace_id: UUID,
         template_id: UUID,
-        subject: str,
-        html: str,
-        text: str,
+        source: Proven,
         *,
         tx: Connection | None = None,
     ) -> Template:
-        """Prove and store the next version. Raises InvalidInput (source and line), NotFound."""
-        variables = await self._prove(subject, html, text)
+        """Store the next version. Raises NotFound."""
         row = await self._database.fetchrow(
-            _SQL.insert_version, workspace_id, template_id, subject, html, text, variables, tx=tx
+            _SQL.insert_version,
+            workspace_id,
+            template_id,
+            source.subject,
+            source.html,
+            source.text,
+            source.variables,
+            tx=tx,
         )
         if row is None:
             raise NotFound("there is no such template")
         return _template(row)
 
     async def get(
-        self, workspace_id: UUID, template_id: UUID, version: int | None = None
+        self,
+        workspace_id: UUID,
+        template_id: UUID,
+        version: int | None = None,
+        *,
+        tx: Connection | None = None,
     ) -> Template:
         """One version, the newest when none is named. Raises NotFound."""
-        row = await self._database.fetchrow(_SQL.get_version, workspace_id, template_id, version)
+        row = await self._database.fetchrow(
+            _SQL.get_version, workspace_id, template_id, version, tx=tx
+        )
         if row is None:
             raise NotFound("there is no such template or version")
         return _template(row)
@@ -129,17 +172,24 @@ class Templates:
         return [_line(row) for row in rows]
 
     async def compiled(
-        self, workspace_id: UUID, template_id: UUID, version: int | None = None
+        self,
+        workspace_id: UUID,
+        template_id: UUID,
+        version: int | None = None,
+        *,
+        tx: Connection | None = None,
     ) -> Compiled:
         """A version ready to render, from the cache when it is there. Raises NotFound."""
         if version is None:
-            version = await self._database.fetchval(_SQL.newest_version, workspace_id, template_id)
+            version = await self._database.fetchval(
+                _SQL.newest_version, workspace_id, template_id, tx=tx
+            )
             if version is None:
                 raise NotFound("there is no such template", field="template")
         key = (workspace_id, template_id, version)
         found = self._compiled.get(key)
         if found is None:
-            stored = await self.get(workspace_id, template_id, version)
+            stored = await self.get(workspace_id, template_id, version, tx=tx)
             found = Compiled(stored.subject, stored.html, stored.text)
             self._compiled[key] = found
             while len(self._compiled) > _COMPILED:
@@ -165,21 +215,6 @@ class Templates:
         """A page of templates with their newest versions, the newest first, behind `after`."""
         rows = await self._database.fetch(_SQL.page_templates, workspace_id, after, limit)
         return [_line(row) for row in rows]
-
-    async def _prove(self, subject: str, html: str, text: str) -> tuple[str, ...]:
-        for field, source in (("subject", subject), ("html", html), ("text", text)):
-            if "\0" in source:
-                raise InvalidInput("NUL is not allowed here", field=field)
-            if not source.isascii():
-                try:
-                    source.encode()
-                except UnicodeEncodeError:
-                    raise InvalidInput("not valid Unicode", field=field) from None
-        if not subject.strip():
-            raise InvalidInput("a subject is needed", field="subject")
-        if not html.strip() and not text.strip():
-            raise InvalidInput("HTML or text is needed", field="html")
-        return await self._prover.prove(subject, html, text)
 
 
 def _checked_name(name: str) -> str:

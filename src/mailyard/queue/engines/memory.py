@@ -222,12 +222,15 @@ class MemoryEngine:
             )
         return depths
 
-    async def pause(self, queue: str) -> None:
-        self._paused.add(queue)
+    async def pause(self, queue: str, tx: MemoryTransaction | None = None) -> None:
+        self._do(tx, lambda: self._paused.add(queue))
 
-    async def resume(self, queue: str) -> None:
-        self._paused.discard(queue)
-        self.announce([queue])
+    async def resume(self, queue: str, tx: MemoryTransaction | None = None) -> None:
+        def resume() -> None:
+            self._paused.discard(queue)
+            self.announce([queue])
+
+        self._do(tx, resume)
 
     async def paused(self) -> set[str]:
         return set(self._paused)
@@ -250,19 +253,28 @@ class MemoryEngine:
         found.sort(key=lambda job: -job.id)
         return [_dead(job) for job in found[:limit]]
 
-    async def redrive(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
-        gone = set()
-        for job in self._dead(workspace_id, ids):
-            if self._rise(job, crashes=0):
-                job.chances = 0
-                job.error = ""
-                gone.add(job.id)
-        return gone
+    async def redrive(
+        self, workspace_id: UUID | None, ids: Sequence[int], tx: MemoryTransaction | None = None
+    ) -> set[int]:
+        def redrive() -> None:
+            for job in risen:
+                if self._rise(job, crashes=0):
+                    job.chances = 0
+                    job.error = ""
 
-    async def discard(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
+        risen = [job for job in self._dead(workspace_id, ids) if self._may_rise(job)]
+        self._do(tx, redrive)
+        return {job.id for job in risen}
+
+    async def discard(
+        self, workspace_id: UUID | None, ids: Sequence[int], tx: MemoryTransaction | None = None
+    ) -> set[int]:
+        def discard() -> None:
+            for job_id in gone:
+                self._jobs.pop(job_id, None)
+
         gone = {job.id for job in self._dead(workspace_id, ids)}
-        for job_id in gone:
-            del self._jobs[job_id]
+        self._do(tx, discard)
         return gone
 
     # Inside -----------------------------------------------------------------------------------
@@ -337,11 +349,10 @@ class MemoryEngine:
 
     def _rise(self, job: _Job, crashes: int) -> bool:
         """From the dead into its line, unless its unique key stands again."""
+        if not self._may_rise(job):
+            return False
         if job.new.unique_key is not None:
-            key = (job.new.queue, job.new.unique_key)
-            if key in self._unique:
-                return False
-            self._unique[key] = job.id
+            self._unique[job.new.queue, job.new.unique_key] = job.id
         job.attempts = 0
         job.crashes = crashes
         job.again_at = None
@@ -349,6 +360,9 @@ class MemoryEngine:
         job.due_at = self._clock.now()
         self._enter(job)
         return True
+
+    def _may_rise(self, job: _Job) -> bool:
+        return job.new.unique_key is None or (job.new.queue, job.new.unique_key) not in self._unique
 
     def _forget_unique(self, job: _Job) -> None:
         if job.new.unique_key is not None:

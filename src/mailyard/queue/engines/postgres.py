@@ -103,10 +103,7 @@ class PostgresEngine:
                 list(counts.values()),
                 tx=tx,
             )
-        if tx is None:
-            self.announce(list(counts))
-        else:
-            self._announce_after(tx, list(counts))
+        self._announce_after(tx, list(counts))
         found: list[int | None] = ids
         return found
 
@@ -114,12 +111,16 @@ class PostgresEngine:
         for queue in queues:
             self._bus.announce(topic_of(queue))
 
-    def _announce_after(self, tx: Connection, queues: list[str]) -> None:
+    def _announce_after(self, tx: Connection | None, queues: Sequence[str]) -> None:
+        """Announce now, or when the caller's transaction has ended."""
+        if tx is None:
+            self.announce(queues)
+            return
         task = asyncio.create_task(self._announce_at_commit(tx, queues))
         self._announcing.add(task)
         task.add_done_callback(self._announcing.discard)
 
-    async def _announce_at_commit(self, tx: Connection, queues: list[str]) -> None:
+    async def _announce_at_commit(self, tx: Connection, queues: Sequence[str]) -> None:
         """asyncpg has no hook for a commit, so look until the connection is out of it."""
         for _ in range(_COMMIT_CHECKS):
             try:
@@ -387,11 +388,7 @@ class PostgresEngine:
         done = await self._settle(_SQL.give_back, jobs, (delay_s, self._now(), attempts, error), tx)
         if done:
             self._stage.hasten()
-            queues = list({job.queue for job in jobs})
-            if tx is None:
-                self.announce(queues)
-            else:
-                self._announce_after(tx, queues)
+            self._announce_after(tx, list({job.queue for job in jobs}))
         return done
 
     async def _settle(
@@ -458,12 +455,12 @@ class PostgresEngine:
         """Add the settled changes to the counts now. Staging does so every few seconds."""
         await self._database.execute(_SQL.fold)
 
-    async def pause(self, queue: str) -> None:
-        await self._database.execute(_SQL.pause, queue, True)
+    async def pause(self, queue: str, tx: Connection | None = None) -> None:
+        await self._database.execute(_SQL.pause, queue, True, tx=tx)
 
-    async def resume(self, queue: str) -> None:
-        await self._database.execute(_SQL.pause, queue, False)
-        self.announce([queue])
+    async def resume(self, queue: str, tx: Connection | None = None) -> None:
+        await self._database.execute(_SQL.pause, queue, False, tx=tx)
+        self._announce_after(tx, [queue])
 
     async def paused(self) -> set[str]:
         return {row["queue"] for row in await self._database.fetch(_SQL.paused)}
@@ -497,14 +494,18 @@ class PostgresEngine:
             for row in rows
         ]
 
-    async def redrive(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
-        rows = await self._database.fetch(_SQL.redrive, workspace_id, list(ids), self._now())
+    async def redrive(
+        self, workspace_id: UUID | None, ids: Sequence[int], tx: Connection | None = None
+    ) -> set[int]:
+        rows = await self._database.fetch(_SQL.redrive, workspace_id, list(ids), self._now(), tx=tx)
         self._stage.hasten()
-        self.announce(list({row["queue"] for row in rows}))
+        self._announce_after(tx, list({row["queue"] for row in rows}))
         return {row["id"] for row in rows}
 
-    async def discard(self, workspace_id: UUID | None, ids: Sequence[int]) -> set[int]:
-        rows = await self._database.fetch(_SQL.discard, workspace_id, list(ids))
+    async def discard(
+        self, workspace_id: UUID | None, ids: Sequence[int], tx: Connection | None = None
+    ) -> set[int]:
+        rows = await self._database.fetch(_SQL.discard, workspace_id, list(ids), tx=tx)
         return {row["id"] for row in rows}
 
 

@@ -118,19 +118,27 @@ SELECT token_hash, workspace_id, user_agent, created_at, expires_at
 
 -- name: end_session
 -- Ends the session with this token hash.
-DELETE FROM session WHERE token_hash = $1 RETURNING user_id, workspace_id;
+DELETE FROM session WHERE token_hash = $1
+RETURNING user_id, workspace_id, user_agent, created_at;
 
 -- name: end_session_of_user
 -- Ends a person's own session, named by the hex of its token hash.
 DELETE FROM session WHERE user_id = $1 AND encode(token_hash, 'hex') = $2
-RETURNING workspace_id;
+RETURNING user_id, workspace_id, user_agent, created_at;
 
 -- name: move_session
--- Moves a session to another workspace of the same person.
+-- Moves a session to another workspace of the same person; whose it is, and where it was.
+WITH held AS (
+    SELECT s.token_hash, s.workspace_id
+      FROM session s
+      JOIN membership m ON m.user_id = s.user_id AND m.workspace_id = $2
+     WHERE s.token_hash = $1
+       FOR UPDATE OF s
+)
 UPDATE session s SET workspace_id = $2
-  FROM membership m
- WHERE s.token_hash = $1 AND m.user_id = s.user_id AND m.workspace_id = $2
-RETURNING s.user_id;
+  FROM held
+ WHERE s.token_hash = held.token_hash
+RETURNING s.user_id, held.workspace_id AS workspace_before;
 
 -- name: sweep_sessions
 -- Removes ended sessions and links of every workspace.

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from mailyard.access import scope
-from mailyard.access.audit import AuditEntry
+from mailyard.access.audit import AuditEntry, Change
 from mailyard.access.key import ApiKey
 from mailyard.access.user import User
 from mailyard.access.workspace import Workspace
@@ -24,7 +24,7 @@ from mailyard.web.api.page import (
     read_cursor,
     since_epoch,
 )
-from mailyard.web.api.route import Call, Route
+from mailyard.web.api.route import Answer, Call, Route
 
 _KEYS, _MEMBERS, _WORKSPACES, _AUDIT = "API keys", "Members", "Workspaces", "Audit log"
 _Role = Literal["owner", "member", "viewer"]
@@ -218,11 +218,12 @@ def _member(user: User) -> MemberItem:
     )
 
 
-async def add_member(call: Call[NewMember, None]) -> MemberItem:
-    user = await call.app.users.add(
-        call.workspace_id, call.body.email, call.body.role, actor=call.principal.actor
-    )
-    return _member(user)
+async def add_member(call: Call[NewMember, None]) -> Answer:
+    async with call.app.database.transaction() as tx:
+        user = await call.app.users.add(
+            call.workspace_id, call.body.email, call.body.role, actor=call.principal.actor, tx=tx
+        )
+        return await call.done(tx, _member(user))
 
 
 async def list_members(call: Call[None, PageQuery]) -> MemberPage:
@@ -264,7 +265,7 @@ def _workspace_fields(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-async def create_workspace(call: Call[NewWorkspace, None]) -> CreatedWorkspace:
+async def create_workspace(call: Call[NewWorkspace, None]) -> Answer:
     actor = call.principal.actor
     await call.app.workspaces.require_operator(call.workspace_id)
     async with call.app.database.transaction() as tx:
@@ -275,14 +276,14 @@ async def create_workspace(call: Call[NewWorkspace, None]) -> CreatedWorkspace:
         made = await call.app.keys.create(
             workspace.id, "first key", [scope.ADMIN], actor=own, tx=tx
         )
-        await call.audit(
+        created = Change(
             "workspace.create_other",
             ids.type_id(ids.WORKSPACE, workspace.id),
             None,
             {"name": workspace.name},
-            tx,
         )
-    return CreatedWorkspace(**_workspace_fields(workspace), secret=made.secret)
+        item = CreatedWorkspace(**_workspace_fields(workspace), secret=made.secret)
+        return await call.done(tx, item, created)
 
 
 async def list_workspaces(call: Call[None, None]) -> WorkspaceList:

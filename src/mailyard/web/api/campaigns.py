@@ -8,10 +8,12 @@ import msgspec
 from msgspec import Meta
 
 from mailyard.access import scope
+from mailyard.access.audit import Change
 from mailyard.campaigns.campaign import NAME_CHARACTERS, RATE_MAX_PER_S, Campaign
 from mailyard.campaigns.campaign import NewCampaign as Wanted
 from mailyard.campaigns.states import State
 from mailyard.core import ids, limits
+from mailyard.storage.database import Connection
 from mailyard.web.api.page import (
     CampaignId,
     ListId,
@@ -23,7 +25,7 @@ from mailyard.web.api.page import (
     next_cursor,
     read_cursor,
 )
-from mailyard.web.api.route import Call, Route
+from mailyard.web.api.route import Answer, Call, Route
 
 TAG = "Campaigns"
 _Line = Annotated[str, Meta(max_length=limits.HEADER_LINE_BYTES)]
@@ -110,22 +112,17 @@ def _item(one: Campaign) -> CampaignItem:
     )
 
 
-async def create_campaign(call: Call[NewCampaign, None]) -> CampaignItem:
+async def create_campaign(call: Call[NewCampaign, None]) -> Answer:
     async with call.app.database.transaction() as tx:
         one = await call.app.campaigns.create(call.workspace_id, call.body, tx)
-        await call.audit(
-            "campaign.create",
-            ids.type_id(ids.CAMPAIGN, one.id),
-            None,
-            {
-                "name": one.name,
-                "list": call.body.list,
-                "template": call.body.template,
-                "from": one.sender,
-            },
-            tx,
-        )
-    return _item(one)
+        after = {
+            "name": one.name,
+            "list": call.body.list,
+            "template": call.body.template,
+            "from": one.sender,
+        }
+        made = Change("campaign.create", ids.type_id(ids.CAMPAIGN, one.id), None, after)
+        return await call.done(tx, _item(one), made)
 
 
 async def list_campaigns(call: Call[None, PageQuery]) -> CampaignPage:
@@ -154,35 +151,38 @@ async def get_progress(call: Call[None, None]) -> CampaignProgress:
     )
 
 
-Move = Callable[[UUID, UUID], Awaitable[Campaign]]
+Move = Callable[[UUID, UUID, Connection], Awaitable[Campaign]]
 
 
-async def _move(call: Call[None, None], word: str, move: Move) -> CampaignItem:
-    campaign_id = call.ids["campaign_id"]
-    before = await call.app.campaigns.get(call.workspace_id, campaign_id)
-    after = await move(call.workspace_id, campaign_id)
-    await call.audit(
-        f"campaign.{word}",
-        ids.type_id(ids.CAMPAIGN, campaign_id),
-        {"state": before.state},
-        {"state": after.state},
-    )
-    return _item(after)
+async def _move(call: Call[None, None], word: str, move: Move) -> Answer:
+    campaign_id, campaigns = call.ids["campaign_id"], call.app.campaigns
+    async with call.app.database.transaction() as tx:
+        before = await campaigns.hold(call.workspace_id, campaign_id, tx)
+        after = await move(call.workspace_id, campaign_id, tx)
+        moved = Change(
+            f"campaign.{word}",
+            ids.type_id(ids.CAMPAIGN, campaign_id),
+            {"state": before},
+            {"state": after.state},
+        )
+        answer = await call.done(tx, _item(after), moved)
+    await campaigns.tell(call.workspace_id, campaign_id)
+    return answer
 
 
-async def start_campaign(call: Call[None, None]) -> CampaignItem:
+async def start_campaign(call: Call[None, None]) -> Answer:
     return await _move(call, "start", call.app.campaigns.start)
 
 
-async def pause_campaign(call: Call[None, None]) -> CampaignItem:
+async def pause_campaign(call: Call[None, None]) -> Answer:
     return await _move(call, "pause", call.app.campaigns.pause)
 
 
-async def resume_campaign(call: Call[None, None]) -> CampaignItem:
+async def resume_campaign(call: Call[None, None]) -> Answer:
     return await _move(call, "resume", call.app.campaigns.resume)
 
 
-async def cancel_campaign(call: Call[None, None]) -> CampaignItem:
+async def cancel_campaign(call: Call[None, None]) -> Answer:
     return await _move(call, "cancel", call.app.campaigns.cancel)
 
 

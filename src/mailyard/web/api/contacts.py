@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, UnsetType
 
 from mailyard.access import scope
+from mailyard.access.audit import Change
 from mailyard.campaigns.contact import Contact
 from mailyard.core import ids
 from mailyard.core.errors import NotFound
@@ -20,7 +21,7 @@ from mailyard.web.api.page import (
     next_cursor,
     read_cursor,
 )
-from mailyard.web.api.route import Call, Route
+from mailyard.web.api.route import Answer, Call, Route
 
 TAG = "Contacts"
 _Attributes = Annotated[
@@ -95,16 +96,15 @@ def _told(contact: Contact) -> dict[str, Any]:
     }
 
 
-async def create_contact(call: Call[NewContact, None]) -> ContactItem:
+async def create_contact(call: Call[NewContact, None]) -> Answer:
     body = call.body
     async with call.app.database.transaction() as tx:
         contact = await call.app.contacts.create(
             call.workspace_id, body.address, body.name, body.attributes, tx=tx
         )
-        await call.audit(
-            "contact.create", ids.type_id(ids.CONTACT, contact.id), None, _told(contact), tx
-        )
-    return contact_item(contact)
+        subject = ids.type_id(ids.CONTACT, contact.id)
+        made = Change("contact.create", subject, None, _told(contact))
+        return await call.done(tx, contact_item(contact), made)
 
 
 async def list_contacts(call: Call[None, ContactsQuery]) -> ContactPage:
@@ -125,7 +125,7 @@ async def get_contact(call: Call[None, None]) -> ContactItem:
     return contact_item(await call.app.contacts.get(call.workspace_id, call.ids["contact_id"]))
 
 
-async def change_contact(call: Call[ContactChange, None]) -> ContactItem:
+async def change_contact(call: Call[ContactChange, None]) -> Answer:
     body, contact_id = call.body, call.ids["contact_id"]
     before = await call.app.contacts.get(call.workspace_id, contact_id)
     async with call.app.database.transaction() as tx:
@@ -136,25 +136,19 @@ async def change_contact(call: Call[ContactChange, None]) -> ContactItem:
             attributes=None if isinstance(body.attributes, UnsetType) else body.attributes,
             tx=tx,
         )
-        await call.audit(
-            "contact.change",
-            ids.type_id(ids.CONTACT, contact_id),
-            _told(before),
-            _told(after),
-            tx,
-        )
-    return contact_item(after)
+        subject = ids.type_id(ids.CONTACT, contact_id)
+        changed = Change("contact.change", subject, _told(before), _told(after))
+        return await call.done(tx, contact_item(after), changed)
 
 
-async def delete_contact(call: Call[None, None]) -> None:
+async def delete_contact(call: Call[None, None]) -> Answer:
     contact_id = call.ids["contact_id"]
     before = await call.app.contacts.get(call.workspace_id, contact_id)
     async with call.app.database.transaction() as tx:
         if not await call.app.contacts.delete(call.workspace_id, [contact_id], tx=tx):
             raise NotFound("there is no such contact")
-        await call.audit(
-            "contact.delete", ids.type_id(ids.CONTACT, contact_id), _told(before), None, tx
-        )
+        subject = ids.type_id(ids.CONTACT, contact_id)
+        return await call.done(tx, None, Change("contact.delete", subject, _told(before), None))
 
 
 ROUTES = (

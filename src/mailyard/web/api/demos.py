@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from mailyard.access import scope
+from mailyard.access.audit import Change
 from mailyard.core import ids
 from mailyard.proving.demo import DemoRun
 from mailyard.proving.demonstration import RECIPIENTS_MAX
@@ -18,7 +19,7 @@ from mailyard.web.api.page import (
     next_cursor,
     read_cursor,
 )
-from mailyard.web.api.route import Call, Route
+from mailyard.web.api.route import Answer, Call, Route
 
 TAG = "Demonstrations"
 
@@ -64,11 +65,12 @@ def _item(run: DemoRun) -> DemoItem:
     )
 
 
-async def start_demo(call: Call[NewDemo, None]) -> DemoItem:
-    run = await call.app.demos.start(call.workspace_id, call.body.recipients)
-    after = {"recipients": run.recipients}
-    await call.audit("demo.start", ids.type_id(ids.DEMO, run.id), None, after)
-    return _item(run)
+async def start_demo(call: Call[NewDemo, None]) -> Answer:
+    async with call.app.database.transaction() as tx:
+        run = await call.app.demos.start(call.workspace_id, call.body.recipients, tx)
+        after = {"recipients": run.recipients}
+        begun = Change("demo.start", ids.type_id(ids.DEMO, run.id), None, after)
+        return await call.done(tx, _item(run), begun)
 
 
 async def list_demos(call: Call[None, PageQuery]) -> DemoPage:

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from mailyard.access import scope
+from mailyard.access.audit import Change
 from mailyard.core import ids, limits
 from mailyard.sending.accept import Email
 from mailyard.sending.answer import Accepted, Idempotency
@@ -278,16 +279,17 @@ async def get_email(call: Call[None, None]) -> EmailDetail:
     )
 
 
-async def cancel_email(call: Call[None, None]) -> CancelledEmail:
+async def cancel_email(call: Call[None, None]) -> Answer:
     email_id = call.ids["email_id"]
-    recipients = await call.app.emails.cancel(call.workspace_id, email_id)
-    await call.audit(
-        "email.cancel",
-        ids.type_id(ids.EMAIL, email_id),
-        {"recipients": recipients, "state": "queued"},
-        {"state": "cancelled"},
-    )
-    return CancelledEmail(recipients=recipients)
+    async with call.app.database.transaction() as tx:
+        recipients = await call.app.emails.cancel(call.workspace_id, email_id, tx)
+        withdrawn = Change(
+            "email.cancel",
+            ids.type_id(ids.EMAIL, email_id),
+            {"recipients": recipients, "state": "queued"},
+            {"state": "cancelled"},
+        )
+        return await call.done(tx, CancelledEmail(recipients=recipients), withdrawn)
 
 
 ROUTES = (

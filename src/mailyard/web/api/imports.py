@@ -6,9 +6,11 @@ import msgspec
 from msgspec import Meta
 
 from mailyard.access import scope
+from mailyard.access.audit import Change
 from mailyard.campaigns.importing import Import
 from mailyard.core import ids, limits
 from mailyard.core.errors import InvalidInput, TooLarge
+from mailyard.storage.database import Connection
 from mailyard.web.api.body import invalid, stream_body
 from mailyard.web.api.page import (
     ImportId,
@@ -111,15 +113,20 @@ async def start_import(call: Call[None, ImportQuery]) -> ImportItem:
     declared = call.headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limits.IMPORT_BYTES:
         raise TooLarge(f"the file may have {limits.IMPORT_BYTES} bytes")
+
+    async def witness(one: Import, tx: Connection) -> None:
+        after = {"file_name": one.file_name, "size_bytes": one.size_bytes, "list_id": query.list_id}
+        begun = Change("import.create", ids.type_id(ids.IMPORT, one.id), None, after)
+        await call.app.audit.record_many(call.principal.actor, [begun], tx)
+
     one = await call.app.imports.upload(
         call.workspace_id,
         query.file_name,
         stream_body(call.receive, limits.IMPORT_BYTES),
         list_id=list_id,
         mapping=mapping,
+        witness=witness,
     )
-    after = {"file_name": one.file_name, "size_bytes": one.size_bytes, "list_id": query.list_id}
-    await call.audit("import.create", ids.type_id(ids.IMPORT, one.id), None, after)
     return _item(one)
 
 

@@ -2,6 +2,7 @@
 
 # ruff: noqa: RUF012 (msgspec copies a default that is a list or an object)
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
@@ -22,7 +23,7 @@ from mailyard.web.api.page import (
     read_cursor,
     write_cursor,
 )
-from mailyard.web.api.route import Call, Route
+from mailyard.web.api.route import Answer, Call, Route
 
 TAG = "Inboxes"
 
@@ -130,30 +131,30 @@ def _told(inbox: Inbox) -> dict[str, Any]:
     }
 
 
-async def _make(call: Call[Any, None], wanted: list[NewInbox]) -> list[Inbox]:
+async def _make(
+    call: Call[Any, None],
+    wanted: list[NewInbox],
+    answer: Callable[[list[InboxItem]], InboxItem | InboxList],
+) -> Answer:
     async with call.app.database.transaction() as tx:
         made = await call.app.inboxes.create(
             call.workspace_id,
             [Wanted(one.address, one.ttl_s, one.name, tuple(one.labels)) for one in wanted],
             tx=tx,
         )
-        await call.app.audit.record_many(
-            call.principal.actor,
-            [
-                Change("inbox.create", ids.type_id(ids.INBOX, inbox.id), None, _told(inbox))
-                for inbox in made
-            ],
-            tx,
-        )
-    return made
+        changes = [
+            Change("inbox.create", ids.type_id(ids.INBOX, inbox.id), None, _told(inbox))
+            for inbox in made
+        ]
+        return await call.done(tx, answer([_item(inbox) for inbox in made]), *changes)
 
 
-async def create_inbox(call: Call[NewInbox, None]) -> InboxItem:
-    return _item((await _make(call, [call.body]))[0])
+async def create_inbox(call: Call[NewInbox, None]) -> Answer:
+    return await _make(call, [call.body], lambda items: items[0])
 
 
-async def create_inboxes(call: Call[NewInboxes, None]) -> InboxList:
-    return InboxList(items=[_item(inbox) for inbox in await _make(call, call.body.inboxes)])
+async def create_inboxes(call: Call[NewInboxes, None]) -> Answer:
+    return await _make(call, call.body.inboxes, lambda items: InboxList(items=items))
 
 
 async def list_inboxes(call: Call[None, InboxesQuery]) -> InboxPage:
@@ -179,7 +180,7 @@ async def get_inbox(call: Call[None, None]) -> InboxItem:
     return _item(await call.app.inboxes.get(call.workspace_id, call.ids["inbox_id"]))
 
 
-async def change_inbox(call: Call[InboxChange, None]) -> InboxItem:
+async def change_inbox(call: Call[InboxChange, None]) -> Answer:
     body, inbox_id = call.body, call.ids["inbox_id"]
     before = await call.app.inboxes.get(call.workspace_id, inbox_id)
     async with call.app.database.transaction() as tx:
@@ -190,35 +191,32 @@ async def change_inbox(call: Call[InboxChange, None]) -> InboxItem:
             labels=None if isinstance(body.labels, UnsetType) else body.labels,
             tx=tx,
         )
-        await call.audit(
-            "inbox.change", ids.type_id(ids.INBOX, inbox_id), _told(before), _told(after), tx
-        )
-    return _item(after)
+        subject = ids.type_id(ids.INBOX, inbox_id)
+        changed = Change("inbox.change", subject, _told(before), _told(after))
+        return await call.done(tx, _item(after), changed)
 
 
-async def extend_inbox(call: Call[InboxExtension, None]) -> InboxItem:
+async def extend_inbox(call: Call[InboxExtension, None]) -> Answer:
     inbox_id = call.ids["inbox_id"]
     before = await call.app.inboxes.get(call.workspace_id, inbox_id)
     async with call.app.database.transaction() as tx:
         after = await call.app.inboxes.extend(call.workspace_id, inbox_id, call.body.ttl_s, tx=tx)
-        await call.audit(
+        extended = Change(
             "inbox.extend",
             ids.type_id(ids.INBOX, inbox_id),
             {"expires_at": before.expires_at},
             {"expires_at": after.expires_at},
-            tx,
         )
-    return _item(after)
+        return await call.done(tx, _item(after), extended)
 
 
-async def delete_inbox(call: Call[None, None]) -> None:
+async def delete_inbox(call: Call[None, None]) -> Answer:
     async with call.app.database.transaction() as tx:
         gone = await call.app.inboxes.delete(call.workspace_id, [call.ids["inbox_id"]], tx=tx)
         if not gone:
             raise NotFound("no such inbox")
-        await call.audit(
-            "inbox.delete", ids.type_id(ids.INBOX, gone[0].id), _told(gone[0]), None, tx
-        )
+        subject = ids.type_id(ids.INBOX, gone[0].id)
+        return await call.done(tx, None, Change("inbox.delete", subject, _told(gone[0]), None))
 
 
 ROUTES = (

@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from mailyard.access import scope
+from mailyard.access.audit import Change
 from mailyard.campaigns.contact_list import ContactList
 from mailyard.core import ids
 from mailyard.web.api.contacts import ContactPage, contact_item
@@ -18,7 +19,7 @@ from mailyard.web.api.page import (
     next_cursor,
     read_cursor,
 )
-from mailyard.web.api.route import Call, Route
+from mailyard.web.api.route import Answer, Call, Route
 
 TAG = "Lists"
 MEMBERS_PER_CALL = 1_000
@@ -62,11 +63,12 @@ def _item(one: ContactList) -> ListItem:
     return ListItem(id=ids.type_id(ids.LIST, one.id), name=one.name, members=one.members)
 
 
-async def create_list(call: Call[NewList, None]) -> ListItem:
+async def create_list(call: Call[NewList, None]) -> Answer:
     async with call.app.database.transaction() as tx:
         one = await call.app.lists.create(call.workspace_id, call.body.name, tx=tx)
-        await call.audit("list.create", ids.type_id(ids.LIST, one.id), None, {"name": one.name}, tx)
-    return _item(one)
+        subject = ids.type_id(ids.LIST, one.id)
+        made = Change("list.create", subject, None, {"name": one.name})
+        return await call.done(tx, _item(one), made)
 
 
 async def list_lists(call: Call[None, PageQuery]) -> ListPage:
@@ -83,33 +85,25 @@ async def get_list(call: Call[None, None]) -> ListItem:
     return _item(await call.app.lists.get(call.workspace_id, call.ids["list_id"]))
 
 
-async def rename_list(call: Call[NewList, None]) -> ListItem:
+async def rename_list(call: Call[NewList, None]) -> Answer:
     list_id = call.ids["list_id"]
     before = await call.app.lists.get(call.workspace_id, list_id)
     async with call.app.database.transaction() as tx:
         await call.app.lists.rename(call.workspace_id, list_id, call.body.name, tx=tx)
-        await call.audit(
-            "list.rename",
-            ids.type_id(ids.LIST, list_id),
-            {"name": before.name},
-            {"name": call.body.name},
-            tx,
-        )
-    return _item(await call.app.lists.get(call.workspace_id, list_id))
+        after = await call.app.lists.get(call.workspace_id, list_id, tx=tx)
+        subject = ids.type_id(ids.LIST, list_id)
+        renamed = Change("list.rename", subject, {"name": before.name}, {"name": after.name})
+        return await call.done(tx, _item(after), renamed)
 
 
-async def delete_list(call: Call[None, None]) -> None:
+async def delete_list(call: Call[None, None]) -> Answer:
     list_id = call.ids["list_id"]
     before = await call.app.lists.get(call.workspace_id, list_id)
     async with call.app.database.transaction() as tx:
         await call.app.lists.delete(call.workspace_id, list_id, tx=tx)
-        await call.audit(
-            "list.delete",
-            ids.type_id(ids.LIST, list_id),
-            {"name": before.name, "members": before.members},
-            None,
-            tx,
-        )
+        told = {"name": before.name, "members": before.members}
+        subject = ids.type_id(ids.LIST, list_id)
+        return await call.done(tx, None, Change("list.delete", subject, told, None))
 
 
 async def list_members(call: Call[None, PageQuery]) -> ContactPage:
@@ -127,15 +121,15 @@ async def list_members(call: Call[None, PageQuery]) -> ContactPage:
     )
 
 
-async def add_members(call: Call[ListMembers, None]) -> MembersChanged:
+async def add_members(call: Call[ListMembers, None]) -> Answer:
     return await _change_members(call, adding=True)
 
 
-async def remove_members(call: Call[ListMembers, None]) -> MembersChanged:
+async def remove_members(call: Call[ListMembers, None]) -> Answer:
     return await _change_members(call, adding=False)
 
 
-async def _change_members(call: Call[ListMembers, None], *, adding: bool) -> MembersChanged:
+async def _change_members(call: Call[ListMembers, None], *, adding: bool) -> Answer:
     list_id, texts = call.ids["list_id"], call.body.contact_ids
     contacts = [
         ids.parse_type_id(ids.CONTACT, text, f"contact_ids.{place}")
@@ -145,14 +139,14 @@ async def _change_members(call: Call[ListMembers, None], *, adding: bool) -> Mem
     change = call.app.lists.add if adding else call.app.lists.remove
     async with call.app.database.transaction() as tx:
         changed = await change(call.workspace_id, list_id, contacts, tx=tx)
-        await call.audit(
-            "list.add_members" if adding else "list.remove_members",
-            ids.type_id(ids.LIST, list_id),
-            None,
-            {"contacts": texts, "changed": changed},
+        action = "list.add_members" if adding else "list.remove_members"
+        told = {"contacts": texts, "changed": changed}
+        before, after = (None, told) if adding else (told, None)
+        return await call.done(
             tx,
+            MembersChanged(changed=changed),
+            Change(action, ids.type_id(ids.LIST, list_id), before, after),
         )
-    return MembersChanged(changed=changed)
 
 
 ROUTES = (

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from mailyard.access import scope
+from mailyard.access.audit import Change
 from mailyard.core import ids, limits
 from mailyard.core.errors import NotFound
 from mailyard.mailbox.message import Content, ReadMessage, Summary
@@ -21,7 +22,7 @@ from mailyard.web.api.page import (
     since_epoch,
     write_cursor,
 )
-from mailyard.web.api.route import Call, Download, Media, Route
+from mailyard.web.api.route import Answer, Call, Download, Media, Route
 
 TAG = "Messages"
 _Search = Annotated[str, Meta(max_length=limits.SEARCH_CHARACTERS)]
@@ -223,15 +224,15 @@ async def get_attachment(call: Call[None, None]) -> Download:
     return Download(file.content, "application/octet-stream", name)
 
 
-async def delete_message(call: Call[None, None]) -> DeletedMessages:
+async def delete_message(call: Call[None, None]) -> Answer:
     message_id = call.ids["message_id"]
-    deleted = await call.app.messages.delete(call.workspace_id, [message_id])
-    if not deleted:
-        raise NotFound("no such message")
-    await call.audit(
-        "message.delete", ids.type_id(ids.MESSAGE, message_id), {"inboxes": deleted}, None
-    )
-    return DeletedMessages(deleted=deleted)
+    async with call.app.database.transaction() as tx:
+        deleted = await call.app.messages.delete(call.workspace_id, [message_id], tx=tx)
+        if not deleted:
+            raise NotFound("no such message")
+        subject = ids.type_id(ids.MESSAGE, message_id)
+        gone = Change("message.delete", subject, {"inboxes": deleted}, None)
+        return await call.done(tx, DeletedMessages(deleted=deleted), gone)
 
 
 async def read_inboxes(call: Call[InboxesToRead, None]) -> ReadMessages:

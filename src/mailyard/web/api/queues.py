@@ -4,16 +4,20 @@ Queues belong to the installation, so depths and pausing are its first workspace
 belong to the workspace whose work they are.
 """
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Literal
+from uuid import UUID
 
 from msgspec import Meta
 
 from mailyard.access import scope
+from mailyard.access.audit import Change
 from mailyard.core.errors import NotFound
 from mailyard.core.limits import API_PAGE_ITEMS, API_PAGE_ITEMS_MAX
 from mailyard.queue.job import LANES, DeadJob
+from mailyard.storage.database import Connection
 from mailyard.web.api.page import Input, Limit, Moment, Output
-from mailyard.web.api.route import Call, Route
+from mailyard.web.api.route import Answer, Call, Route
 
 TAG = "Queues"
 _Queue = Literal[LANES]  # type: ignore[valid-type]  # the lanes are a tuple of names
@@ -109,24 +113,25 @@ async def list_queues(call: Call[None, None]) -> QueueList:
     )
 
 
-async def pause_queue(call: Call[None, None]) -> QueueState:
+async def pause_queue(call: Call[None, None]) -> Answer:
     return await _set_paused(call, paused=True)
 
 
-async def resume_queue(call: Call[None, None]) -> QueueState:
+async def resume_queue(call: Call[None, None]) -> Answer:
     return await _set_paused(call, paused=False)
 
 
-async def _set_paused(call: Call[None, None], *, paused: bool) -> QueueState:
+async def _set_paused(call: Call[None, None], *, paused: bool) -> Answer:
     await call.app.workspaces.require_operator(call.workspace_id)
     queue, admin = call.names["queue"], call.app.queue_admin
     if queue not in LANES:
         raise NotFound(f"no such queue; queues: {', '.join(LANES)}")
     before = queue in await admin.paused()
-    await (admin.pause if paused else admin.resume)(queue)
-    action = "queue.pause" if paused else "queue.resume"
-    await call.audit(action, queue, {"paused": before}, {"paused": paused})
-    return QueueState(queue=queue, paused=paused)
+    async with call.app.database.transaction() as tx:
+        await (admin.pause if paused else admin.resume)(queue, tx)
+        action = "queue.pause" if paused else "queue.resume"
+        change = Change(action, queue, {"paused": before}, {"paused": paused})
+        return await call.done(tx, QueueState(queue=queue, paused=paused), change)
 
 
 def _letter(job: DeadJob) -> DeadLetter:
@@ -155,18 +160,23 @@ async def list_dead_letters(call: Call[None, DeadLettersQuery]) -> DeadLetterPag
     )
 
 
-async def redrive(call: Call[DeadLetterIds, None]) -> ChangedDeadLetters:
-    ids = sorted(await call.app.queue_admin.redrive(call.workspace_id, call.body.ids))
-    if ids:
-        await call.audit("dead_letter.redrive", "dead letters", {"ids": ids}, None)
-    return ChangedDeadLetters(ids=ids)
+async def redrive(call: Call[DeadLetterIds, None]) -> Answer:
+    return await _take_out(call, "dead_letter.redrive", call.app.queue_admin.redrive)
 
 
-async def discard(call: Call[DeadLetterIds, None]) -> ChangedDeadLetters:
-    ids = sorted(await call.app.queue_admin.discard(call.workspace_id, call.body.ids))
-    if ids:
-        await call.audit("dead_letter.discard", "dead letters", {"ids": ids}, None)
-    return ChangedDeadLetters(ids=ids)
+async def discard(call: Call[DeadLetterIds, None]) -> Answer:
+    return await _take_out(call, "dead_letter.discard", call.app.queue_admin.discard)
+
+
+async def _take_out(
+    call: Call[DeadLetterIds, None],
+    action: str,
+    act: Callable[[UUID, Sequence[int], Connection], Awaitable[set[int]]],
+) -> Answer:
+    async with call.app.database.transaction() as tx:
+        ids = sorted(await act(call.workspace_id, call.body.ids, tx))
+        changes = [Change(action, "dead letters", {"ids": ids}, None)] if ids else []
+        return await call.done(tx, ChangedDeadLetters(ids=ids), *changes)
 
 
 ROUTES = (

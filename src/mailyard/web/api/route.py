@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
+import msgspec
+
+from mailyard.access.audit import Change
 from mailyard.access.authenticate import Principal
+from mailyard.access.idempotency import IdempotencyInProgress, StoredAnswer
 from mailyard.core import ids
 from mailyard.core.limits import MIB
 from mailyard.storage.database import Connection
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 Body = TypeVar("Body")
 Query = TypeVar("Query")
 
+_ENCODER = msgspec.json.Encoder()
 SMALL_BODY_BYTES = 1 * MIB
 _PARAMETER = re.compile(r"\{([a-z_]+)(?::([a-z]{3}))?\}")
 
@@ -52,9 +57,13 @@ class Media:
 
 @dataclass(slots=True)
 class Call(Generic[Body, Query]):
-    """One request to one route, checked: who asks, for what, with which input."""
+    """One request to one route, checked: who asks, for what, with which input.
+
+    `kept`: the answer stands under the idempotency key already.
+    """
 
     app: "Application"
+    route: "Route"
     principal: Principal
     ids: Mapping[str, UUID]
     names: Mapping[str, str]
@@ -66,21 +75,35 @@ class Call(Generic[Body, Query]):
     headers: Mapping[bytes, bytes]
     idempotency_key: str | None
     body_hash: bytes
+    kept: bool = False
 
     @property
     def workspace_id(self) -> UUID:
         return self.principal.workspace_id
 
-    async def audit(
-        self,
-        action: str,
-        subject: str,
-        before: Mapping[str, Any] | None = None,
-        after: Mapping[str, Any] | None = None,
-        tx: Connection | None = None,
-    ) -> None:
-        """Record a change that the call makes, within `tx` where the change has one."""
-        await self.app.audit.record(self.principal.actor, action, subject, before, after, tx)
+    async def done(self, tx: Connection, result: Any, *changes: Change) -> Answer:
+        """End what the call changes in `tx`: the audit log's rows, and the answer under the
+        request's idempotency key, commit with it.
+
+        `changes` are those whose service writes no row itself. Raises IdempotencyInProgress when
+        the key has been given to another request meanwhile: the caller's transaction rolls back.
+        """
+        await self.app.audit.record_many(self.principal.actor, changes, tx)
+        answer = encode(self.route, result)
+        if self.idempotency_key is not None:
+            self.kept = await self.app.idempotency.finish(
+                self.workspace_id,
+                self.idempotency_key,
+                self.body_hash,
+                StoredAnswer(answer.status, answer.body),
+                tx,
+            )
+            if not self.kept:
+                raise IdempotencyInProgress(
+                    "another request with this idempotency key was faster",
+                    field="Idempotency-Key",
+                )
+        return answer
 
 
 Handler = Callable[[Call[Any, Any]], Awaitable[Any]]
@@ -149,6 +172,13 @@ class Route:
     def public_path(self) -> str:
         """The path as OpenAPI writes it."""
         return _PARAMETER.sub(r"{\1}", self.path)
+
+
+def encode(route: Route, result: Any) -> Answer:
+    """The answer that a handler's result stands for."""
+    if isinstance(result, Answer):
+        return result
+    return Answer(204) if result is None else Answer(route.status, _ENCODER.encode(result))
 
 
 class _Node:

@@ -13,7 +13,6 @@ from time import perf_counter
 from traceback import format_exc
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import structlog
 
 from mailyard.access.authenticate import Authenticator, Principal
@@ -29,7 +28,15 @@ from mailyard.web.api.body import (
 )
 from mailyard.web.api.problem import MethodNotAllowed, UnsupportedMediaType, answer_of
 from mailyard.web.api.rate import RateLimiter
-from mailyard.web.api.route import Answer, Call, Download, Route, RouteTable, read_parameters
+from mailyard.web.api.route import (
+    Answer,
+    Call,
+    Download,
+    Route,
+    RouteTable,
+    encode,
+    read_parameters,
+)
 from mailyard.web.protocol import Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -37,7 +44,6 @@ if TYPE_CHECKING:
 
 _LOG = structlog.get_logger("mailyard.api")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_ENCODER = msgspec.json.Encoder()
 
 # What every answer of the API carries: it is data for programs, never a page.
 SECURITY_HEADERS: list[tuple[bytes, bytes]] = [
@@ -197,6 +203,7 @@ class ApiServer:
         key = _idempotency_key(route, request.headers)
         call: Call[Any, Any] = Call(
             app=self._app,
+            route=route,
             principal=principal or _NOBODY,
             ids=identifiers,
             names=names,
@@ -210,7 +217,7 @@ class ApiServer:
             body_hash=_hash(scope, raw) if key is not None else b"",
         )
         if key is None or route.idempotency == "own":
-            return _encode(route, await route.handler(call))
+            return _whole(route, await route.handler(call))
         return await self._once(route, call, key)
 
     async def _once(self, route: Route, call: Call[Any, Any], key: str) -> Answer | Download:
@@ -220,11 +227,11 @@ class ApiServer:
         if stored is not None:
             return Answer(stored.status, stored.body, headers=[(b"idempotency-replayed", b"true")])
         try:
-            answer = _encode(route, await route.handler(call))
+            answer = _whole(route, await route.handler(call))
         except BaseException:
             await kept.abandon(call.workspace_id, key, call.body_hash)
             raise
-        if isinstance(answer, Answer):
+        if isinstance(answer, Answer) and not call.kept:
             await kept.finish(
                 call.workspace_id, key, call.body_hash, StoredAnswer(answer.status, answer.body)
             )
@@ -309,9 +316,5 @@ def _hash(scope: Scope, raw: bytes) -> bytes:
     return digest.digest()
 
 
-def _encode(route: Route, result: Any) -> Answer | Download:
-    if isinstance(result, Answer | Download):
-        return result
-    if result is None:
-        return Answer(204)
-    return Answer(route.status, _ENCODER.encode(result))
+def _whole(route: Route, result: Any) -> Answer | Download:
+    return result if isinstance(result, Download) else encode(route, result)

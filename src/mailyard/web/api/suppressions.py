@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from mailyard.access import scope
+from mailyard.access.audit import Change
 from mailyard.core import ids
 from mailyard.sending.suppress import Suppression
 from mailyard.web.api.page import (
@@ -17,7 +18,7 @@ from mailyard.web.api.page import (
     next_cursor,
     read_cursor,
 )
-from mailyard.web.api.route import Call, Route
+from mailyard.web.api.route import Answer, Call, Route
 
 TAG = "Suppressions"
 _Stream = Annotated[
@@ -67,12 +68,19 @@ def _item(one: Suppression) -> SuppressionItem:
     )
 
 
-async def add_suppression(call: Call[NewSuppression, None]) -> SuppressionItem:
+def _told(one: Suppression) -> dict[str, str]:
+    """A suppression as the audit log keeps it."""
+    return {"address": one.address, "stream": one.stream, "reason": one.reason}
+
+
+async def add_suppression(call: Call[NewSuppression, None]) -> Answer:
     body = call.body
-    one = await call.app.suppressions.add(call.workspace_id, body.address, body.stream, body.reason)
-    after = {"address": one.address, "stream": one.stream, "reason": one.reason}
-    await call.audit("suppression.add", ids.type_id(ids.SUPPRESSION, one.id), None, after)
-    return _item(one)
+    async with call.app.database.transaction() as tx:
+        one = await call.app.suppressions.add(
+            call.workspace_id, body.address, body.stream, body.reason, tx
+        )
+        subject = ids.type_id(ids.SUPPRESSION, one.id)
+        return await call.done(tx, _item(one), Change("suppression.add", subject, None, _told(one)))
 
 
 async def list_suppressions(call: Call[None, SuppressionsQuery]) -> SuppressionPage:
@@ -93,18 +101,13 @@ async def get_suppression(call: Call[None, None]) -> SuppressionItem:
     return _item(await call.app.suppressions.get(call.workspace_id, call.ids["suppression_id"]))
 
 
-async def remove_suppression(call: Call[None, None]) -> None:
+async def remove_suppression(call: Call[None, None]) -> Answer:
     async with call.app.database.transaction() as tx:
         one = await call.app.suppressions.remove(
             call.workspace_id, call.ids["suppression_id"], tx=tx
         )
-        await call.audit(
-            "suppression.remove",
-            ids.type_id(ids.SUPPRESSION, one.id),
-            {"address": one.address, "stream": one.stream, "reason": one.reason},
-            None,
-            tx,
-        )
+        subject = ids.type_id(ids.SUPPRESSION, one.id)
+        return await call.done(tx, None, Change("suppression.remove", subject, _told(one), None))
 
 
 ROUTES = (

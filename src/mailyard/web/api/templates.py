@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from mailyard.access import scope
+from mailyard.access.audit import Change
 from mailyard.core import ids, limits
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.sending.template import Template, TemplateLine
@@ -22,7 +23,7 @@ from mailyard.web.api.page import (
     next_cursor,
     read_cursor,
 )
-from mailyard.web.api.route import Call, Route
+from mailyard.web.api.route import Answer, Call, Route
 
 TAG = "Templates"
 _BODY_BYTES = 3 * limits.TEMPLATE_SOURCE_BYTES + limits.MIB
@@ -116,29 +117,30 @@ def _detail(one: Template) -> TemplateDetail:
     return TemplateDetail(**_fields(one), html=one.html, text=one.text)
 
 
-async def create_template(call: Call[NewTemplate, None]) -> TemplateDetail:
-    body = call.body
-    one = await call.app.templates.create(
-        call.workspace_id, body.name, body.subject, body.html, body.text
-    )
-    after = {"name": one.name, "version": one.version, "subject": one.subject}
-    await call.audit("template.create", ids.type_id(ids.TEMPLATE, one.id), None, after)
-    return _detail(one)
+async def create_template(call: Call[NewTemplate, None]) -> Answer:
+    body, templates = call.body, call.app.templates
+    source = await templates.prove(body.subject, body.html, body.text)
+    async with call.app.database.transaction() as tx:
+        one = await templates.create(call.workspace_id, body.name, source, tx=tx)
+        after = {"name": one.name, "version": one.version, "subject": one.subject}
+        made = Change("template.create", ids.type_id(ids.TEMPLATE, one.id), None, after)
+        return await call.done(tx, _detail(one), made)
 
 
-async def publish_template(call: Call[TemplateParts, None]) -> TemplateDetail:
-    body, template_id = call.body, call.ids["template_id"]
-    before = await call.app.templates.get(call.workspace_id, template_id)
-    one = await call.app.templates.publish(
-        call.workspace_id, template_id, body.subject, body.html, body.text
-    )
-    await call.audit(
-        "template.publish",
-        ids.type_id(ids.TEMPLATE, template_id),
-        {"version": before.version, "subject": before.subject},
-        {"version": one.version, "subject": one.subject},
-    )
-    return _detail(one)
+async def publish_template(call: Call[TemplateParts, None]) -> Answer:
+    body, template_id, templates = call.body, call.ids["template_id"], call.app.templates
+    await templates.get(call.workspace_id, template_id)
+    source = await templates.prove(body.subject, body.html, body.text)
+    async with call.app.database.transaction() as tx:
+        one = await templates.publish(call.workspace_id, template_id, source, tx=tx)
+        before = await templates.get(call.workspace_id, template_id, one.version - 1, tx=tx)
+        published = Change(
+            "template.publish",
+            ids.type_id(ids.TEMPLATE, template_id),
+            {"version": before.version, "subject": before.subject},
+            {"version": one.version, "subject": one.subject},
+        )
+        return await call.done(tx, _detail(one), published)
 
 
 async def list_templates(call: Call[None, PageQuery]) -> TemplatePage:

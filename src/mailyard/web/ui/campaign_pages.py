@@ -10,9 +10,10 @@ from mailyard.access import scope
 from mailyard.campaigns.campaign import Campaign, NewCampaign
 from mailyard.campaigns.progress import Progress
 from mailyard.campaigns.states import TABLE, Event, State
-from mailyard.core.errors import InvalidInput, MailyardError, NotFound
+from mailyard.core.errors import Conflict, InvalidInput, MailyardError, NotFound
 from mailyard.core.ids import CAMPAIGN, LIST, TEMPLATE, parse_type_id, type_id
 from mailyard.core.limits import API_PAGE_ITEMS
+from mailyard.storage.database import Connection
 from mailyard.web.ui.contact_pages import list_views
 from mailyard.web.ui.frame import Visit
 
@@ -171,7 +172,7 @@ async def campaign_part(visit: Visit, campaign_id: str) -> Response[str]:
 async def move(visit: Visit, campaign_id: str, action: str) -> Response[Any]:
     visit.principal.require(scope.CAMPAIGNS_WRITE)
     service, workspace_id = visit.application.campaigns, visit.principal.workspace_id
-    moves: dict[str, Callable[[UUID, UUID], Awaitable[Campaign]]] = {
+    moves: dict[str, Callable[[UUID, UUID, Connection], Awaitable[Campaign]]] = {
         Event.START: service.start,
         Event.PAUSE: service.pause,
         Event.RESUME: service.resume,
@@ -180,18 +181,21 @@ async def move(visit: Visit, campaign_id: str, action: str) -> Response[Any]:
     if action not in moves:
         raise NotFound(f"a campaign has no action {action[:40]!r}")
     identifier = parse_type_id(CAMPAIGN, campaign_id)
-    before = await service.get(workspace_id, identifier)
     try:
-        after = await moves[action](workspace_id, identifier)
-    except MailyardError as error:
+        async with visit.application.database.transaction() as tx:
+            before = await service.hold(workspace_id, identifier, tx)
+            after = await moves[action](workspace_id, identifier, tx)
+            await visit.application.audit.record(
+                visit.principal.actor,
+                f"campaign.{action}",
+                campaign_id,
+                {"state": before.value},
+                {"state": after.state.value},
+                tx,
+            )
+    except (Conflict, InvalidInput) as error:
         return await _campaign_page(visit, identifier, error.message)
-    await visit.application.audit.record(
-        visit.principal.actor,
-        f"campaign.{action}",
-        campaign_id,
-        {"state": before.state.value},
-        {"state": after.state.value},
-    )
+    await service.tell(workspace_id, identifier)
     return visit.go(f"/campaigns/{campaign_id}", _DONE[Event(action)])
 
 

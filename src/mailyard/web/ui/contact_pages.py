@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import UUID
 
 from litestar import Response, get, post
 from litestar.datastructures import UploadFile
 
 from mailyard.access import scope
 from mailyard.campaigns.importing import Import
-from mailyard.core.errors import InvalidInput, MailyardError
+from mailyard.core.errors import Conflict, InvalidInput, MailyardError
 from mailyard.core.ids import CONTACT, IMPORT, LIST, parse_type_id, type_id
 from mailyard.core.limits import API_PAGE_ITEMS, MIB
+from mailyard.storage.database import Connection
 from mailyard.web.ui.frame import Visit
 
 UPLOAD_BYTES = 100 * MIB
@@ -103,22 +105,47 @@ async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
 async def upload(visit: Visit) -> Response[Any]:
     visit.principal.require(scope.CONTACTS_WRITE)
     workspace_id, file = visit.principal.workspace_id, visit.form.get("file")
+    list_name = visit.field("list")
+
+    async def witness(made: Import, tx: Connection) -> None:
+        await visit.application.audit.record(
+            visit.principal.actor,
+            "import.create",
+            type_id(IMPORT, made.id),
+            after={"file_name": made.file_name, "list": list_name},
+            tx=tx,
+        )
+
     try:
         if not isinstance(file, UploadFile) or not file.filename:
             raise InvalidInput("choose a file", field="file")
-        list_id = await visit.application.lists.find_or_create(workspace_id, visit.field("list"))
-        made = await visit.application.imports.upload(
-            workspace_id, file.filename, _pieces(file), list_id=list_id
+        list_id = await _list_of(visit, list_name)
+        await visit.application.imports.upload(
+            workspace_id, file.filename, _pieces(file), list_id=list_id, witness=witness
         )
     except MailyardError as error:
         return await _imports_page(visit, error.message)
-    await visit.application.audit.record(
-        visit.principal.actor,
-        "import.create",
-        type_id(IMPORT, made.id),
-        after={"file_name": made.file_name, "list": visit.field("list")},
-    )
     return visit.go("/imports", "uploaded")
+
+
+async def _list_of(visit: Visit, name: str) -> UUID:
+    """The list of this name, made when there is none."""
+    workspace_id, lists = visit.principal.workspace_id, visit.application.lists
+    while (found := await lists.find(workspace_id, name)) is None:
+        try:
+            async with visit.application.database.transaction() as tx:
+                made = await lists.create(workspace_id, name, tx=tx)
+                await visit.application.audit.record(
+                    visit.principal.actor,
+                    "list.create",
+                    type_id(LIST, made.id),
+                    after={"name": made.name},
+                    tx=tx,
+                )
+        except Conflict:
+            continue  # somebody else has just made it
+        return made.id
+    return found
 
 
 HANDLERS = [contacts, imports, import_rows, upload]

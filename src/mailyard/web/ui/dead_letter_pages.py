@@ -1,12 +1,14 @@
 """Dead letters: looked at, put back, discarded."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 from litestar import Response, get, post
 
 from mailyard.access import scope
 from mailyard.core.errors import InvalidInput
-from mailyard.core.ids import WORKSPACE, type_id
+from mailyard.storage.database import Connection
 from mailyard.web.ui.frame import Visit
 
 _PAGE = 100
@@ -32,28 +34,28 @@ def _chosen(visit: Visit) -> list[int]:
     return [int(text) for text in texts]
 
 
-async def _record(visit: Visit, action: str, ids: set[int]) -> None:
-    await visit.application.audit.record(
-        visit.principal.actor,
-        action,
-        type_id(WORKSPACE, visit.principal.workspace_id),
-        after={"jobs": sorted(ids)},
-    )
+async def _take_out(
+    visit: Visit, action: str, act: Callable[[UUID, Sequence[int], Connection], Awaitable[set[int]]]
+) -> None:
+    visit.principal.require(scope.QUEUES_WRITE)
+    chosen = _chosen(visit)
+    async with visit.application.database.transaction() as tx:
+        ids = sorted(await act(visit.principal.workspace_id, chosen, tx))
+        if ids:
+            await visit.application.audit.record(
+                visit.principal.actor, action, "dead letters", {"ids": ids}, tx=tx
+            )
 
 
 @post("/dead-letters/redrive", status_code=303)
 async def redrive(visit: Visit) -> Response[Any]:
-    visit.principal.require(scope.QUEUES_WRITE)
-    done = await visit.application.queue_admin.redrive(visit.principal.workspace_id, _chosen(visit))
-    await _record(visit, "dead_letter.redrive", done)
+    await _take_out(visit, "dead_letter.redrive", visit.application.queue_admin.redrive)
     return visit.go("/dead-letters", "redriven")
 
 
 @post("/dead-letters/discard", status_code=303)
 async def discard(visit: Visit) -> Response[Any]:
-    visit.principal.require(scope.QUEUES_WRITE)
-    done = await visit.application.queue_admin.discard(visit.principal.workspace_id, _chosen(visit))
-    await _record(visit, "dead_letter.discard", done)
+    await _take_out(visit, "dead_letter.discard", visit.application.queue_admin.discard)
     return visit.go("/dead-letters", "discarded")
 
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from litestar import Response, get, post
 
 from mailyard.access import scope
+from mailyard.core.errors import NotFound
 from mailyard.core.ids import INBOX, type_id
 from mailyard.mailbox.message import ReadMessage
 from mailyard.web.ui.frame import Visit
@@ -144,10 +145,15 @@ async def attachment(visit: Visit, inbox_id: str, message_id: str, index: int) -
 async def delete_message(visit: Visit, inbox_id: str, message_id: str) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
     inbox, identifier = message_ids(inbox_id, message_id)
-    await visit.application.messages.delete(visit.principal.workspace_id, [identifier], inbox)
-    await visit.application.audit.record(
-        visit.principal.actor, "message.delete", message_id, {"inbox": inbox_id}
-    )
+    async with visit.application.database.transaction() as tx:
+        gone = await visit.application.messages.delete(
+            visit.principal.workspace_id, [identifier], inbox, tx
+        )
+        if not gone:
+            raise NotFound("no such message")
+        await visit.application.audit.record(
+            visit.principal.actor, "message.delete", message_id, {"inbox": inbox_id}, tx=tx
+        )
     return visit.go(f"/inboxes/{inbox_id}", "deleted")
 
 

@@ -6,7 +6,7 @@ from litestar import Response, get, post
 
 from mailyard.access import scope
 from mailyard.core.errors import InvalidInput, NotAllowed
-from mailyard.core.ids import WORKSPACE, type_id
+from mailyard.core.ids import DEMO, type_id
 from mailyard.web.overview import Figures, Overview, Series
 from mailyard.web.ui.frame import Visit
 
@@ -61,13 +61,15 @@ async def run_demo(visit: Visit) -> Response[Any]:
     if not text.isdecimal() or int(text) not in _DEMO_SIZES:
         raise InvalidInput("a demo has 1 to 1,000,000 recipients", field="recipients")
     workspace_id = visit.principal.workspace_id
-    await visit.application.demos.start(workspace_id, int(text))
-    await visit.application.audit.record(
-        visit.principal.actor,
-        "demo.start",
-        type_id(WORKSPACE, workspace_id),
-        after={"recipients": int(text)},
-    )
+    async with visit.application.database.transaction() as tx:
+        run = await visit.application.demos.start(workspace_id, int(text), tx)
+        await visit.application.audit.record(
+            visit.principal.actor,
+            "demo.start",
+            type_id(DEMO, run.id),
+            after={"recipients": run.recipients},
+            tx=tx,
+        )
     return visit.go("/", "started")
 
 

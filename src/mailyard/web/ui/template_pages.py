@@ -8,6 +8,7 @@ from litestar import Response, get, post
 from mailyard.access import scope
 from mailyard.core.errors import Conflict, InvalidInput
 from mailyard.core.ids import TEMPLATE, parse_type_id, type_id
+from mailyard.sending.template import Proven
 from mailyard.web.ui.frame import Visit
 
 _EMPTY = {"name": "", "subject": "", "html": "", "text": ""}
@@ -37,14 +38,10 @@ async def make_template(visit: Visit) -> Response[Any]:
     visit.principal.require(scope.TEMPLATES_WRITE)
     form = _form(visit)
     try:
+        source = await _proven(visit, form)
         async with visit.application.database.transaction() as tx:
             made = await visit.application.templates.create(
-                visit.principal.workspace_id,
-                form["name"],
-                form["subject"],
-                form["html"],
-                form["text"],
-                tx=tx,
+                visit.principal.workspace_id, form["name"], source, tx=tx
             )
             shown = type_id(TEMPLATE, made.id)
             await visit.application.audit.record(
@@ -66,14 +63,10 @@ async def publish(visit: Visit, template_id: str) -> Response[Any]:
     visit.principal.require(scope.TEMPLATES_WRITE)
     identifier, form = parse_type_id(TEMPLATE, template_id), _form(visit)
     try:
+        source = await _proven(visit, form)
         async with visit.application.database.transaction() as tx:
             made = await visit.application.templates.publish(
-                visit.principal.workspace_id,
-                identifier,
-                form["subject"],
-                form["html"],
-                form["text"],
-                tx=tx,
+                visit.principal.workspace_id, identifier, source, tx=tx
             )
             await visit.application.audit.record(
                 visit.principal.actor,
@@ -94,6 +87,10 @@ def _form(visit: Visit) -> dict[str, str]:
         name: str(visit.form.get(name, "")).replace("\r\n", "\n")
         for name in ("name", "subject", "html", "text")
     }
+
+
+async def _proven(visit: Visit, form: dict[str, str]) -> Proven:
+    return await visit.application.templates.prove(form["subject"], form["html"], form["text"])
 
 
 def _said(error: InvalidInput | Conflict) -> str:

@@ -1,0 +1,163 @@
+"""Every change leaves who made it, to what, and how it was before and after. Generated: each route
+that changes something is called, once as it should and once with a log that cannot be written."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from api_platform import Platform, start
+from api_things import Things, bury, make_things, request
+
+from mailyard.access.audit import Actor, Audit, AuditEntry
+from mailyard.access.authenticate import SESSION_COOKIE
+from mailyard.core import ids
+from mailyard.core.errors import Unavailable
+from mailyard.storage.database import Database
+from mailyard.storage.queries import Query
+from mailyard.web.api.route import Route
+from mailyard.web.api.routes import ROUTES
+
+_READS = {"previewTemplate", "readInboxes"}  # POST only because the question is long
+# An email is its own record, whom it went to and what became of it.
+_OWN_RECORD = {"sendEmail", "sendEmailBatch"}
+_CHANGES = [
+    route
+    for route in sorted(ROUTES, key=lambda route: route.method == "DELETE")  # what goes, goes last
+    if route.method != "GET" and route.operation not in _READS | _OWN_RECORD
+]
+_TABLES = Query(
+    "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace "
+    "AND relkind IN ('r', 'p') AND NOT relispartition ORDER BY relname"
+)
+# Counters that are folded, and lines, which are made apart from the transaction that needs one.
+_RESTLESS = {"queue_line", "queue_delta", "queue_count", "queue_fold"}
+# A file that was refused stays, as failed.
+_KEPT_WHEN_REFUSED = {"startImport": {"contact_import", "import_part"}}
+
+
+@pytest.fixture
+async def platform(database: Database) -> AsyncIterator[Platform]:
+    platform = await start(database)
+    yield platform
+    await platform.close()
+
+
+@pytest.fixture
+async def things(platform: Platform) -> Things:
+    return await make_things(platform, platform.workspace_id, platform.key, "otter")
+
+
+async def _call(platform: Platform, things: Things, route: Route, key: str) -> Any:
+    if route.operation.endswith("DeadLetters"):
+        things.dead_letter = await bury(platform, platform.workspace_id, "otter")
+    return await request(platform, route, things, key)
+
+
+async def _entries(platform: Platform) -> list[AuditEntry]:
+    return await platform.app.audit.list(platform.workspace_id, limit=10_000)
+
+
+async def test_every_change_says_who_what_before_and_after(
+    platform: Platform, things: Things
+) -> None:
+    made = await platform.call("POST", "/v1/keys", json={"name": "auditor", "scopes": ["admin"]})
+    unaudited = []
+    for route in _CHANGES:
+        known = {entry.id for entry in await _entries(platform)}
+        reply = await _call(platform, things, route, made.json["secret"])
+        assert reply.status < 300, (route.operation, reply.body)
+        fresh = [entry for entry in await _entries(platform) if entry.id not in known]
+        good = [
+            entry
+            for entry in fresh
+            if (entry.actor_kind, entry.actor) == ("key", made.json["id"])
+            and entry.subject
+            and (entry.before is not None or entry.after is not None)
+        ]
+        if not good or good != fresh:
+            unaudited.append((route.operation, fresh))
+    assert unaudited == []
+
+
+async def test_a_change_whose_audit_row_cannot_be_written_is_no_change(
+    platform: Platform, things: Things, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is in the transaction of the change: where one fails, neither stands."""
+    record_many = Audit.record_many
+
+    async def written_and_lost(*arguments: Any, **named: Any) -> None:
+        await record_many(*arguments, **named)
+        raise Unavailable("the log is full")
+
+    tables = [row["relname"] for row in await platform.app.database.fetch(_TABLES)]
+    watched = [table for table in tables if table not in _RESTLESS]
+    halves = []
+    for route in _CHANGES:
+        if route.operation.endswith("DeadLetters"):
+            things.dead_letter = await bury(platform, platform.workspace_id, "otter")
+        before = await _contents(platform.app.database, watched)
+        with monkeypatch.context() as patch:
+            patch.setattr(Audit, "record_many", written_and_lost)
+            reply = await request(platform, route, things, platform.key)
+        after = await _contents(platform.app.database, watched)
+        changed = {name for name in watched if before[name] != after[name]}
+        changed -= _KEPT_WHEN_REFUSED.get(route.operation, set())
+        if reply.status != 503 or changed:
+            halves.append((route.operation, reply.status, changed))
+        if route.operation.endswith("Campaign") and route.operation != "createCampaign":
+            # Moves follow each other: the next one needs this one done.
+            assert (await request(platform, route, things, platform.key)).status == 200
+    assert halves == []
+
+
+async def test_what_is_refused_leaves_no_row(platform: Platform) -> None:
+    before = await _entries(platform)
+    for route in _CHANGES:
+        path = route.path
+        for name, prefix in route.parameters:
+            unknown = "1" if prefix is None else ids.type_id(prefix, ids.uuid7())
+            path = path.replace(f"{{{name}:{prefix}}}" if prefix else f"{{{name}}}", unknown)
+        reply = await platform.call(route.method, path, json={"nonsense": True})
+        assert reply.status >= 400, route.operation
+    assert await _entries(platform) == before
+
+
+async def test_signing_in_and_out_is_in_the_log(platform: Platform) -> None:
+    sessions = platform.app.sessions
+    session = await sessions.start(platform.first.user_id, platform.workspace_id, "a browser")
+    cookie = {"cookie": f"{SESSION_COOKIE}={session.token}"}
+    assert (await platform.call("GET", "/v1/inboxes", key=None, headers=cookie)).status == 200
+    await sessions.end(session.token)
+    await sessions.end(session.token)  # a second time there is nothing to end
+    ended, started = (await _entries(platform))[:2]
+    person = ids.type_id(ids.USER, platform.first.user_id)
+    assert (ended.action, ended.actor, ended.subject) == ("session.end", person, person)
+    assert ended.before is not None
+    assert ended.before["user_agent"] == "a browser"
+    assert (started.action, started.after) == ("session.start", {"user_agent": "a browser"})
+
+
+async def test_going_to_another_workspace_is_in_its_log(platform: Platform) -> None:
+    other = await platform.app.workspaces.create("Other", actor_kind="system", actor_name="test")
+    operator = Actor("command", "shell", other.id)
+    await platform.app.users.add(other.id, platform.first.owner, "viewer", actor=operator)
+    sessions = platform.app.sessions
+    session = await sessions.start(platform.first.user_id, platform.workspace_id, "")
+    await sessions.move(session.token, other.id)
+    newest = (await platform.app.audit.list(other.id))[0]
+    assert (newest.action, newest.before, newest.after) == (
+        "session.move",
+        {"workspace": ids.type_id(ids.WORKSPACE, platform.workspace_id)},
+        {"workspace": ids.type_id(ids.WORKSPACE, other.id)},
+    )
+
+
+async def _contents(database: Database, tables: list[str]) -> dict[str, int]:
+    """A sum over all rows of each table."""
+    parts = [
+        f"SELECT '{table}' AS name, count(*) + coalesce(sum(hashtextextended(t::text, 0)), 0) "
+        f"AS sum FROM {table} AS t"
+        for table in tables
+    ]
+    rows = await database.fetch(Query(" UNION ALL ".join(parts)))
+    return {row["name"]: int(row["sum"]) for row in rows}
