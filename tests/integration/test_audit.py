@@ -2,11 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from api_platform import Platform, start
+from api_things import make_things
 
+from mailyard.access.idempotency import Idempotency
 from mailyard.storage.database import Database
+from mailyard.storage.queries import Query
+from mailyard.web.api.routes import ROUTES
 
 
 @pytest.fixture
@@ -62,6 +67,58 @@ async def test_a_change_that_fails_leaves_neither_the_change_nor_the_row(
     assert (again.status, again.json["field"]) == (409, "name")
     entries = await platform.call("GET", "/v1/audit?action=list")
     assert len(entries.json["items"]) == 1
+
+
+async def test_a_change_and_the_answer_under_its_key_are_one_commit(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever dies between the two leaves both or neither, so no request runs a second time."""
+    finish = Idempotency.finish
+
+    async def only_in_a_transaction(*arguments: Any, **named: Any) -> bool:
+        assert arguments[5] is not None, "the change has committed without its answer"
+        return await finish(*arguments, **named)
+
+    monkeypatch.setattr(Idempotency, "finish", only_in_a_transaction)
+    things = await make_things(platform, platform.workspace_id, platform.key, "otter")
+    routes = [
+        route
+        for route in ROUTES
+        if route.takes_idempotency_key and route.idempotency == "answer" and route.status == 201
+    ]
+    assert len(routes) >= 7
+    for route in routes:
+        path, body = things.path_of(route), things.body_of(route)
+        headers = {"Idempotency-Key": route.operation}
+        first, second = [
+            await platform.call("POST", path, json=body, headers=headers) for _ in "ab"
+        ]
+        assert (first.status, second.status) == (201, 201), route.operation
+        assert first.body == second.body
+        assert second.headers["idempotency-replayed"] == "true"
+
+
+async def test_a_request_whose_claim_ran_out_and_went_to_another_changes_nothing(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"Idempotency-Key": "slow"}
+    create = platform.app.lists.create
+
+    async def create_slowly(*arguments: Any, **named: Any) -> Any:
+        """While this one is at it, its claim runs out and the same request, sent again, is done."""
+        monkeypatch.setattr(platform.app.lists, "create", create)
+        await platform.app.database.execute(
+            Query("UPDATE idempotency_key SET expires_at = now() - interval '1 second'")
+        )
+        again = await platform.call("POST", "/v1/lists", json={"name": "x"}, headers=headers)
+        assert again.status == 201
+        return await create(arguments[0], "y", **named)
+
+    monkeypatch.setattr(platform.app.lists, "create", create_slowly)
+    slow = await platform.call("POST", "/v1/lists", json={"name": "x"}, headers=headers)
+    assert (slow.status, slow.json["code"]) == (409, "idempotency_key_in_progress")
+    lists = (await platform.call("GET", "/v1/lists")).json["items"]
+    assert [one["name"] for one in lists] == ["x"]
 
 
 async def test_a_repeated_change_is_done_once_and_audited_once(platform: Platform) -> None:
