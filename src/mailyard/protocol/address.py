@@ -29,6 +29,7 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _WORD = re.compile(rf"[.{_ATEXT}\u0080-\U0010ffff]+")
 _DOMAIN = re.compile(r"\[[^\[\]\\]*\]|[^\x00-\x20\x7f<>()@,;:\\\"\[\]]+")
+_NAMED = re.compile(rf"({_WORD.pattern}(?: {_WORD.pattern})*) <([^<>]+)>")
 _SPACE = re.compile(r"[ \t]+")
 _SPECIAL_IN_COMMENT = re.compile(r"[()\\]")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -91,6 +92,12 @@ def ascii_domain(domain: str) -> str:
 
 def parse_mailbox(text: str) -> Mailbox:
     """`Ada <ada@example.com>`, `ada@example.com (Ada)` or a bare address. Raises InvalidInput."""
+    # Nearly all are words before a plain address, or that alone: no need to read them in steps.
+    named = _NAMED.fullmatch(text) if len(text) <= limits.SMTP_PATH_BYTES else None
+    name, address = named.groups() if named is not None else ("", text)
+    if _PLAIN.fullmatch(address):
+        split_address(address)
+        return Mailbox(name, address)
     scanner = _Scanner(_bounded(text))
     mailbox = scanner.mailbox()
     scanner.skip()
