@@ -51,8 +51,8 @@ _random_64_bits: list[int] = []
 os.register_at_fork(after_in_child=_random_64_bits.clear)
 
 
-def _random() -> int:
-    """64 random bits of the system's generator, used once."""
+def random_64_bits() -> int:
+    """From the system's generator, and given out once."""
     try:
         return _random_64_bits.pop()
     except IndexError:
@@ -82,10 +82,10 @@ def uuid7(unix_ms: int | None = None) -> UUID:
     6.2, method 3), so that ids of one process sort in the order in which they were made.
     """
     if unix_ms is not None:
-        return _assemble(unix_ms, (_random() & 0xFFFF) << 64 | _random())
+        return _assemble(unix_ms, (random_64_bits() & 0xFFFF) << 64 | random_64_bits())
     ms, rest_ns = divmod(time_ns(), 1_000_000)
     fraction = rest_ns * 4096 // 1_000_000
-    return _uuid((ms << 16 | _VERSION_7 | fraction) << 64 | _VARIANT_10 | _random() >> 2)
+    return _uuid((ms << 16 | _VERSION_7 | fraction) << 64 | _VARIANT_10 | random_64_bits() >> 2)
 
 
 def deterministic_uuid7(unix_ms: int, key: bytes, name: bytes) -> UUID:

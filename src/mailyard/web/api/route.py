@@ -229,6 +229,8 @@ def read_parameters(route: Route, texts: Sequence[str]) -> tuple[dict[str, UUID]
     """The path's parameters: ids by name, and texts by name. Raises InvalidInput naming one."""
     identifiers: dict[str, UUID] = {}
     names: dict[str, str] = {}
+    if not texts:
+        return identifiers, names
     for (name, prefix), text in zip(route.parameters, texts, strict=True):
         if prefix is None:
             names[name] = text

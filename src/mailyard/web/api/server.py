@@ -6,7 +6,6 @@ idempotency key, run the handler, answer. Whatever goes wrong on the way is a pr
 """
 
 import re
-import secrets
 from collections.abc import Mapping
 from hashlib import sha256
 from time import perf_counter
@@ -17,6 +16,7 @@ import structlog
 
 from mailyard.access.authenticate import Authenticator, Principal
 from mailyard.access.idempotency import StoredAnswer, check_key
+from mailyard.core import ids
 from mailyard.core.errors import InvalidInput, MailyardError, NotFound
 from mailyard.observe.metrics import HTTP_SECONDS
 from mailyard.web.api.body import (
@@ -27,7 +27,7 @@ from mailyard.web.api.body import (
     read_body,
 )
 from mailyard.web.api.problem import MethodNotAllowed, UnsupportedMediaType, answer_of
-from mailyard.web.api.rate import RateLimiter
+from mailyard.web.api.rate import FleetLimiter, RateLimiter
 from mailyard.web.api.route import (
     Answer,
     Call,
@@ -70,7 +70,7 @@ class _Request:
         self.id = (
             given.decode("ascii")
             if given is not None and _REQUEST_ID.fullmatch(given)
-            else secrets.token_hex(10)
+            else f"{ids.random_64_bits():016x}"
         )
         self.route: Route | None = None
         self.sent_headers: list[tuple[bytes, bytes]] = []
@@ -90,7 +90,11 @@ class ApiServer:
         self._app = application
         self._table = table
         self._authenticator = Authenticator(keys=application.keys, sessions=application.sessions)
-        self._limiter = RateLimiter(per_s=rate_per_s, burst=rate_burst) if rate_per_s > 0 else None
+        self._limiter = (
+            FleetLimiter(limits=application.limits, per_s=rate_per_s, burst=rate_burst)
+            if rate_per_s > 0
+            else None
+        )
         self._strangers = RateLimiter(per_s=STRANGER_PER_S, burst=STRANGER_BURST)
         self._seconds: dict[tuple[str, int], Any] = {}
 
@@ -145,7 +149,8 @@ class ApiServer:
         else:
             principal = await self.authenticate(scope, request.headers)
             if self._limiter is not None:
-                request.sent_headers = self._limiter.take(principal.actor.name).headers()
+                allowance = await self._limiter.take(principal.actor.name)
+                request.sent_headers = allowance.headers()
             principal.require(route.scope)
         return await self._run(request, scope, receive, route, texts, principal)
 
