@@ -193,8 +193,10 @@ class Settings:
     live_connections: int = _setting(
         _whole(0, 100_000), limits.LIVE_CONNECTIONS, "event streams and waits of one API process"
     )
-    rate_per_s: float = _setting(_number(0, 1e6), 0.0, "API requests a second a key; 0: unlimited")
-    rate_burst: int = _setting(_whole(1, 1_000_000), 1000, "API requests at once a key")
+    rate_per_s: float = _setting(
+        _number(0, 1e6), 1000.0, "API requests a second a key, all processes; 0: unlimited"
+    )
+    rate_burst: int = _setting(_whole(1, 1_000_000), 10_000, "API requests at once a key")
     smtp_connections: int = _setting(
         _whole(1, 100_000), limits.SMTP_CONNECTIONS, "SMTP connections of one process"
     )

@@ -34,6 +34,18 @@ async def test_a_fresh_bucket_holds_its_burst(limit: RateLimit) -> None:
     assert await limit.take("k", 1, 2.0, 3) == pytest.approx(0.5, abs=0.01)
 
 
+async def test_a_drawing_says_when_the_bucket_is_full_again(
+    limit: RateLimit, clock: ManualClock
+) -> None:
+    first = await limit.draw("k", 1, 2.0, 4)
+    assert (first.wait_s, first.ahead_s) == (0.0, pytest.approx(0.5, abs=0.01))
+    assert (await limit.draw("k", 3, 2.0, 4)).ahead_s == pytest.approx(2.0, abs=0.01)
+    refused = await limit.draw("k", 1, 2.0, 4)
+    assert refused.wait_s == pytest.approx(0.5, abs=0.01)
+    clock.advance(3600)
+    assert (await limit.draw("k", 1, 2.0, 4)).ahead_s == pytest.approx(0.5, abs=0.01)
+
+
 async def test_waiting_as_told_is_enough(limit: RateLimit, clock: ManualClock) -> None:
     assert await limit.take("k", 4, 2.0, 4) == 0.0
     wait_s = await limit.take("k", 3, 2.0, 4)

@@ -5,11 +5,24 @@ theoretical arrival time `tat`. Taking `amount` moves it on by amount / per_s; t
 when the moved instant is at most burst / per_s ahead of now.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """`wait_s` 0.0: taken, and the bucket is full again `ahead_s` from now. Else nothing was."""
+
+    wait_s: float
+    ahead_s: float = 0.0
 
 
 class RateLimit(Protocol):
     """Buckets by key, shared by whoever uses the same adapter and store."""
+
+    async def draw(self, key: str, amount: float, per_s: float, burst: float) -> Drawn:
+        """As `take`, telling how far the bucket is from full."""
+        ...
 
     async def take(self, key: str, amount: float, per_s: float, burst: float) -> float:
         """Take `amount` from the bucket `key`, all or nothing.

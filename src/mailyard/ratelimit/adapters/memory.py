@@ -1,7 +1,7 @@
 """Buckets of one process."""
 
 from mailyard.core.clock import Clock
-from mailyard.ratelimit.ratelimit import gcra
+from mailyard.ratelimit.ratelimit import Drawn, gcra
 
 _SWEEP_EVERY = 10_000  # takings between two removals of buckets that are full again
 
@@ -15,6 +15,9 @@ class MemoryRateLimit:
         self._takings = 0
 
     async def take(self, key: str, amount: float, per_s: float, burst: float) -> float:
+        return (await self.draw(key, amount, per_s, burst)).wait_s
+
+    async def draw(self, key: str, amount: float, per_s: float, burst: float) -> Drawn:
         now_s = self._clock.monotonic()
         tat_s, wait_s = gcra(self._tat_s.get(key, now_s), now_s, amount, per_s, burst)
         if wait_s == 0.0:
@@ -22,4 +25,4 @@ class MemoryRateLimit:
         self._takings += 1
         if self._takings % _SWEEP_EVERY == 0:
             self._tat_s = {name: tat for name, tat in self._tat_s.items() if tat > now_s}
-        return wait_s
+        return Drawn(wait_s, 0.0 if wait_s else tat_s - now_s)

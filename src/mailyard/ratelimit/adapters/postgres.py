@@ -1,6 +1,7 @@
 """Buckets that all processes share, one row each in `rate_bucket`."""
 
 from mailyard.core.clock import Clock
+from mailyard.ratelimit.ratelimit import Drawn
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
 
@@ -15,16 +16,19 @@ class PostgresRateLimit:
         self._clock = clock
 
     async def take(self, key: str, amount: float, per_s: float, burst: float) -> float:
+        return (await self.draw(key, amount, per_s, burst)).wait_s
+
+    async def draw(self, key: str, amount: float, per_s: float, burst: float) -> Drawn:
         if amount < 0 or per_s <= 0 or burst <= 0:
             raise ValueError("amount must be at least 0; per_s and burst must be above 0")
         now = None if self._clock is None else self._clock.now()
         step_s = amount / per_s
         allowed_s = max(burst, amount) / per_s
-        taken = await self._database.fetchval(_SQL.take, key, step_s, allowed_s, now)
-        if taken is not None:
-            return 0.0
+        ahead_s = await self._database.fetchval(_SQL.take, key, step_s, allowed_s, now)
+        if ahead_s is not None:
+            return Drawn(0.0, float(ahead_s))
         wait_s = await self._database.fetchval(_SQL.wait, key, step_s, allowed_s, now)
-        return max(float(wait_s or 0.0), 0.001)
+        return Drawn(max(float(wait_s or 0.0), 0.001))
 
     async def sweep(self) -> None:
         """Forget buckets that are full again. A duty of the scheduler."""

@@ -1,6 +1,6 @@
 -- name: take
 -- Moves bucket $1 on by $2 seconds if that stays within $3 seconds of $4 (null: the database's
--- time). A row means taken. Not a tenant's table: the caller's key names whose bucket it is.
+-- time). A row means taken, and says how many seconds from now the bucket is full again. Not a tenant's table: the caller's key names whose bucket it is.
 INSERT INTO rate_bucket AS bucket (key, tat)
 VALUES ($1, coalesce($4::timestamptz, clock_timestamp()) + make_interval(secs => $2::float8))
 ON CONFLICT (key) DO UPDATE
@@ -10,7 +10,7 @@ WHERE greatest(bucket.tat, coalesce($4::timestamptz, clock_timestamp()))
       + make_interval(secs => $2::float8)
       <= coalesce($4::timestamptz, clock_timestamp())
          + make_interval(secs => $3::float8 + 0.000001)
-RETURNING 1;
+RETURNING extract(epoch FROM tat - coalesce($4::timestamptz, clock_timestamp()))::float8;
 
 -- name: wait
 -- Seconds until $2 seconds fit into bucket $1 again within $3 seconds.

@@ -1,17 +1,24 @@
-"""The API's own rate limit: so many requests a second for each key, in this process.
+"""The API's rate limits: so many requests a second for each key in all API processes together, and
+for each stranger in one.
 
-The generic cell rate algorithm (GCRA, ATM Forum TM 4.0) needs one number a caller. It stays in the
-process, because asking the database would cost more than the request. With n API processes a key
-has n times the rate; it guards a process against being swamped, it is not a quota.
+Both count by the generic cell rate algorithm (GCRA, ATM Forum TM 4.0), which needs one number a
+caller. A key's is shared (`ratelimit`); since asking for it would cost more than the request, a
+process takes a share of some requests at a time and counts those off by itself. What all processes
+let through never passes the limit; what one has taken and does not use is a share at most.
 """
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import ceil
 from time import monotonic
 
 from mailyard.core.errors import RateLimited
+from mailyard.ratelimit.ratelimit import RateLimit
 
 CALLERS_MAX = 50_000
+SHARE_S = 0.1  # a share is what the rate allows in so long, at most
+SHARE_OF_BURST = 0.1
 _ROUNDING = 1e-6  # of one request: what floats lose must not refuse the last one of a burst
 
 
@@ -32,8 +39,82 @@ class Allowance:
         ]
 
 
+@dataclass(slots=True)
+class _Share:
+    """What this process may let through for a caller, and how full the bucket was at `seen_at`."""
+
+    left: int = 0
+    ahead_s: float = 0.0
+    seen_at: float = 0.0
+    shut_until: float = 0.0
+    drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class FleetLimiter:
+    """`per_s` requests a second for each caller, `burst` at once, over all processes."""
+
+    def __init__(
+        self,
+        *,
+        limits: RateLimit,
+        per_s: float,
+        burst: int,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._limits = limits
+        self._per_s = per_s
+        self._burst = burst
+        self._window_s = max(1, round(burst / per_s))
+        self._clock = clock
+        self._share = max(1, int(min(per_s * SHARE_S, burst * SHARE_OF_BURST)))
+        self._shares: dict[str, _Share] = {}
+
+    async def take(self, caller: str) -> Allowance:
+        """Count one request. Raises RateLimited with the wait until the next may come."""
+        share = self._shares.get(caller)
+        if share is None:
+            if len(self._shares) >= CALLERS_MAX:
+                self._shares.clear()  # each loses a share at most
+            share = self._shares[caller] = _Share()
+        if share.left < 1:
+            async with share.drawing:
+                if share.left < 1:  # who waited here finds what the one before has drawn
+                    await self._draw(caller, share)
+        share.left -= 1
+        return self._allowance(share)
+
+    async def _draw(self, caller: str, share: _Share) -> None:
+        """Take a share, or what is left of one in the bucket."""
+        now = self._clock()
+        if now < share.shut_until:
+            raise RateLimited("too many requests", retry_after_s=share.shut_until - now)
+        wanted = self._share
+        while wanted >= 1:
+            drawn = await self._limits.draw(f"api:{caller}", wanted, self._per_s, self._burst)
+            if drawn.wait_s == 0.0:
+                share.left, share.ahead_s, share.seen_at = wanted, drawn.ahead_s, self._clock()
+                return
+            # The wait says by how many the share was too large.
+            short = max(1, ceil(drawn.wait_s * self._per_s - _ROUNDING))
+            wait_s = drawn.wait_s - (wanted - 1) / self._per_s
+            wanted -= short
+        share.shut_until = self._clock() + wait_s
+        raise RateLimited("too many requests", retry_after_s=wait_s)
+
+    def _allowance(self, share: _Share) -> Allowance:
+        """As far as this process knows: the others may have drawn since."""
+        ahead_s = share.ahead_s - (self._clock() - share.seen_at)
+        used = max(0.0, ahead_s * self._per_s - share.left)
+        return Allowance(
+            self._burst,
+            self._window_s,
+            max(0, int(self._burst - used + _ROUNDING)),
+            ceil(used / self._per_s - _ROUNDING),
+        )
+
+
 class RateLimiter:
-    """`per_s` requests a second for each caller, `burst` at once."""
+    """`per_s` requests a second for each caller, `burst` at once, in this process."""
 
     def __init__(self, *, per_s: float, burst: int, clock: Callable[[], float] = monotonic) -> None:
         self._interval_s = 1.0 / per_s
