@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ import asyncpg
 import pytest
 from mail_platform import MAIL, PEER, MailPlatform, about, envelope, mail_platform
 
+from mailyard.core.clock import ManualClock
 from mailyard.core.errors import Unavailable
 from mailyard.core.ids import MESSAGE, parse_type_id, uuid7
 from mailyard.mailbox.inbox import NewInbox
@@ -149,6 +151,20 @@ async def test_a_250_is_a_stored_message_and_a_job(
     assert b"for <ada@inbox.test>;" in trace
     assert row["size_bytes"] == len(row["raw"])
     assert await jobs(platform.database) == 1
+
+
+async def test_the_trace_line_says_when_in_utc(platform: MailPlatform, workspace_id: UUID) -> None:
+    """RFC 5322 section 3.3: +0000 is Universal Time, -0000 would say that the zone is unknown."""
+    await platform.inboxes.create(workspace_id, [NewInbox("ada")])
+    clock = ManualClock(datetime.now(UTC))
+    accepting = acceptor(platform, clock=clock)
+    said = []
+    for _ in range(2):
+        assert (await hand_over(accepting, "ada@inbox.test")).code == 250
+        said.append(clock.now().strftime("%a, %d %b %Y %H:%M:%S +0000"))
+        clock.advance(1)
+    raws = [row["raw"].decode() for row in await stored(platform.database)]
+    assert [raw.partition("From: ")[0].splitlines()[-1].strip() for raw in raws] == said
 
 
 async def test_a_message_for_twenty_recipients_is_stored_once(

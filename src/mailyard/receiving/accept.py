@@ -9,7 +9,9 @@ classes.
 import asyncio
 import re
 from collections.abc import Awaitable
-from email.utils import formatdate
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from functools import lru_cache
 from uuid import UUID
 
 from mailyard.core.clock import Clock, SystemClock
@@ -100,7 +102,7 @@ class Acceptor:
             return OVERLOADED
         routes = {}
         for address in envelope.recipients:
-            route = self._remembered(self._whole(address))
+            route = self._remembered(address) or self._remembered(self._whole(address))
             if route is None:
                 return self._accept_after_lookup(envelope, content)
             routes[route.inbox_id] = route
@@ -146,24 +148,21 @@ class Acceptor:
     def _store(
         self, envelope: Envelope, content: bytes, routes: list[Route]
     ) -> "asyncio.Future[Reply]":
-        by_workspace: dict[UUID, list[Route]] = {}
-        for route in routes:
-            by_workspace.setdefault(route.workspace_id, []).append(route)
-        now = self._clock.now().timestamp()
+        unix_s = self._clock.now().timestamp()
+        message_ids = []
         rows = []
-        shown = ""
-        for own in by_workspace.values():
-            message_id = uuid7(int(now * 1000))
+        for own in _by_workspace(routes):
+            message_id = uuid7(int(unix_s * 1000))
             name = type_id(MESSAGE, message_id)
-            shown = shown or name
-            raw = self._trace(envelope, name, own, int(now)) + content
+            message_ids.append(name)
+            raw = self._trace(envelope, name, own, int(unix_s)) + content
             rows.append(_row(envelope, raw, message_id, own))
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         arrival = Arrival(
-            rows=tuple(rows),
+            rows,
             size_bytes=len(content) * len(rows),
             arrived_at=self._clock.monotonic(),
-            when_stored=Reply(250, "2.0.0", f"Ok: queued as {shown}"),
+            when_stored=Reply(250, "2.0.0", f"Ok: queued as {message_ids[0]}"),
             reply=reply,
         )
         self._commit.add(arrival)
@@ -171,16 +170,21 @@ class Acceptor:
 
     def _trace(self, envelope: Envelope, name: str, routes: list[Route], unix_s: int) -> bytes:
         """Our Received line (RFC 5321 4.4). It names a recipient only where there is just one."""
-        peer = envelope.peer
         only = f"\r\n\tfor <{routes[0].address}>" if len(envelope.recipients) == 1 else ""
         if self._date[0] != unix_s:
-            self._date = (unix_s, formatdate(unix_s))
-        return (
-            f"Received: from {_trace_word(peer.hello)} ([{_literal(peer.address)}])\r\n"
-            f"\tby {self._hostname} with {_protocol_name(envelope)}"
-            f" id {name}{only};\r\n"
-            f"\t{self._date[1]}\r\n"
-        ).encode("utf-8", "replace")
+            self._date = (unix_s, format_datetime(datetime.fromtimestamp(unix_s, UTC)))
+        head = _trace_head(envelope.peer, envelope.smtp_utf8, self._hostname)
+        return f"{head} id {name}{only};\r\n\t{self._date[1]}\r\n".encode("utf-8", "replace")
+
+
+def _by_workspace(routes: list[Route]) -> list[list[Route]]:
+    """The routes of each workspace."""
+    if len(routes) == 1:
+        return [routes]
+    by_workspace: dict[UUID, list[Route]] = {}
+    for route in routes:
+        by_workspace.setdefault(route.workspace_id, []).append(route)
+    return list(by_workspace.values())
 
 
 def _row(envelope: Envelope, raw: bytes, message_id: UUID, routes: list[Route]) -> Row:
@@ -199,12 +203,21 @@ def _row(envelope: Envelope, raw: bytes, message_id: UUID, routes: list[Route]) 
     )
 
 
-def _protocol_name(envelope: Envelope) -> str:
+@lru_cache(maxsize=1024)  # a session sends many messages
+def _trace_head(peer: Peer, smtp_utf8: bool, hostname: str) -> str:
+    """The trace line as far as all messages of a session share it."""
+    return (
+        f"Received: from {_trace_word(peer.hello)} ([{_literal(peer.address)}])\r\n"
+        f"\tby {hostname} with {_protocol_name(peer, smtp_utf8)}"
+    )
+
+
+def _protocol_name(peer: Peer, smtp_utf8: bool) -> str:
     """The `with` of the trace line (RFC 3848, and RFC 6531 section 4.3)."""
-    if not envelope.peer.esmtp:
+    if not peer.esmtp:
         return "SMTP"
-    name = "UTF8SMTP" if envelope.smtp_utf8 else "ESMTP"
-    return name + "S" if envelope.peer.tls else name
+    name = "UTF8SMTP" if smtp_utf8 else "ESMTP"
+    return name + "S" if peer.tls else name
 
 
 def _literal(address: str) -> str:

@@ -14,7 +14,6 @@ message waits for nobody. Three things can go wrong with a group:
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 from uuid import UUID
@@ -22,6 +21,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import structlog
+from msgspec import Struct
 
 from mailyard.core.clock import Clock
 from mailyard.core.errors import Unavailable
@@ -70,11 +70,10 @@ _FOR_NOW = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
 logger = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class Arrival:
+class Arrival(Struct, eq=False):
     """A whole message, with the rows it becomes: one a workspace that it is for."""
 
-    rows: tuple[Row, ...]
+    rows: Sequence[Row]
     size_bytes: int
     arrived_at: float
     when_stored: Reply

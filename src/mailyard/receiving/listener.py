@@ -89,6 +89,7 @@ class Listener:
         self.per_address: Counter[str] = Counter()
         self.waiting_messages = 0
         self.waiting_bytes = 0
+        self.accepted = 0  # and not yet in the metric, whose lock costs as much as a command
         self.draining = False
         self.empty = asyncio.Event()
 
@@ -130,14 +131,20 @@ class Listener:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
+        self._count_accepted()
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_SWEEP_S)
+            self._count_accepted()
             now = loop.time()
             for connection in list(self.connections):
                 connection.check_deadlines(now)
+
+    def _count_accepted(self) -> None:
+        metrics.MESSAGES_ACCEPTED.inc(self.accepted)
+        self.accepted = 0
 
 
 def _configured(base: SessionConfig, hostname: str, tls_offered: bool) -> SessionConfig:
@@ -147,6 +154,20 @@ def _configured(base: SessionConfig, hostname: str, tls_offered: bool) -> Sessio
 
 class _Connection(asyncio.Protocol):
     """One peer: feeds its session, writes what it says, and keeps time."""
+
+    __slots__ = (
+        "_address",
+        "_heard_at",
+        "_listener",
+        "_loop",
+        "_opened_at",
+        "_peer_slow",
+        "_reading",
+        "_session",
+        "_tasks",
+        "_transport",
+        "_turn_at",
+    )
 
     def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
         self._listener = listener
@@ -160,7 +181,6 @@ class _Connection(asyncio.Protocol):
         self._opened_at = 0.0
         self._heard_at = 0.0
         self._turn_at = 0.0  # when it became the peer's turn: a command or a message is due
-        self._in_message = False
 
     # What asyncio calls.
 
@@ -270,7 +290,7 @@ class _Connection(asyncio.Protocol):
                 return
             self._ask(session, cast("Question", event))
         self._flush(session)
-        if self._reading is not session.wants_input or self._peer_slow:
+        if session.wants_input is not self._reading:
             self._set_reading()
 
     def _ask(self, session: ServerSession, question: Question) -> None:
@@ -303,8 +323,11 @@ class _Connection(asyncio.Protocol):
         if type(question) is MessageReceived:
             self._listener.waiting_messages += 1
             self._listener.waiting_bytes += len(question.content)
-        future: Future[Reply] = asyncio.ensure_future(answer)
-        self._tasks.add(future)
+        if isinstance(answer, Future):
+            future = answer
+        else:
+            future = asyncio.ensure_future(answer)
+            self._tasks.add(future)  # or nobody would hold it
         future.add_done_callback(partial(self._answered, session, question))
 
     def _answered(self, session: ServerSession, question: Question, future: Future[Reply]) -> None:
@@ -322,10 +345,10 @@ class _Connection(asyncio.Protocol):
             self._pump(session)
 
     def _settle(self, session: ServerSession, question: Question, reply: Reply) -> None:
-        if not reply.accepted:
+        if reply.code >= 400:
             metrics.MESSAGES_REFUSED.labels(str(reply.code)).inc()
         elif type(question) is MessageReceived:
-            metrics.MESSAGES_ACCEPTED.inc()
+            self._listener.accepted += 1
         session.answer(question, reply)
 
     def _flush(self, session: ServerSession) -> None:

@@ -7,9 +7,10 @@ an inbox made a moment ago is found, and a deleted one is not.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 from uuid import UUID
+
+from msgspec import Struct
 
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import Unavailable
@@ -25,8 +26,7 @@ _ADDRESSES_PER_QUERY = 500
 _PAUSE_BETWEEN_TRIES_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """A living inbox, and how many days its mail is kept (0: without end)."""
 
     address: str
@@ -35,10 +35,9 @@ class Route:
     retention_days: int
 
 
-@dataclass(slots=True)
-class _Question(Generic[Answer]):
+class _Question(Struct, Generic[Answer], eq=False):
     asked_at: float
-    futures: list["asyncio.Future[Answer]"] = field(default_factory=list)
+    futures: list["asyncio.Future[Answer]"]
 
     def answer(self, answer: Answer) -> None:
         for future in self.futures:
@@ -79,8 +78,9 @@ class Router(Generic[Answer]):
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         question = self._asked.get(address)
         if question is None:
-            question = self._asked[address] = _Question(self._clock.monotonic())
-        question.futures.append(future)
+            self._asked[address] = _Question(self._clock.monotonic(), [future])
+        else:
+            question.futures.append(future)
         if self._asker is None:
             self._asker = asyncio.create_task(self._ask())
         return future
@@ -118,7 +118,7 @@ class Router(Generic[Answer]):
                     newer.futures.extend(question.futures)
                     newer.asked_at = question.asked_at
             raise
-        found = {row["address"]: Route(*row) for row in rows}
+        found = {row[0]: Route(*row) for row in rows}
         for address, question in asked.items():
             question.answer(self._answer(address, found.get(address)))
 

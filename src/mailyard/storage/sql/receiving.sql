@@ -1,8 +1,10 @@
 -- name: find_routes
 -- The living inboxes behind the normalised addresses $1. Not by workspace: an address is what
 -- decides whose mail it is. One index descent an address, in the one hash partition that can hold it.
+-- The inner SELECT hides from the planner how many are asked for: or it would plan anew each time,
+-- over all partitions, which costs it three times as much as the looking up.
 SELECT route.address, route.workspace_id, route.inbox_id, route.retention_days
-FROM unnest($1::text[]) AS asked (address)
+FROM unnest((SELECT $1::text[])) AS asked (address)
 CROSS JOIN LATERAL (
     SELECT address.address, address.workspace_id, address.inbox_id, address.retention_days
     FROM address
