@@ -59,6 +59,42 @@ async def test_entries_are_filtered_and_paged(platform: Platform) -> None:
     assert names == [f"list {number}" for number in (4, 3, 2, 1, 0)]
 
 
+async def test_an_accepted_email_is_an_entry_among_the_others(platform: Platform) -> None:
+    email = {"from": "a@example.org", "to": ["b@example.org"], "subject": "s", "text": "t"}
+    sent = []
+    for number in range(3):
+        await platform.call("POST", "/v1/lists", json={"name": f"list {number}"})
+        reply = await platform.call("POST", "/v1/emails", json=email)
+        sent.append(reply.json["id"])
+    everything = (await platform.call("GET", "/v1/audit?limit=6")).json["items"]
+    assert [entry["action"] for entry in everything] == ["email.send", "list.create"] * 3
+    by_pages, cursor = [], ""
+    for _ in range(3):
+        page = (await platform.call("GET", f"/v1/audit?limit=2{cursor}")).json
+        by_pages += page["items"]
+        cursor = f"&cursor={page['next_cursor']}"
+    assert by_pages == everything
+    newest = everything[0]
+    assert (newest["subject"], newest["before"]) == (sent[2], None)
+    assert newest["after"] == {
+        "from": "a@example.org",
+        "subject": "s",
+        "type": "transactional",
+        "send_at": None,
+    }
+    assert (newest["actor_kind"], newest["actor"][:4]) == ("key", "key_")
+    for query, count in (
+        (f"subject={sent[1]}", 1),
+        ("action=email", 3),
+        ("action=email.send&limit=2", 2),
+        ("action=email.cancel", 0),
+        (f"actor={newest['actor']}", 6),
+        ("actor=nobody", 0),
+    ):
+        found = await platform.call("GET", f"/v1/audit?{query}")
+        assert len(found.json["items"]) == count, query
+
+
 async def test_a_change_that_fails_leaves_neither_the_change_nor_the_row(
     platform: Platform,
 ) -> None:

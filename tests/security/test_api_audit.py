@@ -18,13 +18,13 @@ from mailyard.web.api.route import Route
 from mailyard.web.api.routes import ROUTES
 
 _READS = {"previewTemplate", "readInboxes"}  # POST only because the question is long
-# An email is its own record, whom it went to and what became of it.
-_OWN_RECORD = {"sendEmail", "sendEmailBatch"}
 _CHANGES = [
     route
     for route in sorted(ROUTES, key=lambda route: route.method == "DELETE")  # what goes, goes last
-    if route.method != "GET" and route.operation not in _READS | _OWN_RECORD
+    if route.method != "GET" and route.operation not in _READS
 ]
+# An email's own row is its entry, so that there are no two that one could lack.
+_OWN_ENTRY = {"sendEmail", "sendEmailBatch"}
 _TABLES = Query(
     "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace "
     "AND relkind IN ('r', 'p') AND NOT relispartition ORDER BY relname"
@@ -93,6 +93,8 @@ async def test_a_change_whose_audit_row_cannot_be_written_is_no_change(
     watched = [table for table in tables if table not in _RESTLESS]
     halves = []
     for route in _CHANGES:
+        if route.operation in _OWN_ENTRY:
+            continue
         if route.operation.endswith("DeadLetters"):
             things.dead_letter = await bury(platform, platform.workspace_id, "otter")
         before = await _contents(platform.app.database, watched)

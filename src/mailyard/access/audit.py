@@ -1,8 +1,10 @@
 """The audit log: who changed what, and how it was before and after.
 
-An entry is written in the transaction of the change where the change is ours, so that neither
-stands without the other. The id is a UUIDv7: its time is the entry's time, and a time range is an
-id range (DESIGN section 4).
+An entry is written in the transaction of the change, so that neither stands without the other. An
+accepted email has no row beside its own, which says who sent it: it is read as an entry.
+
+The id is a UUIDv7: its time is the entry's time, and a time range is an id range (DESIGN
+section 4).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +16,12 @@ from uuid import UUID
 import msgspec
 
 from mailyard.core import ids
+from mailyard.core.errors import InvalidInput
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 _SQL = load("audit")
+SEND = "email.send"  # the action of an accepted email
 _LAST = UUID(int=(1 << 128) - 1)
 _FIRST = UUID(int=0)
 
@@ -131,7 +135,7 @@ class Audit:
         rows = await self._database.fetch(
             _SQL.list_entries, workspace_id, low, high, actor, action, subject, limit
         )
-        return [
+        entries = [
             AuditEntry(
                 id=row["id"],
                 at=ids.time_of(row["id"]),
@@ -141,6 +145,48 @@ class Audit:
                 subject=row["subject"],
                 before=_value(row["before"]),
                 after=_value(row["after"]),
+            )
+            for row in rows
+        ]
+        if action in (None, SEND, SEND.partition(".")[0]):
+            entries += await self._sent(workspace_id, low, high, actor, subject, limit)
+            entries.sort(key=lambda entry: entry.id, reverse=True)
+        return entries[:limit]
+
+    async def _sent(
+        self,
+        workspace_id: UUID,
+        low: UUID,
+        high: UUID,
+        actor: str | None,
+        subject: str | None,
+        limit: int,
+    ) -> Sequence[AuditEntry]:
+        """Accepted emails as entries: their own rows say who sent what."""
+        email_id = None
+        if subject is not None:
+            try:
+                email_id = ids.parse_type_id(ids.EMAIL, subject, "subject")
+            except InvalidInput:
+                return []  # it is something else
+        rows = await self._database.fetch(
+            _SQL.list_sent_emails, workspace_id, low, high, actor, email_id, limit
+        )
+        return [
+            AuditEntry(
+                id=row["id"],
+                at=ids.time_of(row["id"]),
+                actor_kind=row["actor_kind"],
+                actor=row["actor"],
+                action=SEND,
+                subject=ids.type_id(ids.EMAIL, row["id"]),
+                before=None,
+                after={
+                    "from": row["sender"],
+                    "subject": row["subject"],
+                    "type": row["type"],
+                    "send_at": row["send_at"] and row["send_at"].isoformat(),
+                },
             )
             for row in rows
         ]

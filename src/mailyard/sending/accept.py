@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 
+from mailyard.access.audit import Actor
 from mailyard.core import ids, limits
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import Conflict, InvalidInput, MailyardError, NotFound
@@ -72,7 +73,7 @@ class _Mail:
 
     __slots__ = ("deliveries", "email", "id", "job")
 
-    def __init__(self, workspace_id: UUID, email: Prepared) -> None:
+    def __init__(self, workspace_id: UUID, email: Prepared, actor: Actor | None) -> None:
         self.id = ids.uuid7()
         self.email = (
             self.id,
@@ -83,6 +84,8 @@ class _Mail:
             _ENCODER.encode(email.content),
             email.send_at,
             email.expires_at,
+            actor.kind if actor is not None else None,
+            actor.name if actor is not None else None,
         )
         # The deliveries carry their email's millisecond, so that one range of ids finds them.
         unix_ms = ids.unix_ms_of(self.id)
@@ -160,20 +163,22 @@ class Emails:
         workspace_id: UUID,
         request: EmailRequest,
         idempotency: Idempotency | None = None,
+        actor: Actor | None = None,
     ) -> Answer:
-        """Take one email: durable when this returns.
+        """Take one email: durable when this returns. `actor` is who sends it, for the audit log.
 
         Raises InvalidInput or TooLarge naming the field, NotFound for the template,
         IdempotencyMismatch, Unavailable.
         """
         prepared = await self._prepare(workspace_id, request)
-        return await self._submit(workspace_id, [prepared], idempotency)
+        return await self._submit(workspace_id, [prepared], idempotency, actor)
 
     async def accept_many(
         self,
         workspace_id: UUID,
         requests: Sequence[EmailRequest],
         idempotency: Idempotency | None = None,
+        actor: Actor | None = None,
     ) -> Answer:
         """Take up to EMAILS_PER_BATCH emails: all of them, or none and an error.
 
@@ -189,7 +194,7 @@ class Emails:
                 inner = f".{error.field}" if error.field else ""
                 error.field = f"emails.{index}{inner}"
                 raise
-        return await self._submit(workspace_id, prepared, idempotency)
+        return await self._submit(workspace_id, prepared, idempotency, actor)
 
     async def get(self, workspace_id: UUID, email_id: UUID, tx: Connection | None = None) -> Email:
         """One accepted email with its content. Raises NotFound."""
@@ -239,9 +244,13 @@ class Emails:
         return prepare(request, rendered, self._clock.now())
 
     async def _submit(
-        self, workspace_id: UUID, emails: list[Prepared], idempotency: Idempotency | None
+        self,
+        workspace_id: UUID,
+        emails: list[Prepared],
+        idempotency: Idempotency | None,
+        actor: Actor | None,
     ) -> Answer:
-        mails = [_Mail(workspace_id, email) for email in emails]
+        mails = [_Mail(workspace_id, email, actor) for email in emails]
         unit = _Unit(Caller(workspace_id, idempotency), mails)
         answer = await self._group.submit(unit, weight=len(mails))
         if isinstance(answer, MailyardError):

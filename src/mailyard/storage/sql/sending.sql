@@ -24,23 +24,24 @@ FROM unnest($1::uuid[], $2::text[]) AS asked (workspace_id, key)
 JOIN idempotency_key i ON i.workspace_id = asked.workspace_id AND i.key = asked.key;
 
 -- name: insert_accepted
--- A group of accepted requests: their content ($1 to $8), one delivery a recipient ($9 to $17; $13
--- is the normalised address), suppressed or queued, and the counters. A column without any value
--- may come as an empty array. Returns the deliveries that are suppressed.
+-- A group of accepted requests: their content ($1 to $8) and actor ($9, $10), one delivery a
+-- recipient ($11 to $19; $15 is the normalised address), suppressed or queued, and the counters. A
+-- column without any value may come as an empty array. Returns the deliveries that are suppressed.
 WITH recipient AS MATERIALIZED (
     SELECT new.*,
            CASE WHEN EXISTS (SELECT FROM suppression s
                              WHERE s.workspace_id = new.workspace_id
                                AND s.address = new.normalised AND s.stream = 'all')
                 THEN 'suppressed' ELSE 'queued' END AS state
-    FROM unnest($9::uuid[], $10::uuid[], $11::uuid[], $12::text[], $13::text[], $14::bigint[],
-                $15::text[], $16::timestamptz[], $17::timestamptz[])
+    FROM unnest($11::uuid[], $12::uuid[], $13::uuid[], $14::text[], $15::text[], $16::bigint[],
+                $17::text[], $18::timestamptz[], $19::timestamptz[])
         AS new (id, workspace_id, email_id, recipient, normalised, recipient_key, type,
                 next_attempt_at, expires_at)
 ), mailed AS (
-    INSERT INTO email (id, workspace_id, type, sender, subject, content, send_at, expires_at)
+    INSERT INTO email (id, workspace_id, type, sender, subject, content, send_at, expires_at,
+                       actor_kind, actor)
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bytea[],
-                         $7::timestamptz[], $8::timestamptz[])
+                         $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[])
 ), addressed AS (
     INSERT INTO delivery (id, workspace_id, email_id, recipient, recipient_key, type, state,
                           next_attempt_at, expires_at)

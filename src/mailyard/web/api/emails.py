@@ -218,13 +218,15 @@ def _answer(result: AcceptAnswer, body: Any) -> Answer:
 
 
 async def send(call: Call[NewEmail, None]) -> Answer:
-    result = await call.app.emails.accept(call.workspace_id, call.body, _idempotency(call))
+    result = await call.app.emails.accept(
+        call.workspace_id, call.body, _idempotency(call), call.principal.actor
+    )
     return _answer(result, _accepted(result.emails[0]))
 
 
 async def send_batch(call: Call[NewEmailBatch, None]) -> Answer:
     result = await call.app.emails.accept_many(
-        call.workspace_id, call.body.emails, _idempotency(call)
+        call.workspace_id, call.body.emails, _idempotency(call), call.principal.actor
     )
     emails = [_accepted(one) for one in result.emails]
     return _answer(result, AcceptedEmailBatch(emails=emails))
