@@ -22,7 +22,7 @@ from mailyard.web.api.page import (
     Output,
     PageQuery,
     TemplateId,
-    next_cursor,
+    page_of,
     read_cursor,
 )
 from mailyard.web.api.route import Answer, Call, Route
@@ -129,10 +129,7 @@ async def list_campaigns(call: Call[None, PageQuery]) -> CampaignPage:
     found = await call.app.campaigns.page(
         call.workspace_id, before=read_cursor(call.query.cursor), limit=call.query.limit
     )
-    return CampaignPage(
-        items=[_item(one) for one in found],
-        next_cursor=next_cursor([one.id for one in found], call.query.limit),
-    )
+    return page_of(CampaignPage, found, _item, call.query.limit)
 
 
 async def get_campaign(call: Call[None, None]) -> CampaignItem:

@@ -18,7 +18,7 @@ from mailyard.web.api.page import (
     NextCursor,
     Output,
     PageQuery,
-    next_cursor,
+    page_of,
     read_cursor,
 )
 from mailyard.web.api.route import Answer, Call, Route
@@ -115,10 +115,7 @@ async def list_contacts(call: Call[None, ContactsQuery]) -> ContactPage:
         after=read_cursor(query.cursor),
         limit=query.limit,
     )
-    return ContactPage(
-        items=[contact_item(contact) for contact in found],
-        next_cursor=next_cursor([contact.id for contact in found], query.limit),
-    )
+    return page_of(ContactPage, found, contact_item, query.limit)
 
 
 async def get_contact(call: Call[None, None]) -> ContactItem:

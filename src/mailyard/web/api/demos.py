@@ -16,7 +16,7 @@ from mailyard.web.api.page import (
     NextCursor,
     Output,
     PageQuery,
-    next_cursor,
+    page_of,
     read_cursor,
 )
 from mailyard.web.api.route import Answer, Call, Route
@@ -77,10 +77,7 @@ async def list_demos(call: Call[None, PageQuery]) -> DemoPage:
     found = await call.app.demos.page(
         call.workspace_id, after=read_cursor(call.query.cursor), limit=call.query.limit
     )
-    return DemoPage(
-        items=[_item(run) for run in found],
-        next_cursor=next_cursor([run.id for run in found], call.query.limit),
-    )
+    return page_of(DemoPage, found, _item, call.query.limit)
 
 
 async def get_demo(call: Call[None, None]) -> DemoItem:

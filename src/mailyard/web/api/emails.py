@@ -25,7 +25,7 @@ from mailyard.web.api.page import (
     Output,
     PageQuery,
     TemplateId,
-    next_cursor,
+    page_of,
     read_cursor,
     since_epoch,
 )
@@ -252,10 +252,7 @@ async def list_emails(call: Call[None, EmailsQuery]) -> EmailPage:
         before=read_cursor(query.cursor),
         limit=query.limit,
     )
-    return EmailPage(
-        items=[EmailItem(**_fields(email)) for email in emails],
-        next_cursor=next_cursor([email.id for email in emails], query.limit),
-    )
+    return page_of(EmailPage, emails, lambda email: EmailItem(**_fields(email)), query.limit)
 
 
 async def get_email(call: Call[None, None]) -> EmailDetail:

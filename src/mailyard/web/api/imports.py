@@ -20,7 +20,7 @@ from mailyard.web.api.page import (
     NextCursor,
     Output,
     PageQuery,
-    next_cursor,
+    page_of,
     read_cursor,
 )
 from mailyard.web.api.route import Call, Download, Media, Route
@@ -134,10 +134,7 @@ async def list_imports(call: Call[None, PageQuery]) -> ImportPage:
     found = await call.app.imports.page(
         call.workspace_id, after=read_cursor(call.query.cursor), limit=call.query.limit
     )
-    return ImportPage(
-        items=[_item(one) for one in found],
-        next_cursor=next_cursor([one.id for one in found], call.query.limit),
-    )
+    return page_of(ImportPage, found, _item, call.query.limit)
 
 
 async def get_import(call: Call[None, None]) -> ImportItem:

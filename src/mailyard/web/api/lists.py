@@ -16,7 +16,7 @@ from mailyard.web.api.page import (
     NextCursor,
     Output,
     PageQuery,
-    next_cursor,
+    page_of,
     read_cursor,
 )
 from mailyard.web.api.route import Answer, Call, Route
@@ -75,10 +75,7 @@ async def list_lists(call: Call[None, PageQuery]) -> ListPage:
     found = await call.app.lists.page(
         call.workspace_id, after=read_cursor(call.query.cursor), limit=call.query.limit
     )
-    return ListPage(
-        items=[_item(one) for one in found],
-        next_cursor=next_cursor([one.id for one in found], call.query.limit),
-    )
+    return page_of(ListPage, found, _item, call.query.limit)
 
 
 async def get_list(call: Call[None, None]) -> ListItem:
@@ -115,10 +112,7 @@ async def list_members(call: Call[None, PageQuery]) -> ContactPage:
         after=read_cursor(call.query.cursor),
         limit=call.query.limit,
     )
-    return ContactPage(
-        items=[contact_item(contact) for contact in found],
-        next_cursor=next_cursor([contact.id for contact in found], call.query.limit),
-    )
+    return page_of(ContactPage, found, contact_item, call.query.limit)
 
 
 async def add_members(call: Call[ListMembers, None]) -> Answer:

@@ -1,8 +1,9 @@
 """What the API's inputs and outputs share: strict input, pages, cursors, ids, times."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any, Protocol, TypeVar
 from uuid import UUID
 
 from msgspec import Meta, Struct
@@ -13,6 +14,15 @@ from mailyard.core.limits import API_PAGE_ITEMS, API_PAGE_ITEMS_MAX
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CURSOR = "^[A-Za-z0-9_-]{22}$"
+
+
+class _Identified(Protocol):
+    @property
+    def id(self) -> UUID: ...
+
+
+Found = TypeVar("Found", bound=_Identified)
+Page = TypeVar("Page", bound="Output")
 
 
 class Input(Struct, forbid_unknown_fields=True):
@@ -94,9 +104,15 @@ def write_cursor(last: UUID | None) -> str | None:
     return None if last is None else urlsafe_b64encode(last.bytes).decode().rstrip("=")
 
 
-def next_cursor(item_ids: list[UUID], limit: int) -> str | None:
-    """The cursor after a page: none when the page is not full."""
-    return write_cursor(item_ids[-1]) if item_ids and len(item_ids) >= limit else None
+def page_of(
+    page: Callable[..., Page], found: Sequence[Found], item: Callable[[Found], Any], limit: int
+) -> Page:
+    """A `page` of what was found, each as an `item`; one that is not full is the last."""
+    full = len(found) >= limit and bool(found)
+    return page(
+        items=[item(one) for one in found],
+        next_cursor=write_cursor(found[-1].id if full else None),
+    )
 
 
 def since_epoch(moment: datetime | None) -> datetime | None:

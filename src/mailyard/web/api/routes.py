@@ -1,7 +1,7 @@
 """All routes of the API, in the order of the documentation."""
 
 from mailyard.web.api import (
-    access,
+    audit,
     campaigns,
     contacts,
     deliveries,
@@ -9,13 +9,16 @@ from mailyard.web.api import (
     emails,
     imports,
     inboxes,
+    keys,
     lists,
     live,
+    members,
     messages,
     queues,
     stats,
     suppressions,
     templates,
+    workspaces,
 )
 from mailyard.web.api.route import Route
 
@@ -33,7 +36,10 @@ ROUTES: tuple[Route, ...] = (
     *queues.ROUTES,
     *stats.ROUTES,
     *demos.ROUTES,
-    *access.ROUTES,
+    *keys.ROUTES,
+    *members.ROUTES,
+    *workspaces.ROUTES,
+    *audit.ROUTES,
 )
 
 # What is served: live connections too, which have an application of their own (web/live).

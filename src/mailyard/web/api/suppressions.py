@@ -15,7 +15,7 @@ from mailyard.web.api.page import (
     Output,
     PageQuery,
     SuppressionId,
-    next_cursor,
+    page_of,
     read_cursor,
 )
 from mailyard.web.api.route import Answer, Call, Route
@@ -91,10 +91,7 @@ async def list_suppressions(call: Call[None, SuppressionsQuery]) -> SuppressionP
         before=read_cursor(query.cursor),
         limit=query.limit,
     )
-    return SuppressionPage(
-        items=[_item(one) for one in found],
-        next_cursor=next_cursor([one.id for one in found], query.limit),
-    )
+    return page_of(SuppressionPage, found, _item, query.limit)
 
 
 async def get_suppression(call: Call[None, None]) -> SuppressionItem:

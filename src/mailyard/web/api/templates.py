@@ -20,7 +20,7 @@ from mailyard.web.api.page import (
     Output,
     PageQuery,
     TemplateId,
-    next_cursor,
+    page_of,
     read_cursor,
 )
 from mailyard.web.api.route import Answer, Call, Route
@@ -147,10 +147,7 @@ async def list_templates(call: Call[None, PageQuery]) -> TemplatePage:
     found = await call.app.templates.list(
         call.workspace_id, after=read_cursor(call.query.cursor), limit=call.query.limit
     )
-    return TemplatePage(
-        items=[TemplateItem(**_fields(one)) for one in found],
-        next_cursor=next_cursor([one.id for one in found], call.query.limit),
-    )
+    return page_of(TemplatePage, found, lambda one: TemplateItem(**_fields(one)), call.query.limit)
 
 
 async def get_template(call: Call[None, None]) -> TemplateDetail:
