@@ -5,6 +5,18 @@ A file is a row of queries, each opened by two comment lines:
     -- name: lease_ready
     -- Takes up to $2 jobs of the queues $1 that are due, oldest first.
     SELECT …;
+
+What several queries of a file begin with is written once, as a part, and used by its name:
+
+    -- part: held
+    -- What it is.
+    valid AS (…),
+
+    -- name: complete
+    -- What it is for.
+    WITH
+    -- use: held
+    gone AS (…) …;
 """
 
 import re
@@ -15,7 +27,8 @@ from typing import NewType
 
 from mailyard.core.errors import ConfigurationError
 
-_HEADER = re.compile(r"^-- name: ([a-z][a-z0-9_]*)[ \t]*$", re.MULTILINE)
+_HEADER = re.compile(r"^-- (name|part): ([a-z][a-z0-9_]*)[ \t]*$", re.MULTILINE)
+_USE = re.compile(r"^-- use: ([a-z][a-z0-9_]*)[ \t]*$", re.MULTILINE)
 
 
 Query = NewType("Query", str)  # plain text at run time: the driver takes nothing but `str`
@@ -49,13 +62,23 @@ class Queries:
 
 @cache
 def load(area: str) -> Queries:
-    """Read `storage/sql/<area>.sql`. Raises ConfigurationError when a name stands twice."""
+    """Read `storage/sql/<area>.sql`. Raises ConfigurationError when a name stands twice, or a part
+    that is used does not stand above.
+    """
     text = files("mailyard.storage").joinpath("sql", f"{area}.sql").read_text("utf-8")
     pieces = _HEADER.split(text)
     queries: dict[str, Query] = {}
-    for name, body in zip(pieces[1::2], pieces[2::2], strict=True):
-        if name in queries:
+    parts: dict[str, str] = {}
+    for kind, name, body in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
+        if name in queries or name in parts:
             raise ConfigurationError(f"storage/sql/{area}.sql names {name!r} twice")
-        queries[name] = Query(body.strip().rstrip(";"))
+        if kind == "part":
+            parts[name] = body.strip()
+            continue
+        missing = set(_USE.findall(body)) - parts.keys()
+        if missing:
+            raise ConfigurationError(f"storage/sql/{area}.sql has no parts {sorted(missing)}")
+        whole = _USE.sub(lambda use: parts[use[1]], body)
+        queries[name] = Query(whole.strip().rstrip(";"))
         _NAMES[queries[name]] = f"{area}.{name}"
     return Queries(area, queries)

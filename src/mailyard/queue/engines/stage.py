@@ -20,6 +20,7 @@ from mailyard.queue.engines.lines import Lines
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
 
+LINES_TOPIC = "queue-lines"  # announced on the bus when lines have been made
 _PROMOTED = 2_000  # jobs that one statement moves
 _LATE_S = 60.0  # most looks begin so far back; a transaction open for longer is found by a full one
 _FULL_EVERY_S = 5.0

@@ -146,10 +146,10 @@ JOIN kept ON kept.token = held.token
 CROSS JOIN LATERAL (SELECT id, turn FROM job WHERE job.id = held.id OFFSET 0) AS job
 WHERE job.turn = held.turn;
 
--- name: complete
--- Finishes the jobs $1 with turns $2 that are held under the tokens $3; $4 the tokens, each once; $5
--- the tokens that hold nothing more then. The token says whose job it is, whatever the workspace.
-WITH valid AS MATERIALIZED (SELECT token FROM job_lease WHERE token = ANY ($4::bigint[])),
+-- part: held
+-- What settles jobs begins so: `mine` are those of the jobs $1 with turns $2 that are held under the
+-- tokens $3 ($4: each once); the leases $5 hold nothing more then.
+valid AS MATERIALIZED (SELECT token FROM job_lease WHERE token = ANY ($4::bigint[])),
 mine AS MATERIALIZED (
     SELECT job.tid
     FROM unnest($1::bigint[], $2::int[], $3::bigint[]) AS held (id, turn, token)
@@ -159,6 +159,16 @@ mine AS MATERIALIZED (
     ) AS job
     WHERE job.turn = held.turn
 ),
+ended AS (
+    DELETE FROM job_lease
+    WHERE ctid = ANY (ARRAY(SELECT ctid FROM job_lease WHERE token = ANY ($5::bigint[])
+                            FOR UPDATE SKIP LOCKED))
+),
+
+-- name: complete
+-- Finishes the held jobs. The token says whose job it is, whatever the workspace.
+WITH
+-- use: held
 gone AS (
     DELETE FROM job WHERE ctid = ANY (ARRAY(SELECT tid FROM mine))
     RETURNING job.id, job.line_id, job.limit_key
@@ -166,11 +176,6 @@ gone AS (
 freed AS (
     DELETE FROM job_slot
     WHERE job_id = ANY (ARRAY(SELECT id FROM gone WHERE limit_key IS NOT NULL))
-),
-ended AS (
-    DELETE FROM job_lease
-    WHERE ctid = ANY (ARRAY(SELECT ctid FROM job_lease WHERE token = ANY ($5::bigint[])
-                            FOR UPDATE SKIP LOCKED))
 ),
 counted AS (
     INSERT INTO queue_delta (queue, leased)
@@ -182,20 +187,11 @@ counted AS (
 SELECT array_agg(id) AS ids FROM gone;
 
 -- name: give_back
--- Gives back the jobs $1 with turns $2 held under the tokens $3 ($4: each once; $5: those that hold
--- nothing more), due at $6 seconds after $7. $8: 1 counts the attempt, 0 does not; $9 the error. Who
--- worked on it and lives to say so clears a suspect; who gives it back unworked does not.
+-- Gives back the held jobs, due at $6 seconds after $7. $8: 1 counts the attempt, 0 does not; $9 the
+-- error. Who worked on it and lives to say so clears a suspect; who gives it back unworked does not.
 -- The token says whose job it is, whatever the workspace.
-WITH valid AS MATERIALIZED (SELECT token FROM job_lease WHERE token = ANY ($4::bigint[])),
-mine AS MATERIALIZED (
-    SELECT job.tid
-    FROM unnest($1::bigint[], $2::int[], $3::bigint[]) AS held (id, turn, token)
-    JOIN valid ON valid.token = held.token
-    CROSS JOIN LATERAL (
-        SELECT ctid AS tid, turn FROM job WHERE job.id = held.id OFFSET 0
-    ) AS job
-    WHERE job.turn = held.turn
-),
+WITH
+-- use: held
 back AS (
     UPDATE job
     SET turn = job.turn + 1, attempts = job.attempts + $8::int, error = coalesce($9, job.error),
@@ -212,11 +208,6 @@ freed AS (
     DELETE FROM job_slot
     WHERE job_id = ANY (ARRAY(SELECT id FROM back WHERE limit_key IS NOT NULL))
 ),
-ended AS (
-    DELETE FROM job_lease
-    WHERE ctid = ANY (ARRAY(SELECT ctid FROM job_lease WHERE token = ANY ($5::bigint[])
-                            FOR UPDATE SKIP LOCKED))
-),
 counted AS (
     INSERT INTO queue_delta (queue, leased, scheduled)
     SELECT line.queue, -count(*), count(*)
@@ -226,18 +217,10 @@ counted AS (
 SELECT array_agg(id) AS ids FROM back;
 
 -- name: bury
--- Dead-letters the jobs $1 with turns $2 held under the tokens $3 ($4: each once; $5: those that
--- hold nothing more) at $6 with the error $7. The token says whose job it is, whatever the workspace.
-WITH valid AS MATERIALIZED (SELECT token FROM job_lease WHERE token = ANY ($4::bigint[])),
-mine AS MATERIALIZED (
-    SELECT job.tid
-    FROM unnest($1::bigint[], $2::int[], $3::bigint[]) AS held (id, turn, token)
-    JOIN valid ON valid.token = held.token
-    CROSS JOIN LATERAL (
-        SELECT ctid AS tid, turn FROM job WHERE job.id = held.id OFFSET 0
-    ) AS job
-    WHERE job.turn = held.turn
-),
+-- Dead-letters the held jobs at $6 with the error $7. The token says whose job it is, whatever the
+-- workspace.
+WITH
+-- use: held
 gone AS (
     DELETE FROM job WHERE ctid = ANY (ARRAY(SELECT tid FROM mine))
     RETURNING job.*
@@ -251,11 +234,6 @@ buried AS (
 freed AS (
     DELETE FROM job_slot
     WHERE job_id = ANY (ARRAY(SELECT id FROM gone WHERE limit_key IS NOT NULL))
-),
-ended AS (
-    DELETE FROM job_lease
-    WHERE ctid = ANY (ARRAY(SELECT ctid FROM job_lease WHERE token = ANY ($5::bigint[])
-                            FOR UPDATE SKIP LOCKED))
 ),
 counted AS (
     INSERT INTO queue_delta (queue, leased, dead)
