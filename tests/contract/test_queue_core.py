@@ -733,3 +733,23 @@ async def test_the_oldest_age_is_that_of_the_first_due_job(yard: Yard) -> None:
     assert (await depth(yard.engine)).oldest_age_s == 5.0
     await take_one(yard.engine)
     assert (await depth(yard.engine)).oldest_age_s == 0.0
+
+
+async def test_a_job_in_a_workers_hands_is_known_by_its_payload(yard: Yard) -> None:
+    workspace_id = uuid4()
+    await add(yard.engine, "a", "b", workspace_id=workspace_id)
+    (leased,) = await take(yard.engine, 1)
+    assert payloads([leased]) == ["a"]
+    held = yard.other.is_leased
+    assert await held(workspace_id, Q, b"a")
+    assert not await held(workspace_id, Q, b"b")
+    assert not await held(uuid4(), Q, b"a")
+    assert not await held(None, Q, b"a")
+    assert not await held(workspace_id, "webhooks", b"a")
+    yard.clock.advance(LEASE_S + 1)
+    assert not await held(workspace_id, Q, b"a")
+    await yard.engine.rescue()
+    (again,) = await take(yard.engine, 1)
+    assert await held(workspace_id, Q, b"a")
+    await yard.engine.complete([again])
+    assert not await held(workspace_id, Q, b"a")

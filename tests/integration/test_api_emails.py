@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from api_platform import Platform, start
 
+from mailyard.queue.job import EMAIL_SEND
 from mailyard.storage.database import Database
 
 EMAIL = {
@@ -38,6 +39,21 @@ async def test_an_email_is_accepted_and_found_with_its_delivery(platform: Platfo
     delivery = await platform.call("GET", f"/v1/deliveries/{delivery_id}")
     assert delivery.json["email_id"] == email_id
     assert [event["state"] for event in delivery.json["events"]] == ["queued"]
+
+
+async def test_a_delivery_reads_as_leased_while_a_worker_holds_its_email(
+    platform: Platform,
+) -> None:
+    accepted = await platform.call("POST", "/v1/emails", json=EMAIL)
+    path = f"/v1/deliveries/{accepted.json['recipients'][0]['delivery_id']}"
+    leased = await platform.app.engine.lease([EMAIL_SEND], 10, 20.0, "worker-1")
+    shown = await platform.call("GET", path)
+    assert (shown.status, shown.json["state"]) == (200, "leased")
+    assert [event["state"] for event in shown.json["events"]] == ["queued"]
+    listed = await platform.call("GET", "/v1/deliveries?state=queued")
+    assert [item["state"] for item in listed.json["items"]] == ["queued"]
+    await platform.app.engine.release(leased)
+    assert (await platform.call("GET", path)).json["state"] == "queued"
 
 
 @pytest.mark.parametrize(

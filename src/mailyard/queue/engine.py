@@ -123,6 +123,13 @@ class Engine(Protocol):
         """
         ...
 
+    async def is_leased(self, workspace_id: UUID | None, queue: str, payload: bytes) -> bool:
+        """Whether a worker holds a job of `queue` with just this payload, under a lease that lives.
+
+        Looks at every job that is held: for a person's question, not for a program's loop.
+        """
+        ...
+
     async def depth(self, queues: Sequence[str]) -> list[Depth]:
         """Depth of each queue, from counters."""
         ...

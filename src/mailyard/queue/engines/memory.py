@@ -200,6 +200,16 @@ class MemoryEngine:
 
     # Looking and steering ---------------------------------------------------------------------
 
+    async def is_leased(self, workspace_id: UUID | None, queue: str, payload: bytes) -> bool:
+        return any(
+            job.state == "leased"
+            and job.expires_at is not None
+            and job.expires_at > self._clock.now()
+            for job in self._jobs.values()
+            if (job.new.workspace_id, job.new.queue, job.new.payload)
+            == (workspace_id, queue, payload)
+        )
+
     async def depth(self, queues: Sequence[str]) -> list[Depth]:
         self._move_what_is_due()
         now = self._clock.now()

@@ -275,6 +275,12 @@ class PostgresEngine:
 
     # Looking and steering ---------------------------------------------------------------------
 
+    async def is_leased(self, workspace_id: UUID | None, queue: str, payload: bytes) -> bool:
+        held: bool = await self._database.fetchval(
+            _SQL.is_leased, workspace_id, queue, payload, self._now()
+        )
+        return held
+
     async def depth(self, queues: Sequence[str]) -> list[Depth]:
         await self._stage.run()
         rows = await self._database.fetch(_SQL.depth, list(queues))

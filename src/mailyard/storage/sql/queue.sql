@@ -508,6 +508,21 @@ UPDATE queue_fold SET upto = pg_snapshot_xmin(pg_current_snapshot())
 FROM mark
 WHERE pg_snapshot_xmin(pg_current_snapshot()) > mark.upto;
 
+-- name: is_leased
+-- Whether a job of workspace $1 (null: of none) in queue $2 with the payload $3 is under a lease that
+-- lives at $4.
+SELECT EXISTS (
+    SELECT FROM job_lease AS lease
+    CROSS JOIN LATERAL unnest(lease.job_ids, lease.turns) AS held (id, turn)
+    CROSS JOIN LATERAL (
+        SELECT line_id, turn, payload FROM job WHERE job.id = held.id OFFSET 0
+    ) AS job
+    JOIN queue_line AS line ON line.id = abs(job.line_id)
+    WHERE lease.expires_at > coalesce($4::timestamptz, now())
+      AND job.turn = held.turn AND job.payload = $3
+      AND line.queue = $2 AND line.workspace_id IS NOT DISTINCT FROM $1::uuid
+);
+
 -- name: depth
 -- Counts of the queues $1, over all workspaces.
 SELECT queue, sum(ready)::bigint AS ready, sum(scheduled)::bigint AS scheduled,

@@ -22,6 +22,7 @@ from mailyard.web.api.page import (
     write_cursor,
 )
 from mailyard.web.api.route import Call, Route
+from mailyard.web.delivery import as_it_stands
 
 TAG = "Deliveries"
 
@@ -160,7 +161,7 @@ def _only(query: DeliveriesQuery, chosen: str, allowed: set[str]) -> None:
 async def get_delivery(call: Call[None, None]) -> DeliveryDetail:
     delivery, story = await call.app.deliveries.get(call.workspace_id, call.ids["delivery_id"])
     return DeliveryDetail(
-        **fields_of(delivery),
+        **fields_of(await as_it_stands(call.app.engine, delivery)),
         events=[
             DeliveryEvent(
                 at=event.at,
@@ -196,5 +197,7 @@ ROUTES = (
         "Read a delivery and its story",
         scope.EMAILS_READ,
         answer=DeliveryDetail,
+        description="Its state is `leased` while a worker holds it and has not handed it off yet. Lists "
+        "show `queued` or `deferred` then.",
     ),
 )

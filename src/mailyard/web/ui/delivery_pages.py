@@ -11,6 +11,7 @@ from mailyard.core.errors import InvalidInput
 from mailyard.core.ids import CAMPAIGN, DELIVERY, EMAIL, parse_type_id, type_id
 from mailyard.sending.delivery import Delivery, Page
 from mailyard.sending.states import State
+from mailyard.web.delivery import as_it_stands
 from mailyard.web.ui.frame import Visit
 
 _STATES = [state.value for state in State if state is not State.LEASED]
@@ -136,7 +137,8 @@ async def delivery(visit: Visit, delivery_id: str) -> Response[str]:
         }
         for event in story
     ]
-    return visit.page("delivery.html", delivery={**_view(found), "events": events})
+    shown = await as_it_stands(visit.application.engine, found)
+    return visit.page("delivery.html", delivery={**_view(shown), "events": events})
 
 
 HANDLERS = [deliveries, delivery_rows, delivery]
