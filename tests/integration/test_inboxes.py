@@ -54,7 +54,8 @@ async def test_a_generated_address_is_free_and_under_the_first_domain(
     made = await inboxes.create(workspace_id, [NewInbox() for _ in range(1000)])
     assert len({inbox.address for inbox in made}) == 1000
     assert all(inbox.address.endswith("@inbox.test") for inbox in made)
-    assert len(await inboxes.get_many(workspace_id, [inbox.id for inbox in made])) == 1000
+    assert await inboxes.get(workspace_id, made[-1].id) == made[-1]
+    assert len(await inboxes.delete(workspace_id, [inbox.id for inbox in made])) == 1000
 
 
 async def test_a_taken_address_is_a_conflict_and_nothing_of_the_batch_is_made(
@@ -113,7 +114,6 @@ async def test_an_expired_inbox_is_found_by_nobody_and_its_address_is_free(
     ):
         with pytest.raises(NotFound):
             await question
-    assert await inboxes.get_many(workspace_id, [old.id]) == []
     assert (await inboxes.list(workspace_id)).items == []
     assert await inboxes.delete(workspace_id, [old.id]) == []
 
@@ -226,7 +226,6 @@ async def test_nobody_sees_or_changes_another_workspaces_inbox(
     ):
         with pytest.raises(NotFound):
             await question
-    assert await inboxes.get_many(other, [mine.id]) == []
     assert await inboxes.delete(other, [mine.id]) == []
     assert await inboxes.get(workspace_id, mine.id) == mine
 

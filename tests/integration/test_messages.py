@@ -309,6 +309,30 @@ async def test_many_inboxes_are_read_at_once(platform: MailPlatform, workspace_i
     assert [message.summary.subject for message in one] == ["both"]
 
 
+async def test_the_mail_of_a_labels_inboxes_is_counted(
+    platform: MailPlatform, workspace_id: UUID
+) -> None:
+    made = await platform.inboxes.create(
+        workspace_id,
+        [NewInbox(ttl_s=3600 if n % 2 else None, labels=("run", f"n{n}")) for n in range(6)],
+    )
+    others = await platform.inboxes.create(workspace_id, [NewInbox(labels=("ran",))])
+    for inbox in (*made[:4], made[1], *others):
+        await platform.send(inbox.address)
+    while jobs := await platform.lease():
+        await platform.run(jobs)
+    messages = platform.messages
+    assert await messages.count(workspace_id, "run") == 5
+    assert await messages.count(workspace_id, "n1") == 2
+    assert await messages.count(workspace_id, "n5") == 0
+    assert await messages.count(workspace_id, "runs") == 0
+    assert await messages.count(uuid7(), "run") == 0
+    (line,) = (await messages.list(workspace_id, made[0].id)).items
+    await messages.delete(workspace_id, [line.id])
+    await platform.inboxes.delete(workspace_id, [made[1].id])
+    assert await messages.count(workspace_id, "run") == 2
+
+
 async def test_a_batch_read_is_bounded(
     platform: MailPlatform, workspace_id: UUID, ada: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,11 +111,6 @@ class Inboxes:
         """The living inbox `inbox_id`. Raises NotFound."""
         return _existing(await self._database.fetchrow(QUERIES.get, workspace_id, inbox_id))
 
-    async def get_many(self, workspace_id: UUID, inbox_ids: Sequence[UUID]) -> list[Inbox]:
-        """The living inboxes among `inbox_ids`, in no particular order."""
-        rows = await self._database.fetch(QUERIES.get_many, workspace_id, inbox_ids)
-        return [_inbox(row) for row in rows]
-
     async def find(self, workspace_id: UUID, address: str) -> Inbox:
         """The living inbox behind `address`. Raises NotFound, InvalidInput."""
         return _existing(

@@ -30,18 +30,6 @@ FROM inbox
 WHERE workspace_id = $1 AND id = $2
   AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now());
 
--- name: get_many
--- The living inboxes among $2 of workspace $1; each id leads to the partitions of its own time.
-SELECT own.*
-FROM unnest($2::uuid[]) AS asked (id)
-CROSS JOIN LATERAL (
-    SELECT id, retention_days, address, name, labels, expires_at
-    FROM inbox
-    WHERE inbox.workspace_id = $1 AND inbox.id = asked.id
-      AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
-    OFFSET 0
-) AS own;
-
 -- name: find
 -- The living inbox of workspace $1 behind the normalised address $2.
 SELECT inbox.id, inbox.retention_days, inbox.address, inbox.name, inbox.labels, inbox.expires_at

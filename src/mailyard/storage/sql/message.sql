@@ -27,22 +27,42 @@ ORDER BY message_id
 LIMIT 1;
 
 -- name: newest_of_many
--- The newest mail, up to $5 each, of the inboxes $2 of workspace $1 with the classes $3; nothing in
--- an inbox has an id below its $4.
+-- The newest mail, up to $5 each, of the living inboxes among $2 of workspace $1. $3 and $4 are the
+-- lowest and highest of $2. No message is older than its inbox: `lowest` is the first id of that
+-- inbox's millisecond.
+WITH own AS MATERIALIZED (
+    SELECT id, retention_days, (left(id::text, 14) || '7000-8000-000000000000')::uuid AS lowest
+    FROM inbox
+    WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id BETWEEN $3 AND $4
+      AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+)
 SELECT line.*
-FROM unnest($2::uuid[], $3::smallint[], $4::uuid[]) AS own (inbox_id, retention_days, lowest)
+FROM own
 CROSS JOIN LATERAL (
     SELECT inbox_id, message_id, recipient, from_address, from_name, subject, preview, sent_at,
            header_message_id, size_bytes, attachments, message_retention_days
     FROM inbox_message
     WHERE inbox_message.workspace_id = $1
-      AND inbox_message.inbox_id = own.inbox_id
+      AND inbox_message.inbox_id = own.id
       AND inbox_message.retention_days = own.retention_days
       AND inbox_message.message_id >= own.lowest
       AND deleted_at IS NULL
     ORDER BY inbox_message.message_id DESC
     LIMIT $5
 ) AS line;
+
+-- name: count
+-- How much mail lies in the living inboxes of workspace $1 with the label $2, or in all when that is
+-- empty. By their ids as an array, so that no plan joins the two, whatever it takes their sizes for.
+SELECT count(*)
+FROM inbox_message
+WHERE workspace_id = $1 AND deleted_at IS NULL
+  AND inbox_id = ANY(ARRAY(
+      SELECT id
+      FROM inbox
+      WHERE workspace_id = $1 AND ($2::text = '' OR $2 = ANY(labels))
+        AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+  ));
 
 -- name: get
 -- The message $2 of workspace $1 as a living inbox of it shows it: inbox $3 unless that is null.

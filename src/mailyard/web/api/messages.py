@@ -119,6 +119,20 @@ class ReadMessages(Output):
     items: list[ReadMessageItem]
 
 
+class CountQuery(Input):
+    """Of which inboxes."""
+
+    label: Annotated[
+        str, Meta(max_length=limits.INBOX_LABEL_CHARACTERS, description="Without it: of all.")
+    ] = ""
+
+
+class MessageCount(Output):
+    """How many messages lie in them."""
+
+    messages: int
+
+
 class DeletedMessages(Output):
     """How many inbox lines went."""
 
@@ -249,7 +263,22 @@ async def read_inboxes(call: Call[InboxesToRead, None]) -> ReadMessages:
     )
 
 
+async def count_messages(call: Call[None, CountQuery]) -> MessageCount:
+    return MessageCount(messages=await call.app.messages.count(call.workspace_id, call.query.label))
+
+
 ROUTES = (
+    Route(
+        "GET",
+        "/v1/messages/count",
+        count_messages,
+        "countMessages",
+        TAG,
+        "Count the mail in inboxes",
+        scope.INBOXES_READ,
+        answer=MessageCount,
+        query=CountQuery,
+    ),
     Route(
         "POST",
         "/v1/inboxes/read",
