@@ -113,10 +113,15 @@ class ApiClient:
         """The decoded answer of a GET. Raises ApiProblem, Unavailable."""
         return await self.call("GET", path, query=query)
 
-    async def post(self, path: str, body: Any = None, *, idempotency_key: str = "") -> Any:
-        """The decoded answer of a POST with a JSON body. Raises ApiProblem, Unavailable."""
+    async def post(
+        self, path: str, body: Any = None, *, idempotency_key: str = "", answer: Any = Any
+    ) -> Any:
+        """The answer of a POST with a JSON body, decoded as `answer`: a type, or any JSON value.
+
+        Raises ApiProblem, Unavailable.
+        """
         headers = {"idempotency-key": idempotency_key} if idempotency_key else {}
-        return await self.call("POST", path, body=body, headers=headers)
+        return await self.call("POST", path, body=body, headers=headers, answer=answer)
 
     async def delete(self, path: str) -> None:
         """A DELETE. Raises ApiProblem, Unavailable."""
@@ -130,14 +135,15 @@ class ApiClient:
         query: Mapping[str, Any] | None = None,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
+        answer: Any = Any,
     ) -> Any:
-        """One request with a JSON body or none; the decoded JSON answer, None when it is empty."""
+        """One request with a JSON body or none; the answer as `answer`, None when it is empty."""
         content = b"" if body is None else msgspec.json.encode(body)
         more = {"content-type": "application/json"} if content else {}
-        answer = await self.request(
+        response = await self.request(
             method, path, query=query, content=content, headers={**more, **(headers or {})}
         )
-        return msgspec.json.decode(answer.body) if answer.body else None
+        return msgspec.json.decode(response.body, type=answer) if response.body else None
 
     async def upload(
         self, path: str, chunks: AsyncIterator[bytes], content_type: str, **query: Any

@@ -1,20 +1,24 @@
 """The demonstration: a campaign to inboxes of one's own, every mail opened and compared.
 
 It goes through the front doors only: contacts by the real import, mail over real SMTP, inboxes
-read like anybody reads them. The verdict counts what was lost, came twice or says something else
-than it must; `unknown` are recipients of whom a killed worker could not say whether their mail
-left, which is neither.
+read like anybody reads them. Inboxes are opened while the campaign still runs, in the order in
+which it writes to them; who had no mail yet is opened again. When nothing is under way any more
+the platform is asked how much mail lies in them all: if that is not the mail that was seen, every
+inbox is opened anew.
+
+The verdict counts what was lost, came twice or says something else than it must; `unknown` are
+recipients of whom a killed worker could not say whether their mail left, which is neither.
 """
 
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Protocol
 
 from mailyard.core.errors import InvalidInput, MailyardError
-from mailyard.proving.people import HTML, SUBJECT, TEXT, Person, csv_of, person
+from mailyard.proving.people import HTML, SUBJECT, TEXT, csv_of, person
 
 INBOX_TTL_S = 24 * 3600.0
 LABEL = "demo"
@@ -24,6 +28,7 @@ MAKE_INBOXES = 1_000
 STALL_S = 120.0  # nothing has moved for so long: something stands still
 LAST_CALL_S = 15.0  # nothing waits anywhere any more: what has not come by then is lost
 _LOOK_AGAIN_S = 0.1
+_BEHIND_LOOKS = 4  # an inbox is opened so many looks after its mail was said to be sent
 RECIPIENTS_MAX = 1_000_000
 
 
@@ -66,8 +71,8 @@ class CampaignState:
 class DemoPlatform(Protocol):
     """What the demonstration needs: `over_http.py`, `in_process.py`. Ids are TypeIDs."""
 
-    async def make_inboxes(self, local_parts: Sequence[str]) -> list[tuple[str, str]]:
-        """(id, address) of new inboxes, in order."""
+    async def make_inboxes(self, local_parts: Sequence[str], label: str) -> list[tuple[str, str]]:
+        """(id, address) of new inboxes with LABEL and `label`, in order."""
         ...
 
     async def make_list(self, name: str) -> str: ...
@@ -89,6 +94,10 @@ class DemoPlatform(Protocol):
         ...
 
     async def read_inboxes(self, inbox_ids: Sequence[str]) -> list[Received]: ...
+
+    async def count_mail(self, label: str) -> int:
+        """How many messages lie in the inboxes with that label."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +140,6 @@ CHECKING = "Opening inboxes"
 STAGES = (INBOXES, IMPORTING, SENDING, CHECKING)
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What the inboxes held."""
-
-    copies: Counter[str] = field(default_factory=Counter)
-    wrong: int = 0
-
-
 class Demo:
     """One run for `recipients` people on `platform`; `run` is its word, unique on the platform."""
 
@@ -157,9 +158,11 @@ class Demo:
             )
         self._platform = platform
         self._run = run
+        self._label = f"{LABEL}-{run}"
         self._recipients = recipients
         self._report = report
         self._stall_s = stall_s
+        self._state = CampaignState("", 0, 0, 0)
 
     async def run(self) -> Verdict:
         """Everything from the first inbox to the verdict. Raises DemoFailed, Unavailable."""
@@ -170,19 +173,18 @@ class Demo:
         template_id = await self._platform.make_template(f"demo {self._run}", SUBJECT, HTML, TEXT)
         started = perf_counter()
         campaign_id = await self._platform.begin_campaign(f"demo {self._run}", list_id, template_id)
-        settled = await self._until_settled(campaign_id)
-        tally = await self._check([inbox for inbox, _ in inboxes])
+        opened = await self._send_and_open(campaign_id, [inbox for inbox, _ in inboxes])
         seconds = perf_counter() - started
-        received = len(tally.copies)
+        received = len(opened.copies)
         missing = self._recipients - received
         return Verdict(
             recipients=self._recipients,
-            sent=settled.accepted,
+            sent=self._state.accepted,
             received=received,
-            lost=max(0, missing - settled.unknown),
-            twice=sum(copies - 1 for copies in tally.copies.values()),
-            wrong=tally.wrong,
-            unknown=settled.unknown,
+            lost=max(0, missing - self._state.unknown),
+            twice=opened.mails - received,
+            wrong=opened.wrong,
+            unknown=self._state.unknown,
             seconds=round(seconds, 3),
             per_second=int(received / seconds),
             import_seconds=round(import_seconds, 3),
@@ -193,7 +195,7 @@ class Demo:
         for start in range(0, self._recipients, MAKE_INBOXES):
             numbers = range(start, min(start + MAKE_INBOXES, self._recipients))
             made += await self._platform.make_inboxes(
-                [person(self._run, number).local_part for number in numbers]
+                [person(self._run, number).local_part for number in numbers], self._label
             )
             self._report(Stage(INBOXES, len(made), self._recipients))
         return made
@@ -223,11 +225,31 @@ class Demo:
         self._report(Stage(IMPORTING, self._recipients, self._recipients))
         return list_id
 
-    async def _until_settled(self, campaign_id: str) -> CampaignState:
-        """Wait until the campaign has finished and all mail that came in lies in its inboxes."""
+    async def _send_and_open(self, campaign_id: str, inbox_ids: list[str]) -> "_Opened":
+        """Follow the campaign and open what it has reached; at the end every inbox was opened."""
+        opened = _Opened(self._platform, self._run, inbox_ids)
+        sending = asyncio.create_task(self._until_settled(campaign_id))
+        try:
+            await self._open_along(opened, sending)
+            await sending
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+        await self._open_rest(opened)
+        while await self._platform.count_mail(self._label) != opened.mails:
+            # Some came after their inbox was opened: which, and what they say, is to be seen.
+            before = opened.mails
+            opened = _Opened(self._platform, self._run, inbox_ids)
+            await self._open_rest(opened)
+            if opened.mails == before:
+                raise DemoFailed("inboxes show another number of messages than they count")
+        return opened
+
+    async def _until_settled(self, campaign_id: str) -> None:
+        """Until the campaign has finished and all mail that came in lies in its inboxes."""
         watch = _Watch(self._stall_s)
         while True:
-            state = await self._platform.campaign_state(campaign_id)
+            state = self._state = await self._platform.campaign_state(campaign_id)
             self._report(Stage(SENDING, state.settled, self._recipients))
             if state.state == "finished":
                 break
@@ -240,45 +262,75 @@ class Demo:
         while True:
             waiting = await self._platform.inbound_waiting()
             if not waiting or watch.stalled(waiting):
-                return state
+                return
             await asyncio.sleep(_LOOK_AGAIN_S / 2)
 
-    async def _check(self, inbox_ids: list[str]) -> _Tally:
-        """Open every inbox once; those without mail again, until nothing comes any more."""
-        numbers = {inbox: number for number, inbox in enumerate(inbox_ids)}
-        tally = _Tally()
-        waiting = deque(inbox_ids)
+    async def _open_along(self, opened: "_Opened", sending: "asyncio.Task[None]") -> None:
+        """Open inboxes a little behind the campaign, until it has ended."""
+        settled = deque([0] * _BEHIND_LOOKS, maxlen=_BEHIND_LOOKS)
+        while not sending.done():
+            settled.append(self._state.settled)
+            while settled[0] - opened.reached >= READ_INBOXES:
+                empty = await opened.open_next(READ_INBOXES)
+                opened.again(empty)
+                if 2 * len(empty) > READ_INBOXES:
+                    break  # it is not where it was thought to be: give it time
+            await asyncio.wait((sending,), timeout=_LOOK_AGAIN_S)
+
+    async def _open_rest(self, opened: "_Opened") -> None:
+        """Open what was not opened yet; those without mail again, until nothing comes any more."""
         watch = _Watch(min(LAST_CALL_S, self._stall_s))
         while True:
-            await self._open_all(waiting, numbers, tally)
-            missing = [inbox for inbox in inbox_ids if inbox not in tally.copies]
-            if not missing or watch.stalled(len(missing)):
-                return tally
-            waiting = deque(missing)
+            empty: list[str] = []
+
+            async def open_some(empty: list[str] = empty) -> None:
+                while opened.waiting:
+                    empty += await opened.open_next(READ_INBOXES)
+                    self._report(Stage(CHECKING, len(opened.copies), self._recipients))
+
+            readers = [asyncio.create_task(open_some()) for _ in range(READS_AT_ONCE)]
+            try:
+                await asyncio.gather(*readers)
+            finally:
+                for reader in readers:
+                    reader.cancel()
+            self._report(Stage(CHECKING, len(opened.copies), self._recipients))
+            if not empty or watch.stalled(len(empty)):
+                return
+            opened.again(empty)
             await asyncio.sleep(_LOOK_AGAIN_S)
 
-    async def _open_all(
-        self, waiting: "deque[str]", numbers: dict[str, int], tally: _Tally
-    ) -> None:
-        async def open_some() -> None:
-            while waiting:
-                some = [waiting.popleft() for _ in range(min(READ_INBOXES, len(waiting)))]
-                for message in await self._platform.read_inboxes(some):
-                    one = person(self._run, numbers[message.inbox])
-                    tally.copies[message.inbox] += 1
-                    tally.wrong += not _says(message, one)
-                self._report(Stage(CHECKING, len(tally.copies), self._recipients))
 
-        readers = [asyncio.create_task(open_some()) for _ in range(READS_AT_ONCE)]
-        try:
-            await asyncio.gather(*readers)
-        finally:
-            for reader in readers:
-                reader.cancel()
+class _Opened:
+    """The inboxes of a run, in the order in which its contacts get their mail, and their mail."""
 
+    def __init__(self, platform: DemoPlatform, run: str, inbox_ids: Sequence[str]) -> None:
+        self._platform = platform
+        self._run = run
+        self._numbers = {inbox: number for number, inbox in enumerate(inbox_ids)}
+        self.waiting = deque(inbox_ids)  # not opened, or empty when they were
+        self.copies: Counter[str] = Counter()
+        self.mails = 0
+        self.wrong = 0
 
-def _says(message: Received, one: Person) -> bool:
-    return one.read_alike(message.subject, message.text, message.html)
+    @property
+    def reached(self) -> int:
+        """How many of the inboxes need no look any more."""
+        return len(self._numbers) - len(self.waiting)
+
+    async def open_next(self, count: int) -> list[str]:
+        """Open the next `count` inboxes; those that were empty."""
+        some = [self.waiting.popleft() for _ in range(min(count, len(self.waiting)))]
+        for message in await self._platform.read_inboxes(some):
+            one = person(self._run, self._numbers[message.inbox])
+            self.copies[message.inbox] += 1
+            self.mails += 1
+            self.wrong += not one.read_alike(message.subject, message.text, message.html)
+        return [inbox for inbox in some if inbox not in self.copies]
+
+    def again(self, empty: Sequence[str]) -> None:
+        """These are opened again, before all others."""
+        self.waiting.extendleft(reversed(empty))
 
 
 class _Watch:

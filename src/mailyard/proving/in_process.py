@@ -46,10 +46,10 @@ class ServicePlatform:
         self._services = services
         self._workspace_id = workspace_id
 
-    async def make_inboxes(self, local_parts: Sequence[str]) -> list[tuple[str, str]]:
+    async def make_inboxes(self, local_parts: Sequence[str], label: str) -> list[tuple[str, str]]:
         made = await self._services.inboxes.create(
             self._workspace_id,
-            [NewInbox(local_part, INBOX_TTL_S, "", (LABEL,)) for local_part in local_parts],
+            [NewInbox(local_part, INBOX_TTL_S, "", (LABEL, label)) for local_part in local_parts],
         )
         return [(ids.type_id(ids.INBOX, inbox.id), inbox.address) for inbox in made]
 
@@ -119,3 +119,6 @@ class ServicePlatform:
             )
             for message in found
         ]
+
+    async def count_mail(self, label: str) -> int:
+        return await self._services.messages.count(self._workspace_id, label)

@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator, Sequence
 
+import msgspec
+
 from mailyard.proving.client import ApiClient, ApiProblem
 from mailyard.proving.demonstration import (
     INBOX_TTL_S,
@@ -15,16 +17,33 @@ from mailyard.queue.job import INBOUND_EMAIL
 SENDER = "Mailyard Demo <demo@mailyard.example>"
 
 
+class _Content(msgspec.Struct):
+    """Of a message's content only what is compared is decoded."""
+
+    text: str | None
+    html_source: str | None
+
+
+class _Message(msgspec.Struct):
+    inbox_id: str
+    subject: str
+    content: _Content
+
+
+class _Messages(msgspec.Struct):
+    items: list[_Message]
+
+
 class HttpPlatform:
     """Speaks to the API through `client`."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
 
-    async def make_inboxes(self, local_parts: Sequence[str]) -> list[tuple[str, str]]:
+    async def make_inboxes(self, local_parts: Sequence[str], label: str) -> list[tuple[str, str]]:
         body = {
             "inboxes": [
-                {"address": local_part, "ttl_s": INBOX_TTL_S, "labels": [LABEL]}
+                {"address": local_part, "ttl_s": INBOX_TTL_S, "labels": [LABEL, label]}
                 for local_part in local_parts
             ]
         }
@@ -91,14 +110,17 @@ class HttpPlatform:
 
     async def read_inboxes(self, inbox_ids: Sequence[str]) -> list[Received]:
         found = await self._client.post(
-            "/v1/inboxes/read", {"inbox_ids": list(inbox_ids), "each": 10}
+            "/v1/inboxes/read", {"inbox_ids": list(inbox_ids), "each": 10}, answer=_Messages
         )
         return [
             Received(
-                inbox=message["inbox_id"],
-                subject=message["subject"],
-                text=message["content"]["text"],
-                html=message["content"].get("html_source") or message["content"].get("html"),
+                message.inbox_id,
+                message.subject,
+                message.content.text,
+                message.content.html_source,
             )
-            for message in found["items"]
+            for message in found.items
         ]
+
+    async def count_mail(self, label: str) -> int:
+        return int((await self._client.get("/v1/messages/count", label=label))["messages"])

@@ -1,6 +1,7 @@
 """The verdict says what happened: checked against platforms that lose, repeat and garble mail."""
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -28,16 +29,23 @@ class Platform:
         unknown: int = 0,
         rejected: int = 0,
         late: int = 0,
+        looks: int = 1,
     ) -> None:
         self.copies = copies or {}
         self.garbled = garbled or {}
         self.unknown = unknown
         self.rejected = rejected
         self.late = late
+        self.looks = looks  # after so many the campaign has finished
+        self.looked = 0
+        self.opened: list[list[str]] = []
+        self.opened_while_sending = 0
+        self.labels: set[str] = set()
         self.addresses: list[str] = []
         self.csv = b""
 
-    async def make_inboxes(self, local_parts: Sequence[str]) -> list[tuple[str, str]]:
+    async def make_inboxes(self, local_parts: Sequence[str], label: str) -> list[tuple[str, str]]:
+        self.labels.add(label)
         start = len(self.addresses)
         self.addresses += [f"{local_part}@inbox.test" for local_part in local_parts]
         return [
@@ -63,13 +71,19 @@ class Platform:
         return "cmp"
 
     async def campaign_state(self, campaign_id: str) -> CampaignState:
+        self.looked += 1
         count = len(self.addresses)
+        if self.looked < self.looks:
+            sent = count * self.looked // self.looks
+            return CampaignState("running", sent, 0, sent)
         return CampaignState("finished", count - self.unknown, self.unknown, count)
 
     async def inbound_waiting(self) -> int:
         return 0
 
     async def read_inboxes(self, inbox_ids: Sequence[str]) -> list[Received]:
+        self.opened.append(list(inbox_ids))
+        self.opened_while_sending += self.looked < self.looks
         if self.late:
             self.late -= 1
             return []
@@ -79,6 +93,22 @@ class Platform:
             good = mail_of(number, inbox)
             found += [self.garbled.get(number, good)] * self.copies.get(number, 1)
         return found
+
+    async def count_mail(self, label: str) -> int:
+        assert self.labels == {label}
+        return sum(self.copies.get(number, 1) for number in range(len(self.addresses)))
+
+
+class SecondThoughts(Platform):
+    """Delivers `afterwards` once every inbox was opened."""
+
+    def __init__(self, afterwards: dict[int, int], **how: Any) -> None:
+        super().__init__(**how)
+        self.afterwards = afterwards
+
+    async def count_mail(self, label: str) -> int:
+        self.copies.update(self.afterwards)
+        return await super().count_mail(label)
 
 
 def mail_of(number: int, inbox: str) -> Received:
@@ -107,6 +137,38 @@ async def test_a_mail_that_never_came_is_lost() -> None:
 async def test_a_second_copy_is_seen() -> None:
     verdict = await verdict_of(Platform(copies={7: 3}))
     assert (verdict.received, verdict.twice, verdict.clean) == (1200, 2, False)
+
+
+async def test_a_second_copy_that_comes_after_its_inbox_was_opened_is_seen() -> None:
+    verdict = await verdict_of(SecondThoughts({7: 2, 1100: 2}))
+    assert (verdict.received, verdict.twice, verdict.lost) == (1200, 2, 0)
+
+
+async def test_a_second_copy_is_read_as_the_first_one_was() -> None:
+    other = mail_of(4, "ibx4")
+    platform = SecondThoughts({4: 2})
+    platform.garbled = {4: Received("ibx4", other.subject, other.text, "<p>else</p>")}
+    verdict = await verdict_of(platform)
+    assert (verdict.twice, verdict.wrong) == (1, 2)
+
+
+async def test_a_mail_that_comes_after_the_last_call_is_not_lost() -> None:
+    verdict = await verdict_of(SecondThoughts({9: 1}, copies={9: 0}))
+    assert (verdict.received, verdict.lost, verdict.twice) == (1200, 0, 0)
+
+
+async def test_inboxes_are_opened_while_the_campaign_runs_and_each_of_them_once() -> None:
+    platform = Platform(looks=12)
+    verdict = await verdict_of(platform, 3000)
+    assert verdict.clean
+    assert platform.opened_while_sending
+    opened = [inbox for some in platform.opened for inbox in some]
+    assert len(opened) == len(set(opened)) == 3000
+
+
+async def test_an_inbox_that_was_opened_too_early_is_opened_again() -> None:
+    verdict = await verdict_of(Platform(looks=12, late=2), 3000)
+    assert (verdict.received, verdict.twice, verdict.clean) == (3000, 0, True)
 
 
 async def test_a_missing_mail_of_an_unknown_recipient_is_not_lost() -> None:
