@@ -149,13 +149,18 @@ Handle = Callable[[Batch], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """How jobs of `kind` in `queue` are done: `batch_size` a call, `concurrency` calls at once."""
+    """How jobs of `kind` in `queue` are done: `batch_size` a call, `concurrency` calls at once.
+
+    `gather_s`: behind a lease that took all there was the lane waits so long for more, because a
+    few jobs a call cost nearly as much as many. The first job after a pause waits for nothing.
+    """
 
     kind: str
     queue: str
     handle: Handle
     batch_size: int = 1
     concurrency: int = 1
+    gather_s: float = 0.0
 
 
 class Worker:
@@ -261,6 +266,7 @@ class _Lane:
         self._worker = worker
         self._slots = {handler.kind: _Slots(handler) for handler in handlers}
         self._in_slots = sum(handler.concurrency * handler.batch_size for handler in handlers)
+        self._gather_s = min(handler.gather_s for handler in handlers)
         self._held = 0
         self._suspects = 0
         self._pace = _Pace()
@@ -307,6 +313,8 @@ class _Lane:
                 await asyncio.sleep(RECONNECT.delay_s(failures, self._random))
                 continue
             await self._deal(jobs)
+            if self._gather_s and 0 < len(jobs) < room:
+                await asyncio.sleep(self._gather_s)
 
     def _room(self) -> int:
         ahead = max(self._in_slots, min(_LEASE_JOBS, int(self._pace.per_s * _AHEAD_S)))

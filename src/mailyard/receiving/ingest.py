@@ -38,6 +38,7 @@ _LOG = structlog.get_logger(__name__)
 
 _JOBS_PER_BATCH = 100
 _CONCURRENCY = 2
+_GATHER_S = 0.04  # under load: a transaction costs as much as some twenty messages in it
 _MESSAGES_BETWEEN_PAUSES = 100
 _SUBJECT_CHARACTERS = 998  # what a list shows; the whole stays in the raw bytes
 _ADDRESS_CHARACTERS = 320
@@ -124,6 +125,7 @@ class Ingest:
             handle=self.handle,
             batch_size=_JOBS_PER_BATCH,
             concurrency=_CONCURRENCY,
+            gather_s=_GATHER_S,
         )
 
     async def handle(self, batch: Batch) -> None:

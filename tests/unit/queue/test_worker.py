@@ -120,6 +120,28 @@ async def test_no_more_than_concurrency_run_at_once(engine: FlakyEngine) -> None
     assert most == 3
 
 
+async def test_what_comes_while_a_lane_gathers_comes_in_one_batch_and_the_first_job_at_once(
+    engine: FlakyEngine,
+) -> None:
+    seen: list[list[str]] = []
+    handler = Handler("k", Q, recorder(seen), batch_size=100, gather_s=0.5)
+    async with working(engine, handler):
+        await engine.enqueue(jobs("first"))
+        await until(lambda: seen == [["first"]])
+        for n in range(20):
+            await engine.enqueue(jobs(str(n)))
+            await asyncio.sleep(0)
+        await empty(engine)
+    assert seen == [["first"], [str(n) for n in range(20)]]
+
+
+async def test_behind_a_full_lease_nothing_is_waited_for(engine: FlakyEngine) -> None:
+    seen: list[list[str]] = []
+    await engine.enqueue(jobs(*map(str, range(100))))
+    async with working(engine, Handler("k", Q, recorder(seen), batch_size=5, gather_s=3600)):
+        await until(lambda: sum(map(len, seen)) == 100)
+
+
 async def test_a_stuck_lane_does_not_hold_up_another(engine: FlakyEngine) -> None:
     release = asyncio.Event()
     seen: list[list[str]] = []
