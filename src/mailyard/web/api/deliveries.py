@@ -197,7 +197,7 @@ ROUTES = (
         "Read a delivery and its story",
         scope.EMAILS_READ,
         answer=DeliveryDetail,
-        description="Its state is `leased` while a worker holds it and has not handed it off yet. Lists "
-        "show `queued` or `deferred` then.",
+        description="Its state is `leased` while a worker holds it and has not handed it off yet. "
+        "Lists show `queued` or `deferred` then.",
     ),
 )
