@@ -154,7 +154,13 @@ class Platform:
         await self.app.templates.close()
 
 
-async def start(database: Database, *, rate_per_s: float = 0.0, rate_burst: int = 10) -> Platform:
+async def start(
+    database: Database,
+    *,
+    rate_per_s: float = 0.0,
+    rate_burst: int = 10,
+    with_pages: bool = False,
+) -> Platform:
     """A platform on a fresh database."""
     app = services(database)
     app.settings = replace(app.settings, rate_per_s=rate_per_s, rate_burst=rate_burst)
@@ -166,7 +172,7 @@ async def start(database: Database, *, rate_per_s: float = 0.0, rate_burst: int 
         sessions=app.sessions,
     )
     assert first is not None, "the database is fresh"
-    front = build(app, pages=_nothing_there)
+    front = build(app, pages=None if with_pages else _nothing_there)
     await front.start()
     return Platform(app, front, first)
 

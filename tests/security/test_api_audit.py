@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 from api_platform import Platform, start
 from api_things import Things, bury, make_things, request
+from full_log import contents, differing, the_log_is_full
 
-from mailyard.access.audit import Actor, Audit, AuditEntry
+from mailyard.access.audit import Actor, AuditEntry
 from mailyard.access.authenticate import SESSION_COOKIE
 from mailyard.core import ids
-from mailyard.core.errors import Unavailable
 from mailyard.storage.database import Database
-from mailyard.storage.queries import Query
 from mailyard.web.api.route import Route
 from mailyard.web.api.routes import ROUTES
 
@@ -25,12 +24,6 @@ _CHANGES = [
 ]
 # An email's own row is its entry, so that there are no two that one could lack.
 _OWN_ENTRY = {"sendEmail", "sendEmailBatch"}
-_TABLES = Query(
-    "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace "
-    "AND relkind IN ('r', 'p') AND NOT relispartition ORDER BY relname"
-)
-# Counters that are folded, and lines, which are made apart from the transaction that needs one.
-_RESTLESS = {"queue_line", "queue_delta", "queue_count", "queue_fold"}
 # A file that was refused stays, as failed.
 _KEPT_WHEN_REFUSED = {"startImport": {"contact_import", "import_part"}}
 
@@ -83,26 +76,16 @@ async def test_a_change_whose_audit_row_cannot_be_written_is_no_change(
     platform: Platform, things: Things, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row is in the transaction of the change: where one fails, neither stands."""
-    record_many = Audit.record_many
-
-    async def written_and_lost(*arguments: Any, **named: Any) -> None:
-        await record_many(*arguments, **named)
-        raise Unavailable("the log is full")
-
-    tables = [row["relname"] for row in await platform.app.database.fetch(_TABLES)]
-    watched = [table for table in tables if table not in _RESTLESS]
     halves = []
     for route in _CHANGES:
         if route.operation in _OWN_ENTRY:
             continue
         if route.operation.endswith("DeadLetters"):
             things.dead_letter = await bury(platform, platform.workspace_id, "otter")
-        before = await _contents(platform.app.database, watched)
-        with monkeypatch.context() as patch:
-            patch.setattr(Audit, "record_many", written_and_lost)
+        before = await contents(platform.app.database)
+        with the_log_is_full(monkeypatch):
             reply = await request(platform, route, things, platform.key)
-        after = await _contents(platform.app.database, watched)
-        changed = {name for name in watched if before[name] != after[name]}
+        changed = differing(before, await contents(platform.app.database))
         changed -= _KEPT_WHEN_REFUSED.get(route.operation, set())
         if reply.status != 503 or changed:
             halves.append((route.operation, reply.status, changed))
@@ -152,14 +135,3 @@ async def test_going_to_another_workspace_is_in_its_log(platform: Platform) -> N
         {"workspace": ids.type_id(ids.WORKSPACE, platform.workspace_id)},
         {"workspace": ids.type_id(ids.WORKSPACE, other.id)},
     )
-
-
-async def _contents(database: Database, tables: list[str]) -> dict[str, int]:
-    """A sum over all rows of each table."""
-    parts = [
-        f"SELECT '{table}' AS name, count(*) + coalesce(sum(hashtextextended(t::text, 0)), 0) "
-        f"AS sum FROM {table} AS t"
-        for table in tables
-    ]
-    rows = await database.fetch(Query(" UNION ALL ".join(parts)))
-    return {row["name"]: int(row["sum"]) for row in rows}

@@ -1,0 +1,151 @@
+"""What a person changes on a page is in the audit log, in the transaction of the change.
+
+Every form of the pages is sent twice: with a log that cannot be written, when nothing may change,
+and as it should be.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+import pytest
+from api_platform import Platform, Reply, start
+from api_things import Things, bury, make_things
+from full_log import contents, differing, the_log_is_full
+
+from mailyard.access.audit import AuditEntry
+from mailyard.access.authenticate import SESSION_COOKIE
+from mailyard.access.session import StartedSession
+from mailyard.storage.database import Database
+from mailyard.web.ui.pages import build_pages
+
+_PARTS = "multipart/form-data; boundary=xyz"
+_CSV = "email\r\nx@example.org\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A form as a browser sends it. `{ibx}` is the id of the visitor's thing of that kind."""
+
+    path: str
+    action: str
+    fields: dict[str, str] = field(default_factory=dict)
+    upload: bool = False
+
+
+_FORMS = (
+    Form("/inboxes", "inbox.create", {"address": "new-one", "labels": "a, b"}),
+    Form("/inboxes/{ibx}/extend", "inbox.extend"),
+    Form("/templates", "template.create", {"name": "new", "subject": "s", "text": "t"}),
+    Form("/templates/{tpl}", "template.publish", {"subject": "s", "text": "{{ x }}"}),
+    Form(
+        "/campaigns",
+        "campaign.create",
+        {"name": "new", "template_id": "{tpl}", "list_id": "{lst}", "sender": "a@example.org"},
+    ),
+    Form("/imports", "import.create", {"list": "imported"}, upload=True),
+    Form("/access/keys", "key.create", {"name": "new", "scopes": "emails:read"}),
+    Form("/access/keys/{key}/revoke", "key.revoke"),
+    Form("/access/members", "user.add", {"email": "new@example.org", "role": "viewer"}),
+    Form("/access/password", "user.set_password", {"password": "correct horse battery"}),
+    Form("/demo", "demo.start", {"recipients": "1"}),
+    Form("/dead-letters/redrive", "dead_letter.redrive", {"id": "{dead}"}),
+    Form("/dead-letters/discard", "dead_letter.discard", {"id": "{dead}"}),
+    Form("/inboxes/{ibx}/messages/{msg}/delete", "message.delete"),
+    Form("/inboxes/{ibx}/delete", "inbox.delete"),
+    Form("/sign-out", "session.end"),
+)
+_MOVES = tuple(
+    Form(f"/campaigns/{{cmp}}/{word}", f"campaign.{word}")
+    for word in ("start", "pause", "resume", "cancel")
+)
+# A file that was refused stays, as failed, and the list that was made for it.
+_KEPT_WHEN_REFUSED = {"/imports": {"contact_import", "import_part", "contact_list"}}
+_WITHOUT_A_VISITOR = {"/sign-in", "/sign-in/{token:str}"}
+
+
+@dataclass(slots=True)
+class Visitor:
+    """A signed-in owner with one of everything."""
+
+    platform: Platform
+    things: Things
+    session: StartedSession
+
+    async def send(self, form: Form) -> Reply:
+        """Post the form."""
+        known = {**self.things.ids, "dead": str(self.things.dead_letter)}
+        fields = {name: value.format(**known) if value[:1] == "{" and " " not in value else value
+                  for name, value in form.fields.items()}  # fmt: skip
+        fields["csrf"] = self.session.csrf_token
+        body, media_type = urlencode(fields), "application/x-www-form-urlencoded"
+        if form.upload:
+            parts = [f'name="{name}"\r\n\r\n{value}' for name, value in fields.items()]
+            parts.append(f'name="file"; filename="x.csv"\r\n\r\n{_CSV}')
+            lines = [f"--xyz\r\nContent-Disposition: form-data; {part}\r\n" for part in parts]
+            body, media_type = "".join(lines) + "--xyz--\r\n", _PARTS
+        headers = {
+            "cookie": f"{SESSION_COOKIE}={self.session.token}",
+            "content-type": media_type,
+        }
+        path = form.path.format(**known)
+        return await self.platform.call("POST", path, body=body.encode(), key=None, headers=headers)
+
+    async def entries(self) -> list[AuditEntry]:
+        """The whole log."""
+        return await self.platform.app.audit.list(self.platform.workspace_id, limit=10_000)
+
+
+@pytest.fixture
+async def visitor(database: Database) -> AsyncIterator[Visitor]:
+    platform = await start(database, with_pages=True)
+    things = await make_things(platform, platform.workspace_id, platform.key, "otter")
+    session = await platform.app.sessions.start(
+        platform.first.user_id, platform.workspace_id, "a browser"
+    )
+    yield Visitor(platform, things, session)
+    await platform.close()
+
+
+async def test_every_form_is_among_those_below(visitor: Visitor) -> None:
+    pages = build_pages(visitor.platform.app)
+    posted = {
+        path
+        for route in pages.routes
+        if "POST" in getattr(route, "methods", ())
+        for path in [route.path]
+    }
+    mine = {form.path for form in (*_FORMS, *_MOVES)}
+    shapes = {_shape(path) for path in mine}
+    assert {_shape(path) for path in posted - _WITHOUT_A_VISITOR} == shapes
+
+
+@pytest.mark.parametrize("forms", [_FORMS, _MOVES], ids=["pages", "moves"])
+async def test_each_form_changes_with_its_row_or_not_at_all(
+    visitor: Visitor, forms: tuple[Form, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = visitor.platform
+    for form in forms:
+        if form.path.startswith("/dead-letters"):
+            visitor.things.dead_letter = await bury(platform, platform.workspace_id, "otter")
+        before = await contents(platform.app.database)
+        with the_log_is_full(monkeypatch):
+            refused = await visitor.send(form)
+        assert refused.status >= 400, form.path
+        changed = differing(before, await contents(platform.app.database))
+        assert changed <= _KEPT_WHEN_REFUSED.get(form.path, set()), form.path
+        known = {entry.id for entry in await visitor.entries()}
+        reply = await visitor.send(form)
+        assert reply.status in (200, 303), (form.path, reply.body[-2000:])
+        fresh = {entry.action: entry for entry in await visitor.entries() if entry.id not in known}
+        assert form.action in fresh, (form.path, fresh)
+        entry = fresh[form.action]
+        assert (entry.actor_kind, entry.before is None and entry.after is None) == ("user", False)
+
+
+def _shape(path: str) -> str:
+    """The path with its parameters as stars; the four moves are one form."""
+    words = ["*" if word.startswith("{") else word for word in path.split("/")]
+    if words[1] == "campaigns" and len(words) == 4:
+        words[3] = "*"
+    return "/".join(words)
