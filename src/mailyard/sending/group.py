@@ -1,8 +1,10 @@
 """Group commit: callers that come while one commit runs share the next one.
 
 A commit with fsync costs the same for one row as for five hundred, so the collector never waits
-for more callers: it commits what came in since the last commit. One bad item must not fail its
-neighbours, so a group that the database refuses is cut in halves until the bad one stands alone.
+for more callers: it commits what came in since the last commit. There is one commit at a time:
+a second one beside it would halve the groups, and what a group costs is mostly the same for a small
+one (measured: 4,300 against 5,000 requests a second). One bad item must not fail its neighbours, so
+a group that the database refuses is cut in halves until the bad one stands alone.
 """
 
 import asyncio
@@ -28,8 +30,8 @@ class GroupCommit(Generic[Item, Result]):
     """`commit` makes a group durable in one transaction and answers for each item, in order.
 
     It raises nothing for a single item's fault that it can see (it answers with a value); what it
-    does raise fails the whole group, which is then bisected, unless the database is away. At most
-    `flights` groups are under way at once, each of at most `weight_max` in all.
+    does raise fails the whole group, which is then bisected, unless the database is away. A group
+    weighs at most `weight_max` in all.
     """
 
     def __init__(
@@ -37,33 +39,28 @@ class GroupCommit(Generic[Item, Result]):
         commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
         weight_max: int,
-        flights: int = 2,
     ) -> None:
         self._commit = commit
         self._weight_max = weight_max
-        self._flights_left = flights
         self._waiting: deque[_Waiting[Item, Result]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._committing: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item, weight: int = 1) -> Result:
         """Durable when it returns. Raises what `commit` raised for this item alone."""
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(item, weight, answer))
-        if self._flights_left:
-            self._flights_left -= 1
-            task = asyncio.create_task(self._fly())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_all())
         return await answer
 
-    async def _fly(self) -> None:
+    async def _commit_all(self) -> None:
         try:
             # Let every caller that is ready on this turn of the loop join the first group.
             await asyncio.sleep(0)
             while self._waiting:
                 await self._settle(self._take())
         finally:
-            self._flights_left += 1
+            self._committing = None
 
     def _take(self) -> list[_Waiting[Item, Result]]:
         group = [self._waiting.popleft()]
