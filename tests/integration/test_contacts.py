@@ -1,5 +1,6 @@
 """Contacts and lists of a workspace, and that no workspace sees another's."""
 
+import asyncio
 from uuid import UUID
 
 import pytest
@@ -111,6 +112,19 @@ async def test_a_list_name_is_taken_once(database: Database, workspace: UUID) ->
     assert await lists.find(workspace, "writers") == second.id
     with pytest.raises(InvalidInput):
         await lists.create(workspace, " ")
+
+
+async def test_of_two_lists_that_want_one_name_at_once_one_gets_it(
+    database: Database, workspace: UUID
+) -> None:
+    lists = Lists(database=database)
+    for number in range(5):
+        made = [await lists.create(workspace, f"{word} {number}") for word in ("a", "b", "c")]
+        ends = await asyncio.gather(
+            *(lists.rename(workspace, one.id, f"wanted {number}") for one in made),
+            return_exceptions=True,
+        )
+        assert sorted(type(end).__name__ for end in ends) == ["Conflict", "Conflict", "NoneType"]
 
 
 async def test_another_workspace_sees_and_changes_nothing(

@@ -116,7 +116,10 @@ async def test_signing_in_and_out_is_in_the_log(platform: Platform) -> None:
     await sessions.end(session.token)  # a second time there is nothing to end
     ended, started = (await _entries(platform))[:2]
     person = ids.type_id(ids.USER, platform.first.user_id)
-    assert (ended.action, ended.actor, ended.subject) == ("session.end", person, person)
+    who = ("user", platform.first.owner, person)
+    assert (ended.actor_kind, ended.actor, ended.subject) == who
+    assert (started.actor_kind, started.actor, started.subject) == who
+    assert ended.action == "session.end"
     assert ended.before is not None
     assert ended.before["user_agent"] == "a browser"
     assert (started.action, started.after) == ("session.start", {"user_agent": "a browser"})

@@ -88,7 +88,6 @@ class Sessions:
     async def start(self, user_id: UUID, workspace_id: UUID, user_agent: str) -> StartedSession:
         """A new session of a person in a workspace of theirs."""
         token, csrf_token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        person = ids.type_id(ids.USER, user_id)
         async with self._database.transaction() as tx:
             row = await self._database.fetchrow(
                 _SQL.add_session,
@@ -102,9 +101,9 @@ class Sessions:
             )
             assert row is not None, "an insert returns its row"
             await self._audit.record(
-                Actor("user", person, workspace_id),
+                Actor("user", row["email"], workspace_id),
                 "session.start",
-                person,
+                ids.type_id(ids.USER, user_id),
                 None,
                 {"user_agent": user_agent[:_USER_AGENT_CHARACTERS]},
                 tx,
@@ -162,11 +161,10 @@ class Sessions:
             await self._ended(row, tx)
 
     async def _ended(self, row: asyncpg.Record, tx: Connection) -> None:
-        person = ids.type_id(ids.USER, row["user_id"])
         await self._audit.record(
-            Actor("user", person, row["workspace_id"]),
+            Actor("user", row["email"], row["workspace_id"]),
             "session.end",
-            person,
+            ids.type_id(ids.USER, row["user_id"]),
             {"user_agent": row["user_agent"], "started_at": row["created_at"]},
             None,
             tx,
@@ -180,11 +178,10 @@ class Sessions:
             )
             if row is None:
                 raise NotFound("no such workspace")
-            person = ids.type_id(ids.USER, row["user_id"])
             await self._audit.record(
-                Actor("user", person, workspace_id),
+                Actor("user", row["email"], workspace_id),
                 "session.move",
-                person,
+                ids.type_id(ids.USER, row["user_id"]),
                 {"workspace": ids.type_id(ids.WORKSPACE, row["workspace_before"])},
                 {"workspace": ids.type_id(ids.WORKSPACE, workspace_id)},
                 tx,

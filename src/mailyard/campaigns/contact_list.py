@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+import asyncpg
+
 from mailyard.campaigns.contact import Contact, contact_of
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import uuid7
@@ -74,7 +76,13 @@ class Lists:
         other = await self._database.fetchval(QUERIES.find_list_by_name, workspace_id, name, tx=tx)
         if other is not None and other != list_id:
             raise Conflict("a list with this name is there already", field="name")
-        if not await self._database.fetch(QUERIES.rename_list, workspace_id, list_id, name, tx=tx):
+        try:
+            renamed = await self._database.fetch(
+                QUERIES.rename_list, workspace_id, list_id, name, tx=tx
+            )
+        except asyncpg.UniqueViolationError as error:  # another one was just named so
+            raise Conflict("a list with this name is there already", field="name") from error
+        if not renamed:
             raise NotFound("there is no such list")
 
     async def delete(

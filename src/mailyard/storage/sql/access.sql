@@ -99,7 +99,7 @@ DELETE FROM session WHERE user_id = $1 AND token_hash <> $2;
 -- Starts a session that lasts $6 seconds.
 INSERT INTO session (token_hash, user_id, workspace_id, csrf_token, user_agent, expires_at)
 VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6))
-RETURNING created_at, expires_at;
+RETURNING created_at, expires_at, (SELECT email FROM user_account WHERE id = $2) AS email;
 
 -- name: find_session
 -- A live session with the person's present role; no row once the membership has ended.
@@ -118,27 +118,30 @@ SELECT token_hash, workspace_id, user_agent, created_at, expires_at
 
 -- name: end_session
 -- Ends the session with this token hash.
-DELETE FROM session WHERE token_hash = $1
-RETURNING user_id, workspace_id, user_agent, created_at;
+DELETE FROM session s USING user_account u
+ WHERE s.token_hash = $1 AND u.id = s.user_id
+RETURNING s.user_id, u.email, s.workspace_id, s.user_agent, s.created_at;
 
 -- name: end_session_of_user
 -- Ends a person's own session, named by the hex of its token hash.
-DELETE FROM session WHERE user_id = $1 AND encode(token_hash, 'hex') = $2
-RETURNING user_id, workspace_id, user_agent, created_at;
+DELETE FROM session s USING user_account u
+ WHERE s.user_id = $1 AND encode(s.token_hash, 'hex') = $2 AND u.id = s.user_id
+RETURNING s.user_id, u.email, s.workspace_id, s.user_agent, s.created_at;
 
 -- name: move_session
 -- Moves a session to another workspace of the same person; whose it is, and where it was.
 WITH held AS (
-    SELECT s.token_hash, s.workspace_id
+    SELECT s.token_hash, s.workspace_id, u.email
       FROM session s
       JOIN membership m ON m.user_id = s.user_id AND m.workspace_id = $2
+      JOIN user_account u ON u.id = s.user_id
      WHERE s.token_hash = $1
        FOR UPDATE OF s
 )
 UPDATE session s SET workspace_id = $2
   FROM held
  WHERE s.token_hash = held.token_hash
-RETURNING s.user_id, held.workspace_id AS workspace_before;
+RETURNING s.user_id, held.email, held.workspace_id AS workspace_before;
 
 -- name: sweep_sessions
 -- Removes ended sessions and links of every workspace.
