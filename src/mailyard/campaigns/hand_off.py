@@ -1,0 +1,389 @@
+"""Handing off the recipients of one chunk through the window: name, submit, record.
+
+A step is one statement: it records the results that have come back and names who goes next by
+moving the chunk's `named_upto`, and only after its commit may the newly named be submitted. Mails
+are written ahead while a statement is under way. The account of who was named and is not recorded
+is the window's (`sending/handoff.py`), which all chunks of a process share.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+from uuid import UUID
+
+import asyncpg
+
+from mailyard.campaigns.chunk_rows import ChunkRows
+from mailyard.campaigns.mail import CampaignMail, Written, today
+from mailyard.campaigns.progress import ProgressEvents
+from mailyard.campaigns.retry import RETRY_BACKOFF
+from mailyard.campaigns.states import State
+from mailyard.core.backoff import Backoff
+from mailyard.core.clock import Clock
+from mailyard.core.errors import InvalidInput, StaleLease, Unavailable
+from mailyard.observe.metrics import DELIVERIES
+from mailyard.queue.job import EMAIL_BULK, LeasedJob
+from mailyard.sending.delivery import millisecond_range
+from mailyard.sending.handoff import Step, Window
+from mailyard.sending.states import State as DeliveryState
+from mailyard.sending.transport import Handoff, Transport
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import load
+
+_SQL = load("campaign")
+_SENDING_SQL = load("sending")
+
+COUNT_EVERY_S = 0.5
+STATES = ("accepted", "deferred", "bounced", "failed", "suppressed", "unknown")
+RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
+RECONNECTS = 20  # longer than a lease: by then the chunk is somebody else's
+STEP_RESULTS = 24  # a step is worth its statement from so many results on,
+STEP_WAIT_S = 0.02  # or when the first of them has waited so long
+_YIELD_EVERY = 8  # mails written before the sockets get their turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What handing off needs; the same for all chunks of a process."""
+
+    database: Database
+    transport: Transport
+    window: Window
+    progress: ProgressEvents
+    clock: Clock
+    random: Random
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """Somebody whose turn comes and who gets no mail."""
+
+    contact_id: UUID
+    address: str
+    state: DeliveryState
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which chunk, under which lease."""
+
+    workspace_id: UUID
+    campaign_id: UUID
+    number: int
+    job: LeasedJob
+
+
+class HandOff:
+    """One chunk's recipients on their way, under one lease."""
+
+    def __init__(self, means: Means, place: Place, row: asyncpg.Record, mail: CampaignMail) -> None:
+        self._means = means
+        self._place = place
+        self._mail = mail
+        self._type: str = row["type"]
+        self._named: UUID | None = row["named_upto"]
+        self.running = row["state"] == State.RUNNING
+        self.deferred: list[UUID] = []
+        self._contacts: Sequence[asyncpg.Record] = ()
+        self._next_contact = 0
+        self._ahead: list[Written | Unsent] = []  # not passed by `named_upto` yet
+        self._rows = ChunkRows()
+        self._away: dict[UUID, Written] = {}
+        self._arrived = asyncio.Event()
+        self._handed_off_at = means.clock.now()
+        self._abandoned = False
+        self._counts: Counter[str] = Counter()
+        self._counted_at = means.clock.monotonic()
+
+    async def begin(self, contacts: Sequence[asyncpg.Record]) -> None:
+        """Take the chunk's contacts, in their order; whom an older lease named is not sent to."""
+        if self._named is not None:
+            upto = self._named
+            lost = [contact for contact in contacts if contact["contact_id"] <= upto]
+            contacts = contacts[len(lost) :]
+            await self._take_over(lost)
+        self._contacts = contacts
+
+    def abandon(self) -> None:
+        """Hear no more of those under way: all are recorded, or they are another worker's."""
+        self._abandoned = True
+        self._means.window.forget(len(self._away) + self._rows.handed_off)
+
+    @property
+    def all_named(self) -> bool:
+        """Whether nobody is left to be named."""
+        return not self._ahead and self._next_contact >= len(self._contacts)
+
+    @property
+    def room(self) -> int:
+        """How many places a step could give to new names."""
+        return self._means.window.room + self._rows.handed_off
+
+    @property
+    def ahead(self) -> int:
+        """How many are ready to be named."""
+        return len(self._ahead)
+
+    @property
+    def unrecorded(self) -> int:
+        """How many results wait for a step."""
+        return self._rows.handed_off
+
+    async def _take_over(self, lost: list[asyncpg.Record]) -> None:
+        """Whoever was named under an older token and has no row may have got the mail."""
+        for contact in lost:
+            delivery_id = self._mail.delivery_id(contact["address"])
+            self._rows.add(
+                delivery_id,
+                contact["contact_id"],
+                contact["address"],
+                DeliveryState.UNKNOWN,
+                None,
+                "its worker died between handing it over and recording the answer",
+                handed_off=False,
+            )
+        if lost:
+            low, high = millisecond_range(self._mail.unix_ms)
+            await self._commit(self._rows, None, 0)
+            rows = await self._means.database.fetch(
+                _SQL.find_deferred,
+                self._place.workspace_id,
+                low,
+                high,
+                self._rows.delivery_ids,
+            )
+            self.deferred += [row["id"] for row in rows]
+            self._rows = ChunkRows()
+        gone = await self._means.database.fetchval(
+            _SQL.count_lost,
+            self._place.workspace_id,
+            self._place.campaign_id,
+            self._place.number,
+            self._place.job.token,
+        )
+        if gone:
+            self._count(DeliveryState.UNKNOWN, gone)
+
+    # Writing ----------------------------------------------------------------------------------
+
+    async def write_ahead(self, count: int) -> None:
+        """Have up to `count` mails ready to be named, giving others their turn in between."""
+        written = 0
+        while len(self._ahead) < count and self._next_contact < len(self._contacts):
+            self._write_one(self._contacts[self._next_contact])
+            self._next_contact += 1
+            written += 1
+            if written % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+
+    def _write_one(self, contact: asyncpg.Record) -> None:
+        contact_id, address, name, attributes, suppressed = contact
+        self._ahead.append(
+            Unsent(contact_id, address, DeliveryState.SUPPRESSED, "the recipient is suppressed")
+            if suppressed
+            else self._written(contact_id, address, name, attributes)
+        )
+
+    def _written(
+        self, contact_id: UUID, address: str, name: str, attributes: str
+    ) -> Written | Unsent:
+        try:
+            return self._mail.write(
+                contact_id, address, name, attributes, today(self._handed_off_at)
+            )
+        except InvalidInput as error:
+            why = f"it cannot be written: {error}"
+            return Unsent(contact_id, address, DeliveryState.FAILED, why)
+
+    # Steps ------------------------------------------------------------------------------------
+
+    async def steps(self, stopping: asyncio.Event) -> None:
+        """Name, submit and record until everybody is named, or naming has to stop."""
+        while not self.all_named and self.running and not stopping.is_set():
+            if not self._ahead:
+                await self.write_ahead(self._means.window.size)
+            if not self._worth_a_step():
+                await self._wait()
+                continue
+            await self.step(self._means.window.size)
+
+    def _worth_a_step(self) -> bool:
+        waiting = self._rows.handed_off
+        return waiting >= STEP_RESULTS or (
+            not self._away and (waiting > 0 or self._means.window.room > 0)
+        )
+
+    async def _wait(self) -> None:
+        """Until enough has come back for a step, or what has come back has waited long enough."""
+        if not self._away:
+            await self._means.window.opened()
+            return
+        while self._away and self._rows.handed_off < STEP_RESULTS:
+            self._arrived.clear()
+            if self._rows.handed_off:
+                try:
+                    async with asyncio.timeout(STEP_WAIT_S):
+                        await self._arrived.wait()
+                except TimeoutError:
+                    await self.step(self._means.window.size)
+                    return
+            else:
+                await self._arrived.wait()
+
+    async def step(self, at_most: int) -> None:
+        """One statement: record what is finished, name up to `at_most`, submit them.
+
+        Mails are written ahead while it is under way. Raises StaleLease.
+        """
+        rows, self._rows = self._rows, ChunkRows()
+        mails = sum(isinstance(one, Written) for one in self._ahead[:at_most])
+        step = self._means.window.begin(rows.handed_off, mails)
+        count = self._count_for(step.named, at_most)
+        upto = self._ahead[count - 1].contact_id if count else None
+        self._settle_unsent(self._ahead[:count], rows)
+        commit = asyncio.create_task(self._commit_surely(rows, upto, count, step))
+        try:
+            await self.write_ahead(count + self._means.window.size)
+        finally:
+            named_upto, state = await commit
+        self.running = state == State.RUNNING
+        if upto is None or named_upto != upto:
+            self._means.window.forget(step.named)
+            return
+        self._named = named_upto
+        self._handed_off_at = self._means.clock.now()
+        leaving, self._ahead = self._ahead[:count], self._ahead[count:]
+        self._submit(leaving)
+        self._means.progress.touch(self._place.workspace_id, self._place.campaign_id)
+
+    def _count_for(self, places: int, at_most: int) -> int:
+        """How many of those ahead can be named with `places`: who gets no mail takes none."""
+        count = 0
+        for one in self._ahead[:at_most]:
+            if isinstance(one, Written):
+                if not places:
+                    break
+                places -= 1
+            count += 1
+        return count
+
+    def _settle_unsent(self, passed: list[Written | Unsent], rows: ChunkRows) -> None:
+        for one in passed:
+            if isinstance(one, Unsent):
+                delivery_id = self._mail.delivery_id(one.address)
+                rows.add(
+                    delivery_id,
+                    one.contact_id,
+                    one.address,
+                    one.state,
+                    None,
+                    one.why,
+                    handed_off=False,
+                )
+
+    def _submit(self, passed: list[Written | Unsent]) -> None:
+        transport, away, done = self._means.transport, self._away, self._done
+        leaving = [one for one in passed if isinstance(one, Written)]
+        for written in leaving:
+            away[written.delivery_id] = written
+        for written in leaving:
+            transport.submit(written.outgoing, done)
+
+    def _done(self, handoff: Handoff) -> None:
+        """The transport's answer for one recipient."""
+        if self._abandoned:
+            return
+        written = self._away.pop(handoff.delivery_id)
+        state = self._rows.answer(written, handoff)
+        if state is DeliveryState.DEFERRED:
+            self.deferred.append(handoff.delivery_id)
+        self._arrived.set()
+
+    async def drain(self) -> None:
+        """Record whatever was named."""
+        while self._away or len(self._rows):
+            if self._away and self._rows.handed_off < min(STEP_RESULTS, len(self._away)):
+                self._arrived.clear()
+                if self._away:
+                    await self._arrived.wait()
+                continue
+            await self.step(0)
+
+    # Committing -------------------------------------------------------------------------------
+
+    async def _commit_surely(
+        self, rows: ChunkRows, upto: UUID | None, passed: int, step: Step
+    ) -> tuple[UUID | None, str]:
+        """`_commit`, said again while PostgreSQL is away. Keeps the window's account."""
+        failures = 0
+        while True:
+            try:
+                answer = await self._commit(rows, upto, passed)
+                break
+            except BaseException as error:
+                failures += 1
+                if not isinstance(error, Unavailable) or failures >= RECONNECTS:
+                    self._means.window.rolled_back(step)
+                    self._means.window.forget(step.recorded)
+                    raise
+                await asyncio.sleep(RECONNECT.delay_s(failures, self._means.random))
+        self._means.window.committed(step)
+        return answer
+
+    async def _commit(
+        self, rows: ChunkRows, upto: UUID | None, passed: int
+    ) -> tuple[UUID | None, str]:
+        """The statement: (how far is named now, the campaign's state). Raises StaleLease."""
+        place, now = self._place, self._means.clock.now()
+        arguments = (
+            place.workspace_id,
+            place.campaign_id,
+            place.number,
+            place.job.token,
+            upto,
+            *rows.columns(),
+            self._type,
+            self._means.transport.name,
+            self._handed_off_at,
+            now + timedelta(seconds=RETRY_BACKOFF.delay_s(1, self._means.random)),
+            passed,
+        )
+        if self._counts and self._means.clock.monotonic() - self._counted_at > COUNT_EVERY_S:
+            async with self._means.database.transaction() as tx:
+                row = await self._means.database.fetchrow(_SQL.step_chunk, *arguments, tx=tx)
+                if row is not None:
+                    await self.write_counts(tx)
+            self._counts.clear()
+            self._counted_at = self._means.clock.monotonic()
+        else:
+            row = await self._means.database.fetchrow(_SQL.step_chunk, *arguments)
+        if row is None:
+            raise StaleLease("the chunk was given to another worker")
+        for state in STATES:
+            if row[state]:
+                self._count(state, row[state])
+        return row["named_upto"], row["state"]
+
+    def _count(self, state: str, recipients: int) -> None:
+        self._counts[state] += recipients
+        DELIVERIES.labels(EMAIL_BULK, state).inc(recipients)
+
+    async def write_counts(self, tx: Connection) -> None:
+        """The counters of what was recorded since the last time: for rates, not for accounts."""
+        if not self._counts:
+            return
+        place = self._place
+        handed_off = sum(self._counts.values()) - self._counts["suppressed"]
+        names = [f"delivery.{state}" for state in self._counts]
+        await self._means.database.execute(
+            _SENDING_SQL.insert_counter_deltas,
+            [place.workspace_id] * (len(names) + 1),
+            [*names, "campaign.handed_off"],
+            [*[place.workspace_id] * len(names), place.campaign_id],
+            [*self._counts.values(), handed_off],
+            tx=tx,
+        )
