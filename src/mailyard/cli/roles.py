@@ -27,6 +27,9 @@ from mailyard.settings import Settings, load_settings
 
 _LOG = structlog.get_logger(__name__)
 RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
+# What a batch makes is many and short-lived, and holds hardly a cycle: looking at it every 700
+# objects, as Python does by itself, finds nothing.
+GC_THRESHOLDS = (20_000, 20, 20)
 
 
 class Service(Protocol):
@@ -85,6 +88,7 @@ async def _live(role: str, settings: Settings, control: Control) -> None:
         # What was made so far lives until the end: no collection need look at it again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         control.ready()
         _LOG.info("ready", pid=os.getpid())
         await stopping.wait()

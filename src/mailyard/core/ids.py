@@ -5,10 +5,11 @@ big tables are range-partitioned on the id itself. A TypeID is a lower-case pref
 an underscore and 26 characters of Crockford base32 (the TypeID specification, version 0.3).
 """
 
-import hmac
+import hashlib
 import os
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from struct import Struct
 from time import time_ns
 from uuid import UUID, SafeUUID
@@ -94,8 +95,20 @@ def deterministic_uuid7(unix_ms: int, key: bytes, name: bytes) -> UUID:
     A campaign's delivery ids are made so: the time is the campaign's first start and the name is
     the normalised recipient address, which makes inserting a recipient twice a no-op.
     """
-    digest = hmac.digest(key, name, "sha256")
-    return _assemble(unix_ms, int.from_bytes(digest[:10], "big"))
+    inner, outer = _keyed(key)
+    inner = inner.copy()
+    inner.update(name)
+    outer = outer.copy()
+    outer.update(inner.digest())
+    return _assemble(unix_ms, int.from_bytes(outer.digest()[:10], "big"))
+
+
+@lru_cache(maxsize=64)
+def _keyed(key: bytes) -> "tuple[hashlib._Hash, hashlib._Hash]":
+    """The two hashes of HMAC-SHA256 (RFC 2104) that have taken in `key`: once a campaign."""
+    block = (key if len(key) <= 64 else hashlib.sha256(key).digest()).ljust(64, b"\0")
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+    return inner, hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
 
 
 def unix_ms_of(identifier: UUID) -> int:

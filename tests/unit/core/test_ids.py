@@ -1,6 +1,7 @@
 """Ids: UUIDv7 that sort by their making, TypeIDs that come back as they went."""
 
 import copy
+import hmac
 import multiprocessing
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -105,6 +106,17 @@ def test_the_same_name_has_the_same_id_under_a_key_and_an_instant() -> None:
     assert one == ids.deterministic_uuid7(1_700_000_000_000, b"campaign", b"ada@example.org")
     assert one != ids.deterministic_uuid7(1_700_000_000_000, b"other", b"ada@example.org")
     assert one != ids.deterministic_uuid7(1_700_000_000_000, b"campaign", b"bob@example.org")
+
+
+@given(st.binary(max_size=100), st.binary(max_size=100))
+def test_what_a_deterministic_id_holds_is_an_hmac_as_the_standard_library_makes_it(
+    key: bytes, name: bytes
+) -> None:
+    tail = int.from_bytes(hmac.digest(key, name, "sha256")[:10], "big")
+    made = ids.deterministic_uuid7(1_700_000_000_000, key, name)
+    unfixed = ~((0xF << 76) | (0x3 << 62)) & ((1 << 80) - 1)
+    assert made.int & unfixed == tail & unfixed
+    assert ids.unix_ms_of(made) == 1_700_000_000_000
     assert ids.unix_ms_of(one) == 1_700_000_000_000
 
 

@@ -68,7 +68,7 @@ class Message:
     def headers(self) -> tuple[tuple[str, str], ...]:
         """(name as sent, decoded value) in order."""
         if self._headers is None:
-            self._headers = tuple((name, readable(value)) for name, value in self.root.fields)
+            self._headers = tuple([(name, readable(value)) for name, value in self.root.fields])
         return self._headers
 
     def header(self, name: str) -> str | None:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
+from typing import NamedTuple
 
 from mailyard.core import limits
 from mailyard.protocol.mime import charset
@@ -27,6 +28,39 @@ _IDENTITY = frozenset(("", "7bit", "8bit", "binary"))
 Fields = Sequence[tuple[str, str]]
 
 
+class Described(NamedTuple):
+    """What a block of headers says about the content; None where it says nothing of use."""
+
+    content_type: Structured | None
+    disposition: Structured
+    encoding: str
+
+
+def _describe(fields: Fields) -> Described:
+    content_type: Structured | None = None
+    disposition = _NOTHING
+    encoding = ""
+    seen: set[str] = set()
+    for name, value in fields:
+        if name[:8].lower() != "content-":
+            continue
+        what = name[8:].lower()
+        if what in seen:  # of several, the first counts
+            continue
+        seen.add(what)
+        if what == "type":
+            content_type = parse_structured(value)
+        elif what == "disposition":
+            disposition = parse_structured(value)
+        elif what == "transfer-encoding":
+            words = value.lower().split(";", 1)[0].split()
+            encoding = words[0] if words else ""
+    return Described(content_type, disposition, encoding)
+
+
+_UNDESCRIBED = Described(None, _NOTHING, "")
+
+
 class Part:
     """One node: headers at `start`, body at [`body_start`, `end`), children in order.
 
@@ -39,7 +73,14 @@ class Part:
     )  # fmt: skip
 
     def __init__(
-        self, start: int, body_start: int, end: int, fields: Fields, path: str, default: Structured
+        self,
+        start: int,
+        body_start: int,
+        end: int,
+        fields: Fields,
+        described: Described,
+        path: str,
+        default: Structured,
     ) -> None:
         self.start = start
         self.body_start = body_start
@@ -47,28 +88,13 @@ class Part:
         self.fields = fields
         self.path = path
         self.children: list[Part] = []
+        found, self.disposition, self.encoding = described
         self.content_type = default
-        self.disposition = _NOTHING
-        self.encoding = ""
-        seen: set[str] = set()
-        for name, value in fields:
-            if name[:8].lower() == "content-":
-                what = name[8:].lower()
-                if what not in seen:  # of several, the first counts
-                    self._describe(what, value)
-                    seen.add(what)
-
-    def _describe(self, name: str, value: str) -> None:
-        if name == "type":
-            parsed = parse_structured(value)
-            if "/" in parsed.value or parsed.parameters:
-                kind = parsed.value if "/" in parsed.value else self.content_type.value
-                self.content_type = Structured(kind, parsed.parameters)
-        elif name == "disposition":
-            self.disposition = parse_structured(value)
-        elif name == "transfer-encoding":
-            words = value.lower().split(";", 1)[0].split()
-            self.encoding = words[0] if words else ""
+        if found is not None:
+            if "/" in found.value:
+                self.content_type = found
+            elif found.parameters:
+                self.content_type = Structured(default.value, found.parameters)
 
     def field(self, lower_name: str) -> str | None:
         """The first value of the header `lower_name`, unfolded, not decoded."""
@@ -112,8 +138,8 @@ class Reading:
 
     def _entity(self, start: int, end: int, depth: int, path: str, default: Structured) -> Part:
         self._parts -= 1
-        fields, body = self._head(start, end)
-        part = Part(start, body, end, fields, path, default)
+        fields, described, body = self._head(start, end)
+        part = Part(start, body, end, fields, described, path, default)
         kind = part.content_type.value
         if kind[:10] == "multipart/":
             self._multipart(part, depth)
@@ -137,13 +163,13 @@ class Reading:
 
     # Headers ---------------------------------------------------------------------------------
 
-    def _head(self, start: int, end: int) -> tuple[Fields, int]:
-        """(fields, where the body begins) of the entity at [start, end)."""
+    def _head(self, start: int, end: int) -> tuple[Fields, Described, int]:
+        """(fields, what they describe, where the body begins) of the entity at [start, end)."""
         raw = self.raw
         if raw.startswith(b"\n", start):
-            return [], min(start + 1, end)
+            return [], _UNDESCRIBED, min(start + 1, end)
         if raw.startswith(b"\r\n", start):
-            return [], min(start + 2, end)
+            return [], _UNDESCRIBED, min(start + 2, end)
         stop = raw.find(b"\n\r\n", start, end)
         bare = raw.find(b"\n\n", start, end if stop < 0 else stop)
         body = stop + 3
@@ -157,15 +183,16 @@ class Reading:
             self.flaw("header_too_large")
             stop = allowed
         self._header_bytes -= stop - start
-        return self._fields(start, stop, body)
-
-    def _fields(self, start: int, stop: int, body: int) -> tuple[Fields, int]:
-        block = self.raw[start:stop]
+        block = raw[start:stop]
         if len(block) <= _SMALL_BLOCK_BYTES:
             known = _small_block(block)
-            if known is not None and len(known) <= self._headers:
-                self._headers -= len(known)
-                return known, body
+            if known is not None and len(known[0]) <= self._headers:
+                self._headers -= len(known[0])
+                return known[0], known[1], body
+        fields, body = self._fields(block, start, body)
+        return fields, _describe(fields), body
+
+    def _fields(self, block: bytes, start: int, body: int) -> tuple[Fields, int]:
         foreign = not block.isascii()
         text = _lines_of(block)
         found = _FIELD.findall(text)
@@ -283,12 +310,13 @@ def _lines_of(block: bytes) -> str:
 
 
 @lru_cache(maxsize=512)
-def _small_block(block: bytes) -> Fields | None:
-    """The fields of a part's few headers, the same in most mails; None when they are not plain."""
+def _small_block(block: bytes) -> tuple[Fields, Described] | None:
+    """The few headers of a part, the same in most mails, read; None when they are not plain."""
     found = _FIELD.findall(_lines_of(block))
     if not block.isascii() or any(stray for _, _, stray in found):
         return None
-    return tuple((name, value.replace("\n", "").strip()) for name, value, _ in found)
+    fields = tuple((name, value.replace("\n", "").strip()) for name, value, _ in found)
+    return fields, _describe(fields)
 
 
 def _repair(value: str) -> str:
