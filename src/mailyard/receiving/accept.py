@@ -6,7 +6,6 @@ is stored once a workspace, however many of its inboxes it is for, in the longes
 classes.
 """
 
-import asyncio
 import re
 from collections.abc import Awaitable
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.queue.engine import Engine
 from mailyard.receiving.commit import TRY_LATER, Arrival, GroupCommit, Row
+from mailyard.receiving.later import Later
 from mailyard.receiving.retention import longest
 from mailyard.receiving.route import Route, Router
 from mailyard.storage.database import Database
@@ -85,14 +85,16 @@ class Acceptor:
         peer: Peer,  # noqa: ARG002 - the port's
         reverse_path: str,  # noqa: ARG002
         address: str,
-    ) -> Reply | Awaitable[Reply]:
+    ) -> Reply | Later:
         """RCPT: 250, or 550 for an address that is no living inbox's."""
         try:
             return self._router.find(self._whole(address))
         except InvalidInput:
             return NOT_AN_ADDRESS
 
-    def accept_message(self, envelope: Envelope, content: bytes) -> Reply | Awaitable[Reply]:
+    def accept_message(
+        self, envelope: Envelope, content: bytes
+    ) -> Reply | Later | Awaitable[Reply]:
         """The end of DATA: 250 after the commit, 451 when there is no room or no database."""
         commit = self._commit
         if commit.held_messages and (
@@ -145,9 +147,7 @@ class Acceptor:
             return INBOX_GONE
         return await self._store(envelope, content, list(routes.values()))
 
-    def _store(
-        self, envelope: Envelope, content: bytes, routes: list[Route]
-    ) -> "asyncio.Future[Reply]":
+    def _store(self, envelope: Envelope, content: bytes, routes: list[Route]) -> Later:
         unix_s = self._clock.now().timestamp()
         message_ids = []
         rows = []
@@ -157,7 +157,7 @@ class Acceptor:
             message_ids.append(name)
             raw = self._trace(envelope, name, own, int(unix_s)) + content
             rows.append(_row(envelope, raw, message_id, own))
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        reply = Later()
         arrival = Arrival(
             rows,
             size_bytes=len(content) * len(rows),
@@ -192,7 +192,7 @@ def _row(envelope: Envelope, raw: bytes, message_id: UUID, routes: list[Route]) 
     return (
         message_id,
         routes[0].workspace_id,
-        longest(route.retention_days for route in routes),
+        longest([route.retention_days for route in routes]),
         envelope.reverse_path,
         [route.address for route in routes],
         [route.inbox_id for route in routes],

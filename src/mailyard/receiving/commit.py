@@ -30,6 +30,7 @@ from mailyard.observe.metrics import QUERY_SECONDS
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import INBOUND_EMAIL, NewJob
+from mailyard.receiving.later import Later
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -55,7 +56,6 @@ TRY_LATER = Reply(451, "4.3.0", "Local error, try again later")
 STORAGE_FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")
 NOT_STORABLE = Reply(554, "5.6.0", "The message cannot be stored")
 
-_COMMITS_IN_FLIGHT = 1
 _PAUSE_BETWEEN_TRIES_S = 0.2
 _COPY_SECONDS = QUERY_SECONDS.labels("receiving.copy_messages")
 _AWAY = (
@@ -77,13 +77,12 @@ class Arrival(Struct, eq=False):
     size_bytes: int
     arrived_at: float
     when_stored: Reply
-    reply: "asyncio.Future[Reply]"
+    reply: Later
     settled: bool = False
 
     def settle(self, reply: Reply) -> None:
         self.settled = True
-        if not self.reply.done():  # the session may be gone
-            self.reply.set_result(reply)
+        self.reply.settle(reply)
 
 
 class GroupCommit:
@@ -97,8 +96,7 @@ class GroupCommit:
         self._clock = clock
         self._patience_s = patience_s
         self._waiting: deque[Arrival] = deque()
-        self._committers: set[asyncio.Task[None]] = set()
-        self._busy = 0
+        self._committer: asyncio.Task[None] | None = None
         self.held_bytes = 0
         self.held_messages = 0
 
@@ -107,16 +105,13 @@ class GroupCommit:
         self.held_bytes += arrival.size_bytes
         self.held_messages += 1
         self._waiting.append(arrival)
-        if self._busy < _COMMITS_IN_FLIGHT:
-            self._busy += 1
-            committer = asyncio.create_task(self._commit())
-            self._committers.add(committer)
-            committer.add_done_callback(self._committers.discard)
+        if self._committer is None:
+            self._committer = asyncio.create_task(self._commit())
 
     async def close(self) -> None:
         """Wait until everything that was added has its reply."""
-        while self._committers:
-            await asyncio.wait(set(self._committers))
+        while self._committer is not None:
+            await asyncio.wait([self._committer])
 
     async def _commit(self) -> None:
         """Hold one connection while there is something to commit."""
@@ -126,28 +121,28 @@ class GroupCommit:
                 try:
                     async with self._database.connection() as connection:
                         while group or self._waiting:
-                            group = group or self._take()
-                            await self._store(connection, group)
+                            self._join(group)
+                            await self._store(connection, group, gathering=True)
                             self._let_go(group)
                             group = []
                 except Exception as error:
-                    group = self._still_patient(group or self._take(), error)
+                    self._join(group)
+                    group = self._still_patient(group, error)
                     await asyncio.sleep(_PAUSE_BETWEEN_TRIES_S)
         finally:
-            self._busy -= 1
+            self._committer = None
             for arrival in group:  # only when cancelled: the peer keeps the mail
                 arrival.settle(TRY_LATER)
             self._let_go(group)
 
-    def _take(self) -> list[Arrival]:
-        group: list[Arrival] = []
-        size_bytes = 0
+    def _join(self, group: list[Arrival]) -> None:
+        """Those who wait join `group`, as far as there is room in one transaction."""
+        size_bytes = sum(arrival.size_bytes for arrival in group)
         while self._waiting and len(group) < ACCEPT_GROUP_MESSAGES:
             size_bytes += self._waiting[0].size_bytes
             if group and size_bytes > ACCEPT_GROUP_BYTES:
                 break
             group.append(self._waiting.popleft())
-        return group
 
     def _let_go(self, group: Sequence[Arrival]) -> None:
         self.held_messages -= len(group)
@@ -167,13 +162,17 @@ class GroupCommit:
         logger.warning("accept.database_away", error=str(error), waiting=len(patient))
         return patient
 
-    async def _store(self, connection: Connection, group: list[Arrival]) -> None:
-        """Every arrival of `group` has its reply at return; Unavailable leaves that open."""
-        group = [arrival for arrival in group if not arrival.settled]
+    async def _store(
+        self, connection: Connection, group: list[Arrival], *, gathering: bool = False
+    ) -> None:
+        """Every arrival of `group` has its reply at return; Unavailable leaves that open.
+
+        `gathering`: whoever comes until the group is on its way may join it.
+        """
         if not group:
             return
         try:
-            await self._store_together(connection, group)
+            await self._store_together(connection, group, gathering)
         except asyncpg.UniqueViolationError:
             await self._store(connection, await self._without_stored(connection, group))
         except asyncpg.DataError as error:
@@ -192,10 +191,14 @@ class GroupCommit:
             for arrival in group:
                 arrival.settle(arrival.when_stored)
 
-    async def _store_together(self, connection: Connection, group: list[Arrival]) -> None:
+    async def _store_together(
+        self, connection: Connection, group: list[Arrival], gathering: bool
+    ) -> None:
         """One transaction: the rows, and a job for each workspace among them."""
-        rows = [row for arrival in group for row in arrival.rows]
         async with connection.transaction():
+            if gathering:
+                self._join(group)  # what came in while the BEGIN travelled
+            rows = [row for arrival in group for row in arrival.rows]
             started = perf_counter()
             await connection.copy_records_to_table("message", records=rows, columns=COLUMNS)
             _COPY_SECONDS.observe(perf_counter() - started)
@@ -231,10 +234,11 @@ class GroupCommit:
                 arrival.settle(arrival.when_stored)
             else:
                 rest.append(arrival)
-        if len(rest) == len(group):
-            for arrival in rest:
-                arrival.settle(TRY_LATER)
-        return rest
+        if len(rest) < len(group):
+            return rest
+        for arrival in rest:
+            arrival.settle(TRY_LATER)
+        return []
 
 
 def _refuse_for_now(group: list[Arrival], reply: Reply, error: Exception) -> None:

@@ -28,6 +28,7 @@ from mailyard.protocol.smtp.session import (
     TlsRequested,
 )
 from mailyard.receiving.handler import SessionHandler
+from mailyard.receiving.later import Later
 
 _log = structlog.get_logger(__name__)
 
@@ -297,7 +298,7 @@ class _Connection(asyncio.Protocol):
         listener = self._listener
         try:
             if type(question) is RecipientAsked:
-                answer: Reply | Awaitable[Reply] = listener.handler.accept_recipient(
+                answer: Reply | Later | Awaitable[Reply] = listener.handler.accept_recipient(
                     question.peer, question.reverse_path, question.address
                 )
             else:
@@ -314,32 +315,36 @@ class _Connection(asyncio.Protocol):
             answer = _failed(error)
         if type(answer) is Reply:
             self._settle(session, question, answer)
-        else:
-            self._wait_for(session, question, cast("Awaitable[Reply]", answer))
-
-    def _wait_for(
-        self, session: ServerSession, question: Question, answer: Awaitable[Reply]
-    ) -> None:
+            return
         if type(question) is MessageReceived:
-            self._listener.waiting_messages += 1
-            self._listener.waiting_bytes += len(question.content)
-        if isinstance(answer, Future):
-            future = answer
-        else:
-            future = asyncio.ensure_future(answer)
-            self._tasks.add(future)  # or nobody would hold it
-        future.add_done_callback(partial(self._answered, session, question))
+            listener.waiting_messages += 1
+            listener.waiting_bytes += len(question.content)
+        if type(answer) is not Later:
+            answer = self._when_done(cast("Awaitable[Reply]", answer))
+        answer.then(partial(self._answered, session, question))
 
-    def _answered(self, session: ServerSession, question: Question, future: Future[Reply]) -> None:
-        self._tasks.discard(future)
+    def _when_done(self, answer: Awaitable[Reply]) -> Later:
+        later = Later()
+        task = asyncio.ensure_future(answer)
+        self._tasks.add(task)  # or nobody would hold it
+        task.add_done_callback(partial(self._done, later))
+        return later
+
+    def _done(self, later: Later, task: Future[Reply]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            later.settle(_TRY_LATER)
+        else:
+            error = task.exception()
+            later.settle(task.result() if error is None else cast("Exception", error))
+
+    def _answered(
+        self, session: ServerSession, question: Question, outcome: Reply | Exception
+    ) -> None:
         if type(question) is MessageReceived:
             self._listener.waiting_messages -= 1
             self._listener.waiting_bytes -= len(question.content)
-        if future.cancelled():
-            reply = _TRY_LATER
-        else:
-            error = future.exception()
-            reply = future.result() if error is None else _failed(error)
+        reply = _failed(outcome) if isinstance(outcome, Exception) else outcome
         self._settle(session, question, reply)
         if self._session is session:
             self._pump(session)

@@ -1,13 +1,13 @@
 """Who is behind a recipient's address: many questions with one query.
 
 Questions that arrive while a query runs go into the next one, so the batch grows with the load and
-a lone question waits for nobody. A question never joins a query that was sent before it was asked:
-an inbox made a moment ago is found, and a deleted one is not.
+a lone question waits for nobody. Where many ask at once the next query comes a moment later: it
+costs much the same for one address as for twenty. A question never joins a query that was sent
+before it was asked: an inbox made a moment ago is found, and a deleted one is not.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
@@ -15,14 +15,16 @@ from msgspec import Struct
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import Unavailable
 from mailyard.core.limits import ROUTE_PATIENCE_S
+from mailyard.protocol.smtp.reply import Reply
+from mailyard.receiving.later import Later
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 QUERIES = load("receiving")
 
-Answer = TypeVar("Answer")
-
 _ADDRESSES_PER_QUERY = 500
+_IN_COMPANY = 3  # questions in one query from which on the next one waits for company
+_GATHER_S = 0.001
 _PAUSE_BETWEEN_TRIES_S = 0.2
 
 
@@ -35,22 +37,16 @@ class Route(Struct, frozen=True):
     retention_days: int
 
 
-class _Question(Struct, Generic[Answer], eq=False):
+class _Question(Struct, eq=False):
     asked_at: float
-    futures: list["asyncio.Future[Answer]"]
+    askers: list[Later]
 
-    def answer(self, answer: Answer) -> None:
-        for future in self.futures:
-            if not future.done():
-                future.set_result(answer)
-
-    def fail(self, error: Exception) -> None:
-        for future in self.futures:
-            if not future.done():
-                future.set_exception(error)
+    def settle(self, outcome: Reply | Exception) -> None:
+        for asker in self.askers:
+            asker.settle(outcome)
 
 
-class Router(Generic[Answer]):
+class Router:
     """Finds inboxes by normalised address. Belongs to one event loop.
 
     `answer(address, route)` makes what the asker gets; the route is None for an address that is
@@ -62,7 +58,7 @@ class Router(Generic[Answer]):
         self,
         *,
         database: Database,
-        answer: Callable[[str, Route | None], Answer],
+        answer: Callable[[str, Route | None], Reply],
         clock: Clock | None = None,
         patience_s: float = ROUTE_PATIENCE_S,
     ) -> None:
@@ -70,20 +66,20 @@ class Router(Generic[Answer]):
         self._answer = answer
         self._clock = clock or SystemClock()
         self._patience_s = patience_s
-        self._asked: dict[str, _Question[Answer]] = {}
+        self._asked: dict[str, _Question] = {}
         self._asker: asyncio.Task[None] | None = None
 
-    def find(self, address: str) -> "asyncio.Future[Answer]":
-        """Ask for `address`. The future fails with Unavailable when PostgreSQL stays away."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    def find(self, address: str) -> Later:
+        """Ask for `address`. Settled with Unavailable when PostgreSQL stays away."""
+        asker = Later()
         question = self._asked.get(address)
         if question is None:
-            self._asked[address] = _Question(self._clock.monotonic(), [future])
+            self._asked[address] = _Question(self._clock.monotonic(), [asker])
         else:
-            question.futures.append(future)
+            question.askers.append(asker)
         if self._asker is None:
             self._asker = asyncio.create_task(self._ask())
-        return future
+        return asker
 
     async def close(self) -> None:
         """Wait for the questions that are under way."""
@@ -97,17 +93,19 @@ class Router(Generic[Answer]):
                 try:
                     async with self._database.connection() as connection:
                         while self._asked:
-                            await self._ask_once(connection)
+                            if await self._ask_once(connection) >= _IN_COMPANY:
+                                await asyncio.sleep(_GATHER_S)
                 except Unavailable as error:
                     self._give_up_on_old(error)
                     await asyncio.sleep(_PAUSE_BETWEEN_TRIES_S)
         except Exception as error:
             for question in self._take(len(self._asked)).values():
-                question.fail(_not_looked_up(error))
+                question.settle(_not_looked_up(error))
         finally:
             self._asker = None
 
-    async def _ask_once(self, connection: Connection) -> None:
+    async def _ask_once(self, connection: Connection) -> int:
+        """One query, and how many addresses were asked for."""
         asked = self._take(_ADDRESSES_PER_QUERY)
         try:
             rows = await self._database.fetch(QUERIES.find_routes, list(asked), tx=connection)
@@ -115,19 +113,20 @@ class Router(Generic[Answer]):
             for address, question in asked.items():  # asked again, or failed by the caller
                 newer = self._asked.setdefault(address, question)
                 if newer is not question:
-                    newer.futures.extend(question.futures)
+                    newer.askers.extend(question.askers)
                     newer.asked_at = question.asked_at
             raise
         found = {row[0]: Route(*row) for row in rows}
         for address, question in asked.items():
-            question.answer(self._answer(address, found.get(address)))
+            question.settle(self._answer(address, found.get(address)))
+        return len(asked)
 
     def _give_up_on_old(self, error: Unavailable) -> None:
         oldest = self._clock.monotonic() - self._patience_s
         for address in [a for a, question in self._asked.items() if question.asked_at <= oldest]:
-            self._asked.pop(address).fail(_not_looked_up(error))
+            self._asked.pop(address).settle(_not_looked_up(error))
 
-    def _take(self, limit: int) -> dict[str, _Question[Answer]]:
+    def _take(self, limit: int) -> dict[str, _Question]:
         if len(self._asked) <= limit:
             taken, self._asked = self._asked, {}
             return taken
