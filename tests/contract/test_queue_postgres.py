@@ -53,6 +53,24 @@ async def test_a_straggler_is_found_while_the_line_moves_on(
             found += payloads(await take(engine, 10))
 
 
+async def test_the_very_first_job_of_all_may_come_late_too(
+    engine: PostgresEngine, database: Database
+) -> None:
+    """Nothing tells its place, the first, and its transaction, the newest, from settled ones."""
+    await database.pool.execute("ALTER SEQUENCE job_place RESTART")
+
+    async def look_often() -> None:
+        for _ in range(5):
+            assert await take(engine) == []
+            await asyncio.sleep(0.03)
+
+    await look_often()
+    async with database.transaction() as tx:
+        await engine.enqueue([job("first", workspace_id=uuid7())], tx)
+        await look_often()
+    assert payloads(await engine.lease([Q], 1, 10.0, "worker-1")) == ["first"]
+
+
 async def test_transactions_that_hold_the_whole_pool_still_open_new_lines(
     shared_database_url: str, database: Database
 ) -> None:

@@ -83,9 +83,9 @@ def test_stragglers_are_looked_for_again_and_again() -> None:
 
 def test_what_is_settled_is_not_looked_at_again() -> None:
     lines = made(1)
-    lines.settle(xmin=100, xmax=101, last_place=500)
-    lines.settle(xmin=102, xmax=103, last_place=900)
-    lines.settle(xmin=103, xmax=104, last_place=900)
+    lines.settle(xmin=100, next_xid=101, last_place=500)
+    lines.settle(xmin=102, next_xid=103, last_place=900)
+    lines.settle(xmin=103, next_xid=104, last_place=900)
     assert lines.safe == 500  # drawn before the snapshot whose transactions have all ended
     serve(lines, {1: (50, 900)})
     (probe,) = plan(lines, now_s=0.5)
@@ -95,17 +95,17 @@ def test_what_is_settled_is_not_looked_at_again() -> None:
 def test_an_open_transaction_holds_the_low_mark_back() -> None:
     lines = made(1)
     for turn in range(10):
-        lines.settle(xmin=50, xmax=100 + turn, last_place=turn * 100)
+        lines.settle(xmin=50, next_xid=100 + turn, last_place=turn * 100)
     assert lines.safe == 0
-    lines.settle(xmin=200, xmax=201, last_place=1000)
+    lines.settle(xmin=200, next_xid=201, last_place=1000)
     assert lines.safe == 800
 
 
 def test_the_low_mark_stays_behind_what_a_full_share_left() -> None:
     lines = made(1)
-    lines.settle(xmin=100, xmax=101, last_place=5000)
-    lines.settle(xmin=102, xmax=103, last_place=5000)
-    lines.settle(xmin=103, xmax=104, last_place=5000)
+    lines.settle(xmin=100, next_xid=101, last_place=5000)
+    lines.settle(xmin=102, next_xid=103, last_place=5000)
+    lines.settle(xmin=103, next_xid=104, last_place=5000)
     serve(lines, {1: (100, 140)}, limit=100)
     (probe,) = plan(lines, now_s=0.5)
     assert probe.after == 140
@@ -120,9 +120,9 @@ def test_a_costly_look_is_taken_seldom() -> None:
 
 def test_once_in_a_while_a_lease_begins_at_zero() -> None:
     lines = made(1)
-    lines.settle(xmin=100, xmax=101, last_place=500)
-    lines.settle(xmin=102, xmax=103, last_place=900)
-    lines.settle(xmin=103, xmax=104, last_place=900)
+    lines.settle(xmin=100, next_xid=101, last_place=500)
+    lines.settle(xmin=102, next_xid=103, last_place=900)
+    lines.settle(xmin=103, next_xid=104, last_place=900)
     serve(lines, {1: (50, 900)})
     assert plan(lines, now_s=29.0)[0].after > 0
     assert plan(lines, now_s=31.0)[0].after == 0

@@ -59,6 +59,7 @@ class Lines:
         self._turns: dict[str, list[Line]] = {}
         self._marks: list[tuple[int, int]] = []  # (next transaction, last place drawn before it)
         self._last_place = 0
+        self._marked = 0
         self.safe = 0
 
     def find(self, queue: str, priority: int, workspace_id: UUID | None) -> Line | None:
@@ -87,14 +88,20 @@ class Lines:
     def of_queue(self, queue: str) -> Sequence[Line]:
         return self._turns.get(queue, [])
 
-    def settle(self, xmin: int, xmax: int, last_place: int) -> None:
-        """Move `safe`: places drawn before a snapshot's `xmax` are settled once all below it ended.
+    @property
+    def wants_mark(self) -> bool:
+        """Whether the next `settle` needs `next_xid`: places were drawn since the last mark."""
+        return self._last_place > self._marked
 
-        The last place must have been drawn before the snapshot was taken, so it is the one of the
-        call before.
+    def settle(self, xmin: int, next_xid: int, last_place: int) -> None:
+        """Move `safe`: places drawn before `next_xid` was are settled once all below it ended.
+
+        All transactions below `xmin` have. A place may be drawn an instant before its transaction
+        has a number, so the place that is marked is the one of the call before.
         """
-        if self._last_place and (not self._marks or self._marks[-1][1] != self._last_place):
-            self._marks.append((xmax, self._last_place))
+        if self.wants_mark:
+            self._marks.append((next_xid, self._last_place))
+            self._marked = self._last_place
         self._last_place = last_place
         while self._marks and self._marks[0][0] <= xmin:
             self.safe = max(self.safe, self._marks.pop(0)[1])

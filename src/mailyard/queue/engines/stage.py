@@ -134,9 +134,10 @@ class Stage:
             moved = sum(row["jobs"] for row in rows)
             if rows:
                 self._announce([row["queue"] for row in rows])
-        seen = await self._database.fetchrow(_SQL.upkeep, since, self._now())
+        marks = self._lines.wants_mark
+        seen = await self._database.fetchrow(_SQL.upkeep, since, self._now(), marks)
         assert seen is not None
-        self._lines.settle(seen["xmin"], seen["xmax"], seen["last_place"])
+        self._lines.settle(seen["xmin"], seen["next_xid"] or 0, seen["last_place"])
         self.suspects = set(seen["suspects"])
         self._parked = seen["parked"]
         next_at = seen["next_at"]

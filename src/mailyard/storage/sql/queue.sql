@@ -394,8 +394,10 @@ SELECT queue, count(*) AS jobs FROM routed GROUP BY queue;
 
 -- name: upkeep
 -- What a lease needs to know now and then: the next time of job_scheduled behind $1, the last place
--- drawn, the oldest and the next transaction, lines with suspects, and whether any key waits. Lines
--- of all workspaces; each is found by one step in the index, however many suspects it holds.
+-- drawn (a sequence that never gave one shows its first), the oldest transaction, lines with
+-- suspects, and whether any key waits; with $3 also a transaction above all that have begun to
+-- write: it is drawn, because a snapshot's xmax is only above those that have ended. Lines of all
+-- workspaces; each is found by one step in the index, however many suspects it holds.
 WITH RECURSIVE suspect AS (
     (SELECT line_id FROM job_ready WHERE line_id < 0 ORDER BY line_id LIMIT 1)
     UNION ALL
@@ -407,9 +409,9 @@ WITH RECURSIVE suspect AS (
 )
 SELECT (SELECT run_at FROM job_scheduled WHERE run_at >= $1::timestamptz
         ORDER BY run_at LIMIT 1) AS next_at,
-       (SELECT last_value FROM job_place) AS last_place,
+       (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM job_place) AS last_place,
        pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS xmin,
-       pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax,
+       CASE WHEN $3::boolean THEN pg_current_xact_id()::text::bigint END AS next_xid,
        ARRAY(SELECT line_id FROM suspect WHERE line_id IS NOT NULL) AS suspects,
        EXISTS (SELECT FROM job_parked) AS parked,
        coalesce($2::timestamptz, now()) AS now;
