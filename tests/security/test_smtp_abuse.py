@@ -4,7 +4,7 @@ import asyncio
 import tracemalloc
 
 import pytest
-from smtp_sessions import Driver, greeted
+from smtp_sessions import Driver, codes_of, greeted
 from smtp_wire import NotingHandler, Wire, listening, until
 
 from mailyard.core import limits
@@ -106,6 +106,18 @@ async def test_a_disconnect_at_any_byte_stores_whole_messages_only(cut: int) -> 
         assert [content for _, content in handler.stored] in (
             [[b"hello\r\n.\r\n"]] if cut >= whole else [[]]
         )
+
+
+async def test_a_dictionary_attack_is_cut_off() -> None:
+    handler = NotingHandler()
+    async with listening(handler) as listener:
+        wire = await Wire.open(listener.port)
+        await wire.hello()
+        guesses = b"".join(b"RCPT TO:<no%d@d.example>\r\n" % n for n in range(50))
+        wire.writer.write(b"MAIL FROM:<a@b.example>\r\n" + guesses)
+        said = codes_of(await wire.rest())
+        assert said == [250] + [550] * limits.SMTP_ERRORS_PER_SESSION + [421]
+        assert len(handler.peers) == limits.SMTP_ERRORS_PER_SESSION
 
 
 async def test_garbage_from_many_peers_leaves_nothing_behind() -> None:
