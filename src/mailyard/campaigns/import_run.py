@@ -24,7 +24,7 @@ from mailyard.queue.job import MEDIA, LeasedJob
 from mailyard.queue.worker import Batch, Handler
 from mailyard.storage.database import Connection, Database
 
-PIECE_BYTES = 256 * KIB  # some 4,000 rows: a commit each, and a tenth of a second of work
+PIECE_BYTES = 128 * KIB  # some 2,000 rows: a commit each, and a twentieth of a second of work
 PROGRESS_EVERY_S = 0.5
 
 

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mailyard.core.errors import ConfigurationError
-from mailyard.core.limits import MIB
+from mailyard.core.limits import KIB, MIB
 from mailyard.storage.unprivileged import Identity
 
 MAJOR = 18
@@ -164,8 +164,18 @@ def _sync_folder(folder: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The environment of PostgreSQL's programs: nothing of the caller's PG* variables."""
-    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC", MARK: "1"}
+    """The environment of PostgreSQL's programs: nothing of the caller's PG* variables.
+
+    Naming glibc's threshold keeps it where it starts. Otherwise one large statement raises it for
+    good, and a session never gives back what it needed once.
+    """
+    return {
+        "PATH": "/usr/bin:/bin",
+        "LC_ALL": "C",
+        "TZ": "UTC",
+        MARK: "1",
+        "MALLOC_TRIM_THRESHOLD_": str(128 * KIB),
+    }
 
 
 def give_to(identity: Identity, folder: Path) -> None:
@@ -219,7 +229,7 @@ def configure(
         "max_parallel_workers_per_gather": "0",  # the cores belong to the roles
         "work_mem": "8MB",
         "maintenance_work_mem": "64MB",
-        "wal_buffers": "16MB",
+        "wal_buffers": "8MB",
         "min_wal_size": "256MB",
         "max_wal_size": "2GB",
         "checkpoint_timeout": "10min",
