@@ -56,6 +56,7 @@ TRY_LATER = Reply(451, "4.3.0", "Local error, try again later")
 STORAGE_FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")
 NOT_STORABLE = Reply(554, "5.6.0", "The message cannot be stored")
 
+_ALL_AND_COMMIT = "true; COMMIT"  # the condition ends COPY's statement
 _PAUSE_BETWEEN_TRIES_S = 0.2
 _COPY_SECONDS = QUERY_SECONDS.labels("receiving.copy_messages")
 _AWAY = (
@@ -194,15 +195,28 @@ class GroupCommit:
     async def _store_together(
         self, connection: Connection, group: list[Arrival], gathering: bool
     ) -> None:
-        """One transaction: the rows, and a job for each workspace among them."""
-        async with connection.transaction():
+        """One transaction: a job for each workspace in the group, and the rows.
+
+        The COMMIT rides behind the COPY in one message, which spares everybody who waits a round
+        trip. Its tag says that it was one, and not the end of a transaction that had failed.
+        """
+        await connection.execute("BEGIN")
+        try:
             if gathering:
                 self._join(group)  # what came in while the BEGIN travelled
             rows = [row for arrival in group for row in arrival.rows]
-            started = perf_counter()
-            await connection.copy_records_to_table("message", records=rows, columns=COLUMNS)
-            _COPY_SECONDS.observe(perf_counter() - started)
             await self._engine.enqueue(_ingest_jobs(rows), tx=connection)
+            started = perf_counter()
+            tag = await connection.copy_records_to_table(
+                "message", records=rows, columns=COLUMNS, where=_ALL_AND_COMMIT
+            )
+            _COPY_SECONDS.observe(perf_counter() - started)
+        except BaseException:
+            if not connection.is_closed():
+                await connection.execute("ROLLBACK")
+            raise
+        if tag != "COMMIT":
+            raise Unavailable(f"PostgreSQL answered {tag} to COMMIT")
         self._engine.announce((INBOUND_EMAIL,))
 
     async def _store_apart(
