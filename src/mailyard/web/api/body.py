@@ -57,7 +57,8 @@ async def read_body(receive: Receive, declared: int | None, limit: int) -> bytes
     first: bytes = message.get("body", b"")
     if len(first) > limit:
         raise TooLarge(f"the body may have {limit} bytes")
-    if not message.get("more_body", False):
+    # All that was declared is all there is: no need to be told, which costs a change of threads.
+    if not message.get("more_body", False) or len(first) == declared:
         return first
     pieces = [first]
     async for piece in stream_body(receive, limit - len(first)):
