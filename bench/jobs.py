@@ -168,7 +168,7 @@ def install_peer() -> None:
 
 
 async def run(server_url: str, redis_port: int) -> int:
-    measured_s = seconds(6.0, 60.0)
+    measured_s = seconds(20.0, 60.0)
     concurrency, processes = await asyncio.to_thread(peers_best, redis_port)
     peer: list[float] = []
     batched: list[float] = []

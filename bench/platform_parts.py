@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -121,6 +122,26 @@ def pss_bytes(pid: int) -> int:
     except (ProcessLookupError, FileNotFoundError):
         return 0  # it has just ended
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+@contextmanager
+def peak_bytes(pids: Callable[[], Iterable[int]], every_s: float = 1.0) -> Iterator[list[int]]:
+    """The PSS of processes together while the block runs: what it is at first, and at most."""
+    found = [0, 0]
+    over = threading.Event()
+
+    def watch() -> None:
+        found[0] = sum(map(pss_bytes, pids()))
+        while not over.wait(every_s):
+            found[1] = max(found[1], sum(map(pss_bytes, pids())))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        watching.join()
 
 
 def cpu_seconds(pid: int) -> float:

@@ -35,7 +35,9 @@ def main(chosen: list[str]) -> int:
     below: list[str] = []
     for name in chosen or BENCHES:
         print(f"\n## {name}", flush=True)
+        started = time.monotonic()
         done = subprocess.run([sys.executable, FOLDER / f"{name}.py"], timeout=TIMEOUT_S)
+        print(f"({time.monotonic() - started:.0f} s)", flush=True)
         if done.returncode:
             below.append(name)
     minutes = (time.monotonic() - began) / 60
