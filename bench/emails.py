@@ -35,7 +35,7 @@ BAR_PER_S = 4_000
 BAR_P99_MS = 25.0
 PACED_PER_S = 1_000
 CONNECTIONS = 64
-SECONDS = float(os.environ.get("SECONDS", seconds(8.0, 20.0)))
+SECONDS = float(os.environ.get("SECONDS", seconds(12.0, 20.0)))
 RUNS = int(os.environ.get("RUNS", 3))
 BODY = json.dumps(
     {
