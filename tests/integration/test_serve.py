@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mailyard.core.errors import ConfigurationError
+from mailyard.web.api.body import read_body
 from mailyard.web.protocol import Receive, Scope, Send
 from mailyard.web.serve import HttpServer
 
@@ -52,6 +53,28 @@ async def _started(app: Any, **options: Any) -> HttpServer:
     server = HttpServer(app, host="127.0.0.1", **{"port": 0, **options})
     await server.start()
     return server
+
+
+async def _echo_size(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers how long the body was, read as the API reads it."""
+    declared = int(dict(scope["headers"])[b"content-length"])
+    body = b"%d" % len(await read_body(receive, declared, limit=4_000_000))
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def test_bodies_of_all_sizes_are_read_whole_one_after_the_other_on_a_connection() -> None:
+    server = await _started(_echo_size)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    for size in (0, 1, 3_500, 3_000_000, 3_500, 70_000, 1):
+        head = f"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n"
+        writer.write(head.encode() + b"x" * size)
+        answer = await reader.readuntil(b"\r\n\r\n")
+        length = int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        assert await reader.readexactly(length) == b"%d" % size
+    writer.close()
+    await server.stop()
 
 
 async def test_two_servers_share_one_port() -> None:
