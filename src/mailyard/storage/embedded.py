@@ -37,7 +37,7 @@ class EmbeddedPostgres:
         data: Path,
         *,
         connections: int = 100,
-        memory_bytes: int = 96 * MIB,
+        memory_bytes: int = 80 * MIB,
         say: Callable[[str], None] = lambda _: None,
         more: Mapping[str, str] | None = None,
     ) -> None:
