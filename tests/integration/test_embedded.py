@@ -272,6 +272,12 @@ async def test_the_owners_own_settings_win(data: Path) -> None:
     assert await run_once(data, "SELECT current_setting('work_mem')") == "9MB"
 
 
+async def test_a_log_line_of_any_length_stops_nobody(data: Path) -> None:
+    loud = "DO $$ BEGIN RAISE WARNING '%', repeat('x', 300000); END $$"
+    async with asyncio.timeout(60):
+        await run_once(data, loud)
+
+
 async def test_a_path_too_long_for_a_socket_still_works(tmp_path: Path, data: Path) -> None:
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.parent.mkdir()

@@ -24,6 +24,8 @@ QUERIES = load("embedded")
 _POLL_S = 0.01
 _SAY_EVERY_S = 5.0
 _FAST_SHUTDOWN_S = 15.0
+_LOG_READ_BYTES = 64 * 1024
+_LOG_LINE_BYTES = 8 * 1024  # of a longer line the beginning is kept
 
 
 class EmbeddedPostgres:
@@ -155,12 +157,24 @@ class EmbeddedPostgres:
         raise cluster.explain(self._data, list(self._log))
 
     async def _read_log(self, process: asyncio.subprocess.Process) -> None:
+        """Keep PostgreSQL's pipe empty, whatever it says: on a full one it would stand still."""
         assert process.stderr is not None
-        while line := await process.stderr.readline():
-            text = line.decode("utf-8", "replace").rstrip()
-            self._log.append(text)
-            if _worth_saying(text):
-                self._say(text)
+        begun = b""
+        while read := await process.stderr.read(_LOG_READ_BYTES):
+            *lines, begun = (begun + read).split(b"\n")
+            for line in lines:
+                self._hear(line)
+            if len(begun) > _LOG_LINE_BYTES:
+                self._hear(begun)
+                begun = b""
+        if begun:
+            self._hear(begun)
+
+    def _hear(self, line: bytes) -> None:
+        text = line[:_LOG_LINE_BYTES].decode("utf-8", "replace").rstrip()
+        self._log.append(text)
+        if _worth_saying(text):
+            self._say(text)
 
     async def _create_database(self) -> None:
         """The platform's own role, which is no superuser, and its database, where missing."""
