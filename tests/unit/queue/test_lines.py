@@ -111,6 +111,34 @@ def test_the_low_mark_stays_behind_what_a_full_share_left() -> None:
     assert probe.after == 140
 
 
+def settled(lines: Lines, place: int) -> None:
+    lines.settle(xmin=100, next_xid=101, last_place=place)
+    lines.settle(xmin=102, next_xid=103, last_place=place)
+    lines.settle(xmin=103, next_xid=104, last_place=place)
+    assert lines.safe == place
+
+
+def test_a_line_that_the_lease_cut_short_is_not_drained() -> None:
+    lines = made(2)
+    settled(lines, 5000)
+    assert [probe.share for probe in plan(lines, limit=3)] == [2, 2]
+    serve(lines, {1: (2, 11), 2: (1, 12)}, limit=3)
+    after = {probe.line.id: probe.after for probe in plan(lines, limit=3, now_s=0.001)}
+    assert after == {1: 11, 2: 12}
+
+
+def test_what_came_back_behind_the_marks_is_taken_without_a_pause_between_shares() -> None:
+    lines = made(1)
+    settled(lines, 5000)
+    serve(lines, {1: (50, 4900)})
+    assert plan(lines, now_s=31.0)[0].after == 0
+    serve(lines, {1: (100, 140)}, now_s=31.0)  # left by a lease of another process that rolled back
+    for now_s, last in ((31.001, 240), (31.002, 340)):
+        (probe,) = plan(lines, now_s=now_s)
+        assert probe.after == last - 100
+        serve(lines, {1: (100, last)}, now_s=now_s)
+
+
 def test_a_costly_look_is_taken_seldom() -> None:
     lines = made(1)
     lines.answered(plan(lines), {1: (50, 900)}, 50, 0.0, 1.0)  # it took a second

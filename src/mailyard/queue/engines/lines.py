@@ -143,7 +143,8 @@ class Lines:
     ) -> None:
         """Learn from an answer: `taken` is line id -> (jobs, last place).
 
-        `room` is how many more jobs would have fitted: with none, lines at the end were not asked.
+        `room` is how many more jobs would have fitted: with none, lines at the end were not asked,
+        and one was perhaps cut short.
         """
         for probe in probes:
             line = probe.line
@@ -155,7 +156,13 @@ class Lines:
             if not probe.from_low:
                 continue
             # Drained: whatever comes is above `safe`. Else the line goes on behind the last taken.
-            line.low = max(line.low, min(probe.safe, last) if jobs >= probe.share else probe.safe)
+            drained = jobs < probe.share and room > 0
+            if drained:
+                line.low = max(line.low, probe.safe)
+            elif probe.after:
+                line.low = max(line.low, min(probe.safe, last))
+            else:  # more was left behind the marks than one share: they go back to it
+                line.low, line.hot = min(probe.safe, last), last
             if probe.after == 0:
                 line.zero_due_s = now_s + max(_FROM_ZERO_EVERY_S, took_s * _SHARE_OF_TIME)
                 if self._straggle_every_s == 0.0:
