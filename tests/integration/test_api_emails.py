@@ -145,6 +145,14 @@ async def test_the_same_key_with_another_body_is_a_conflict(platform: Platform) 
     assert elsewhere.status == 409
 
 
+async def test_a_key_that_another_route_answered_under_is_a_conflict(platform: Platform) -> None:
+    headers = {"Idempotency-Key": "order-1"}
+    made = await platform.call("POST", "/v1/inboxes", json={}, headers=headers)
+    assert made.status == 201, made.body
+    other = await platform.call("POST", "/v1/emails", json=EMAIL, headers=headers)
+    assert (other.status, other.json["code"]) == (409, "idempotency_key_reused")
+
+
 async def test_of_many_concurrent_requests_with_one_key_one_is_done(platform: Platform) -> None:
     headers = {"Idempotency-Key": "order-1"}
     replies = await asyncio.gather(
