@@ -217,6 +217,16 @@ async def test_history_stays_from_the_oldest_work_on(database: Database) -> None
     assert await months_of(database, "delivery") == []
 
 
+async def test_a_mail_accepted_as_its_month_ended_keeps_that_month(database: Database) -> None:
+    ended, written = datetime(2024, 2, 1, tzinfo=UTC), datetime(2024, 2, 1, 0, 0, 1, tzinfo=UTC)
+    await ensure_partitions(database, PAST[0])
+    identifier = uuid7(int(ended.timestamp() * 1000) - 1)
+    await database.pool.execute(INSERT_DELIVERY, identifier, written)
+    await database.pool.execute("UPDATE delivery SET state = 'queued'")
+    await drop_expired(database, MARCH_2025, Keep(history_months=1))
+    assert await months_of(database, "delivery") == ["2024-01"]
+
+
 async def paused_campaign(database: Database, started_at: datetime) -> None:
     identifier = uuid7()
     await database.pool.execute("INSERT INTO workspace VALUES ($1, 'Shop')", identifier)

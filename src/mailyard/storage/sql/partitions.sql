@@ -31,8 +31,9 @@ WHERE relnamespace = current_schema()::regnamespace
 
 -- name: at_work_since
 -- Since when there is mail that waits to be sent, or a campaign that is not over; null: since now.
+-- A mail's ids, which say where it lies, are drawn before its row is written, by another clock.
 SELECT least(
-    (SELECT min(queued_at) FROM delivery WHERE state IN ('queued', 'deferred')),
+    (SELECT min(queued_at) - interval '1 hour' FROM delivery WHERE state IN ('queued', 'deferred')),
     (SELECT min(first_started_at) FROM campaign WHERE state IN ('running', 'paused'))
 );
 
