@@ -98,9 +98,10 @@ class Router:
                 except Unavailable as error:
                     self._give_up_on_old(error)
                     await asyncio.sleep(_PAUSE_BETWEEN_TRIES_S)
-        except Exception as error:
-            for question in self._take(len(self._asked)).values():
-                question.settle(_not_looked_up(error))
+                except Exception as error:
+                    # Whoever is answered may ask at once for the next one: the loop goes on.
+                    for question in self._take(len(self._asked)).values():
+                        question.settle(_not_looked_up(error))
         finally:
             self._asker = None
 
