@@ -237,6 +237,22 @@ async def test_a_session_outlives_the_memory_of_its_recipients(
     assert (await answer).code == 554
 
 
+async def test_mail_is_not_taken_for_an_inbox_that_is_known_to_be_gone(
+    platform: MailPlatform, workspace_id: UUID
+) -> None:
+    """Its recipient had its 250; since then another session has heard that it is gone."""
+    [ada] = await platform.inboxes.create(workspace_id, [NewInbox("ada")])
+    accepting = acceptor(platform)
+    assert (await hand_over(accepting, "ada@inbox.test")).code == 250
+    await platform.inboxes.delete(workspace_id, [ada.id])
+    answer = accepting.accept_recipient(PEER, "", "ada@inbox.test")
+    assert not isinstance(answer, Reply)
+    assert (await answer).code == 550
+    late = accepting.accept_message(envelope("ada@inbox.test"), MAIL)
+    assert not isinstance(late, Reply)
+    assert (await late).code == 554
+
+
 @pytest.mark.parametrize("hello", ["a\rb", "(x)", "", "x" * 5000, "hé", "<a>;"])
 async def test_nothing_that_a_peer_says_breaks_the_trace_line(
     platform: MailPlatform, workspace_id: UUID, hello: str

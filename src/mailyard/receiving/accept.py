@@ -123,6 +123,8 @@ class Acceptor:
 
     def _answer_recipient(self, address: str, route: Route | None) -> Reply:
         if route is None:
+            self._routes.pop(address, None)  # what we know to be gone takes no mail any more
+            self._older_routes.pop(address, None)
             return NO_SUCH_INBOX
         if len(self._routes) >= _REMEMBERED_ROUTES:
             self._older_routes, self._routes = self._routes, {}
