@@ -53,6 +53,27 @@ async def test_a_straggler_is_found_while_the_line_moves_on(
             found += payloads(await take(engine, 10))
 
 
+async def test_a_backlog_of_two_tenants_is_leased_whole_and_without_a_pause(
+    engine: PostgresEngine,
+) -> None:
+    """25 are not two whole shares: each lease cuts one of the two lines short."""
+    tenants = [uuid7(), uuid7()]
+    for tenant in tenants:
+        await engine.enqueue([job(str(number), workspace_id=tenant) for number in range(300)])
+    for _ in range(6):  # until all of these places are settled
+        await engine.depth([Q])
+        await asyncio.sleep(0.06)
+    left = dict.fromkeys(tenants, 300)
+    async with asyncio.timeout(10):
+        while any(left.values()):
+            leased = await take(engine, 25)
+            await engine.complete(leased)
+            for one in leased:
+                assert one.workspace_id is not None
+                left[one.workspace_id] -= 1
+            assert min(left.values()) > 0 or max(left.values()) <= 50, "they take turns"
+
+
 async def test_the_very_first_job_of_all_may_come_late_too(
     engine: PostgresEngine, database: Database
 ) -> None:
