@@ -153,7 +153,7 @@ class Settings:
     database_connections: int = _setting(_whole(2, 200), 8, "pooled connections of one process")
     database_budget: int = _setting(_whole(4, 10_000), 100, "connections that all may use together")
     database_memory: int = _setting(
-        _BYTES, 80 * limits.MIB, "the embedded PostgreSQL's page cache (shared_buffers)"
+        _BYTES, 64 * limits.MIB, "the embedded PostgreSQL's page cache (shared_buffers)"
     )
     database_instances: int = _setting(
         _whole(0, 1000), 0, "most processes ever; 0: as started here"

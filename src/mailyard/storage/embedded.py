@@ -39,7 +39,7 @@ class EmbeddedPostgres:
         data: Path,
         *,
         connections: int = 100,
-        memory_bytes: int = 80 * MIB,
+        memory_bytes: int = 64 * MIB,
         say: Callable[[str], None] = lambda _: None,
         more: Mapping[str, str] | None = None,
     ) -> None:
