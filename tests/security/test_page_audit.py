@@ -143,6 +143,15 @@ async def test_each_form_changes_with_its_row_or_not_at_all(
         assert (entry.actor_kind, entry.before is None and entry.after is None) == ("user", False)
 
 
+async def test_a_dead_letter_that_no_number_names_is_refused(visitor: Visitor) -> None:
+    cookie = {"cookie": f"{SESSION_COOKIE}={visitor.session.token}"}
+    for number in ("x", "9" * 19, "9" * 5000):
+        path = "/dead-letters?before=" + number
+        listed = await visitor.platform.call("GET", path, key=None, headers=cookie)
+        chosen = await visitor.send(Form("/dead-letters/redrive", "", {"id": number}))
+        assert (listed.status, chosen.status) == (422, 422), number[:30]
+
+
 def _shape(path: str) -> str:
     """The path with its parameters as stars; the four moves are one form."""
     words = ["*" if word.startswith("{") else word for word in path.split("/")]

@@ -12,13 +12,14 @@ from mailyard.storage.database import Connection
 from mailyard.web.ui.frame import Visit
 
 _PAGE = 100
+_ID_DIGITS = 18  # whatever has so many fits into PostgreSQL's bigint
 
 
 @get("/dead-letters")
 async def dead_letters(visit: Visit) -> Response[str]:
     visit.principal.require(scope.QUEUES_READ)
     before = visit.ask("before")
-    if before and not before.isdecimal():
+    if before and not _is_id(before):
         raise InvalidInput("a dead letter's id is a number", field="before")
     dead = await visit.application.queue_admin.list_dead(
         visit.principal.workspace_id, before=int(before) if before else None, limit=_PAGE
@@ -27,9 +28,13 @@ async def dead_letters(visit: Visit) -> Response[str]:
     return visit.page("dead_letters.html", dead=dead, next_url=following)
 
 
+def _is_id(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _ID_DIGITS
+
+
 def _chosen(visit: Visit) -> list[int]:
     texts = [text for text in visit.form.getall("id", []) if isinstance(text, str)]
-    if not texts or not all(text.isdecimal() for text in texts):
+    if not texts or not all(_is_id(text) for text in texts):
         raise InvalidInput("choose at least one dead letter", field="id")
     return [int(text) for text in texts]
 
