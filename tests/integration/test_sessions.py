@@ -7,6 +7,7 @@ import pytest
 from api_platform import Platform, services, start
 
 from mailyard.access import scope
+from mailyard.access.audit import Actor
 from mailyard.access.bootstrap import bootstrap
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.storage.database import Database
@@ -142,3 +143,21 @@ async def test_a_removed_member_is_out_at_once(platform: Platform) -> None:
     session = await sessions.start(user.id, platform.workspace_id, "browser")
     await users.remove(platform.workspace_id, user.id, actor=platform.actor)
     assert await sessions.find(session.token) is None
+
+
+async def test_who_made_an_account_and_let_it_go_has_no_way_into_the_next_workspace(
+    platform: Platform,
+) -> None:
+    users, sessions = platform.app.users, platform.app.sessions
+    trap = await platform.app.workspaces.create("Trap", actor_kind="user", actor_name="mallory")
+    mallory = Actor("user", "mallory@example.org", trap.id)
+    made = await users.add(trap.id, "ada@example.org", scope.OWNER, actor=mallory)
+    await users.add(trap.id, "mallory@example.org", scope.OWNER, actor=mallory)
+    link = await sessions.create_link(made.id, actor=mallory)
+    await users.set_password(made.id, PASSWORD, actor=mallory)
+    await users.remove(trap.id, made.id, actor=mallory)
+    owner = Actor("user", "owner@example.org", platform.workspace_id)
+    added = await users.add(platform.workspace_id, "ada@example.org", scope.OWNER, actor=owner)
+    assert not added.has_password
+    assert await users.authenticate("ada@example.org", PASSWORD) is None
+    assert await sessions.redeem_link(link) is None

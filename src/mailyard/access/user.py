@@ -78,8 +78,8 @@ class Users:
 
         An address proves nothing about who holds the account, so a workspace's owner cannot add a
         person of another workspace (whoever made that account could come in): Conflict. The
-        operator of the installation can (a `command` actor); every way in that the account had
-        is forgotten then.
+        operator of the installation can (a `command` actor). Every way in that an account had
+        before is forgotten, also when it belongs nowhere by now: its maker may have left it so.
         """
         if tx is None:
             async with self._database.transaction() as own:
@@ -88,13 +88,14 @@ class Users:
         role = check_role(role)
         row = await self._database.fetchrow(_SQL.add_user, ids.uuid7(), email, tx=tx)
         assert row is not None, "an insert that updates on conflict returns its row"
-        if await self._database.fetchval(_SQL.belongs_elsewhere, row["id"], workspace_id, tx=tx):
-            if actor.kind not in OPERATORS:
-                raise Conflict("this person belongs to another workspace", field="email")
-            await self._database.execute(_SQL.forget_ways_in, row["id"], tx=tx)
+        if actor.kind not in OPERATORS and await self._database.fetchval(
+            _SQL.belongs_elsewhere, row["id"], workspace_id, tx=tx
+        ):
+            raise Conflict("this person belongs to another workspace", field="email")
         since = await self._database.fetchval(_SQL.add_member, workspace_id, row["id"], role, tx=tx)
         if since is None:
             raise Conflict(f"{email} is a member already", field="email")
+        await self._database.execute(_SQL.forget_ways_in, row["id"], tx=tx)
         await self._audit.record(
             actor,
             "user.add",
@@ -103,7 +104,7 @@ class Users:
             {"email": email, "role": role},
             tx,
         )
-        return User(row["id"], email, role, row["has_password"], since)
+        return User(row["id"], email, role, False, since)
 
     async def get(self, workspace_id: UUID, user_id: UUID) -> User:
         """A member of the workspace. Raises NotFound."""
