@@ -366,6 +366,30 @@ async def test_a_connection_lost_before_the_commit_is_tried_again(
     assert len(await stored(platform.database)) == 10
 
 
+async def test_a_connection_lost_while_it_takes_no_more_bytes_is_tried_again(
+    platform: MailPlatform, workspace_id: UUID
+) -> None:
+    await platform.inboxes.create(workspace_id, [NewInbox("ada")])
+    await platform.ask("ada@inbox.test")
+    large = MAIL + b"x\r\n" * 500_000
+    async with platform.database.transaction() as other:
+        await other.execute("LOCK TABLE message IN SHARE MODE")
+        storing = asyncio.gather(
+            *(platform.hand_over(("ada@inbox.test",), large) for _ in range(8))
+        )
+        cut = 0
+        while not cut:
+            await asyncio.sleep(0.2)
+            cut = await other.fetchval(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND query LIKE 'COPY %'"
+                " AND wait_event_type = 'Lock'"
+            )
+    replies = await asyncio.wait_for(storing, 10)
+    assert {reply.code for reply in replies} == {250}
+    assert len(await stored(platform.database)) == 8
+
+
 async def test_a_commit_whose_answer_was_lost_is_not_stored_twice(
     platform: MailPlatform, workspace_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ message waits for nobody. Three things can go wrong with a group:
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 from uuid import UUID
@@ -58,6 +59,7 @@ NOT_STORABLE = Reply(554, "5.6.0", "The message cannot be stored")
 
 _ALL_AND_COMMIT = "true; COMMIT"  # the condition ends COPY's statement
 _PAUSE_BETWEEN_TRIES_S = 0.2
+_COPY_S = 60.0
 _COPY_SECONDS = QUERY_SECONDS.labels("receiving.copy_messages")
 _AWAY = (
     asyncpg.PostgresConnectionError,
@@ -207,9 +209,7 @@ class GroupCommit:
             rows = [row for arrival in group for row in arrival.rows]
             await self._engine.enqueue(_ingest_jobs(rows), tx=connection)
             started = perf_counter()
-            tag = await connection.copy_records_to_table(
-                "message", records=rows, columns=COLUMNS, where=_ALL_AND_COMMIT
-            )
+            tag = await _copy_and_commit(connection, rows)
             _COPY_SECONDS.observe(perf_counter() - started)
         except BaseException:
             if not connection.is_closed():
@@ -253,6 +253,31 @@ class GroupCommit:
         for arrival in rest:
             arrival.settle(TRY_LATER)
         return []
+
+
+async def _copy_and_commit(connection: Connection, rows: Sequence[Row]) -> str:
+    """Store `rows` and end the transaction; PostgreSQL's last word. Raises TimeoutError.
+
+    The driver waits for ever where a connection is lost that takes no more bytes just then: who
+    waits for room to write is not told. So the end of the connection is the end of the waiting.
+    """
+    loop = asyncio.get_running_loop()
+    copying = True
+
+    def lost(_: object) -> None:
+        if copying:
+            deadline.reschedule(loop.time())
+
+    try:
+        async with asyncio.timeout(_COPY_S) as deadline:
+            connection.add_termination_listener(lost)
+            return await connection.copy_records_to_table(
+                "message", records=rows, columns=COLUMNS, where=_ALL_AND_COMMIT
+            )
+    finally:
+        copying = False
+        with suppress(asyncpg.InterfaceError):  # a lost one has no listeners any more
+            connection.remove_termination_listener(lost)
 
 
 def _refuse_for_now(group: list[Arrival], reply: Reply, error: Exception) -> None:
