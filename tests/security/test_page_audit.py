@@ -152,6 +152,14 @@ async def test_a_dead_letter_that_no_number_names_is_refused(visitor: Visitor) -
         assert (listed.status, chosen.status) == (422, 422), number[:30]
 
 
+async def test_a_number_of_thousands_of_digits_fails_no_page(visitor: Visitor) -> None:
+    cookie = {"cookie": f"{SESSION_COOKIE}={visitor.session.token}"}
+    path = "/deliveries?days=" + "9" * 5000
+    shown = await visitor.platform.call("GET", path, key=None, headers=cookie)
+    begun = await visitor.send(Form("/demo", "", {"recipients": "9" * 5000}))
+    assert (shown.status, begun.status) == (200, 422)
+
+
 def _shape(path: str) -> str:
     """The path with its parameters as stars; the four moves are one form."""
     words = ["*" if word.startswith("{") else word for word in path.split("/")]

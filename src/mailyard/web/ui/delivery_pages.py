@@ -41,7 +41,8 @@ def _shown(prefix: str, identifier: UUID | None) -> str | None:
 
 def _days(visit: Visit) -> int:
     text = visit.ask("days")
-    return int(text) if text.isdecimal() and 1 <= int(text) <= 3650 else _DAYS
+    a_number = text.isdecimal() and len(text) <= 4
+    return int(text) if a_number and 1 <= int(text) <= 3650 else _DAYS
 
 
 def _state(visit: Visit) -> State | None:

@@ -58,7 +58,7 @@ async def series(visit: Visit) -> Series:
 async def run_demo(visit: Visit) -> Response[Any]:
     visit.principal.require(scope.DEMOS_WRITE)
     text = visit.field("recipients")
-    if not text.isdecimal() or int(text) not in _DEMO_SIZES:
+    if not text.isdecimal() or len(text) > 7 or int(text) not in _DEMO_SIZES:
         raise InvalidInput("a demo has 1 to 1,000,000 recipients", field="recipients")
     workspace_id = visit.principal.workspace_id
     async with visit.application.database.transaction() as tx:
