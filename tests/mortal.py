@@ -5,7 +5,7 @@ either side of it, is to die at every instant that matters to the database.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -59,12 +59,6 @@ class MortalDatabase(Database):
         if tx is None:
             self._counted()
         return tag
-
-    async def execute_many(
-        self, query: Query, rows: Sequence[Sequence[Any]], tx: Connection | None = None
-    ) -> None:
-        self._count()
-        await self._real.execute_many(query, rows, tx=tx)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -6,7 +6,7 @@ its time is counted under that name, because the embedded PostgreSQL has no pg_s
 """
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -158,20 +158,6 @@ class Database:
                 return await tx.execute(query, *args)
             async with self.connection() as connection:
                 return await connection.execute(query, *args)
-        finally:
-            _timer(query).observe(perf_counter() - started)
-
-    async def execute_many(
-        self, query: Query, rows: Sequence[Sequence[Any]], tx: Connection | None = None
-    ) -> None:
-        """Run `query` once a row, in one round trip and one transaction."""
-        started = perf_counter()
-        try:
-            if tx is not None:
-                await tx.executemany(query, rows)
-            else:
-                async with self.connection() as connection:
-                    await connection.executemany(query, rows)
         finally:
             _timer(query).observe(perf_counter() - started)
 
