@@ -176,7 +176,7 @@ class Application:
     @cached_property
     def transport(self) -> "SmtpTransport":
         """The way out: the relay of the settings, or our own listener in a fresh install."""
-        from mailyard.protocol.smtp.client import StartTls
+        from mailyard.protocol.smtp.client_mail import StartTls
         from mailyard.sending.transports.smtp import SmtpOptions, SmtpTransport
 
         settings = self.settings

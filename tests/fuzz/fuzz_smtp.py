@@ -14,9 +14,9 @@ with atheris.instrument_imports(include=["mailyard"]):
     from smtp_sessions import Driver, one_by_one
 
     from mailyard.protocol.address import mailboxes_in
-    from mailyard.protocol.smtp.client import (
+    from mailyard.protocol.smtp.client import ClientSession
+    from mailyard.protocol.smtp.client_mail import (
         ClientMail,
-        ClientSession,
         Fate,
         MailDone,
         MailReturned,

@@ -16,7 +16,7 @@ from smtp_wire import NotingHandler, listening, tls_in_front, until
 
 from mailyard.core.backoff import Backoff
 from mailyard.net.tls import client_context, ensure_certificate, server_context
-from mailyard.protocol.smtp.client import StartTls
+from mailyard.protocol.smtp.client_mail import StartTls
 from mailyard.protocol.smtp.session import SessionConfig
 from mailyard.sending.transport import Handoff, Outcome, Outgoing, Recipient
 from mailyard.sending.transports.smtp import SmtpOptions, SmtpTransport

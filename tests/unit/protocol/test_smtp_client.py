@@ -3,10 +3,10 @@
 import pytest
 
 from mailyard.core import limits
-from mailyard.protocol.smtp.client import (
+from mailyard.protocol.smtp.client import ClientSession
+from mailyard.protocol.smtp.client_mail import (
     ClientEvent,
     ClientMail,
-    ClientSession,
     Fate,
     MailDone,
     MailReturned,

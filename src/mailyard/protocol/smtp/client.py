@@ -13,85 +13,28 @@ the socket, UNKNOWN from then on. A mail of which only the envelope was sent is 
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from enum import Enum, IntEnum, auto
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from enum import IntEnum, auto
 
 from msgspec import Struct
 
 from mailyard.core import limits
+from mailyard.protocol.smtp.client_mail import (
+    ClientEvent,
+    ClientMail,
+    Fate,
+    MailDone,
+    MailReturned,
+    SessionEnded,
+    SessionReady,
+    StartTls,
+    TlsWanted,
+    Verdict,
+)
 from mailyard.protocol.smtp.content import has_bare_line_end, stuffed
 from mailyard.protocol.smtp.replies import BrokenReply, PeerReply, ReplyReader
 
 _HELD_CONTENT_BYTES = 256 * limits.KIB  # above this the final dot waits until the content is gone
-
-
-class StartTls(Enum):
-    """Whether to encrypt: never, when offered, or not at all without it."""
-
-    NONE = "none"
-    OPPORTUNISTIC = "opportunistic"
-    REQUIRED = "required"
-
-
-class Fate(Enum):
-    """What became of one recipient."""
-
-    ACCEPTED = auto()
-    LATER = auto()
-    NEVER = auto()
-    UNKNOWN = auto()
-
-
-class Verdict(Struct, frozen=True):
-    """`code` is the peer's reply code, None when the verdict was reached here."""
-
-    fate: Fate
-    code: int | None
-    text: str
-
-
-class ClientMail(Struct, eq=False):
-    """One mail to send; `token` is the caller's. Content has CRLF line ends, not stuffed."""
-
-    reverse_path: str
-    recipients: Sequence[str]
-    content: bytes
-    eight_bit: bool
-    smtp_utf8: bool
-    token: Any
-
-
-class MailDone(Struct, frozen=True):
-    """One verdict per recipient, in their order."""
-
-    mail: ClientMail
-    verdicts: list[Verdict]
-
-
-class MailReturned(Struct, frozen=True):
-    """The session ended before any content of this mail was sent: free to go another way."""
-
-    mail: ClientMail
-    verdict: Verdict
-
-
-class TlsWanted(Struct, frozen=True):
-    """Do the handshake, then call `tls_started`."""
-
-
-class SessionReady(Struct, frozen=True):
-    """EHLO is done, mails are taken from now on."""
-
-
-class SessionEnded(Struct, frozen=True):
-    """Close the connection. `clean`: after QUIT, or by a 421 with everything answered."""
-
-    reason: str
-    clean: bool
-
-
-ClientEvent: TypeAlias = MailDone | MailReturned | TlsWanted | SessionReady | SessionEnded
 
 
 class Await(IntEnum):
@@ -360,7 +303,7 @@ class ClientSession:
             text = "5.6.3 the content is 8-bit and the peer does not offer 8BITMIME"
         elif mail.smtp_utf8 and "SMTPUTF8" not in extensions:
             text = "5.6.7 the mail needs SMTPUTF8 and the peer does not offer it"
-        elif not _can_be_written(mail):
+        elif not mail.can_be_written:
             text = "5.1.3 an address cannot be written in a command"
         elif has_bare_line_end(mail.content):
             text = "5.6.0 the content has a bare CR or LF"
@@ -550,9 +493,3 @@ def _verdict(reply: PeerReply) -> Verdict:
 def _refusal(reply: PeerReply) -> Verdict:
     """What a reply that ended a mail early says. Never ACCEPTED: no content has been sent."""
     return Verdict(Fate.NEVER if reply.code >= 500 else Fate.LATER, reply.code, reply.text)
-
-
-def _can_be_written(mail: ClientMail) -> bool:
-    """No control character in an address, and nothing outside ASCII without SMTPUTF8."""
-    text = mail.reverse_path + "".join(mail.recipients)
-    return text.isprintable() and (mail.smtp_utf8 or text.isascii()) and bool(mail.recipients)

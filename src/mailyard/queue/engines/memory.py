@@ -8,7 +8,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -17,38 +16,10 @@ from uuid import UUID
 from mailyard.core.clock import Clock
 from mailyard.core.limits import JOB_CRASHES_BEFORE_BURIED, JOB_SECOND_CHANCES_S, LEASE_S
 from mailyard.queue.engine import ALL_CAPABILITIES, WakeUps, topic_of
+from mailyard.queue.engines.memory_job import MemoryJob, MemoryKey
 from mailyard.queue.job import CRASHED, DeadJob, Depth, KeyPolicy, LeasedJob, NewJob, check
 
 _Line = tuple[str, int, UUID | None, bool]  # queue, priority, workspace, suspects
-
-
-@dataclass(slots=True)
-class _Job:
-    id: int
-    new: NewJob
-    enqueued_at: datetime
-    due_at: datetime
-    state: str = "ready"  # ready, scheduled, parked, leased, dead
-    attempts: int = 0
-    crashes: int = 0
-    turn: int = 0
-    token: int = 0
-    holder: str = ""
-    expires_at: datetime | None = None
-    admitted: bool = False
-    error: str = ""
-    buried_at: datetime | None = None
-    chances: int = 0
-    again_at: datetime | None = None
-
-
-@dataclass(slots=True)
-class _Key:
-    """The jobs of one limit_key: those that wait, and those let through and not yet finished."""
-
-    waiting: deque[int] = field(default_factory=deque)
-    running: set[int] = field(default_factory=set)
-    tat: datetime | None = None
 
 
 class MemoryTransaction:
@@ -73,11 +44,11 @@ class MemoryEngine:
     def __init__(self, *, clock: Clock, bus: WakeUps) -> None:
         self._clock = clock
         self._bus = bus
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, MemoryJob] = {}
         self._lines: dict[_Line, deque[int]] = {}
         self._turns: dict[tuple[str, int, bool], deque[UUID | None]] = {}
         self._unique: dict[tuple[str, str], int] = {}
-        self._keys: dict[tuple[str, str], _Key] = {}
+        self._keys: dict[tuple[str, str], MemoryKey] = {}
         self._policies: dict[str, KeyPolicy] = {}
         self._paused: set[str] = set()
         self._last_id = 0
@@ -95,7 +66,7 @@ class MemoryEngine:
 
     async def enqueue(self, jobs: Sequence[NewJob], tx: Any = None) -> list[int | None]:
         ids: list[int | None] = []
-        added: list[_Job] = []
+        added: list[MemoryJob] = []
         for new in jobs:
             check(new)
             key = (new.queue, new.unique_key or "")
@@ -104,7 +75,7 @@ class MemoryEngine:
                 continue
             self._last_id += 1
             now = self._clock.now()
-            job = _Job(self._last_id, new, now, max(new.run_at or now, now))
+            job = MemoryJob(self._last_id, new, now, max(new.run_at or now, now))
             if new.unique_key is not None:
                 self._unique[key] = job.id
             ids.append(job.id)
@@ -152,7 +123,7 @@ class MemoryEngine:
     async def retry(
         self, jobs: Sequence[LeasedJob], delay_s: float, error: str, tx: Any = None
     ) -> set[int]:
-        def give_back(job: _Job) -> None:
+        def give_back(job: MemoryJob) -> None:
             job.attempts += 1
             if job.attempts >= job.new.max_attempts:
                 self._bury(job, error)
@@ -166,14 +137,14 @@ class MemoryEngine:
         return self._settle(jobs, tx, give_back)
 
     async def release(self, jobs: Sequence[LeasedJob]) -> set[int]:
-        def give_back(job: _Job) -> None:
+        def give_back(job: MemoryJob) -> None:
             self._leave(job)
             self._enter(job)
 
         return self._settle(jobs, None, give_back)
 
     async def bury(self, jobs: Sequence[LeasedJob], error: str, tx: Any = None) -> set[int]:
-        def bury(job: _Job) -> None:
+        def bury(job: MemoryJob) -> None:
             job.attempts += 1
             self._bury(job, error)
 
@@ -261,7 +232,7 @@ class MemoryEngine:
             and (before is None or job.id < before)
         ]
         found.sort(key=lambda job: -job.id)
-        return [_dead(job) for job in found[:limit]]
+        return [job.as_dead() for job in found[:limit]]
 
     async def redrive(
         self, workspace_id: UUID | None, ids: Sequence[int], tx: MemoryTransaction | None = None
@@ -289,12 +260,12 @@ class MemoryEngine:
 
     # Inside -----------------------------------------------------------------------------------
 
-    def _add(self, jobs: Iterable[_Job]) -> None:
+    def _add(self, jobs: Iterable[MemoryJob]) -> None:
         for job in jobs:
             self._jobs[job.id] = job
             self._enter(job)
 
-    def _enter(self, job: _Job) -> None:
+    def _enter(self, job: MemoryJob) -> None:
         """Into its line, or beside it until it may."""
         now = self._clock.now()
         policy = self._policies.get(job.new.queue)
@@ -307,7 +278,7 @@ class MemoryEngine:
             self._line_up(job)
         self.announce([job.new.queue])
 
-    def _line_up(self, job: _Job) -> None:
+    def _line_up(self, job: MemoryJob) -> None:
         new = job.new
         job.state = "ready"
         line = (new.queue, new.priority, new.workspace_id, job.crashes > 0)
@@ -317,31 +288,31 @@ class MemoryEngine:
         if new.workspace_id not in turns:
             turns.append(new.workspace_id)
 
-    def _leave(self, job: _Job) -> None:
+    def _leave(self, job: MemoryJob) -> None:
         """Out of its lease: the old token no longer fits."""
         job.turn += 1
         job.token = 0
         job.expires_at = None
         self._free(job)
 
-    def _free(self, job: _Job) -> None:
+    def _free(self, job: MemoryJob) -> None:
         job.admitted = False
         if job.new.limit_key is not None:
             self._key(job).running.discard(job.id)
 
-    def _finish(self, job: _Job) -> None:
+    def _finish(self, job: MemoryJob) -> None:
         self._free(job)
         self._forget_unique(job)
         del self._jobs[job.id]
 
-    def _bury(self, job: _Job, error: str) -> None:
+    def _bury(self, job: MemoryJob, error: str) -> None:
         self._leave(job)
         self._forget_unique(job)
         job.state = "dead"
         job.error = error
         job.buried_at = self._clock.now()
 
-    def _promise_chance(self, job: _Job) -> None:
+    def _promise_chance(self, job: MemoryJob) -> None:
         """A job buried for crashes may be innocent: when it comes back, away from its fellows."""
         if job.crashes >= JOB_CRASHES_BEFORE_BURIED and job.chances < len(JOB_SECOND_CHANCES_S):
             delay_s = JOB_SECOND_CHANCES_S[job.chances] * (1 + self._random.random())
@@ -357,7 +328,7 @@ class MemoryEngine:
                 given += 1
         return given
 
-    def _rise(self, job: _Job, crashes: int) -> bool:
+    def _rise(self, job: MemoryJob, crashes: int) -> bool:
         """From the dead into its line, unless its unique key stands again."""
         if not self._may_rise(job):
             return False
@@ -371,10 +342,10 @@ class MemoryEngine:
         self._enter(job)
         return True
 
-    def _may_rise(self, job: _Job) -> bool:
+    def _may_rise(self, job: MemoryJob) -> bool:
         return job.new.unique_key is None or (job.new.queue, job.new.unique_key) not in self._unique
 
-    def _forget_unique(self, job: _Job) -> None:
+    def _forget_unique(self, job: MemoryJob) -> None:
         if job.new.unique_key is not None:
             self._unique.pop((job.new.queue, job.new.unique_key), None)
 
@@ -408,7 +379,7 @@ class MemoryEngine:
         expires_at = self._clock.now() + timedelta(seconds=LEASE_S)
         return [self._hand_over(self._jobs[job_id], worker, expires_at) for job_id in taken]
 
-    def _hand_over(self, job: _Job, worker: str, expires_at: datetime) -> LeasedJob:
+    def _hand_over(self, job: MemoryJob, worker: str, expires_at: datetime) -> LeasedJob:
         job.state = "leased"
         job.token = self._last_token
         job.holder = worker
@@ -437,7 +408,7 @@ class MemoryEngine:
         for (queue, _), key in self._keys.items():
             self._admit(self._policies.get(queue, KeyPolicy()), key, now)
 
-    def _admit(self, policy: KeyPolicy, key: _Key, now: datetime) -> None:
+    def _admit(self, policy: KeyPolicy, key: MemoryKey, now: datetime) -> None:
         while key.waiting:
             if policy.concurrency is not None and len(key.running) >= policy.concurrency:
                 return
@@ -452,11 +423,11 @@ class MemoryEngine:
             key.running.add(job.id)
             self._line_up(job)
 
-    def _key(self, job: _Job) -> _Key:
-        return self._keys.setdefault((job.new.queue, job.new.limit_key or ""), _Key())
+    def _key(self, job: MemoryJob) -> MemoryKey:
+        return self._keys.setdefault((job.new.queue, job.new.limit_key or ""), MemoryKey())
 
-    def _mine(self, jobs: Sequence[LeasedJob]) -> list[_Job]:
-        mine: dict[int, _Job] = {}
+    def _mine(self, jobs: Sequence[LeasedJob]) -> list[MemoryJob]:
+        mine: dict[int, MemoryJob] = {}
         for leased in jobs:
             job = self._jobs.get(leased.id)
             if (
@@ -468,7 +439,9 @@ class MemoryEngine:
                 mine[job.id] = job
         return list(mine.values())
 
-    def _settle(self, jobs: Sequence[LeasedJob], tx: Any, act: Callable[[_Job], None]) -> set[int]:
+    def _settle(
+        self, jobs: Sequence[LeasedJob], tx: Any, act: Callable[[MemoryJob], None]
+    ) -> set[int]:
         mine = self._mine(jobs)
 
         def settle() -> None:
@@ -478,7 +451,7 @@ class MemoryEngine:
         self._do(tx, settle)
         return {job.id for job in mine}
 
-    def _dead(self, workspace_id: UUID | None, ids: Sequence[int]) -> list[_Job]:
+    def _dead(self, workspace_id: UUID | None, ids: Sequence[int]) -> list[MemoryJob]:
         found = [self._jobs[job_id] for job_id in dict.fromkeys(ids) if job_id in self._jobs]
         return [j for j in found if j.state == "dead" and j.new.workspace_id == workspace_id]
 
@@ -488,21 +461,3 @@ class MemoryEngine:
             act()
         else:
             tx.then(act)
-
-
-def _dead(job: _Job) -> DeadJob:
-    assert job.buried_at is not None
-    return DeadJob(
-        id=job.id,
-        queue=job.new.queue,
-        kind=job.new.kind,
-        payload=job.new.payload,
-        workspace_id=job.new.workspace_id,
-        attempts=job.attempts,
-        crashes=job.crashes,
-        error=job.error,
-        enqueued_at=job.enqueued_at,
-        buried_at=job.buried_at,
-        chances=job.chances,
-        again_at=job.again_at,
-    )

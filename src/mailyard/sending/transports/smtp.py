@@ -20,10 +20,9 @@ from msgspec import Struct
 
 from mailyard.core.backoff import Backoff
 from mailyard.net.tls import client_context
-from mailyard.protocol.smtp.client import (
-    REPLY_TIMEOUT_S,
+from mailyard.protocol.smtp.client import REPLY_TIMEOUT_S, ClientSession
+from mailyard.protocol.smtp.client_mail import (
     ClientMail,
-    ClientSession,
     Fate,
     MailDone,
     MailReturned,

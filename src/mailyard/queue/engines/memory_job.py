@@ -1,0 +1,54 @@
+"""What the memory engine remembers of a job and of a limited key."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from mailyard.queue.job import DeadJob, NewJob
+
+
+@dataclass(slots=True)
+class MemoryJob:
+    id: int
+    new: NewJob
+    enqueued_at: datetime
+    due_at: datetime
+    state: str = "ready"  # ready, scheduled, parked, leased, dead
+    attempts: int = 0
+    crashes: int = 0
+    turn: int = 0
+    token: int = 0
+    holder: str = ""
+    expires_at: datetime | None = None
+    admitted: bool = False
+    error: str = ""
+    buried_at: datetime | None = None
+    chances: int = 0
+    again_at: datetime | None = None
+
+    def as_dead(self) -> DeadJob:
+        """The job as dead letters are read."""
+        assert self.buried_at is not None
+        return DeadJob(
+            id=self.id,
+            queue=self.new.queue,
+            kind=self.new.kind,
+            payload=self.new.payload,
+            workspace_id=self.new.workspace_id,
+            attempts=self.attempts,
+            crashes=self.crashes,
+            error=self.error,
+            enqueued_at=self.enqueued_at,
+            buried_at=self.buried_at,
+            chances=self.chances,
+            again_at=self.again_at,
+        )
+
+
+@dataclass(slots=True)
+class MemoryKey:
+    """The jobs of one limit_key: those that wait, and those let through and not yet finished."""
+
+    waiting: deque[int] = field(default_factory=deque)
+    running: set[int] = field(default_factory=set)
+    tat: datetime | None = None
