@@ -246,8 +246,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "tmpfs", str(place)], check=False
     )
-    if mounted.returncode != 0:
+    if mounted.returncode != 0 and os.environ.get("CI") != "true":
         pytest.skip("this machine lets nobody mount a file system")
+    assert mounted.returncode == 0
     yield place
     subprocess.run(["umount", str(place)], check=True)
 
