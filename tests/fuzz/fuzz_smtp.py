@@ -38,10 +38,10 @@ def fuzz_server(data: bytes) -> None:
         assert b"\r" not in content.replace(b"\r\n", b"")
 
 
-def fuzz_client(data: bytes) -> None:
+def fuzz_client(data: bytes, pipeline: int = 0) -> None:
     recipients = ["c@d.example", "e@f.example"]
     queue = [ClientMail("a@b.example", recipients, b"x\r\n", False, False, n) for n in range(3)]
-    session = ClientSession("me.example", lambda: queue.pop() if queue else None)
+    session = ClientSession("me.example", lambda: queue.pop() if queue else None, pipeline=pipeline)
     answered: list[object] = []
     for at in range(0, len(data), 7):
         session.receive(data[at : at + 7])
@@ -68,6 +68,7 @@ def note(session: ClientSession, event: object, answered: list[object]) -> None:
 def fuzz(data: bytes) -> None:
     fuzz_server(data)
     fuzz_client(b"220 x\r\n250-x\r\n250 PIPELINING\r\n" + data)
+    fuzz_client(b"220 x\r\n250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n" + data, pipeline=2)
     fuzz_client(data)
     mailboxes_in(data.decode("latin-1"))
 

@@ -1,20 +1,20 @@
 """Which parts of a mail are its text, its HTML and its attachments (RFC 8621 section 4.1.4)."""
 
-from dataclasses import dataclass, field
-
 from mailyard.protocol.mime import charset, transfer
-from mailyard.protocol.mime.structure import Part, Reading
+from mailyard.protocol.mime.structure import IDENTITY, Part, Reading
 
 _INLINE_MEDIA = ("image/", "audio/", "video/")
 
 
-@dataclass(slots=True)
 class Bodies:
     """Parts by what they are for, in the order of the mail."""
 
-    text: list[Part] = field(default_factory=list)
-    html: list[Part] = field(default_factory=list)
-    attachments: list[Part] = field(default_factory=list)
+    __slots__ = ("attachments", "html", "text")
+
+    def __init__(self) -> None:
+        self.text: list[Part] = []
+        self.html: list[Part] = []
+        self.attachments: list[Part] = []
 
 
 def find_bodies(root: Part) -> Bodies:
@@ -52,18 +52,26 @@ def _is_body(part: Part, position: int, inside: str) -> bool:
     return inside != "related" and not named
 
 
-def decode_text(reading: Reading, part: Part) -> str:
-    """The text of a leaf, with `\\n` line ends, safe to store and to show."""
+def decode_text(reading: Reading, part: Part, most_bytes: int | None = None) -> str:
+    """The text of a leaf, with `\\n` line ends, safe to store and to show.
+
+    `most_bytes` (a multiple of four, as base64 wants) cuts what is longer.
+    """
     encoded = reading.raw[part.body_start : part.end]
+    if most_bytes is not None:
+        encoded = encoded[:most_bytes]
     reading.work_units += len(encoded)
-    content, well_formed = transfer.undo(encoded, part.encoding)
-    if not well_formed:
-        reading.flaw("bad_transfer_encoding")
-    text, known = charset.decode(content, part.content_type.parameters.get("charset", ""))
+    if part.encoding not in IDENTITY:
+        encoded, well_formed = transfer.undo(encoded, part.encoding)
+        if not well_formed:
+            reading.flaw("bad_transfer_encoding")
+    text, known = charset.decode(encoded, part.content_type.parameters.get("charset", ""))
     if not known:
         reading.flaw("bad_charset")
     if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        text = text.replace("\r\n", "\n")
+        if "\r" in text:
+            text = text.replace("\r", "\n")
     return storable(text)
 
 

@@ -61,6 +61,7 @@ _MEANT = {
     "koi8": "koi8-r",
     "koi8-ru": "koi8-u",
 }
+_UTF_8 = frozenset(("utf-8", "UTF-8"))  # as nearly all write it
 _SEVEN_BIT = frozenset(("us-ascii", "ascii", "ansi_x3.4-1968", "646"))  # no name for other bytes
 # Python codecs that are no charset, or whose decoder is not linear.
 _NO_CHARSET = frozenset(
@@ -119,6 +120,12 @@ def guess(raw: bytes) -> str:
 
 def decode(raw: bytes, label: str) -> tuple[str, bool]:
     """(`raw` as text, whether every byte had a meaning in the charset `label`)."""
+    if label in _UTF_8:
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            return _repair(raw, "utf-8"), False
+        return (text[1:] if text[:1] == "\ufeff" else text), True
     if raw.isascii() and b"\x1b" not in raw:
         codec = codec_of(label) if label else None
         if codec is None or (codec not in _UTF16_CODECS and codec != "utf-7" and codec != "hz"):

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from mailyard.protocol.mime import charset, transfer
 
+_PLAIN_PIECES = 400  # four of a word
+_MARK = "\ufeff"
 _WORDS = 1_000  # of one value; what follows them stays as it is
 
 # Charset, an RFC 2231 language tag, the encoding. Bounded, so that a search stays linear.
@@ -18,6 +20,9 @@ def decode_words(value: str) -> str:
     White space between two encoded words is dropped (RFC 2047 section 6.2). Adjacent words of one
     charset are decoded together, because senders split characters between them.
     """
+    plain = _plain_words(value)
+    if plain is not None:
+        return plain
     opening = _OPENING.search(value)
     if opening is None:
         return value
@@ -42,6 +47,33 @@ def decode_words(value: str) -> str:
     out.append(_text(run, label))
     out.append(value[position:])
     return "".join(out)
+
+
+def _plain_words(value: str) -> str | None:
+    """`value` when it is one run of whole words of UTF-8 in base64, before and after it no `?`.
+
+    So are most that anybody sends; None for all others.
+    """
+    before, *pieces = value.split("?", _PLAIN_PIECES)
+    if not pieces or len(pieces) % 4 or before[-1:] != "=" or pieces[-1][:1] != "=":
+        return None
+    words = len(pieces) // 4
+    label, encoding = pieces[0], pieces[1]
+    if label.lower() != "utf-8" or encoding not in ("B", "b"):
+        return None
+    if words > 1:
+        if pieces[0::4].count(label) != words or pieces[1::4].count(encoding) != words:
+            return None
+        for between in pieces[3:-1:4]:
+            if between[:1] != "=" or between[1:].lstrip() != "=":
+                return None
+    try:
+        # Padding anywhere but at the end is refused, so that the words' groups are those of one.
+        raw = binascii.a2b_base64("".join(pieces[2::4]), strict_mode=True)
+        text = raw.decode()
+    except ValueError:
+        return None
+    return f"{before[:-1]}{text.removeprefix(_MARK)}{pieces[-1][1:]}"
 
 
 def _text(run: list[tuple[str, str]], label: str) -> str:

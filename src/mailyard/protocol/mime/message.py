@@ -18,7 +18,7 @@ from mailyard.protocol.mime.parameter import file_name
 from mailyard.protocol.mime.structure import Part, Reading
 
 _MESSAGE_IDS = 1_000  # of one References header
-_BREAK = re.compile(r"\r?\n|\t")
+_BREAK = re.compile(r"\r?\n")
 _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _MESSAGE_ID = re.compile(r"<([^<>\s]{1,998})>")
 
@@ -189,6 +189,9 @@ def readable(value: str) -> str:
 
 def printable(value: str) -> str:
     """`value` without controls and lone surrogates, which neither PostgreSQL nor JSON can hold."""
+    if value.isprintable():
+        return value
+    value = value.replace("\t", " ")  # most often the fold of a trace line
     if value.isprintable():
         return value
     return _UNSTORABLE.sub("", _BREAK.sub(" ", value))

@@ -2,17 +2,21 @@
 
 import re
 from datetime import datetime
+from functools import lru_cache
 from html import unescape
 from typing import NamedTuple
 
+from mailyard.protocol.address import Mailbox
 from mailyard.protocol.mime import body
 from mailyard.protocol.mime.date import parse_date
 from mailyard.protocol.mime.message import addresses, message_id, printable, readable
-from mailyard.protocol.mime.structure import Part, Reading
+from mailyard.protocol.mime.structure import Reading
 
 PREVIEW_CHARACTERS = 200
 _PREVIEW_BYTES = 2_048  # of a text body; encodings and white space make characters of some of them
 _PREVIEW_HTML_BYTES = 16_384  # style sheets come first
+_CACHED_CHARACTERS = 200
+_NOBODY = Mailbox("", "")
 _UNSEEN = re.compile(
     r"<(style|script|head|title)\b[^>]*+>.*?(?:</\1\s*+>|\Z)|<!--.*?(?:-->|\Z)|<[^>]*+>?",
     re.DOTALL | re.IGNORECASE,
@@ -36,40 +40,40 @@ def parse_summary(raw: bytes) -> Summary:
     """The summary of a received mail. Never raises; reads only the start of its bodies."""
     reading = Reading(raw)
     root = reading.read()
-    wanted: dict[str, str] = {}
-    for name, value in root.fields:
-        wanted.setdefault(name.lower(), value)
-    writers = addresses(wanted.get("from", ""))
+    writer = _writer(root.field("from") or "")
     found = body.find_bodies(root)
-    sent = wanted.get("date")
+    sent = root.field("date")
     return Summary(
-        from_name=writers[0].name if writers else "",
-        from_address=writers[0].address if writers else "",
-        subject=readable(wanted.get("subject", "")),
-        preview=_preview(reading, found),
-        sent_at=parse_date(sent) if sent else None,
-        message_id=message_id(wanted.get("message-id", "")),
-        attachments=len(found.attachments),
+        writer.name,
+        writer.address,
+        readable(root.field("subject") or ""),
+        _preview(reading, found),
+        parse_date(sent) if sent else None,
+        message_id(root.field("message-id") or ""),
+        len(found.attachments),
     )
+
+
+def _writer(value: str) -> Mailbox:
+    """The first mailbox of a From header."""
+    if len(value) <= _CACHED_CHARACTERS:
+        return _known_writer(value)
+    writers = addresses(value)
+    return writers[0] if writers else _NOBODY
+
+
+@lru_cache(maxsize=512)  # most mail of an hour is from few
+def _known_writer(value: str) -> Mailbox:
+    writers = addresses(value)
+    return writers[0] if writers else _NOBODY
 
 
 def _preview(reading: Reading, found: body.Bodies) -> str:
     if found.text:
-        text = body.decode_text(reading, _beginning(found.text[0], _PREVIEW_BYTES))
+        text = body.decode_text(reading, found.text[0], _PREVIEW_BYTES)
     elif found.html:
-        html = body.decode_text(reading, _beginning(found.html[0], _PREVIEW_HTML_BYTES))
+        html = body.decode_text(reading, found.html[0], _PREVIEW_HTML_BYTES)
         text = unescape(_UNSEEN.sub(" ", html))
     else:
         return ""
     return printable(" ".join(text[: 4 * PREVIEW_CHARACTERS].split())[:PREVIEW_CHARACTERS])
-
-
-def _beginning(part: Part, size_bytes: int) -> Part:
-    """`part`, cut after `size_bytes` (a multiple of four, as base64 wants)."""
-    if part.end - part.body_start <= size_bytes:
-        return part
-    shorter = Part.__new__(Part)
-    for slot in ("content_type", "encoding", "start", "body_start", "fields", "path"):
-        setattr(shorter, slot, getattr(part, slot))
-    shorter.end = part.body_start + size_bytes
-    return shorter

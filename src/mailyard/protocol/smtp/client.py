@@ -4,19 +4,21 @@
     session.receive(data); session.lost(reason); session.poke()
     session.take_output() -> what to write; session.take_events() -> what to tell
 
-When the peer offers PIPELINING, one group of commands goes out per round trip, as RFC 2920 section
-3.1 allows: the end of one message together with MAIL, RCPT and DATA of the next. A group ends with
-DATA or with the final dot, because their replies decide what follows.
+Mails go one of two ways. When the peer offers PIPELINING and CHUNKING, whole transactions follow
+one another without waiting, up to `pipeline` mails: RSET, MAIL, RCPT and the content as one last
+chunk (RFC 2920, RFC 3030 section 4.2). RSET keeps a recipient out of the transaction of a sender
+that was refused before it. Else, and for a long content, one group of commands goes out per round
+trip, as RFC 2920 section 3.1 allows: the end of one message together with MAIL, RCPT and DATA of
+the next; or one command when there is no PIPELINING either.
 
-The verdict on a mail whose connection is lost is LATER while its final dot has not been handed to
-the socket, UNKNOWN from then on. A mail of which only the envelope was sent is given back.
+The verdict on a mail whose connection is lost is LATER while its end has not been handed to the
+socket, UNKNOWN from then on. A mail of which only the envelope was sent, or that the peer has not
+come to when it says 421, is given back: replies come in order, and 421 ends them.
 """
 
 from collections import deque
 from collections.abc import Callable
 from enum import IntEnum, auto
-
-from msgspec import Struct
 
 from mailyard.core import limits
 from mailyard.protocol.smtp.client_mail import (
@@ -31,10 +33,19 @@ from mailyard.protocol.smtp.client_mail import (
     TlsWanted,
     Verdict,
 )
-from mailyard.protocol.smtp.content import has_bare_line_end, stuffed
+from mailyard.protocol.smtp.client_transaction import (
+    Sending,
+    judged,
+    mail_command,
+    problem_with,
+    refusal,
+    taken,
+)
+from mailyard.protocol.smtp.content import stuffed, with_last_line_end
 from mailyard.protocol.smtp.replies import BrokenReply, PeerReply, ReplyReader
 
 _HELD_CONTENT_BYTES = 256 * limits.KIB  # above this the final dot waits until the content is gone
+_PIPELINED_BYTES = 256 * limits.KIB  # of content behind one another
 
 
 class Await(IntEnum):
@@ -49,6 +60,7 @@ class Await(IntEnum):
     RCPT = auto()
     DATA = auto()
     END = auto()
+    CHUNK = auto()
     VOID_END = auto()  # of the empty content after a DATA that nobody should have accepted
     QUIT = auto()
 
@@ -64,28 +76,22 @@ REPLY_TIMEOUT_S: dict[Await, float] = {
     Await.RCPT: 300.0,
     Await.DATA: 120.0,
     Await.END: 600.0,
+    Await.CHUNK: 600.0,
     Await.VOID_END: 600.0,
     Await.QUIT: 5.0,
 }
 
 
-class _Sending(Struct, eq=False):
-    """A mail under way: its envelope's replies so far."""
-
-    mail: ClientMail
-    sender_reply: PeerReply | None = None
-    recipient_replies: list[PeerReply] = []
-    end_written: bool = False
-
-
 class ClientSession:
-    """One session, greeting to QUIT."""
+    """One session, greeting to QUIT. `pipeline`: mails behind one another; 0: never by BDAT."""
 
     def __init__(
         self,
         hello: str,
         take_mail: Callable[[], ClientMail | None],
         starttls: StartTls = StartTls.NONE,
+        *,
+        pipeline: int = 0,
     ) -> None:
         self._hello = hello
         self._take_mail = take_mail
@@ -96,8 +102,12 @@ class ClientSession:
         self._due: deque[Await] = deque((Await.GREETING,))
         self._unwritten: deque[tuple[Await, bytes]] = deque()
         self._extensions: dict[str, str] = {}
-        self._envelope: _Sending | None = None  # MAIL, RCPT, DATA written, replies due
-        self._content: _Sending | None = None  # content written, its reply due
+        self._pipeline = pipeline
+        self._chunked: deque[Sending] = deque()  # written whole, replies due
+        self._chunked_bytes = 0
+        self._long: ClientMail | None = None  # goes by DATA when those before it are answered
+        self._envelope: Sending | None = None  # MAIL, RCPT, DATA written, replies due
+        self._content: Sending | None = None  # content written, its reply due
         self._transaction_open = False
         self._held_end = False
         self._ready = False
@@ -172,13 +182,21 @@ class ClientSession:
     @property
     def idle(self) -> bool:
         """Ready, and nothing under way."""
-        return self._ready and self._envelope is None and self._content is None and not self._due
+        return self._ready and not self._busy and not self._due
 
     @property
     def takes_mail(self) -> bool:
         """`poke` would begin a mail now."""
-        if not self._ready or self._envelope is not None or self._quitting or self._ended:
+        if not self._ready or self._quitting or self._ended:
             return False
+        if self._envelope is not None or self._held_end:
+            return False
+        if self._chunked:
+            return (
+                self._long is None
+                and len(self._chunked) < self._pipeline
+                and self._chunked_bytes < _PIPELINED_BYTES
+            )
         return self._content is None or self._pipelining
 
     @property
@@ -195,6 +213,15 @@ class ClientSession:
     def _pipelining(self) -> bool:
         return "PIPELINING" in self._extensions
 
+    @property
+    def _chunking(self) -> bool:
+        return self._pipeline > 0 and self._pipelining and "CHUNKING" in self._extensions
+
+    @property
+    def _busy(self) -> bool:
+        """A mail is under way."""
+        return bool(self._chunked) or self._envelope is not None or self._content is not None
+
     # Replies.
 
     def _read_reply(self, due: Await, reply: PeerReply) -> None:
@@ -204,6 +231,10 @@ class ClientSession:
         match due:
             case Await.END:
                 self._settle_content(reply)
+            case Await.CHUNK:
+                self._settle_chunked(judged(reply))
+                self._transaction_open = not taken(reply)
+                self._continue()
             case Await.MAIL:
                 self._sender_reply(reply)
             case Await.RCPT:
@@ -220,7 +251,7 @@ class ClientSession:
             case Await.STARTTLS:
                 self._starttls_reply(reply)
             case Await.RSET:
-                if not _taken(reply):
+                if not taken(reply):
                     self._refuse_session("RSET", reply)
                 elif not self._pipelining:
                     self._write(*self._unwritten.popleft())
@@ -233,7 +264,7 @@ class ClientSession:
         """A reply that nothing asked for: 421 before closing is legal, the rest is an attack."""
         if reply.code == 421:
             verdict = Verdict(Fate.LATER, 421, reply.text)
-            self._end(verdict, f"421 {reply.text}", clean=not self._content and not self._envelope)
+            self._end(verdict, f"421 {reply.text}", clean=not self._busy)
         else:
             self.lost(f"reply without a command: {reply.code} {reply.text}")
 
@@ -243,6 +274,9 @@ class ClientSession:
         if due is Await.END and self._content is not None:
             self._done(self._content, verdict)
             self._content = None
+        elif due is Await.CHUNK:
+            self._settle_chunked(verdict)
+        self._give_back_chunked(verdict)
         self._end(verdict, f"421 {reply.text}", clean=self._ready)
 
     def _refuse_session(self, what: str, reply: PeerReply) -> None:
@@ -287,44 +321,62 @@ class ClientSession:
     # One mail.
 
     def _begin_mail(self) -> None:
-        """Take mails until one can go to this peer, and write its envelope."""
-        while (mail := self._take_mail()) is not None:
-            problem = self._problem(mail)
-            if problem is None:
-                self._write_envelope(mail)
+        """Take mails while they can go to this peer now, and write what may be written of them."""
+        while (mail := self._next_mail()) is not None:
+            problem = problem_with(mail, self._extensions)
+            if problem is not None:
+                self._events.append(MailDone(mail, [problem] * len(mail.recipients)))
+            elif not self._chunking or len(mail.content) > _PIPELINED_BYTES:
+                self._long = mail if self._chunked else None
+                if self._long is None:
+                    self._write_envelope(mail)
                 return
-            self._events.append(MailDone(mail, [problem] * len(mail.recipients)))
+            else:
+                self._write_chunked(mail)
+                if not self.takes_mail:
+                    return
 
-    def _problem(self, mail: ClientMail) -> Verdict | None:
-        """Why `mail` cannot go to this peer, judged before a byte is sent."""
-        extensions = self._extensions
-        text = ""
-        if mail.eight_bit and "8BITMIME" not in extensions:
-            text = "5.6.3 the content is 8-bit and the peer does not offer 8BITMIME"
-        elif mail.smtp_utf8 and "SMTPUTF8" not in extensions:
-            text = "5.6.7 the mail needs SMTPUTF8 and the peer does not offer it"
-        elif not mail.can_be_written:
-            text = "5.1.3 an address cannot be written in a command"
-        elif has_bare_line_end(mail.content):
-            text = "5.6.0 the content has a bare CR or LF"
-        else:
-            size = extensions.get("SIZE", "")
-            if size.isdigit() and 0 < int(size) < len(mail.content):
-                text = f"5.3.4 the peer takes at most {size} bytes"
-        return Verdict(Fate.NEVER, None, text) if text else None
+    def _next_mail(self) -> ClientMail | None:
+        mail, self._long = self._long, None
+        return mail or self._take_mail()
+
+    def _write_chunked(self, mail: ClientMail) -> None:
+        """A whole transaction."""
+        due, output = self._due, self._output
+        commands = mail_command(mail, self._extensions)
+        if self._chunked or self._transaction_open:
+            commands = f"RSET\r\n{commands}"
+            due.append(Await.RSET)
+            self._transaction_open = False
+        due.append(Await.MAIL)
+        for address in mail.recipients:
+            commands += f"RCPT TO:<{address}>\r\n"
+            due.append(Await.RCPT)
+        due.append(Await.CHUNK)
+        content = with_last_line_end(mail.content)
+        output.append(f"{commands}BDAT {len(content)} LAST\r\n".encode())
+        output.append(content)
+        self._chunked.append(Sending(mail, end_written=True))
+        self._chunked_bytes += len(mail.content)
+
+    def _settle_chunked(self, verdict: Verdict) -> None:
+        """The oldest of those behind one another is answered."""
+        sending = self._chunked.popleft()
+        self._chunked_bytes -= len(sending.mail.content)
+        self._done(sending, verdict)
+
+    def _give_back_chunked(self, verdict: Verdict) -> None:
+        """The peer has not come to them, and never will."""
+        self._events += [MailReturned(sending.mail, verdict) for sending in self._chunked]
+        self._chunked.clear()
 
     def _write_envelope(self, mail: ClientMail) -> None:
-        self._envelope = _Sending(mail)
+        self._envelope = Sending(mail)
         commands: list[tuple[Await, bytes]] = []
         if self._transaction_open:
             commands.append((Await.RSET, b"RSET\r\n"))
             self._transaction_open = False
-        parameters = f" SIZE={len(mail.content)}" if "SIZE" in self._extensions else ""
-        if mail.eight_bit:
-            parameters += " BODY=8BITMIME"
-        if mail.smtp_utf8:
-            parameters += " SMTPUTF8"
-        sender = f"MAIL FROM:<{mail.reverse_path}>{parameters}\r\n"
+        sender = mail_command(mail, self._extensions)
         if self._pipelining:
             due, output = self._due, self._output
             for awaited, line in commands:
@@ -349,7 +401,7 @@ class ClientSession:
         sending.sender_reply = reply
         if self._pipelining:
             return
-        if _taken(reply):
+        if taken(reply):
             self._write(*self._unwritten.popleft())
         else:
             self._unwritten.clear()
@@ -361,7 +413,7 @@ class ClientSession:
         replies.append(reply)
         if self._pipelining:
             return
-        if len(replies) < len(sending.mail.recipients) or any(map(_taken, replies)):
+        if len(replies) < len(sending.mail.recipients) or any(map(taken, replies)):
             self._write(*self._unwritten.popleft())
         else:
             self._unwritten.clear()
@@ -370,14 +422,13 @@ class ClientSession:
 
     def _data_reply(self, reply: PeerReply) -> None:
         sending = self._under_way()
-        sender_reply = sending.sender_reply
-        sender_taken = sender_reply is not None and _taken(sender_reply)
+        sender_taken = sending.sender_taken
         if reply.code < 400 and reply.code != 354:
             self.lost(f"DATA answered with {reply.code}, which makes no sense")
         elif reply.code != 354:
             self._transaction_open = sender_taken
             self._settle_envelope(reply)
-        elif sender_taken and any(map(_taken, sending.recipient_replies)):
+        elif sender_taken and any(map(taken, sending.recipient_replies)):
             self._envelope = None
             self._content = sending
             self._write_content(sending)
@@ -385,11 +436,9 @@ class ClientSession:
             self._settle_envelope(reply, go_on=False)
             self._write(Await.VOID_END, b".\r\n")
 
-    def _write_content(self, sending: _Sending) -> None:
-        content = stuffed(sending.mail.content)
+    def _write_content(self, sending: Sending) -> None:
+        content = with_last_line_end(stuffed(sending.mail.content))
         self._output.append(content)
-        if not content.endswith(b"\r\n") and content:
-            self._output.append(b"\r\n")
         if len(content) > _HELD_CONTENT_BYTES:
             self._held_end = True
         else:
@@ -410,7 +459,7 @@ class ClientSession:
         if sending is None:
             return
         self._content = None
-        self._done(sending, _verdict(reply))
+        self._done(sending, judged(reply))
         if self._envelope is None:
             self._continue()
 
@@ -418,32 +467,26 @@ class ClientSession:
         """The mail ended before its content. `reply` is the one that ended it."""
         sending = self._under_way()
         self._envelope = None
-        sender_reply = sending.sender_reply
-        if sender_reply is not None and not _taken(sender_reply):
-            verdict = _refusal(sender_reply)
-            verdicts = [verdict] * len(sending.mail.recipients)
-            self._events.append(MailDone(sending.mail, verdicts))
-        else:
-            self._done(sending, _refusal(reply))
+        self._done(sending, refusal(reply))
         if go_on:
             self._continue()
 
-    def _done(self, sending: _Sending, verdict: Verdict) -> None:
+    def _done(self, sending: Sending, verdict: Verdict) -> None:
         """`verdict` for the recipients that were taken at RCPT, their own reply for the rest."""
-        replies = sending.recipient_replies
-        verdicts = [verdict if _taken(reply) else _refusal(reply) for reply in replies]
-        self._events.append(MailDone(sending.mail, verdicts))
+        self._events.append(MailDone(sending.mail, sending.verdicts(verdict)))
 
     def _continue(self) -> None:
         if self._quitting:
             if self.idle:
                 self._say_quit()
-        elif self._envelope is None and self._content is None:
+        elif self.takes_mail:
             self._begin_mail()
 
     # Small things.
 
-    def _under_way(self) -> _Sending:
+    def _under_way(self) -> Sending:
+        if self._chunked:
+            return self._chunked[0]
         assert self._envelope is not None, "a reply to an envelope is only due with an envelope"
         return self._envelope
 
@@ -469,27 +512,18 @@ class ClientSession:
         self._unwritten.clear()
         self._output.clear()
         if content is not None and content.end_written:
-            unknown = Verdict(Fate.UNKNOWN, None, f"lost after the final dot: {verdict.text}")
-            self._done(content, unknown)
+            self._done(content, _unknown(verdict))
         elif content is not None:
             self._done(content, verdict)
         if envelope is not None:
             self._events.append(MailReturned(envelope.mail, verdict))
+        while self._chunked:
+            self._settle_chunked(_unknown(verdict))
+        if self._long is not None:
+            self._events.append(MailReturned(self._long, verdict))
+            self._long = None
         self._events.append(SessionEnded(reason, clean))
 
 
-def _taken(reply: PeerReply) -> bool:
-    """RFC 5321 section 4.3.2 has 250 and 251; any 2yz is a yes (section 4.2.1)."""
-    return 200 <= reply.code < 300
-
-
-def _verdict(reply: PeerReply) -> Verdict:
-    """What the reply to the content says."""
-    if _taken(reply):
-        return Verdict(Fate.ACCEPTED, reply.code, reply.text)
-    return _refusal(reply)
-
-
-def _refusal(reply: PeerReply) -> Verdict:
-    """What a reply that ended a mail early says. Never ACCEPTED: no content has been sent."""
-    return Verdict(Fate.NEVER if reply.code >= 500 else Fate.LATER, reply.code, reply.text)
+def _unknown(verdict: Verdict) -> Verdict:
+    return Verdict(Fate.UNKNOWN, None, f"lost after the final dot: {verdict.text}")

@@ -48,6 +48,11 @@ def stuffed(content: bytes) -> bytes:
     return b"." + content if content.startswith(b".") else content
 
 
+def with_last_line_end(content: bytes) -> bytes:
+    """`content` as it goes over the wire: a last line is ended where it is not."""
+    return content if not content or content.endswith(b"\r\n") else content + b"\r\n"
+
+
 def unstuffed(content: bytes) -> bytes:
     """The reverse: one leading dot of each line taken away."""
     if b"\r\n." in content:
@@ -95,17 +100,17 @@ class ContentReceiver:
             self._drop()
         return None, len(data)
 
-    def feed_chunk(self, data: bytes) -> None:
-        """Octets of a BDAT chunk."""
-        if self.dropped_bytes or len(self._held) + len(data) > self._message_bytes:
-            self.dropped_bytes += len(self._held) + len(data)
-            self._held.clear()
+    def feed_chunk(self, data: bytes, *, last: bool) -> bytes | None:
+        """Octets of a BDAT chunk; with the `last` of them all octets of all chunks."""
+        held = self._held
+        if self.dropped_bytes or len(held) + len(data) > self._message_bytes:
+            self.dropped_bytes += len(held) + len(data)
+            held.clear()
+        elif last and not held:
+            return data
         else:
-            self._held += data
-
-    def take_chunks(self) -> bytes:
-        """All octets of the chunks."""
-        return bytes(self._held)
+            held += data
+        return bytes(held) if last else None
 
     def _drop(self) -> None:
         keep = len(END_OF_DATA) - 1

@@ -7,8 +7,10 @@
 
 Replies leave in the order of their commands (RFC 2920). Two kinds of answer take time: is this
 recipient taken, and is this message stored. While such questions are open the session reads on
-only as far as nothing can depend on them: RCPT after RCPT, and MAIL and RCPT after the end of a
-message. Everything else waits in the buffer; `wants_input` tells the shell when to stop reading.
+only as far as nothing can depend on them: RCPT after RCPT, the last chunk after RCPT (a message
+whose recipients are all refused then is answered 503, as RFC 3030 has it), and the next transaction
+after the end of a message. So messages that a peer pipelines are looked up and stored together.
+Everything else waits in the buffer; `wants_input` tells the shell when to stop reading.
 
 What smells of smuggling (a bare CR or LF, in a command or in content) ends the session after its
 reply, and nothing that was pipelined behind it is looked at.
@@ -27,7 +29,7 @@ from mailyard.protocol.smtp.command import (
     parse_recipient,
 )
 from mailyard.protocol.smtp.content import ContentReceiver, Fault, fault_in
-from mailyard.protocol.smtp.envelope import Envelope, Peer
+from mailyard.protocol.smtp.envelope import Peer
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.session import (
     Event,
@@ -36,10 +38,13 @@ from mailyard.protocol.smtp.session import (
     RecipientAsked,
     SessionConfig,
     TlsRequested,
+    Transaction,
 )
 from mailyard.protocol.smtp.states import TRANSITIONS, State, Step
 
 _QUESTIONS_OPEN = 100  # recipients asked about at once, so that one session cannot flood a batch
+_MESSAGES_OPEN = 32  # whole messages of one session that wait for an answer
+_AHEAD_BYTES = 256 * limits.KIB  # of content that came before its recipients were answered
 _BUFFER_BYTES = 256 * limits.KIB  # unread input at which the shell should stop reading
 
 
@@ -63,8 +68,9 @@ _HANDSHAKE = State.HANDSHAKE
 _MAIL = Step.MAIL
 _RECIPIENT = Step.RECIPIENT
 _RECIPIENT_TAKEN = Step.RECIPIENT_TAKEN
+_NOBODY = Reply(503, "5.5.1", "BDAT needs an accepted recipient")
 _NO_CONTENT = ContentReceiver(0)
-_NO_MAIL = MailCommand("", None, False, False)
+_NO_TRANSACTION = Transaction(MailCommand("", None, False, False), [])
 _FAULTS = {
     Fault.TOO_LARGE: Reply(552, "5.3.4", "Message too large"),
     Fault.LINE_TOO_LONG: Reply(550, "5.6.0", "Message has a line that is too long"),
@@ -92,6 +98,8 @@ class ServerSession:
         self._blocked = False
         self._output: list[bytes] = []
         self._unsaid: deque[Question | _Said] = deque()
+        self._ahead: deque[MessageReceived] = deque()  # decided, and not asked about yet
+        self._ahead_bytes = 0
         self._recipients_open = 0
         self._messages_open = 0
         self._content = _NO_CONTENT
@@ -119,6 +127,8 @@ class ServerSession:
 
     def next_event(self) -> Event | None:
         """Read on. The next question or request, or None when more input or an answer is due."""
+        if self._ahead:
+            return self._ahead.popleft()
         while True:
             state = self.state
             if state in _READS_COMMANDS and not self._skip_bytes:
@@ -141,12 +151,7 @@ class ServerSession:
         """The shell's answer. Replies leave in the order of their questions."""
         question.reply = reply.encode()
         if type(question) is RecipientAsked:
-            self._recipients_open -= 1
-            if reply.code < 400 and self.state is not _CLOSED:
-                self._recipients.append(question.address)
-                self.state = TRANSITIONS[self.state][_RECIPIENT_TAKEN]
-            elif reply.code >= 500:
-                self._count_error()
+            self._answer_recipient(question, reply)
         else:
             self._messages_open -= 1
             if reply.code < 400:
@@ -157,6 +162,32 @@ class ServerSession:
             unsaid.popleft()
         if self._draining is not None and not self.busy:
             self.close(self._draining)
+
+    def _answer_recipient(self, question: RecipientAsked, reply: Reply) -> None:
+        self._recipients_open -= 1
+        transaction = question.transaction
+        transaction.asked -= 1
+        if not self._unsaid:
+            return  # closed, and nobody is told any more
+        if reply.code < 400:
+            transaction.recipients.append(question.address)
+            if transaction is self._transaction and self.state is not _CLOSED:
+                self.state = TRANSITIONS[self.state][_RECIPIENT_TAKEN]
+        elif reply.code >= 500:
+            self._count_error()
+        if transaction.message is not None and not transaction.asked:
+            self._decide(transaction, transaction.message)
+
+    def _decide(self, transaction: Transaction, message: MessageReceived) -> None:
+        """All recipients of a message that came ahead of their answers are answered now."""
+        self._ahead_bytes -= len(message.content)
+        if transaction.recipients:
+            message.envelope = transaction.envelope(self._peer)
+            self._ahead.append(message)
+        else:
+            message.reply = _NOBODY.encode()
+            self._messages_open -= 1
+            self._count_error()
 
     def take_output(self) -> bytes:
         """What to write now. When `closed` is set, close after writing it."""
@@ -177,6 +208,7 @@ class ServerSession:
         """Say `reply` (421 usually) and end. Open questions are answered to nobody."""
         if self.state is not State.CLOSED:
             self._unsaid.clear()
+            self._ahead.clear()
             self._output.append(reply.encode())
             self._end()
 
@@ -244,7 +276,7 @@ class ServerSession:
             return False, None
         verb, _, argument = data[start : newline - 1].partition(b" ")
         verb = verb.upper()
-        if self._unsaid and not self._may_run_ahead(verb):
+        if self._unsaid and not self._may_run_ahead(verb, argument):
             self._blocked = True
             return False, None
         self._at = end
@@ -260,10 +292,25 @@ class ServerSession:
             self._refuse(Reply(501, "5.5.2", "Not UTF-8"))
         return True, None
 
-    def _may_run_ahead(self, verb: bytes) -> bool:
+    def _may_run_ahead(self, verb: bytes, argument: bytes) -> bool:
+        """Whether a command's reply is the same whatever the open questions are answered with."""
+        if self._draining is not None:
+            return False
         if verb == b"RCPT":
             return self._recipients_open < _QUESTIONS_OPEN
-        return verb == b"MAIL" and self._recipients_open == 0
+        if verb == b"BDAT":
+            return self._messages_open < _MESSAGES_OPEN and self._chunk_fits(argument)
+        return verb in (b"MAIL", b"RSET")
+
+    def _chunk_fits(self, argument: bytes) -> bool:
+        """Whether a chunk may come before its recipients are answered: a last one that is small."""
+        if not self._transaction.asked:
+            return True
+        try:
+            octets, last = parse_chunk(argument.decode("ascii", "replace"))
+        except Refused:
+            return True  # whatever the recipients are answered
+        return last and self._ahead_bytes + octets <= _AHEAD_BYTES
 
     def _carry_out(self, verb: bytes, argument: str) -> Event | None:
         match verb:
@@ -322,21 +369,22 @@ class ServerSession:
         mail = parse_mail(argument)
         if mail.declared_bytes is not None and mail.declared_bytes > self._config.message_bytes:
             raise Refused(_FAULTS[Fault.TOO_LARGE])
-        self._reset_transaction()
-        self._mail_command = mail
+        self._transaction = Transaction(mail, [])
         self.state = allowed[_MAIL]
         self._say(_OK_SENDER)
 
     def _recipient(self, argument: str) -> Event | None:
         if _RECIPIENT not in TRANSITIONS[self.state]:
             raise Refused(Reply(503, "5.5.1", "MAIL comes before RCPT"))
-        mail = self._mail_command
+        transaction = self._transaction
+        mail = transaction.mail
         address = parse_recipient(argument, mail.smtp_utf8, self._config.hostname)
-        if self._recipients_open + len(self._recipients) >= self._config.recipients_per_message:
+        if transaction.asked + len(transaction.recipients) >= self._config.recipients_per_message:
             self._say(Reply(452, "4.5.3", "Too many recipients for one message").encode())
             return None
         self._recipients_open += 1
-        question = RecipientAsked(self._peer, mail.reverse_path, address)
+        transaction.asked += 1
+        question = RecipientAsked(self._peer, mail.reverse_path, address, transaction)
         self._unsaid.append(question)
         return question
 
@@ -366,12 +414,17 @@ class ServerSession:
         if octets > 2 * self._config.message_bytes:
             self._hang_up(_FAULTS[Fault.TOO_LARGE])
             return
-        if Step.CHUNK not in TRANSITIONS[self.state]:
+        allowed = TRANSITIONS[self.state]
+        step = Step.CHUNK_AHEAD if self._transaction.asked else Step.CHUNK
+        if step not in allowed:
             self._skip_bytes = octets  # RFC 3030 section 2: the octets come all the same
-            raise Refused(Reply(503, "5.5.1", "BDAT needs an accepted recipient"))
-        if self.state is State.ADDRESSED:
+            if Step.CHUNK_FOR_NOBODY in allowed:
+                self._step(Step.CHUNK_FOR_NOBODY)
+                self._reset_transaction()
+            raise Refused(_NOBODY)
+        if self.state is not State.BETWEEN_CHUNKS:
             self._content = ContentReceiver(self._config.message_bytes)
-        self._step(Step.CHUNK)
+        self._step(step)
         self._chunk_bytes = octets
         self._chunk_last = last
 
@@ -383,14 +436,15 @@ class ServerSession:
             self._skip_bytes -= taken
             return self._skip_bytes == 0, None
         taken = min(self._chunk_bytes, len(data) - at)
-        self._content.feed_chunk(data[at : at + taken])
         self._at += taken
         self._chunk_bytes -= taken
+        content = self._content.feed_chunk(
+            data[at : at + taken], last=self._chunk_last and not self._chunk_bytes
+        )
         if self._chunk_bytes:
             return False, None
-        if self._chunk_last:
+        if content is not None:
             self._step(Step.LAST_CHUNK_END)
-            content = self._content.take_chunks()
             fault = fault_in(content, self._config.line_bytes)
             return True, self._message(
                 content, Fault.TOO_LARGE if self._content.dropped_bytes else fault
@@ -405,27 +459,24 @@ class ServerSession:
         return True, None
 
     def _message(self, content: bytes, fault: Fault | None) -> Event | None:
-        mail = self._mail_command
-        envelope = Envelope(
-            self._peer,
-            mail.reverse_path,
-            tuple(self._recipients),
-            mail.declared_bytes,
-            mail.eight_bit,
-            mail.smtp_utf8,
-        )
+        transaction = self._transaction
         self._content = _NO_CONTENT
         self._reset_transaction()
         if fault is Fault.BARE_LINE_END:
             self._hang_up(_FAULTS[fault])
-            return None
-        if fault is not None:
+        elif fault is not None:
             self._refuse(_FAULTS[fault])
-            return None
-        question = MessageReceived(envelope, content)
-        self._messages_open += 1
-        self._unsaid.append(question)
-        return question
+        elif not transaction.asked and not transaction.recipients:
+            self._refuse(_NOBODY)
+        else:
+            question = MessageReceived(transaction.envelope(self._peer), content)
+            self._messages_open += 1
+            self._unsaid.append(question)
+            if not transaction.asked:
+                return question
+            self._ahead_bytes += len(content)
+            transaction.message = question
+        return None
 
     def _starttls(self, argument: str) -> Event | None:
         self._no_argument(argument)
@@ -452,8 +503,7 @@ class ServerSession:
         self.state = TRANSITIONS[self.state][step]
 
     def _reset_transaction(self) -> None:
-        self._mail_command = _NO_MAIL
-        self._recipients: list[str] = []
+        self._transaction = _NO_TRANSACTION
 
     def _say(self, reply: bytes) -> None:
         if self._unsaid:

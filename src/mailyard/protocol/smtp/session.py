@@ -5,6 +5,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from mailyard.core import limits
+from mailyard.protocol.smtp.command import MailCommand
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
 
@@ -35,20 +36,46 @@ class SessionConfig(Struct, frozen=True):
         return Reply(250, "", "\n".join(lines))
 
 
+class MessageReceived(Struct, eq=False):
+    """A whole message is here. Answer with `ServerSession.answer`."""
+
+    envelope: Envelope
+    content: bytes
+    reply: bytes | None = None
+
+
+class Transaction(Struct, eq=False):
+    """What a session gathers from MAIL to the end of a message (RFC 5321 section 3.3).
+
+    `asked` counts the recipients whose answer is open; a pipelined message may come before them,
+    and what becomes of `message` is decided with the last of them.
+    """
+
+    mail: MailCommand
+    recipients: list[str]
+    asked: int = 0
+    message: MessageReceived | None = None
+
+    def envelope(self, peer: Peer) -> Envelope:
+        """With the recipients that have been accepted so far."""
+        mail = self.mail
+        return Envelope(
+            peer,
+            mail.reverse_path,
+            tuple(self.recipients),
+            mail.declared_bytes,
+            mail.eight_bit,
+            mail.smtp_utf8,
+        )
+
+
 class RecipientAsked(Struct, eq=False):
     """Is this recipient taken? Answer with `ServerSession.answer`."""
 
     peer: Peer
     reverse_path: str
     address: str
-    reply: bytes | None = None
-
-
-class MessageReceived(Struct, eq=False):
-    """A whole message is here. Answer with `ServerSession.answer`."""
-
-    envelope: Envelope
-    content: bytes
+    transaction: Transaction
     reply: bytes | None = None
 
 

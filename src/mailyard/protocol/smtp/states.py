@@ -32,6 +32,8 @@ class Step(IntEnum):
     DATA = auto()
     DATA_END = auto()
     CHUNK = auto()
+    CHUNK_AHEAD = auto()  # the last chunk, before its recipients have been answered
+    CHUNK_FOR_NOBODY = auto()  # all recipients were refused: the transaction has failed
     CHUNK_END = auto()
     LAST_CHUNK_END = auto()
     RESET = auto()
@@ -58,6 +60,8 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
         Step.HELLO: State.READY,
         Step.RECIPIENT: State.SENDER,
         Step.RECIPIENT_TAKEN: State.ADDRESSED,
+        Step.CHUNK_AHEAD: State.IN_CHUNK,
+        Step.CHUNK_FOR_NOBODY: State.READY,
         Step.RESET: State.READY,
         Step.CLOSE: State.CLOSED,
     },
@@ -67,6 +71,7 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
         Step.RECIPIENT_TAKEN: State.ADDRESSED,
         Step.DATA: State.IN_DATA,
         Step.CHUNK: State.IN_CHUNK,
+        Step.CHUNK_AHEAD: State.IN_CHUNK,
         Step.RESET: State.READY,
         Step.CLOSE: State.CLOSED,
     },
@@ -83,6 +88,7 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
     State.IN_CHUNK: {
         Step.CHUNK_END: State.BETWEEN_CHUNKS,
         Step.LAST_CHUNK_END: State.READY,
+        Step.RECIPIENT_TAKEN: State.IN_CHUNK,
         Step.RESET: State.READY,  # the chunk made the message too large
         Step.CLOSE: State.CLOSED,
     },

@@ -55,12 +55,15 @@ _OUTCOMES = {
 class SmtpOptions(Struct, frozen=True):
     """How to talk to a destination. Times in seconds.
 
+    `pipeline`: how many mails follow one another on a connection before the first is answered,
+    where the peer offers PIPELINING and CHUNKING; 0 keeps to DATA.
     `tls_on_connect`: TLS before the greeting (RFC 8314 section 3.3); no STARTTLS follows, and
     nothing is ever said in the clear. `reply_timeout_s` caps the time limits of RFC 5321 section
     4.5.3.2 (it never raises one).
     """
 
     connections: int = 10
+    pipeline: int = 8
     starttls: StartTls = StartTls.OPPORTUNISTIC
     tls_on_connect: bool = False
     idle_s: float = 30.0
@@ -189,8 +192,8 @@ class SmtpTransport:
             self._answered_all.set()
 
     def give_back(self, mail: ClientMail, verdict: Verdict, session_was_good: bool) -> None:
-        """Only the envelope of `mail` was sent. A session that had been working has merely ended:
-        the mail goes to another one, once."""
+        """The peer has not begun `mail`. A session that had been working has merely ended: the
+        mail goes to another one, once."""
         ticket = cast("_Ticket", mail.token)
         if session_was_good and ticket.returns == 0 and not self._closing:
             ticket.returns += 1
@@ -353,7 +356,9 @@ class _Connection(asyncio.Protocol):
         self._owner = owner
         self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._session = ClientSession(owner.hello, owner.take_mail, starttls)
+        self._session = ClientSession(
+            owner.hello, owner.take_mail, starttls, pipeline=owner.options.pipeline
+        )
         self._write_paused = False
         self._replies_seen = 0
         self._progress_at = loop.time()
