@@ -163,6 +163,7 @@ class _Connection(asyncio.Protocol):
         "_loop",
         "_opened_at",
         "_peer_slow",
+        "_pump_due",
         "_reading",
         "_session",
         "_tasks",
@@ -179,6 +180,7 @@ class _Connection(asyncio.Protocol):
         self._tasks: set[Future[Reply]] = set()
         self._reading = True
         self._peer_slow = False
+        self._pump_due = False
         self._opened_at = 0.0
         self._heard_at = 0.0
         self._turn_at = 0.0  # when it became the peer's turn: a command or a message is due
@@ -346,8 +348,18 @@ class _Connection(asyncio.Protocol):
             self._listener.waiting_bytes -= len(question.content)
         reply = _failed(outcome) if isinstance(outcome, Exception) else outcome
         self._settle(session, question, reply)
-        if self._session is session:
+        if self._session is not session:
+            return
+        if not session.waits_for_answer:
             self._pump(session)
+        elif not self._pump_due:  # who is answered with its neighbours says it with them
+            self._pump_due = True
+            self._loop.call_soon(self._pump_together)
+
+    def _pump_together(self) -> None:
+        self._pump_due = False
+        if self._session is not None:
+            self._pump(self._session)
 
     def _settle(self, session: ServerSession, question: Question, reply: Reply) -> None:
         if reply.code >= 400:
