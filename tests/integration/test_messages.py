@@ -128,6 +128,25 @@ async def test_an_inbox_deleted_after_the_250_gets_nothing_and_its_successor_nei
     assert heir.id != ada.id
 
 
+async def test_an_inbox_that_is_gone_takes_nothing_from_the_others_of_its_message(
+    platform: MailPlatform, workspace_id: UUID, ada: Inbox
+) -> None:
+    gone, bob = await platform.inboxes.create(workspace_id, [NewInbox("gone"), NewInbox("bob")])
+    everybody = ("ada@inbox.test", "gone@inbox.test", "bob@inbox.test")
+    await platform.send(*everybody, content=about("one"))
+    await platform.send("bob@inbox.test", content=about("two"))
+    await platform.inboxes.delete(workspace_id, [gone.id])
+    await platform.run(await platform.lease())
+    assert await subjects(platform, ada, workspace_id) == ["one"]
+    assert sorted(await subjects(platform, bob, workspace_id)) == ["one", "two"]
+    told = [(event.item["recipient"], event.item["subject"]) for event in await platform.told()]
+    assert sorted(told) == [
+        ("ada@inbox.test", "one"), ("bob@inbox.test", "one"), ("bob@inbox.test", "two")
+    ]  # fmt: skip
+    [delta] = await rows(platform, "SELECT sum(amount) FROM counter_delta WHERE name = 'received'")
+    assert delta["sum"] == 3
+
+
 async def test_a_payload_that_cannot_be_read_is_buried_and_its_neighbours_are_done(
     platform: MailPlatform, workspace_id: UUID, ada: Inbox
 ) -> None:

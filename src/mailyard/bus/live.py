@@ -6,7 +6,7 @@ was already read. That is commit order as far as any reader can tell, and a curs
 repeats an event. The bus only says that there is something to read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -67,6 +67,13 @@ class LiveEvent:
     item: dict[str, Any]
 
 
+Run = tuple[UUID, str, Sequence[Mapping[str, Any]]]  # workspace, kind, the items of the events
+
+
+def _run_of(event: LiveEvent) -> tuple[UUID, str]:
+    return event.workspace_id, event.kind
+
+
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
     """An event with its place in the stream: give `cursor` to `read_after` to go on behind it."""
@@ -89,19 +96,23 @@ class LiveEvents:
 
         With `tx` they commit with the caller, who calls `announced` after its commit.
         """
-        if not events:
+        ordered = sorted(events, key=_run_of)
+        await self.publish_runs(
+            [(*run, [event.item for event in group]) for run, group in groupby(ordered, _run_of)],
+            tx,
+        )
+
+    async def publish_runs(self, runs: Sequence[Run], tx: Connection | None = None) -> None:
+        """As `publish`, for a caller who has the items of a workspace and kind together already."""
+        if not runs:
             return
-        workspaces: list[UUID] = []
-        kinds: list[str] = []
-        items: list[str] = []
-        ordered = sorted(events, key=lambda event: (event.workspace_id, event.kind))
-        for (workspace_id, kind), group in groupby(
-            ordered, key=lambda event: (event.workspace_id, event.kind)
-        ):
-            workspaces.append(workspace_id)
-            kinds.append(kind)
-            items.append(msgspec.json.encode([event.item for event in group]).decode())
-        await self._database.execute(_SQL.publish, workspaces, kinds, items, tx=tx)
+        await self._database.execute(
+            _SQL.publish,
+            [workspace_id for workspace_id, _, _ in runs],
+            [kind for _, kind, _ in runs],
+            [msgspec.json.encode(items).decode() for _, _, items in runs],
+            tx=tx,
+        )
         if tx is None:
             self.announced()
 

@@ -33,6 +33,7 @@ _LEASE_WAIT_S = 1.0  # one question to the bus or the database; also the longest
 _SUSPECT_WAIT_S = 0.05  # while one suspect is held: the next of a hundred is not to wait for long
 _AHEAD_S = 0.25  # so much work is leased ahead of the slots
 _LEASE_JOBS = 1_000  # the most that one statement leases, and that a lane holds ahead
+_GATHERING_JOBS = 4  # a lease that brings so many or more is followed by the whole pause
 _YIELD_EVERY_S = 0.005  # a slot whose handler never waits lets others run this often
 _ERROR_CHARACTERS = 500
 _RANDOM = Random()
@@ -151,8 +152,9 @@ Handle = Callable[[Batch], Awaitable[None]]
 class Handler:
     """How jobs of `kind` in `queue` are done: `batch_size` a call, `concurrency` calls at once.
 
-    `gather_s`: behind a lease that took all there was the lane waits so long for more, because a
-    few jobs a call cost nearly as much as many. The first job after a pause waits for nothing.
+    `gather_s`: behind a lease that took all there was the lane waits for more, because a few jobs a
+    call cost nearly as much as many: so long under load, and less the fewer the lease brought. The
+    first job after a pause waits for nothing.
     """
 
     kind: str
@@ -314,7 +316,7 @@ class _Lane:
                 continue
             await self._deal(jobs)
             if self._gather_s and 0 < len(jobs) < room:
-                await asyncio.sleep(self._gather_s)
+                await asyncio.sleep(self._gather_s * min(1.0, len(jobs) / _GATHERING_JOBS))
 
     def _room(self) -> int:
         ahead = max(self._in_slots, min(_LEASE_JOBS, int(self._pace.per_s * _AHEAD_S)))

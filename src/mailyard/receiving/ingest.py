@@ -10,17 +10,17 @@ that one message that cannot be written holds up no other.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 import msgspec
 import structlog
 
-from mailyard.bus.live import MESSAGE_RECEIVED, LiveEvent, LiveEvents
+from mailyard.bus.live import MESSAGE_RECEIVED, LiveEvents
 from mailyard.core.errors import Unavailable
 from mailyard.core.ids import INBOX, MESSAGE, time_of, type_id
 from mailyard.core.limits import INGEST_CHUNK_BYTES, INGEST_CHUNK_MESSAGES
@@ -28,7 +28,6 @@ from mailyard.protocol.mime.summary import Summary, parse_summary
 from mailyard.queue.job import INBOUND_EMAIL, LeasedJob
 from mailyard.queue.worker import Batch, Handler
 from mailyard.receiving.commit import INGEST
-from mailyard.receiving.retention import is_longer
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -38,7 +37,7 @@ _LOG = structlog.get_logger(__name__)
 
 _JOBS_PER_BATCH = 100
 _CONCURRENCY = 2
-_GATHER_S = 0.04  # under load: a transaction costs as much as some twenty messages in it
+_GATHER_S = 0.12  # under load: a round of statements costs as much as a hundred messages in it
 _MESSAGES_BETWEEN_PAUSES = 10  # a campaign's connections in the same loop wait meanwhile
 _SUBJECT_CHARACTERS = 998  # what a list shows; the whole stays in the raw bytes
 _ADDRESS_CHARACTERS = 320
@@ -62,52 +61,34 @@ class _Work:
     messages: list[Named]
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A message in one of its inboxes: a row of `inbox_message`, in the order of the insert."""
+class _Line(NamedTuple):
+    """A message in one of its inboxes, in the order of `write_lines`."""
 
     inbox_id: UUID
     message_id: UUID
     workspace_id: UUID
-    retention_days: int
     message_retention_days: int
     recipient: str
-    summary: Summary
+    from_address: str
+    from_name: str
+    subject: str
+    preview: str
+    sent_at: datetime | None
+    header_message_id: str
     size_bytes: int
+    attachments: int
 
-    def row(self) -> tuple[Any, ...]:
-        summary = self.summary
-        return (
-            self.inbox_id,
-            self.message_id,
-            self.workspace_id,
-            self.retention_days,
-            self.message_retention_days,
-            self.recipient,
-            summary.from_address[:_ADDRESS_CHARACTERS],
-            summary.from_name[:_NAME_CHARACTERS],
-            summary.subject[:_SUBJECT_CHARACTERS],
-            summary.preview,
-            summary.sent_at,
-            summary.message_id[:_SUBJECT_CHARACTERS],
-            self.size_bytes,
-            min(summary.attachments, 32_767),
-        )
-
-    def event(self) -> LiveEvent:
-        return LiveEvent(
-            self.workspace_id,
-            MESSAGE_RECEIVED,
-            {
-                "message_id": type_id(MESSAGE, self.message_id),
-                "inbox_id": type_id(INBOX, self.inbox_id),
-                "recipient": self.recipient,
-                "from": self.summary.from_address[:_ADDRESS_CHARACTERS],
-                "subject": self.summary.subject[:_SUBJECT_CHARACTERS],
-                "preview": self.summary.preview,
-                "at": time_of(self.message_id).isoformat(),
-            },
-        )
+    def told(self) -> dict[str, str]:
+        """As the live stream tells it."""
+        return {
+            "message_id": type_id(MESSAGE, self.message_id),
+            "inbox_id": type_id(INBOX, self.inbox_id),
+            "recipient": self.recipient,
+            "from": self.from_address,
+            "subject": self.subject,
+            "preview": self.preview,
+            "at": time_of(self.message_id).isoformat(),
+        }
 
 
 class Ingest:
@@ -173,8 +154,7 @@ class Ingest:
             ours = await batch.complete([work.job for work in chunk], tx=tx)
             wanted = [named.id for job_id in ours for named in by_job[job_id].messages]
             mine = [messages[message_id] for message_id in wanted if message_id in messages]
-            if mine:
-                await self._write(tx, await self._lines(tx, mine, summaries))
+            await self._write(tx, _lines(mine, summaries))
         self._live.announced()
 
     async def _load(self, chunk: Sequence[_Work]) -> dict[UUID, asyncpg.Record]:
@@ -192,63 +172,63 @@ class Ingest:
             found.update((row["id"], row) for row in rows)
         return found
 
-    async def _lines(
-        self,
-        tx: Connection,
-        messages: Sequence[asyncpg.Record],
-        summaries: dict[UUID, Summary],
-    ) -> list[_Line]:
-        """Where the messages belong now. An inbox that is gone since the 250 gets no line."""
-        workspaces = list({row["workspace_id"] for row in messages})
+    async def _write(self, tx: Connection, lines: Sequence[_Line]) -> None:
+        """Put the lines where their messages belong now; an inbox gone since the 250 gets none."""
+        if not lines:
+            return
+        workspaces = list({line.workspace_id for line in lines})
         await self._database.fetch(QUERIES.hold_classes, workspaces, tx=tx)
-        recipients = list({address for row in messages for address in row["recipients"]})
-        routes = {
-            row["address"]: row
-            for row in await self._database.fetch(QUERIES.find_routes, recipients, tx=tx)
-        }
-        lines = []
-        outgrown: dict[tuple[UUID, int], list[UUID]] = {}
-        for row in messages:
-            places = [
-                route
-                for address, inbox_id in zip(row["recipients"], row["inbox_ids"], strict=True)
-                if (route := routes.get(address)) is not None and route["inbox_id"] == inbox_id
-            ]
-            own_class = row["retention_days"]
-            for route in places:
-                if is_longer(route["retention_days"], own_class):
-                    own_class = route["retention_days"]
-            if own_class != row["retention_days"]:
-                outgrown.setdefault((row["workspace_id"], own_class), []).append(row["id"])
-            lines += [
-                _Line(
-                    route["inbox_id"],
-                    row["id"],
-                    row["workspace_id"],
-                    route["retention_days"],
-                    own_class,
-                    route["address"],
-                    summaries[row["id"]],
-                    row["size_bytes"],
-                )
-                for route in places
-            ]
-        for (workspace_id, own_class), ids in outgrown.items():
+        written = await self._database.fetchrow(
+            QUERIES.write_lines, *zip(*lines, strict=True), tx=tx
+        )
+        assert written is not None
+        if written["gone"]:
+            gone = set(written["gone"])
+            lines = [line for nth, line in enumerate(lines, 1) if nth not in gone]
+        if written["outgrown"]:
+            classes = zip(written["outgrown"], written["classes"], strict=True)
+            await self._move(tx, lines, dict(classes))
+        told: dict[UUID, list[dict[str, str]]] = {}
+        for line in lines:
+            told.setdefault(line.workspace_id, []).append(line.told())
+        await self._live.publish_runs(
+            [(workspace_id, MESSAGE_RECEIVED, items) for workspace_id, items in told.items()], tx
+        )
+
+    async def _move(
+        self, tx: Connection, lines: Sequence[_Line], outgrown: Mapping[UUID, int]
+    ) -> None:
+        """Put messages into the longer class that one of their inboxes has by now."""
+        groups: dict[tuple[UUID, int], list[UUID]] = {}
+        for line in lines:
+            if line.message_id in outgrown:
+                group = (line.workspace_id, outgrown[line.message_id])
+                groups.setdefault(group, []).append(line.message_id)
+        for (workspace_id, own_class), ids in groups.items():
             await self._database.execute(
                 QUERIES.move_messages, workspace_id, ids, own_class, min(ids), max(ids), tx=tx
             )
-        return lines
 
-    async def _write(self, tx: Connection, lines: Sequence[_Line]) -> None:
-        if not lines:
-            return
-        columns = [list(column) for column in zip(*(line.row() for line in lines), strict=True)]
-        await self._database.execute(QUERIES.insert_inbox_messages, *columns, tx=tx)
-        await self._live.publish([line.event() for line in lines], tx)
-        received = Counter(line.workspace_id for line in lines)
-        await self._database.execute(
-            QUERIES.count_received, list(received), list(received.values()), tx=tx
+
+def _lines(messages: Sequence[asyncpg.Record], summaries: Mapping[UUID, Summary]) -> list[_Line]:
+    lines = []
+    for message_id, workspace_id, retention_days, recipients, inbox_ids, size_bytes, _ in messages:
+        from_name, from_address, subject, preview, sent_at, header_id, files = summaries[message_id]
+        shown = (
+            from_address[:_ADDRESS_CHARACTERS],
+            from_name[:_NAME_CHARACTERS],
+            subject[:_SUBJECT_CHARACTERS],
+            preview,
+            sent_at,
+            header_id[:_SUBJECT_CHARACTERS],
+            size_bytes,
+            min(files, 32_767),
         )
+        lines += [
+            _Line(inbox_id, message_id, workspace_id, retention_days, recipient, *shown)
+            for recipient, inbox_id in zip(recipients, inbox_ids, strict=True)
+        ]
+    return lines
 
 
 async def _summaries(messages: dict[UUID, asyncpg.Record]) -> dict[UUID, Summary]:

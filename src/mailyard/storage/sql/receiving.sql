@@ -45,22 +45,58 @@ WHERE workspace_id = $1
   AND retention_days <> $3::smallint AND retention_days <> 0
   AND ($3::smallint = 0 OR retention_days < $3::smallint);
 
--- name: insert_inbox_messages
--- A line for each message in each of its inboxes; one that stands already stays as it is.
-INSERT INTO inbox_message (
-    inbox_id, message_id, workspace_id, retention_days, message_retention_days, recipient,
-    from_address, from_name, subject, preview, sent_at, header_message_id, size_bytes, attachments
+-- name: write_lines
+-- A line for each message in each of its inboxes that is still where the message was accepted for:
+-- inboxes $1, messages $2, workspaces $3, the messages' classes $4, addresses $5, and what the lists
+-- show ($6 to $13). One that stands already stays as it is. Of messages with an inbox in a longer
+-- class the lines say so, and the caller moves them: `outgrown` into `classes`. Counts what came in.
+-- `gone`: which of the lines, from 1, have no inbox any more, and so were not written. As in
+-- find_routes the inner SELECT hides how many there are.
+WITH asked AS MATERIALIZED (
+    SELECT line.*, route.retention_days
+    FROM unnest(
+        (SELECT $1::uuid[]), $2::uuid[], $3::uuid[], $4::smallint[], $5::text[], $6::text[],
+        $7::text[], $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::integer[],
+        $13::smallint[]
+    ) WITH ORDINALITY AS line (
+        inbox_id, message_id, workspace_id, own_class, recipient, from_address,
+        from_name, subject, preview, sent_at, header_message_id, size_bytes,
+        attachments, nth
+    )
+    LEFT JOIN LATERAL (
+        SELECT address.retention_days
+        FROM address
+        WHERE address.address = line.recipient AND address.inbox_id = line.inbox_id
+          AND (address.expires_at IS NULL OR address.expires_at > now())
+        OFFSET 0
+    ) AS route ON true
+),
+outgrown AS MATERIALIZED (
+    SELECT message_id, CASE WHEN min(retention_days) = 0 THEN 0 ELSE max(retention_days) END AS class
+    FROM asked
+    WHERE own_class <> 0 AND (retention_days = 0 OR retention_days > own_class)
+    GROUP BY message_id
+),
+written AS (
+    INSERT INTO inbox_message (
+        inbox_id, message_id, workspace_id, retention_days, message_retention_days, recipient,
+        from_address, from_name, subject, preview, sent_at, header_message_id, size_bytes,
+        attachments
+    )
+    SELECT inbox_id, message_id, workspace_id, retention_days, coalesce(class, own_class), recipient,
+           from_address, from_name, subject, preview, sent_at, header_message_id, size_bytes,
+           attachments
+    FROM asked LEFT JOIN outgrown USING (message_id)
+    WHERE retention_days IS NOT NULL
+    ON CONFLICT DO NOTHING
+),
+counted AS (
+    INSERT INTO counter_delta (workspace_id, name, subject, minute, amount)
+    SELECT workspace_id, 'received', workspace_id, date_trunc('minute', now()), count(*)
+    FROM asked
+    WHERE retention_days IS NOT NULL
+    GROUP BY workspace_id
 )
-SELECT *
-FROM unnest(
-    $1::uuid[], $2::uuid[], $3::uuid[], $4::smallint[], $5::smallint[], $6::text[],
-    $7::text[], $8::text[], $9::text[], $10::text[], $11::timestamptz[], $12::text[],
-    $13::integer[], $14::smallint[]
-)
-ON CONFLICT DO NOTHING;
-
--- name: count_received
--- Appends to the counter `received` of each workspace in $1 what came in now ($2).
-INSERT INTO counter_delta (workspace_id, name, subject, minute, amount)
-SELECT workspace_id, 'received', workspace_id, date_trunc('minute', now()), amount
-FROM unnest($1::uuid[], $2::bigint[]) AS delta (workspace_id, amount);
+SELECT ARRAY(SELECT nth FROM asked WHERE retention_days IS NULL) AS gone,
+       ARRAY(SELECT message_id FROM outgrown ORDER BY message_id) AS outgrown,
+       ARRAY(SELECT class FROM outgrown ORDER BY message_id) AS classes;
