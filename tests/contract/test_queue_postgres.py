@@ -190,6 +190,24 @@ async def test_a_new_line_of_which_no_notice_came_is_found_by_looking(
         assert payloads(await engine.lease([Q], 10, 20.0, "worker-1")) == ["first"]
 
 
+async def test_an_enqueue_may_go_in_one_message_with_another_statement(
+    engine: PostgresEngine, database: Database
+) -> None:
+    """Together they are one transaction, in which nothing of a job is anything but a value."""
+    nasty = [NewJob(Q, "it's \\ $1", bytes(range(256)), uuid7()), job("plain")]
+    statement = await engine.statement(nasty)
+    async with database.connection() as connection:
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await connection.execute(f"{statement}; SELECT 1 / 0")
+        assert await take(engine, 10) == []
+        assert await connection.execute(f"SELECT 1; {statement}") == "SELECT 1"
+    leased = await take(engine, 10)
+    assert {(one.kind, one.payload, one.workspace_id) for one in leased} == {
+        (one.kind, one.payload, one.workspace_id) for one in nasty
+    }
+    assert (await engine.depth([Q]))[0].leased == 2
+
+
 async def test_a_commit_wakes_the_waiting_by_itself(database: Database) -> None:
     bus = MemoryBus()
     engine = PostgresEngine(database=database, bus=bus)

@@ -44,19 +44,18 @@ async def jobs(database: Database) -> int:
 
 
 class Meddling:
-    """An engine that lets a test into the transaction, just before its commit."""
+    """An engine that lets a test in between, just before a group is on its way."""
 
     def __init__(self, platform: MailPlatform) -> None:
         self._engine = platform.engine
-        self.capabilities = platform.engine.capabilities
-        self.groups: list[int] = []
+        self.groups = 0
 
-    async def enqueue(self, wanted: Sequence[NewJob], tx: Any = None) -> list[int | None]:
-        self.groups.append(len(wanted))
-        await self.meddle(tx)
-        return await self._engine.enqueue(wanted, tx=tx)
+    async def statement(self, wanted: Sequence[NewJob]) -> str:
+        self.groups += 1
+        return await self.meddle() + await self._engine.statement(wanted)
 
-    async def meddle(self, tx: Any) -> None:
+    async def meddle(self) -> str:
+        """What PostgreSQL does between the messages and their jobs."""
         raise NotImplementedError
 
     def announce(self, queues: Sequence[str]) -> None:
@@ -310,7 +309,7 @@ async def test_a_full_disk_is_for_now_and_everybodys(
     platform: MailPlatform, workspace_id: UUID
 ) -> None:
     class Full(Meddling):
-        async def meddle(self, tx: Any) -> None:
+        async def meddle(self) -> str:
             raise asyncpg.DiskFullError("no space left on device")
 
     await platform.inboxes.create(workspace_id, [NewInbox("ada")])
@@ -320,14 +319,30 @@ async def test_a_full_disk_is_for_now_and_everybodys(
     assert await stored(platform.database) == []
 
 
+async def test_messages_whose_job_cannot_be_added_are_not_stored(
+    platform: MailPlatform, workspace_id: UUID
+) -> None:
+    class Refusing(Meddling):
+        async def meddle(self) -> str:
+            return "DO $$ BEGIN RAISE EXCEPTION 'no room in the queue'; END $$;"
+
+    await platform.inboxes.create(workspace_id, [NewInbox("ada")])
+    accepting = acceptor(platform, Refusing(platform))
+    replies = await asyncio.gather(*(hand_over(accepting, "ada@inbox.test") for _ in range(4)))
+    assert {(reply.code, reply.enhanced) for reply in replies} == {(451, "4.3.0")}
+    assert await stored(platform.database) == []
+    assert await jobs(platform.database) == 0
+
+
 async def test_past_the_room_for_waiting_mail_the_peer_keeps_it(
     platform: MailPlatform, workspace_id: UUID
 ) -> None:
     gate = asyncio.Event()
 
     class Slow(Meddling):
-        async def meddle(self, tx: Any) -> None:
+        async def meddle(self) -> str:
             await gate.wait()
+            return ""
 
     await platform.inboxes.create(workspace_id, [NewInbox("ada")])
     accepting = acceptor(platform, Slow(platform), waiting_bytes=10 * len(MAIL))
@@ -353,11 +368,9 @@ async def test_a_connection_lost_before_the_commit_is_tried_again(
     platform: MailPlatform, workspace_id: UUID
 ) -> None:
     class Cut(Meddling):
-        async def meddle(self, tx: Any) -> None:
-            if len(self.groups) == 1:
-                async with platform.database.connection() as killer:
-                    await killer.execute("SELECT pg_terminate_backend($1)", tx.get_server_pid())
-                await tx.execute("SELECT 1")
+        async def meddle(self) -> str:
+            cut = "SELECT pg_terminate_backend(pg_backend_pid());"
+            return cut if self.groups == 1 else ""
 
     await platform.inboxes.create(workspace_id, [NewInbox("ada")])
     accepting = acceptor(platform, Cut(platform))
@@ -408,7 +421,7 @@ async def test_a_commit_whose_answer_was_lost_is_not_stored_twice(
     await platform.ask("ada@inbox.test")
     monkeypatch.setattr(asyncpg.Connection, "copy_records_to_table", cut_after)
     replies = await asyncio.gather(*(platform.hand_over(("ada@inbox.test",)) for _ in range(10)))
-    assert cut == ["COMMIT"]
+    assert cut == ["SELECT 1"]
     assert {reply.code for reply in replies} == {250}
     ids = {parse_type_id(MESSAGE, reply.text.rpartition(" ")[2]) for reply in replies}
     assert {row["id"] for row in await stored(platform.database)} == ids

@@ -25,8 +25,7 @@ from mailyard.core.limits import (
 from mailyard.protocol.address import normalise
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
-from mailyard.queue.engine import Engine
-from mailyard.receiving.commit import TRY_LATER, Arrival, GroupCommit, Row
+from mailyard.receiving.commit import TRY_LATER, Arrival, Enqueuer, GroupCommit, Row
 from mailyard.receiving.later import Later
 from mailyard.receiving.retention import longest
 from mailyard.receiving.route import Route, Router
@@ -53,7 +52,7 @@ class Acceptor:
         self,
         *,
         database: Database,
-        engine: Engine,
+        engine: Enqueuer,
         hostname: str,
         clock: Clock | None = None,
         waiting_bytes: int = ACCEPT_WAITING_BYTES,

@@ -7,6 +7,7 @@ into them by whoever leases next.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -23,6 +24,7 @@ from mailyard.queue.engines.leasing import Leasing, OpenLeases
 from mailyard.queue.engines.lines import Lines
 from mailyard.queue.engines.stage import LINES_TOPIC, Stage
 from mailyard.queue.job import CRASHED, DeadJob, Depth, KeyPolicy, LeasedJob, NewJob, check
+from mailyard.storage.bind import bound
 from mailyard.storage.database import AWAY, Connection, Database
 from mailyard.storage.queries import Query, load
 
@@ -68,21 +70,12 @@ class PostgresEngine:
     ) -> list[int | None]:
         if not jobs:
             return []
-        lines = await self._lines_of(jobs)
-        kinds = [job.kind for job in jobs]
-        payloads = [job.payload for job in jobs]
-        attempts = [job.max_attempts for job in jobs]
-        counts: dict[str, int] = {}
-        for job in jobs:
-            counts[job.queue] = counts.get(job.queue, 0) + 1
-        if any(job.run_at or job.unique_key or job.limit_key for job in jobs):
+        *plain, queues, counts = await self._plain(jobs)
+        ids: list[int | None]
+        if any(_waits_or_has_a_key(job) for job in jobs):
             ids = await self._database.fetchval(
                 _SQL.enqueue_special,
-                lines,
-                kinds,
-                payloads,
-                attempts,
-                self._now(),
+                *plain,
                 [job.run_at for job in jobs],
                 [job.unique_key and f"{job.queue}\n{job.unique_key}" for job in jobs],
                 [job.limit_key for job in jobs],
@@ -90,20 +83,31 @@ class PostgresEngine:
             )
             self._stage.hasten()
         else:
-            ids = await self._database.fetchval(
-                _SQL.enqueue,
-                lines,
-                kinds,
-                payloads,
-                attempts,
-                self._now(),
-                list(counts),
-                list(counts.values()),
-                tx=tx,
-            )
-        self._announce_after(tx, list(counts))
-        found: list[int | None] = ids
-        return found
+            ids = await self._database.fetchval(_SQL.enqueue, *plain, queues, counts, tx=tx)
+        self._announce_after(tx, queues)
+        return ids
+
+    async def statement(self, jobs: Sequence[NewJob]) -> str:
+        """The enqueue of `jobs` (at least one, none with a time or a key) as text.
+
+        It is for who sends it in one message with another statement, so as one transaction in one
+        round trip; the queues are his to announce after the commit.
+        """
+        assert not any(_waits_or_has_a_key(job) for job in jobs), "only what is plainly due"
+        return bound(_SQL.enqueue, *await self._plain(jobs))
+
+    async def _plain(self, jobs: Sequence[NewJob]) -> tuple[Any, ...]:
+        """What every enqueue gives PostgreSQL, with the queues and how many jobs each gets."""
+        counts = Counter([job.queue for job in jobs])
+        return (
+            await self._lines_of(jobs),
+            [job.kind for job in jobs],
+            [job.payload for job in jobs],
+            [job.max_attempts for job in jobs],
+            self._now(),
+            list(counts),
+            list(counts.values()),
+        )
 
     def announce(self, queues: Sequence[str]) -> None:
         for queue in queues:
@@ -356,3 +360,7 @@ class PostgresEngine:
     ) -> set[int]:
         rows = await self._database.fetch(_SQL.discard, workspace_id, list(ids), tx=tx)
         return {row["id"] for row in rows}
+
+
+def _waits_or_has_a_key(job: NewJob) -> bool:
+    return bool(job.run_at or job.unique_key or job.limit_key)

@@ -11,31 +11,13 @@ SELECT id, queue, priority, workspace_id FROM queue_line WHERE id > $1;
 
 -- name: enqueue
 -- Adds jobs that are due now and have no key: lines $1, kinds $2, payloads $3, max_attempts $4;
--- $5 the time; counts by queue $6, $7. A line belongs to one workspace. The transaction gets its
--- id before the places are drawn: whoever follows a line relies on it.
-WITH own AS MATERIALIZED (SELECT pg_current_xact_id() AS xid),
-input AS MATERIALIZED (
-    SELECT nextval('job_place') AS id, given.*
-    FROM own, unnest($1::int[], $2::text[], $3::bytea[], $4::smallint[])
-         WITH ORDINALITY AS given (line_id, kind, payload, max_attempts, nth)
-),
-added AS (
-    INSERT INTO job (id, line_id, max_attempts, enqueued_at, kind, payload)
-    SELECT id, line_id, max_attempts, coalesce($5, now()), kind, payload FROM input
-),
-lined AS (
-    INSERT INTO job_ready (line_id, place, job_id, since)
-    SELECT line_id, id, id, coalesce($5, now()) FROM input
-),
-counted AS (
-    INSERT INTO queue_delta (queue, ready)
-    SELECT queue, jobs FROM unnest($6::text[], $7::int[]) AS count (queue, jobs)
-)
-SELECT array_agg(id ORDER BY nth) AS ids FROM input;
+-- $5 the time; counts by queue $6, $7. A line belongs to one workspace.
+SELECT enqueue_jobs($1::int[], $2::text[], $3::bytea[], $4::smallint[], $5::timestamptz, $6::text[],
+                    $7::int[]) AS ids;
 
 -- name: enqueue_special
 -- Adds jobs of which some wait for their time $6, or have a unique key $7 or a limit key $8; else
--- as enqueue. What is not plainly due goes by way of job_scheduled. A line has one workspace.
+-- as enqueue_jobs. What is not plainly due goes by way of job_scheduled. A line has one workspace.
 WITH own AS MATERIALIZED (SELECT pg_current_xact_id() AS xid),
 input AS MATERIALIZED (
     SELECT nextval('job_place') AS id, given.*
