@@ -45,14 +45,12 @@ WHERE workspace_id = $1
   AND retention_days <> $3::smallint AND retention_days <> 0
   AND ($3::smallint = 0 OR retention_days < $3::smallint);
 
--- name: write_lines
--- A line for each message in each of its inboxes that is still where the message was accepted for:
+-- part: lines
+-- Lines for messages in their inboxes, where these still are what the messages were accepted for:
 -- inboxes $1, messages $2, workspaces $3, the messages' classes $4, addresses $5, and what the lists
--- show ($6 to $13). One that stands already stays as it is. Of messages with an inbox in a longer
--- class the lines say so, and the caller moves them: `outgrown` into `classes`. Counts what came in.
--- `gone`: which of the lines, from 1, have no inbox any more, and so were not written. As in
--- find_routes the inner SELECT hides how many there are.
-WITH asked AS MATERIALIZED (
+-- show ($6 to $13). Of a message with an inbox in a longer class the lines say so. As in find_routes
+-- the inner SELECT hides how many there are.
+asked AS MATERIALIZED (
     SELECT line.*, route.retention_days
     FROM unnest(
         (SELECT $1::uuid[]), $2::uuid[], $3::uuid[], $4::smallint[], $5::text[], $6::text[],
@@ -88,8 +86,10 @@ written AS (
            attachments
     FROM asked LEFT JOIN outgrown USING (message_id)
     WHERE retention_days IS NOT NULL
-    ON CONFLICT DO NOTHING
-),
+
+-- part: lines_written
+-- What came in is counted. The answer: which of the lines, from 1, have no inbox any more and so were
+-- not written (`gone`), and which messages the caller is to move into which class.
 counted AS (
     INSERT INTO counter_delta (workspace_id, name, subject, minute, amount)
     SELECT workspace_id, 'received', workspace_id, date_trunc('minute', now()), count(*)
@@ -99,4 +99,22 @@ counted AS (
 )
 SELECT ARRAY(SELECT nth FROM asked WHERE retention_days IS NULL) AS gone,
        ARRAY(SELECT message_id FROM outgrown ORDER BY message_id) AS outgrown,
-       ARRAY(SELECT class FROM outgrown ORDER BY message_id) AS classes;
+       ARRAY(SELECT class FROM outgrown ORDER BY message_id) AS classes
+
+-- name: write_lines
+-- A line for each message in each of its inboxes; a message of the workspaces $3 whose line stands
+-- already is refused with its group.
+WITH
+-- use: lines
+),
+-- use: lines_written
+;
+
+-- name: write_new_lines
+-- As write_lines, but a line of the workspaces $3 that stands already stays as it is.
+WITH
+-- use: lines
+    ON CONFLICT DO NOTHING
+),
+-- use: lines_written
+;
