@@ -128,15 +128,10 @@ class Stage:
 
     async def _look(self) -> None:
         since = self._since()
-        moved = _PROMOTED
-        while moved >= _PROMOTED:
-            rows = await self._database.fetch(_SQL.promote, self._now(), since, _PROMOTED)
-            moved = sum(row["jobs"] for row in rows)
-            if rows:
-                self._announce([row["queue"] for row in rows])
-        marks = self._lines.wants_mark
-        seen = await self._database.fetchrow(_SQL.upkeep, since, self._now(), marks)
-        assert seen is not None
+        seen = await self._see(since)
+        if seen["next_at"] is not None and seen["next_at"] <= seen["now"]:
+            await self._promote(since)
+            seen = await self._see(since)
         self._lines.settle(seen["xmin"], seen["next_xid"] or 0, seen["last_place"])
         self.suspects = set(seen["suspects"])
         self._parked = seen["parked"]
@@ -145,6 +140,20 @@ class Stage:
         self._promote_due_s = monotonic() + max(0.0, wait_s)
         if self._parked:
             await self._admit()
+
+    async def _see(self, since: datetime) -> asyncpg.Record:
+        marks = self._lines.wants_mark
+        seen = await self._database.fetchrow(_SQL.upkeep, since, self._now(), marks)
+        assert seen is not None
+        return seen
+
+    async def _promote(self, since: datetime) -> None:
+        moved = _PROMOTED
+        while moved >= _PROMOTED:
+            rows = await self._database.fetch(_SQL.promote, self._now(), since, _PROMOTED)
+            moved = sum(row["jobs"] for row in rows)
+            if rows:
+                self._announce([row["queue"] for row in rows])
 
     async def _tidy(self, now_s: float) -> None:
         """Fold the counts and forget idle keys, now and then; who comes late finds none."""
