@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from mailyard.core.backoff import Backoff
 from mailyard.net.tls import client_context
-from mailyard.protocol.smtp.client import REPLY_TIMEOUT_S, ClientSession
+from mailyard.protocol.smtp.client import ClientSession
 from mailyard.protocol.smtp.client_mail import (
     ClientMail,
     Fate,
@@ -32,6 +32,7 @@ from mailyard.protocol.smtp.client_mail import (
     TlsWanted,
     Verdict,
 )
+from mailyard.protocol.smtp.client_mails import REPLY_TIMEOUT_S
 from mailyard.sending.transport import (
     HANDOFF_REPLY_CHARACTERS,
     Handoff,
