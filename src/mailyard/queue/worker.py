@@ -11,6 +11,7 @@ jobs to others, and a slow handler does not.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from time import perf_counter
@@ -316,7 +317,13 @@ class _Lane:
                 continue
             await self._deal(jobs)
             if self._gather_s and 0 < len(jobs) < room:
-                await asyncio.sleep(self._gather_s * min(1.0, len(jobs) / _GATHERING_JOBS))
+                await self._gather(len(jobs))
+
+    async def _gather(self, leased: int) -> None:
+        """Let more come together behind `leased` jobs; a drain waits for nothing."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._gather_s * min(1.0, leased / _GATHERING_JOBS)):
+                await self._stopping.wait()
 
     def _room(self) -> int:
         ahead = max(self._in_slots, min(_LEASE_JOBS, int(self._pace.per_s * _AHEAD_S)))

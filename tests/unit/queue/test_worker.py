@@ -124,7 +124,7 @@ async def test_what_comes_while_a_lane_gathers_comes_in_one_batch_and_the_first_
     engine: FlakyEngine,
 ) -> None:
     seen: list[list[str]] = []
-    handler = Handler("k", Q, recorder(seen), batch_size=100, gather_s=0.5)
+    handler = Handler("k", Q, recorder(seen), batch_size=100, gather_s=2.0)
     async with working(engine, handler):
         await engine.enqueue(jobs("first"))
         await until(lambda: seen == [["first"]])
@@ -140,6 +140,13 @@ async def test_behind_a_full_lease_nothing_is_waited_for(engine: FlakyEngine) ->
     await engine.enqueue(jobs(*map(str, range(100))))
     async with working(engine, Handler("k", Q, recorder(seen), batch_size=5, gather_s=3600)):
         await until(lambda: sum(map(len, seen)) == 100)
+
+
+async def test_a_drain_does_not_wait_for_a_lane_that_gathers(engine: FlakyEngine) -> None:
+    seen: list[list[str]] = []
+    await engine.enqueue(jobs("a"))
+    async with working(engine, Handler("k", Q, recorder(seen), batch_size=5, gather_s=3600)):
+        await until(lambda: seen == [["a"]])
 
 
 async def test_a_stuck_lane_does_not_hold_up_another(engine: FlakyEngine) -> None:
