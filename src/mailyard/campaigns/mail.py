@@ -1,8 +1,7 @@
 """The mail of one campaign: its template compiled, its mould poured once, ready for recipients."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -23,8 +22,7 @@ DELIVERY_MARK = "{delivery}"
 _decode_attributes = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """A mail for one contact, composed."""
 
     delivery_id: UUID

@@ -19,7 +19,13 @@ from mailyard.core.errors import InvalidInput
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = [one + other for one in _ALPHABET for other in _ALPHABET]
 _TAIL = re.compile(f"[0-7][{_ALPHABET}]{{25}}")
-_TO_PYTHONS_BASE_32 = str.maketrans(_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
+_TO_PYTHONS_BASE_32 = bytes.maketrans(_ALPHABET.encode(), b"0123456789abcdefghijklmnopqrstuv")
+# A UUID refuses `setattr`; its slots themselves are a third of the way through `object`'s.
+_new_object = object.__new__
+_set_int = vars(UUID)["int"].__set__
+_set_is_safe = vars(UUID)["is_safe"].__set__
+_UNKNOWN = SafeUUID.unknown
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _40_BITS = (1 << 40) - 1
 _50_BITS = (1 << 50) - 1
 _VERSION_AND_VARIANT_CLEAR = ~((0xF << 76) | (0x3 << 62)) & ((1 << 128) - 1)
@@ -65,9 +71,9 @@ def random_64_bits() -> int:
 
 def _uuid(value: int) -> UUID:
     """What `UUID(int=value)` is, without its checks and its choice among six arguments."""
-    made = UUID.__new__(UUID)
-    object.__setattr__(made, "int", value)
-    object.__setattr__(made, "is_safe", SafeUUID.unknown)
+    made = _new_object(UUID)
+    _set_int(made, value)
+    _set_is_safe(made, _UNKNOWN)
     return made
 
 
@@ -118,7 +124,7 @@ def unix_ms_of(identifier: UUID) -> int:
 
 def time_of(identifier: UUID) -> datetime:
     """The time inside a UUIDv7, as an aware UTC datetime (exact to the millisecond)."""
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=unix_ms_of(identifier))
+    return _EPOCH + timedelta(0, 0, (identifier.int >> 80) * 1000)
 
 
 def lowest_at(moment: datetime) -> UUID:
@@ -142,6 +148,6 @@ def type_id(prefix: str, identifier: UUID) -> str:
 def parse_type_id(prefix: str, text: str, field: str = "id") -> UUID:
     """The id behind `text`, which must be of kind `prefix`. Raises InvalidInput naming `field`."""
     head, _, tail = text.rpartition("_")
-    if head != prefix or not _TAIL.fullmatch(tail):
+    if head != prefix or _TAIL.fullmatch(tail) is None:
         raise InvalidInput(f"expected an id like {prefix}_…, got {text[:60]!r}", field=field)
-    return _uuid(int(tail.translate(_TO_PYTHONS_BASE_32), 32))
+    return _uuid(int(tail.encode("ascii").translate(_TO_PYTHONS_BASE_32), 32))

@@ -6,11 +6,11 @@ through a living inbox or not at all.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput, NotFound, TooLarge
@@ -30,8 +30,8 @@ _READ_ASIDE_BYTES = 256 * limits.KIB  # larger mail is read in a thread
 _MESSAGES_BETWEEN_PAUSES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+# Values and no cycles: the garbage collector has nothing to find in them.
+class Summary(msgspec.Struct, frozen=True, gc=False):
     """One line of an inbox. What it says of the sender stands in headers and proves nothing."""
 
     id: UUID
@@ -48,16 +48,14 @@ class Summary:
     attachments: int
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """Newest first. `next_before` goes into the next call's `before`; None at the end."""
 
     items: list[Summary]
     next_before: UUID | None
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
+class Content(msgspec.Struct, frozen=True, gc=False):
     """What the bytes say: headers in order, decoded; text; HTML; files.
 
     `html` is sanitised, `remote_images` counts the images that it names and does not load. In a
@@ -74,8 +72,7 @@ class Content:
     defects: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class ReadMessage:
+class ReadMessage(msgspec.Struct, frozen=True, gc=False):
     """A message as a person reads it, with the envelope it came in."""
 
     summary: Summary
@@ -85,16 +82,14 @@ class ReadMessage:
     content: Content
 
 
-@dataclass(frozen=True, slots=True)
-class BatchMessage:
+class BatchMessage(msgspec.Struct, frozen=True, gc=False):
     """A message of a batch read."""
 
     summary: Summary
     content: Content
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(msgspec.Struct, frozen=True):
     """One attachment with its bytes."""
 
     attachment: Attachment
@@ -239,8 +234,9 @@ class Messages:
         raw = await self._raw_of(workspace_id, lines)
         found = []
         for count, line in enumerate(lines, 1):
-            if line["message_id"] in raw:
-                found.append(BatchMessage(_summary(line), _read(raw[line["message_id"]])))
+            content = raw.get(line["message_id"])
+            if content is not None:
+                found.append(BatchMessage(_summary(line), _read(content)))
             if count % _MESSAGES_BETWEEN_PAUSES == 0:
                 await asyncio.sleep(0)
         return found
@@ -308,15 +304,8 @@ class Messages:
 
 def _read(raw: bytes) -> Content:
     message = parse(raw)
-    return Content(
-        headers=message.headers,
-        text=message.text,
-        html=None,
-        html_source=message.html,
-        remote_images=0,
-        attachments=message.attachments,
-        defects=message.defects,
-    )
+    text, html = message.text, message.html
+    return Content(message.headers, text, None, html, 0, message.attachments, message.defects)
 
 
 def _show(raw: bytes, allow_remote_images: bool) -> Content:
@@ -324,7 +313,7 @@ def _show(raw: bytes, allow_remote_images: bool) -> Content:
     if content.html_source is None:
         return content
     clean = sanitise(content.html_source, allow_remote_images)
-    return replace(content, html=clean.html, remote_images=clean.remote_images)
+    return msgspec.structs.replace(content, html=clean.html, remote_images=clean.remote_images)
 
 
 def _file(raw: bytes, index: int) -> File | None:
@@ -347,17 +336,18 @@ def _check_search(text: str, path: str) -> None:
 
 
 def _summary(row: asyncpg.Record) -> Summary:
-    return Summary(
-        id=row["message_id"],
-        inbox_id=row["inbox_id"],
-        recipient=row["recipient"],
-        received_at=time_of(row["message_id"]),
-        from_address=row["from_address"],
-        from_name=row["from_name"],
-        subject=row["subject"],
-        preview=row["preview"],
-        sent_at=row["sent_at"],
-        header_message_id=row["header_message_id"],
-        size_bytes=row["size_bytes"],
-        attachments=row["attachments"],
+    message_id = row["message_id"]
+    return Summary(  # in order, for it is half as dear so
+        message_id,
+        row["inbox_id"],
+        row["recipient"],
+        time_of(message_id),
+        row["from_address"],
+        row["from_name"],
+        row["subject"],
+        row["preview"],
+        row["sent_at"],
+        row["header_message_id"],
+        row["size_bytes"],
+        row["attachments"],
     )

@@ -5,7 +5,7 @@ refused everywhere, with the name of the field, so that no value can add a heade
 """
 
 import re
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -48,9 +48,12 @@ def fold(name: str, value: str, field: str) -> str:
     width = len(current)
     for piece in _PIECES.findall(f" {value}"):
         size = len(piece) if piece.isascii() else len(piece.encode())
-        full = width + size > limits.HEADER_FOLD_BYTES and current.strip() != f"{name}:"
         # A folded line must not be white space alone (RFC 5322 section 3.2.2).
-        if full and not piece.isspace():
+        if (
+            width + size > limits.HEADER_FOLD_BYTES
+            and current.strip() != f"{name}:"
+            and not piece.isspace()
+        ):
             lines.append(current)
             current, width = piece, size
         else:
@@ -67,20 +70,17 @@ def fold(name: str, value: str, field: str) -> str:
 
 def encode_words(text: str) -> str:
     """`text` as RFC 2047 encoded words of UTF-8, none split inside a character."""
+    raw = text.encode()
     words: list[str] = []
-    held = bytearray()
-    for character in text:
-        encoded = character.encode()
-        if len(held) + len(encoded) > _WORD_BYTES:
-            words.append(_word(bytes(held)))
-            held.clear()
-        held += encoded
-    words.append(_word(bytes(held)))
-    return " ".join(words)
-
-
-def _word(raw: bytes) -> str:
-    return f"=?utf-8?B?{b64encode(raw).decode('ascii')}?="
+    start, size = 0, len(raw)
+    while True:
+        end = start + _WORD_BYTES
+        while end < size and raw[end] & 0xC0 == 0x80:  # inside a character
+            end -= 1
+        words.append(f"=?utf-8?B?{b2a_base64(raw[start:end], newline=False).decode('ascii')}?=")
+        start = end
+        if start >= size:
+            return " ".join(words)
 
 
 def unstructured(name: str, value: str, field: str) -> str:
@@ -105,11 +105,11 @@ def custom(name: str, value: str, field: str) -> str:
 
 def phrase(name: str) -> str:
     """A display name: words, a quoted string, or encoded words."""
-    if _ATOMS.fullmatch(name) and "=?" not in name:
-        return name
-    if not name.isascii() or "=?" in name or "\t" in name:
+    if not name.isascii() or "=?" in name:
         return encode_words(name)
-    if len(name) > limits.HEADER_FOLD_BYTES:
+    if _ATOMS.fullmatch(name):
+        return name
+    if "\t" in name or len(name) > limits.HEADER_FOLD_BYTES:
         return encode_words(name)
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

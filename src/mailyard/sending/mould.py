@@ -30,8 +30,8 @@ class Mould:
     """
 
     __slots__ = (
-        "_after", "_before", "_close", "_headers", "_mark", "_middle", "_reply_to", "_seed",
-        "_sender",
+        "_after", "_before", "_close", "_date", "_date_line", "_headers", "_mark", "_middle",
+        "_reply_to", "_seed", "_sender",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +60,8 @@ class Mould:
             f"--{boundary}\r\n{_PLAIN}"
         )
         self._middle = f"\r\n--{boundary}\r\n{_HTML}"
+        self._date: datetime | None = None
+        self._date_line = ""
         self._mark = f"--{boundary}"
         self._close = f"\r\n--{boundary}--\r\n"
 
@@ -82,8 +84,11 @@ class Mould:
             lines = canonical(text, "text")
             page = canonical(html, "html")
             if _fits(lines) and _fits(page) and self._mark not in page and self._mark not in lines:
+                if date != self._date:
+                    self._date = date
+                    self._date_line = f"Date: {header.date(date)}\r\n"
                 return (
-                    f"Date: {header.date(date)}\r\n{self._before}{_to(to_name, to_address)}"
+                    f"{self._date_line}{self._before}{_to(to_name, to_address)}"
                     f"{_subject(subject)}Message-ID: <{message_id}>\r\n"
                     f"{_unsubscribe(unsubscribe_url)}{self._after}"
                     f"{_encoding(lines)}{lines}{self._middle}{_encoding(page)}{page}{self._close}"
@@ -143,12 +148,16 @@ def _subject(subject: str) -> str:
 
 
 def _to(name: str, address: str) -> str:
-    if _one_word(address) and len(name) + len(address) <= _SHORT and name.isprintable():
+    if (
+        name.isascii()
+        and len(name) + len(address) <= _SHORT
+        and name.isprintable()
+        and _one_word(address)
+    ):
         if not name:
             return f"To: {address}\r\n"
-        if name.isascii():
-            return f"To: {header.phrase(name)} <{address}>\r\n"
-    return header.mailboxes("To", [Mailbox(name, address)], "to")
+        return f"To: {header.phrase(name)} <{address}>\r\n"
+    return header.fold("To", header.mailbox(name, address, "to.0"), "to")
 
 
 def _unsubscribe(url: str) -> str:
@@ -159,11 +168,16 @@ def _unsubscribe(url: str) -> str:
 
 def _fits(lines: str) -> bool:
     """Whether no line is longer than 998 octets."""
-    if len(lines) < 240:
-        return True
-    longest = max(map(len, lines.split("\r\n")))
     # A character is at most four octets of UTF-8.
-    return longest <= limits.HEADER_LINE_BYTES // (1 if lines.isascii() else 4)
+    longest = limits.HEADER_LINE_BYTES // (1 if lines.isascii() else 4)
+    start, size = 0, len(lines)
+    while size - start > longest:
+        # The last line break that a line of the right length, begun here, could end with.
+        found = lines.rfind("\r\n", start, start + longest + 2)
+        if found < 0:
+            return False
+        start = found + 2
+    return True
 
 
 def _encoding(lines: str) -> str:

@@ -15,6 +15,7 @@ from minijinja import Environment, TemplateError
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput
 from mailyard.sending.language import Examined, examine
+from mailyard.sending.straight import straight_mail
 
 _UNCOUNTED_OUTPUT = 8 * limits.MIB  # what a render may come to without being counted
 _LITERAL_OUTPUT = 32 * limits.MIB  # literal text that loops may write before fuel ends
@@ -236,7 +237,8 @@ class Compiled:
     """The three sources of one template version. Raises InvalidInput with the source and line."""
 
     __slots__ = (
-        "_counted", "_counter", "_examined", "_plain", "_sealing", "_sources", "paths", "variables",
+        "_counted", "_counter", "_examined", "_plain", "_sealing", "_sources", "_straight",
+        "paths", "variables",
     )  # fmt: skip
 
     variables: tuple[str, ...]  # names, sorted
@@ -268,6 +270,7 @@ class Compiled:
             paths |= self._plain.undeclared_variables_in_template(name, nested=True)
         self.variables = tuple(sorted(names - _ENGINE_NAMES))
         self.paths = frozenset(paths - _ENGINE_NAMES)
+        self._straight = straight_mail(given, self.variables, self._by_engine)
 
     def render(self, data: Mapping[str, Any]) -> Rendered:
         """One mail. Raises InvalidInput: a variable is missing, the output is too large, …"""
@@ -280,12 +283,20 @@ class Compiled:
                     shape.longest = size
             else:
                 shape.walk(value, f"data.{name}", 1)
+        if self._straight is not None:
+            written = self._straight.write(data, shape.characters)
+            if written is not None:
+                subject, html, text = written
+                return Rendered(_one_line(subject), html, text)
         context = {name: _sealed(value) for name, value in data.items()} if self._sealing else data
         return Rendered(
-            subject=_one_line(self._render("subject", context, shape)),
-            html=self._render("html", context, shape),
-            text=self._render("text", context, shape),
+            _one_line(self._render("subject", context, shape)),
+            self._render("html", context, shape),
+            self._render("text", context, shape),
         )
+
+    def _by_engine(self, source: str, data: Mapping[str, Any]) -> str:
+        return self._plain.render_template(_SOURCES[source], **data)
 
     def _render(self, source: str, context: Mapping[str, Any], shape: _Shape) -> str:
         examined = self._examined[source]

@@ -2,6 +2,7 @@
 
 import email
 import email.policy
+from base64 import b64encode
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from mailyard.core.errors import InvalidInput
 from mailyard.protocol.address import Mailbox
 from mailyard.protocol.mime import parse
+from mailyard.sending import header
 from mailyard.sending.compose import Composed, compose
 from mailyard.sending.mould import Mould
 
@@ -223,6 +225,18 @@ def test_what_looks_like_an_encoded_word_is_encoded() -> None:
 def test_a_display_name_reads_back(name: str) -> None:
     assert parse(written(to=[Mailbox(name, "a@b.c")]).content).to == [Mailbox(name, "a@b.c")]
     assert parse(poured(to_name=name)).to == [Mailbox(name, "bob@example.net")]
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(st.characters(codec="utf-8"), min_size=1, max_size=120))
+def test_encoded_words_hold_as_many_whole_characters_as_fit(text: str) -> None:
+    held = [b""]
+    for character in text:
+        if len(held[-1]) + len(character.encode()) > 45:
+            held.append(b"")
+        held[-1] += character.encode()
+    words = [f"=?utf-8?B?{b64encode(raw).decode()}?=" for raw in held]
+    assert header.encode_words(text) == " ".join(words)
 
 
 def test_a_foreign_domain_is_written_in_ascii_and_a_foreign_local_part_asks_for_utf8() -> None:

@@ -383,9 +383,9 @@ def _leaf_head(block: bytes) -> Head | None:
     if block[:2] != b"\r\n" or b"\n\n" in block or b"\n\r\n" in block + b"\r\n":
         return None
     head = _small_block(block[2:] + b"\r")
-    if head is not None and head.content_type is not None:
-        if head.content_type.value.startswith(("multipart/", "message/")):
-            return None
+    kind = head.content_type if head is not None else None
+    if kind is not None and kind.value.startswith(("multipart/", "message/")):
+        return None
     return head
 
 

@@ -1,6 +1,8 @@
 """Received mail: lists, searches, reading, raw bytes, attachments."""
 
-from typing import Annotated, Any
+from datetime import datetime
+from itertools import starmap
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -28,7 +30,7 @@ TAG = "Messages"
 _Search = Annotated[str, Meta(max_length=limits.SEARCH_CHARACTERS)]
 
 
-class MessageItem(Output):
+class MessageItem(Output, gc=False):
     """A message as its inbox lists it. What it says of the sender proves nothing."""
 
     id: MessageId
@@ -52,14 +54,14 @@ class MessagePage(Output):
     next_cursor: NextCursor
 
 
-class Header(Output):
+class Header(Output, gc=False):
     """A header line, decoded."""
 
     name: str
     value: str
 
 
-class FileItem(Output):
+class FileItem(Output, gc=False):
     """An attachment; `index` fetches it."""
 
     index: int
@@ -69,7 +71,7 @@ class FileItem(Output):
     size_bytes: int
 
 
-class MessageContent(Output):
+class MessageContent(Output, gc=False):
     """What a message says."""
 
     headers: list[Header]
@@ -89,7 +91,7 @@ class MessageContent(Output):
     defects: Annotated[list[str], Meta(description="What is malformed in it.")]
 
 
-class MessageDetail(MessageItem):
+class MessageDetail(MessageItem, gc=False):
     """A message, read, with the envelope that it came in."""
 
     reverse_path: str
@@ -107,7 +109,7 @@ class InboxesToRead(Input):
     ] = limits.API_PAGE_ITEMS
 
 
-class ReadMessageItem(MessageItem):
+class ReadMessageItem(MessageItem, gc=False):
     """A message of a batch, read."""
 
     content: MessageContent
@@ -150,26 +152,32 @@ class MessagesQuery(PageQuery):
     until: Annotated[Moment, Meta(description="Received before.")] | None = None
 
 
-def _item(summary: Summary) -> dict[str, Any]:
-    return {
-        "id": ids.type_id(ids.MESSAGE, summary.id),
-        "inbox_id": ids.type_id(ids.INBOX, summary.inbox_id),
-        "recipient": summary.recipient,
-        "received_at": summary.received_at,
-        "from_address": summary.from_address,
-        "from_name": summary.from_name,
-        "subject": summary.subject,
-        "preview": summary.preview,
-        "sent_at": summary.sent_at,
-        "header_message_id": summary.header_message_id,
-        "size_bytes": summary.size_bytes,
-        "attachments": summary.attachments,
-    }
+_Line = tuple[
+    str, str, str, datetime, str, str, str, str, datetime | None, str, int, int
+]  # fmt: skip
+
+
+def _line(summary: Summary, inbox_id: str) -> _Line:
+    """The fields of a MessageItem in order: a batch makes thousands of them."""
+    return (
+        ids.type_id(ids.MESSAGE, summary.id),
+        inbox_id,
+        summary.recipient,
+        summary.received_at,
+        summary.from_address,
+        summary.from_name,
+        summary.subject,
+        summary.preview,
+        summary.sent_at,
+        summary.header_message_id,
+        summary.size_bytes,
+        summary.attachments,
+    )
 
 
 def _content(content: Content) -> MessageContent:
     return MessageContent(
-        headers=[Header(name=name, value=value) for name, value in content.headers],
+        headers=list(starmap(Header, content.headers)),
         text=content.text,
         html=content.html,
         remote_images=content.remote_images,
@@ -190,6 +198,7 @@ def _content(content: Content) -> MessageContent:
 
 async def list_messages(call: Call[None, MessagesQuery]) -> MessagePage:
     query = call.query
+    inbox_id = ids.type_id(ids.INBOX, call.ids["inbox_id"])
     page = await call.app.messages.list(
         call.workspace_id,
         call.ids["inbox_id"],
@@ -201,15 +210,16 @@ async def list_messages(call: Call[None, MessagesQuery]) -> MessagePage:
         limit=query.limit,
     )
     return MessagePage(
-        items=[MessageItem(**_item(summary)) for summary in page.items],
+        items=[MessageItem(*_line(summary, inbox_id)) for summary in page.items],
         next_cursor=write_cursor(page.next_before),
     )
 
 
 def detail_of(message: ReadMessage) -> MessageDetail:
     """A message, read, as the API gives it (a wait gives it too)."""
+    summary = message.summary
     return MessageDetail(
-        **_item(message.summary),
+        *_line(summary, ids.type_id(ids.INBOX, summary.inbox_id)),
         reverse_path=message.reverse_path,
         peer=message.peer,
         helo=message.helo,
@@ -250,14 +260,17 @@ async def delete_message(call: Call[None, None]) -> Answer:
 
 
 async def read_inboxes(call: Call[InboxesToRead, None]) -> ReadMessages:
-    inbox_ids = [
-        ids.parse_type_id(ids.INBOX, text, f"inbox_ids.{place}")
-        for place, text in enumerate(call.body.inbox_ids)
-    ]
-    found = await call.app.messages.read_inboxes(call.workspace_id, inbox_ids, each=call.body.each)
+    texts = {
+        ids.parse_type_id(ids.INBOX, text, "inbox_ids"): text for text in call.body.inbox_ids
+    }
+    found = await call.app.messages.read_inboxes(
+        call.workspace_id, list(texts), each=call.body.each
+    )
     return ReadMessages(
         items=[
-            ReadMessageItem(**_item(message.summary), content=_content(message.content))
+            ReadMessageItem(
+                *_line(message.summary, texts[message.summary.inbox_id]), _content(message.content)
+            )
             for message in found
         ]
     )
