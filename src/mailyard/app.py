@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from mailyard.sending.transports.smtp import SmtpTransport
 
 
-OWN_LISTENER_CONNECTIONS = 40  # two workers stay below what one address may open at a listener
-
-
 def database_address(settings: Settings) -> DatabaseAddress:
     """Where the platform's PostgreSQL is, its own or the one that the settings name."""
     url = settings.database_url or cluster.url_of(settings.data)
@@ -180,12 +177,10 @@ class Application:
         from mailyard.sending.transports.smtp import SmtpOptions, SmtpTransport
 
         settings = self.settings
-        connections, tls_on_connect = settings.relay_connections, False
+        tls_on_connect = False
         if not settings.relay_url:
             host = "127.0.0.1" if settings.smtp_host in ("0.0.0.0", "::") else settings.smtp_host
             port, starttls = settings.smtp_port, StartTls.NONE
-            # Our listener commits what all sessions have sent together: many sessions, few commits.
-            connections = max(connections, OWN_LISTENER_CONNECTIONS)
         else:
             parts = urlsplit(settings.relay_url)
             tls_on_connect = parts.scheme == "smtps"
@@ -197,7 +192,9 @@ class Application:
             port=port,
             hello=settings.smtp_name,
             options=SmtpOptions(
-                connections=connections, starttls=starttls, tls_on_connect=tls_on_connect
+                connections=settings.relay_connections,
+                starttls=starttls,
+                tls_on_connect=tls_on_connect,
             ),
         )
 

@@ -168,7 +168,7 @@ class Settings:
 
     api_processes: int = _setting(_COUNT, 1, "API and page processes")
     smtp_processes: int = _setting(_COUNT, 1, "SMTP listener processes")
-    worker_processes: int = _setting(_COUNT, 1, "worker processes")
+    worker_processes: int = _setting(_COUNT, 2, "worker processes")
     scheduler_processes: int = _setting(_COUNT, 1, "schedulers; one leads, others stand by")
     api_memory: int = _setting(_BYTES, 600 * limits.MIB, "an API process above this is replaced")
     smtp_memory: int = _setting(_BYTES, 400 * limits.MIB, "an SMTP process above this is replaced")
