@@ -260,9 +260,7 @@ async def delete_message(call: Call[None, None]) -> Answer:
 
 
 async def read_inboxes(call: Call[InboxesToRead, None]) -> ReadMessages:
-    texts = {
-        ids.parse_type_id(ids.INBOX, text, "inbox_ids"): text for text in call.body.inbox_ids
-    }
+    texts = {ids.parse_type_id(ids.INBOX, text, "inbox_ids"): text for text in call.body.inbox_ids}
     found = await call.app.messages.read_inboxes(
         call.workspace_id, list(texts), each=call.body.each
     )
