@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import smtplib
 import socket
@@ -85,10 +86,14 @@ def test_killed_roles_and_a_killed_database_come_back(tmp_path: Path) -> None:
     with running_platform(tmp_path / "data") as platform:
         inbox = make_inbox(platform)
         for role in ("smtp", "api", "worker", "scheduler", "postgres"):
-            (pid,) = platform.pids_of(role)
-            os.kill(pid, signal.SIGKILL)
+            before = platform.pids_of(role)
+            for pid in before:
+                os.kill(pid, signal.SIGKILL)
             wait_until(
-                lambda role=role, pid=pid: (found := platform.pids_of(role)) and pid not in found
+                lambda role=role, before=before: (
+                    len(found := platform.pids_of(role)) == len(before)
+                    and not set(found) & set(before)
+                )
             )
         wait_until(lambda: healthy(platform))
 
@@ -160,7 +165,7 @@ def test_a_port_that_is_taken_is_refused_with_its_setting(tmp_path: Path, settin
 
 def test_a_role_that_grows_past_its_memory_is_replaced(tmp_path: Path) -> None:
     with running_platform(tmp_path / "data", worker_memory="20MB") as platform:
-        (first,) = platform.pids_of("worker")
+        first, *_ = platform.pids_of("worker")
         wait_until(lambda: not lives(first))
         assert "more than the 20 it may: replaced" in platform.log.read_text()
         assert healthy(platform)
@@ -178,13 +183,13 @@ def test_a_stop_in_the_middle_of_the_start_leaves_nothing(tmp_path: Path) -> Non
 
 def test_what_hangs_is_killed_when_the_drain_is_over(tmp_path: Path) -> None:
     with running_platform(tmp_path / "data", drain_s="1") as platform:
-        (worker,) = platform.pids_of("worker")
+        worker = platform.pids_of("worker")[0]
         os.kill(worker, signal.SIGSTOP)
         started = time.monotonic()
         assert platform.stop() == 0
         assert time.monotonic() - started < 30
         assert not lives(worker)
-        assert "worker-1     did not drain in time: killed" in platform.log.read_text()
+        assert re.search(r"worker-\d     did not drain in time: killed", platform.log.read_text())
 
 
 def test_roles_alone_share_a_database_that_was_migrated(tmp_path: Path, database_url: str) -> None:
