@@ -361,6 +361,33 @@ async def test_a_server_that_falls_silent_is_given_up(
         assert await sender.settled() == {outcome: 1}
 
 
+async def test_a_server_that_stops_reading_a_long_content_is_given_up() -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await playing(OK, OK, GO)(reader, writer)
+        await asyncio.sleep(20)
+
+    async with misbehaving(script) as port, sending(port, reply_timeout_s=1.0) as sender:
+        [identifier] = sender.send(content=(b"x" * 78 + b"\r\n") * 250_000)
+        assert await sender.settled() == {Outcome.LATER: 1}
+        assert "took none of the content" in sender.answers[identifier][0].reply
+
+
+async def test_a_listener_that_drains_again_and_again_costs_no_mail_a_delay() -> None:
+    handler = NotingHandler()
+    async with listening(handler) as first:
+        port = first.port
+        async with sending(port, connections=6) as sender:
+            for _ in range(3_000):
+                sender.send()
+            for _ in range(4):
+                await until(lambda: handler.stored)
+                handler.stored.clear()
+                for connection in list(first.connections):
+                    connection.drain()
+                await asyncio.sleep(0.03)
+            assert await sender.settled() == {Outcome.ACCEPTED: 3_000}
+
+
 @pytest.mark.parametrize(
     "greeting",
     [b"", b"554 no service\r\n", b"421 later\r\n", b"SSH-2.0-x\r\n", b"220 " + b"x" * 100_000],

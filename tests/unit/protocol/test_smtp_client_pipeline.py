@@ -136,6 +136,13 @@ def test_421_gives_back_the_mails_that_the_peer_has_not_come_to() -> None:
     assert client.returned() == ["b@d"]
 
 
+def test_a_peer_that_takes_a_mail_for_nobody_is_out_of_step() -> None:
+    client = Client(mail("a@d"), mail("b@d"))
+    client.hears(OK + NO + OK)
+    assert client.fates() == [[Fate.NEVER], [Fate.UNKNOWN]]
+    assert isinstance(client.events[-1], SessionEnded)
+
+
 def test_a_long_content_goes_alone_by_data() -> None:
     content = LONG * 300
     client = Client(mail("a@d"), mail("b@d", content), mail("c@d"))

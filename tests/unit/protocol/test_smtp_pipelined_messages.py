@@ -1,5 +1,6 @@
 """Whole transactions behind one another, as PIPELINING and CHUNKING allow together."""
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from smtp_sessions import STORED, TAKEN, UNKNOWN_USER, Driver, codes_of, greeted
@@ -171,6 +172,58 @@ def test_a_closed_session_stores_nothing_that_it_can_no_longer_answer() -> None:
     session.session.close(GOING)
     assert session.answer(0, TAKEN) == [421]
     assert session.open == []
+
+
+@pytest.mark.parametrize("argument", ["\u0665", "3 LA\u017fT"])
+def test_only_ascii_is_a_number_or_a_keyword(argument: str) -> None:
+    session = slow()
+    session.feed(b"MAIL FROM:<a@b.c>\r\nRCPT TO:<r@d.example>\r\n")
+    session.feed(f"BDAT {argument}\r\nNOOP\r\n".encode())
+    session.answer(0, TAKEN)
+    assert codes_of(session.said)[2:] == [250, 250, 501, 250]
+
+
+def test_while_one_message_waits_no_large_one_is_read_behind_it() -> None:
+    session = slow()
+    session.feed(transaction())
+    session.answer(0, TAKEN)
+    large = (b"z" * 990 + b"\r\n") * 300
+    for _ in range(5):
+        session.feed(transaction(content=large))
+    assert not session.session.wants_input
+    while any(isinstance(question, RecipientAsked) for question in session.open):
+        session.answer(1, TAKEN)
+    assert len(session.open) == 1
+    while session.open:
+        session.answer_as_usual(0)
+    assert len(session.stored) == 6
+
+
+def test_a_message_that_is_answered_is_not_held_until_its_turn() -> None:
+    session = slow()
+    session.feed(transaction() + transaction(content=b"2\r\n"))
+    session.answer(0, TAKEN)
+    session.answer(0, TAKEN)
+    _, second = session.open
+    assert session.answer(1, Reply(451, "4.3.1", "Busy")) == []
+    assert isinstance(second, MessageReceived) and second.content == b""
+
+
+def test_commands_that_cost_nothing_do_not_pile_up_behind_a_question() -> None:
+    session = slow()
+    session.feed(b"MAIL FROM:<a@b.c>\r\nRCPT TO:<r@d.example>\r\n" + b"RSET\r\n" * 100_000)
+    assert not session.session.wants_input
+    assert session.answer(0, TAKEN) == [250] * 100_001
+
+
+def test_a_drain_waits_for_the_answer_that_waits_behind_another() -> None:
+    session = slow()
+    session.feed(b"MAIL FROM:<a@b.c>\r\nRCPT TO:<slow@d.example>\r\n" + transaction())
+    session.answer(1, TAKEN)
+    session.answer(1, STORED)
+    session.session.drain(GOING)
+    assert session.feed() == []
+    assert session.answer(0, TAKEN) == [250] * 5 + [421]
 
 
 lines = st.sampled_from(

@@ -142,6 +142,8 @@ class MailHandOver:
         elif due is _MAIL:
             self._sender_reply(reply)
         elif due is _CHUNK:
+            if taken(reply) and not self._chunked[0].anybody_taken:
+                raise BrokenReply(f"BDAT for nobody answered with {reply.code}")
             self._settle_chunked(judged(reply))
             self._transaction_open = not taken(reply)
             self._continue()

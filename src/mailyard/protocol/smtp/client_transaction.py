@@ -21,6 +21,10 @@ class Sending(Struct, eq=False):
     def sender_taken(self) -> bool:
         return self.sender_reply is not None and taken(self.sender_reply)
 
+    @property
+    def anybody_taken(self) -> bool:
+        return self.sender_taken and any(map(taken, self.recipient_replies))
+
     def verdicts(self, verdict: Verdict) -> list[Verdict]:
         """`verdict` for whoever was not refused already: the sender's refusal speaks for all, a
         recipient's for itself."""

@@ -16,8 +16,8 @@ _PATH = r'<((?:"(?:[^"\\]|\\.)*"|[^<>\s"\\])*)>'
 _MAIL = re.compile(rf"FROM: ?{_PATH}(?: +(\S.*))?", re.IGNORECASE)
 _RCPT = re.compile(rf"TO: ?{_PATH}(?: +(\S.*))?", re.IGNORECASE)
 _ROUTE = re.compile(r"(?:@[^,:@]+,)*@[^,:@]+:")
-_SIZE = re.compile(r"\d{1,20}")
-_BDAT = re.compile(r"(\d{1,20})( +LAST)? *", re.IGNORECASE)
+_SIZE = re.compile(r"[0-9]{1,20}")
+_BDAT = re.compile(r"([0-9]{1,20})( +LAST)? *", re.IGNORECASE | re.ASCII)
 
 _SYNTAX = "5.5.4"
 

@@ -24,6 +24,7 @@ from mailyard.protocol.smtp.envelope import Peer
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.session import (
     Event,
+    MessageReceived,
     Question,
     SessionConfig,
     TlsRequested,
@@ -32,6 +33,7 @@ from mailyard.protocol.smtp.states import State, Step
 from mailyard.protocol.smtp.transactions import MailTransactions
 
 _QUESTIONS_OPEN = 100  # recipients asked about at once, so that one session cannot flood a batch
+_UNSAID = 1_000  # replies that wait behind an open question
 _MESSAGES_OPEN = 32  # whole messages of one session that wait for an answer
 _BUFFER_BYTES = 256 * limits.KIB  # unread input at which the shell should stop reading
 
@@ -97,7 +99,7 @@ class ServerSession(MailTransactions):
     def answer(self, question: Question, reply: Reply) -> None:
         """The shell's answer. Replies leave in the order of their questions."""
         super().answer(question, reply)
-        if self._draining is not None and not self.busy:
+        if self._draining is not None and not self._owes_answers:
             self.close(self._draining)
 
     def take_output(self) -> bytes:
@@ -126,7 +128,7 @@ class ServerSession(MailTransactions):
     def drain(self, reply: Reply) -> None:
         """End with `reply`: at once, or when the message under way has been answered."""
         self._draining = reply
-        if not self.busy:
+        if not self._owes_answers:
             self.close(reply)
 
     @property
@@ -137,6 +139,11 @@ class ServerSession(MailTransactions):
     def busy(self) -> bool:
         """A message is being received or is waiting for its answer."""
         return self._messages_open > 0 or self.in_message
+
+    @property
+    def _owes_answers(self) -> bool:
+        """A message is under way, or its answer waits behind another question."""
+        return self.busy or any(type(said) is MessageReceived for said in self._unsaid)
 
     @property
     def in_message(self) -> bool:
@@ -205,7 +212,7 @@ class ServerSession(MailTransactions):
 
     def _may_run_ahead(self, verb: bytes, argument: bytes) -> bool:
         """Whether a command's reply is the same whatever the open questions are answered with."""
-        if self._draining is not None:
+        if self._draining is not None or len(self._unsaid) >= _UNSAID:
             return False
         if verb == b"RCPT":
             return self._recipients_open < _QUESTIONS_OPEN

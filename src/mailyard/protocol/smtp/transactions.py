@@ -28,7 +28,7 @@ from mailyard.protocol.smtp.session import (
 )
 from mailyard.protocol.smtp.states import TRANSITIONS, State, Step
 
-_AHEAD_BYTES = 256 * limits.KIB  # of content that came before its recipients were answered
+_HELD_BYTES = 256 * limits.KIB  # of content that may be held while more comes in
 
 
 class _Said(Struct, eq=False):
@@ -74,7 +74,7 @@ class MailTransactions:
         self._unsaid: deque[Question | _Said] = deque()
         self._transaction = _NO_TRANSACTION
         self._ahead: deque[MessageReceived] = deque()  # decided, and not asked about yet
-        self._ahead_bytes = 0
+        self._held_bytes = 0  # of content whose answer is open
         self._recipients_open = 0
         self._messages_open = 0
         self._content = _NO_CONTENT
@@ -88,8 +88,9 @@ class MailTransactions:
         question.reply = reply.encode()
         if type(question) is RecipientAsked:
             self._answer_recipient(question, reply)
-        else:
+        elif type(question) is MessageReceived:
             self._messages_open -= 1
+            self._let_go(question)
             if reply.code < 400:
                 self._errors = 0
         unsaid = self._unsaid
@@ -153,14 +154,13 @@ class MailTransactions:
         self._chunk_last = last
 
     def _chunk_fits(self, argument: bytes) -> bool:
-        """Whether a chunk may come before its recipients are answered: a last one that is small."""
-        if not self._transaction.asked:
-            return True
+        """Whether a chunk may come while questions are open: one that is small beside what is held
+        already, and the last one where its recipients are among them."""
         try:
-            octets, last = parse_chunk(argument.decode("ascii", "replace"))
+            octets, last = parse_chunk(argument.decode("utf-8", "replace"))
         except Refused:
             return True  # whatever the recipients are answered
-        return last and self._ahead_bytes + octets <= _AHEAD_BYTES
+        return (last or not self._transaction.asked) and self._held_bytes + octets <= _HELD_BYTES
 
     # Content.
 
@@ -222,10 +222,10 @@ class MailTransactions:
         else:
             question = MessageReceived(transaction.envelope(self._peer), content)
             self._messages_open += 1
+            self._held_bytes += len(content)
             self._unsaid.append(question)
             if not transaction.asked:
                 return question
-            self._ahead_bytes += len(content)
             transaction.message = question
         return None
 
@@ -246,15 +246,20 @@ class MailTransactions:
         if transaction.message is not None and not transaction.asked:
             self._decide(transaction, transaction.message)
 
+    def _let_go(self, message: MessageReceived) -> None:
+        """An answered message may wait for its turn to be told; its content need not."""
+        self._held_bytes -= len(message.content)
+        message.content = b""
+
     def _decide(self, transaction: Transaction, message: MessageReceived) -> None:
         """All recipients of a message that came ahead of their answers are answered now."""
-        self._ahead_bytes -= len(message.content)
         if transaction.recipients:
             message.envelope = transaction.envelope(self._peer)
             self._ahead.append(message)
         else:
             message.reply = _NOBODY.encode()
             self._messages_open -= 1
+            self._let_go(message)
             self._count_error()
 
     # Small things.

@@ -44,6 +44,7 @@ _log = structlog.get_logger(__name__)
 
 _SWEEP_S = 1.0
 _QUIT_S = 1.0  # how long `close` waits for the peers' answers to QUIT
+_CONTENT_S = 180.0  # between two blocks of a long content (RFC 5321 section 4.5.3.2.5)
 _PLAIN_AFTER_TLS_FAILURE_S = 600.0
 _OUTCOMES = {
     Fate.ACCEPTED: Outcome.ACCEPTED,
@@ -194,9 +195,10 @@ class SmtpTransport:
 
     def give_back(self, mail: ClientMail, verdict: Verdict, session_was_good: bool) -> None:
         """The peer has not begun `mail`. A session that had been working has merely ended: the
-        mail goes to another one, once."""
+        mail goes to another one, once; after a 421 once for each that may be ending with it."""
         ticket = cast("_Ticket", mail.token)
-        if session_was_good and ticket.returns == 0 and not self._closing:
+        returns = self.options.connections if verdict.code == 421 else 1
+        if session_was_good and ticket.returns < returns and not self._closing:
             ticket.returns += 1
             self._queue.appendleft(mail)
             self._dispatch_soon()
@@ -361,7 +363,7 @@ class _Connection(asyncio.Protocol):
             owner.hello, owner.take_mail, starttls, pipeline=owner.options.pipeline
         )
         self._write_paused = False
-        self._replies_seen = 0
+        self._progress_seen = (0, 0)  # replies read, bytes of a long content not sent yet
         self._progress_at = loop.time()
         self.ready = False
         self.closed: asyncio.Future[None] = loop.create_future()
@@ -424,8 +426,11 @@ class _Connection(asyncio.Protocol):
 
     def check_deadlines(self, now: float) -> None:
         session = self._session
-        if session.replies_read != self._replies_seen:
-            self._replies_seen = session.replies_read
+        unsent_bytes = 0
+        if session.holds_end and self._transport is not None:
+            unsent_bytes = self._transport.get_write_buffer_size()
+        if (session.replies_read, unsent_bytes) != self._progress_seen:
+            self._progress_seen = (session.replies_read, unsent_bytes)
             self._progress_at = now
             return
         waited_s = now - self._progress_at
@@ -433,6 +438,9 @@ class _Connection(asyncio.Protocol):
         if awaits is not None:
             if waited_s > min(REPLY_TIMEOUT_S[awaits], self._owner.options.reply_timeout_s):
                 self.fail(f"no reply within {waited_s:.0f} s ({awaits.name})")
+        elif session.holds_end:
+            if waited_s > min(_CONTENT_S, self._owner.options.reply_timeout_s):
+                self.fail(f"the peer took none of the content for {waited_s:.0f} s")
         elif session.idle and waited_s > self._owner.options.idle_s:
             self.quit()
 
