@@ -39,16 +39,17 @@ MESSAGE_BYTES = 5_000
 
 STAGES = {
     "render.py:render": "render",
+    "straight.py:write": "render",
     "mould.py:compose": "compose",
     "mail.py:delivery_id": "delivery id",
     "mail.py:write": "write, the rest",
-    "chunk.py:_write_one": "write, the rest",
-    "chunk.py:_commit": "commit",
-    "chunk.py:_submit": "submit",
+    "hand_off.py:_write_one": "write, the rest",
+    "hand_off.py:_commit": "commit",
+    "hand_off.py:_submit": "submit",
     "smtp.py:submit": "submit",
     "smtp.py:data_received": "SMTP answers and next mails",
     "smtp.py:_act": "SMTP write",
-    "chunk.py:_done": "results",
+    "hand_off.py:_done": "results",
     "chunk.py:_load": "load",
 }
 _PARAGRAPH = (
