@@ -1,8 +1,10 @@
-"""Drives a server session without a socket: bytes in, replies and stored messages out."""
+"""Drives sessions without a socket: bytes in, replies and stored messages or verdicts out."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from mailyard.protocol.smtp.client import ClientSession
+from mailyard.protocol.smtp.client_mail import ClientEvent, ClientMail, Fate, MailDone, StartTls
 from mailyard.protocol.smtp.envelope import Envelope
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.server import ServerSession
@@ -81,3 +83,32 @@ def greeted(**changes: object) -> Driver:
     driver = Driver(**changes)  # type: ignore[arg-type]
     driver.feed(b"EHLO client.example\r\n")
     return driver
+
+
+class ClientDriver:
+    """A client session with a queue of mails in front of it."""
+
+    def __init__(
+        self, *mails: ClientMail, starttls: StartTls = StartTls.NONE, pipeline: int = 0
+    ) -> None:
+        self.queue = list(mails)
+        self.events: list[ClientEvent] = []
+        self.session = ClientSession("me.example", self.take, starttls, pipeline=pipeline)
+
+    def take(self) -> ClientMail | None:
+        return self.queue.pop(0) if self.queue else None
+
+    def hears(self, data: bytes) -> bytes:
+        """What the client writes after `data`."""
+        self.session.receive(data)
+        return self.written()
+
+    def written(self) -> bytes:
+        output = self.session.take_output()
+        self.events += self.session.take_events()
+        return output
+
+    def fates(self) -> list[list[Fate]]:
+        """What became of the recipients of each mail that is done."""
+        done = [event for event in self.events if isinstance(event, MailDone)]
+        return [[verdict.fate for verdict in event.verdicts] for event in done]

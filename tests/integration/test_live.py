@@ -93,6 +93,15 @@ async def test_newest_is_the_end_and_oldest_the_beginning(live: LiveEvents) -> N
     assert numbers(await live.read_after(await live.oldest())) == numbers(events)
 
 
+async def test_a_process_of_the_version_before_can_ask_how_many_events_a_row_has(
+    live: LiveEvents, database: Database
+) -> None:
+    await live.publish([event(n) for n in range(3)])
+    async with database.connection() as connection:
+        counted = await connection.fetch("SELECT jsonb_array_length(items) AS n FROM live_event")
+    assert sum(row["n"] for row in counted) == 3
+
+
 async def test_publishing_wakes_the_readers(live: LiveEvents, database: Database) -> None:
     subscription = live.subscribe()
     await live.publish([event(1)])

@@ -40,7 +40,7 @@ COUNT_EVERY_S = 0.5
 STATES = ("accepted", "deferred", "bounced", "failed", "suppressed", "unknown")
 RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
 RECONNECTS = 20  # longer than a lease: by then the chunk is somebody else's
-STEP_RESULTS = 45  # a step is worth its statement from so many results on,
+STEP_RESULTS = 45  # of HANDOFF_WINDOW_BULK: a step is worth its statement from so many on,
 STEP_WAIT_S = 0.02  # or when the first of them has waited so long
 _YIELD_EVERY = 8  # mails written before the sockets get their turn
 

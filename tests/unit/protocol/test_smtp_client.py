@@ -1,11 +1,10 @@
 """The client session against scripted servers, without a socket."""
 
 import pytest
+from smtp_sessions import ClientDriver
 
 from mailyard.core import limits
-from mailyard.protocol.smtp.client import ClientSession
 from mailyard.protocol.smtp.client_mail import (
-    ClientEvent,
     ClientMail,
     Fate,
     MailDone,
@@ -27,34 +26,10 @@ def mail(*recipients: str, content: bytes = b"x\r\n", **changes: bool) -> Client
     return ClientMail("a@b.example", recipients or ("c@d.example",), content, token=None, **values)
 
 
-class Client:
-    """A session with a queue of mails in front of it."""
-
-    def __init__(self, *mails: ClientMail, starttls: StartTls = StartTls.NONE) -> None:
-        self.queue = list(mails)
-        self.events: list[ClientEvent] = []
-        self.session = ClientSession("me.example", self.take, starttls)
-
-    def take(self) -> ClientMail | None:
-        return self.queue.pop(0) if self.queue else None
-
-    def hears(self, data: bytes) -> bytes:
-        """What the client writes after `data`."""
-        self.session.receive(data)
-        return self.written()
-
-    def written(self) -> bytes:
-        output = self.session.take_output()
-        self.events += self.session.take_events()
-        return output
-
+class Client(ClientDriver):
     def greeted(self, extensions: bytes = FULL) -> bytes:
         assert self.hears(b"220 mx.example ESMTP\r\n") == b"EHLO me.example\r\n"
         return self.hears(extensions)
-
-    def fates(self) -> list[list[Fate]]:
-        done = [event for event in self.events if isinstance(event, MailDone)]
-        return [[verdict.fate for verdict in event.verdicts] for event in done]
 
     def verdict(self) -> Verdict:
         [event] = [event for event in self.events if isinstance(event, MailDone)]

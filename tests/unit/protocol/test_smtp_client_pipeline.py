@@ -2,11 +2,9 @@
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from smtp_sessions import Driver
+from smtp_sessions import ClientDriver, Driver
 
-from mailyard.protocol.smtp.client import ClientSession
 from mailyard.protocol.smtp.client_mail import (
-    ClientEvent,
     ClientMail,
     Fate,
     MailDone,
@@ -27,34 +25,20 @@ def mail(to: str = "c@d.example", content: bytes = b"x\r\n", sender: str = "a@b.
     return ClientMail(sender, to.split(), content, eight_bit=False, smtp_utf8=False, token=to)
 
 
-class Client:
-    """A greeted session with a queue of mails in front of it."""
+class Client(ClientDriver):
+    """Greeted from the start. What a long content holds back leaves with it."""
 
     def __init__(self, *mails: ClientMail, pipeline: int = 4, offers: bytes = OFFERS) -> None:
-        self.queue = list(mails)
-        self.events: list[ClientEvent] = []
-        self.session = ClientSession("me.example", self.take, pipeline=pipeline)
+        super().__init__(*mails, pipeline=pipeline)
         self.hears(b"220 mx.example\r\n")
         self.wrote = self.hears(offers)
 
-    def take(self) -> ClientMail | None:
-        return self.queue.pop(0) if self.queue else None
-
-    def hears(self, data: bytes) -> bytes:
-        self.session.receive(data)
-        return self.written()
-
     def written(self) -> bytes:
-        output = self.session.take_output()
+        output = super().written()
         if self.session.holds_end:
             self.session.content_flushed()
-            output += self.session.take_output()
-        self.events += self.session.take_events()
+            output += super().written()
         return output
-
-    def fates(self) -> list[list[Fate]]:
-        done = [event for event in self.events if isinstance(event, MailDone)]
-        return [[verdict.fate for verdict in event.verdicts] for event in done]
 
     def returned(self) -> list[str]:
         return [str(event.mail.token) for event in self.events if isinstance(event, MailReturned)]
@@ -197,10 +181,7 @@ def conversation(
     """What a client and a server of ours make of `sent`, bytes going over in pieces of `cut`."""
     config = SessionConfig("mx.example", message_bytes=300, errors_per_session=99)
     server = Driver(config=config)
-    client = Client(pipeline=pipeline, offers=b"250 none\r\n")
-    client.session = ClientSession("me.example", client.take, pipeline=pipeline)
-    client.events.clear()
-    client.queue = list(sent)
+    client = ClientDriver(*sent, pipeline=pipeline)
     said = server.said
     for _ in range(2000):
         written = b"".join(client.hears(said[at : at + cut]) for at in range(0, len(said), cut))

@@ -228,4 +228,4 @@ class ClientSession(MailHandOver):
 
 
 def _unknown(verdict: Verdict) -> Verdict:
-    return Verdict(Fate.UNKNOWN, None, f"lost after the final dot: {verdict.text}")
+    return Verdict(Fate.UNKNOWN, None, f"lost after its content had left: {verdict.text}")

@@ -17,9 +17,7 @@ reply, and nothing that was pipelined behind it is looked at.
 """
 
 from mailyard.core import limits
-from mailyard.protocol.smtp.command import (
-    Refused,
-)
+from mailyard.protocol.smtp.command import Refused
 from mailyard.protocol.smtp.envelope import Peer
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.session import (
@@ -36,7 +34,6 @@ _QUESTIONS_OPEN = 100  # recipients asked about at once, so that one session can
 _UNSAID = 1_000  # replies that wait behind an open question
 _MESSAGES_OPEN = 32  # whole messages of one session that wait for an answer
 _BUFFER_BYTES = 256 * limits.KIB  # unread input at which the shell should stop reading
-
 
 _OK = b"250 2.0.0 OK\r\n"
 _READS_COMMANDS = frozenset(
