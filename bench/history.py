@@ -119,7 +119,9 @@ async def add_campaign(parts: Parts, workspace_id: UUID, started_at: datetime) -
     campaign_id = ids.uuid7()
     records = [
         (
-            ids.deterministic_uuid7(unix_ms(started_at), campaign_id.bytes, str(number).encode()),
+            ids.deterministic_uuid7(
+                unix_ms(started_at), campaign_id.bytes, str(number).encode(), number // 1000
+            ),
             workspace_id, None, campaign_id, f"member{number}@example.org", number, "campaign",
             "accepted", 1, started_at, started_at,
         )

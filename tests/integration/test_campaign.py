@@ -12,10 +12,11 @@ from sending_world import ACCEPTED, Answer, Ledger, LedgerTransport, Process, Wo
 from mailyard.campaigns import plan
 from mailyard.campaigns.states import State
 from mailyard.core.errors import Conflict, InvalidInput
+from mailyard.core.ids import deterministic_uuid7
 from mailyard.queue.job import EMAIL_BULK
 from mailyard.queue.settle import Settler
 from mailyard.queue.worker import Batch
-from mailyard.sending.delivery import Deliveries
+from mailyard.sending.delivery import Deliveries, unix_ms
 from mailyard.sending.suppress import Suppressions
 from mailyard.sending.transport import Outcome
 from mailyard.storage.database import Database
@@ -50,6 +51,43 @@ async def test_every_member_gets_one_mail_and_one_row(world: World) -> None:
     assert world.ledger.most_outstanding <= 40, "two processes, twenty places each"
     content = world.ledger.mails[0].content
     assert b"Person in Turin" in content and b"List-Unsubscribe: <https://example.org/u/" in content
+
+
+async def test_the_rows_of_a_chunk_stand_together(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "CAMPAIGN_CHUNK_RECIPIENTS", 50)
+    await world.add_contacts(300)
+    campaign_id = await world.campaign()
+    async with world.workers(2):
+        await world.campaigns.start(world.workspace_id, campaign_id)
+        await world.until(campaign_id, State.FINISHED)
+    rows = await world.database.fetch(
+        "SELECT contact_id FROM delivery WHERE campaign_id = $1 ORDER BY id", campaign_id
+    )
+    contacts = [row["contact_id"] for row in rows]
+    in_order = sorted(contacts)
+    for first in range(0, 300, 50):
+        assert set(contacts[first : first + 50]) == set(in_order[first : first + 50])
+
+
+async def test_a_campaign_from_before_ids_had_groups_keeps_its_ids(world: World) -> None:
+    """What an older version recorded must not stand a second time under another id."""
+    addresses = await world.add_contacts(60)
+    campaign_id = await world.campaign()
+    await world.database.execute(
+        "UPDATE campaign SET ids_by_chunk = false WHERE id = $1", campaign_id
+    )
+    async with world.workers():
+        await world.campaigns.start(world.workspace_id, campaign_id)
+        await world.until(campaign_id, State.FINISHED)
+    campaign = await world.campaigns.get(world.workspace_id, campaign_id)
+    assert campaign.first_started_at is not None
+    rows = await world.database.fetch("SELECT id FROM delivery WHERE campaign_id = $1", campaign_id)
+    assert {row["id"] for row in rows} == {
+        deterministic_uuid7(unix_ms(campaign.first_started_at), campaign_id.bytes, address.encode())
+        for address in addresses
+    }
 
 
 async def test_pause_and_resume_miss_nobody_and_repeat_nobody(

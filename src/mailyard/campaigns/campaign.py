@@ -267,7 +267,14 @@ class Campaigns:
         )
         for row in rows:
             try:
-                mail.write(campaign_id, row["address"], row["name"], row["attributes"], today(now))
+                mail.write(
+                    campaign_id,
+                    campaign_id,
+                    row["address"],
+                    row["name"],
+                    row["attributes"],
+                    today(now),
+                )
             except MailyardError as error:
                 raise InvalidInput(
                     f"the mail for {row['address']} cannot be written: {error.message}",

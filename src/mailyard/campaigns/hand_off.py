@@ -84,6 +84,7 @@ class HandOff:
         self._means = means
         self._place = place
         self._mail = mail
+        self._group = place.number if row["ids_by_chunk"] else None
         self._type: str = row["type"]
         self._named: UUID | None = row["named_upto"]
         self.running = row["state"] == State.RUNNING
@@ -136,7 +137,7 @@ class HandOff:
     async def _take_over(self, lost: list[asyncpg.Record]) -> None:
         """Whoever was named under an older token and has no row may have got the mail."""
         for contact in lost:
-            delivery_id = self._mail.delivery_id(contact["address"])
+            delivery_id = self._mail.delivery_id(contact["address"], self._group)
             self._rows.add(
                 delivery_id,
                 contact["contact_id"],
@@ -193,7 +194,12 @@ class HandOff:
     ) -> Written | Unsent:
         try:
             return self._mail.write(
-                contact_id, address, name, attributes, today(self._handed_off_at)
+                self._mail.delivery_id(address, self._group),
+                contact_id,
+                address,
+                name,
+                attributes,
+                today(self._handed_off_at),
             )
         except InvalidInput as error:
             why = f"it cannot be written: {error}"
@@ -274,7 +280,7 @@ class HandOff:
     def _settle_unsent(self, passed: list[Written | Unsent], rows: ChunkRows) -> None:
         for one in passed:
             if isinstance(one, Unsent):
-                delivery_id = self._mail.delivery_id(one.address)
+                delivery_id = self._mail.delivery_id(one.address, self._group)
                 rows.add(
                     delivery_id,
                     one.contact_id,

@@ -65,19 +65,25 @@ class CampaignMail:
         """The time inside all delivery ids of the campaign."""
         return self._unix_ms
 
-    def delivery_id(self, address: str) -> UUID:
-        """The one id that this recipient has in this campaign."""
-        return deterministic_uuid7(self._unix_ms, self._key, address.encode())
+    def delivery_id(self, address: str, group: int | None) -> UUID:
+        """The one id that this recipient has in this campaign; `group` is the number of the chunk
+        that he stands in, None in campaigns from before ids had it."""
+        return deterministic_uuid7(self._unix_ms, self._key, address.encode(), group)
 
     def write(
-        self, contact_id: UUID, address: str, name: str, attributes: str, date: datetime
+        self,
+        delivery_id: UUID,
+        contact_id: UUID,
+        address: str,
+        name: str,
+        attributes: str,
+        date: datetime,
     ) -> Written:
         """The mail for one contact. Raises InvalidInput when its data do not fill the template."""
         data = _decode_attributes(attributes)
         data["name"] = name
         data["address"] = address
         rendered = self._template.render(data)
-        delivery_id = self.delivery_id(address)
         unsubscribe = self._list_unsubscribe
         if self._unsubscribe_is_own:
             unsubscribe = unsubscribe.replace(DELIVERY_MARK, delivery_id.hex)

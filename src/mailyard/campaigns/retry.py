@@ -231,6 +231,7 @@ class _Round:
     async def _write(self, row: asyncpg.Record) -> Written | None:
         try:
             return self._mail.write(
+                row["id"],
                 row["contact_id"],
                 row["recipient"],
                 row["name"],

@@ -33,6 +33,7 @@ _VERSION_7 = 7 << 12  # in the 16 bits behind the time
 _VARIANT_10 = 2 << 62  # in the 64 bits at the end
 _VERSION_7_VARIANT_10 = _VERSION_7 << 64 | _VARIANT_10
 _RANDOM_64_BITS = Struct("=512Q")
+_BELOW_GROUP = (1 << 54) - 1
 
 WORKSPACE = "wsp"
 USER = "usr"
@@ -95,18 +96,23 @@ def uuid7(unix_ms: int | None = None) -> UUID:
     return _uuid((ms << 16 | _VERSION_7 | fraction) << 64 | _VARIANT_10 | random_64_bits() >> 2)
 
 
-def deterministic_uuid7(unix_ms: int, key: bytes, name: bytes) -> UUID:
-    """The one id that `name` has under `key` at `unix_ms`: time, then HMAC-SHA256(key, name).
+def deterministic_uuid7(unix_ms: int, key: bytes, name: bytes, group: int | None = None) -> UUID:
+    """The one id of `name` under `key` at `unix_ms`: time, `group`, then HMAC-SHA256(key, name).
 
     A campaign's delivery ids are made so: the time is the campaign's first start and the name is
-    the normalised recipient address, which makes inserting a recipient twice a no-op.
+    the normalised recipient address, which makes inserting a recipient twice a no-op. The group is
+    the chunk's number (its lowest 20 bits): what is written together sorts together, so an index
+    is written at one place and not all over. Without a group the HMAC fills its bits too.
     """
     inner, outer = _keyed(key)
     inner = inner.copy()
     inner.update(name)
     outer = outer.copy()
     outer.update(inner.digest())
-    return _assemble(unix_ms, int.from_bytes(outer.digest()[:10], "big"))
+    tail = int.from_bytes(outer.digest()[:10], "big")
+    if group is not None:
+        tail = (group >> 8 & 0xFFF) << 64 | (group & 0xFF) << 54 | tail & _BELOW_GROUP
+    return _assemble(unix_ms, tail)
 
 
 @lru_cache(maxsize=64)

@@ -7,10 +7,10 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
-from uuid import UUID
+from uuid import RFC_4122, UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mailyard.core import ids
@@ -118,6 +118,27 @@ def test_what_a_deterministic_id_holds_is_an_hmac_as_the_standard_library_makes_
     unfixed = ~((0xF << 76) | (0x3 << 62)) & ((1 << 80) - 1)
     assert made.int & unfixed == tail & unfixed
     assert ids.unix_ms_of(made) == 1_700_000_000_000
+
+
+@given(st.binary(max_size=100), st.binary(max_size=100), st.integers(0, 2**32))
+def test_the_group_of_a_deterministic_id_stands_before_its_hmac(
+    key: bytes, name: bytes, group: int
+) -> None:
+    made = ids.deterministic_uuid7(1_700_000_000_000, key, name, group)
+    assert (made.version, made.variant) == (7, RFC_4122)
+    assert ids.unix_ms_of(made) == 1_700_000_000_000
+    assert (made.int >> 64 & 0xFFF) << 8 | (made.int >> 54 & 0xFF) == group % 2**20
+    tail = int.from_bytes(hmac.digest(key, name, "sha256")[:10], "big")
+    assert made.int & (1 << 54) - 1 == tail & (1 << 54) - 1
+
+
+@given(st.integers(0, 2**20 - 1), st.integers(0, 2**20 - 1), st.binary(), st.binary())
+def test_deterministic_ids_sort_by_their_group(
+    one: int, other: int, name: bytes, another: bytes
+) -> None:
+    assume(one < other)
+    first = ids.deterministic_uuid7(1_700_000_000_000, b"campaign", name, one)
+    assert first < ids.deterministic_uuid7(1_700_000_000_000, b"campaign", another, other)
 
 
 def test_the_lowest_id_of_an_instant_bounds_it_from_below() -> None:

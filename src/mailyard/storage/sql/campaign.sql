@@ -107,7 +107,7 @@ WHERE k.workspace_id = $1 AND k.campaign_id = $2 AND k.number = $3 AND k.fence <
   AND k.state <> 'finished' AND c.id = k.campaign_id AND c.workspace_id = k.workspace_id
 RETURNING k.after_contact, k.last_contact, k.named_upto, c.state, c.type, c.template_id,
           c.template_version, c.list_id, c.sender, c.reply_to, c.list_unsubscribe, c.rate_per_s,
-          c.first_started_at;
+          c.first_started_at, c.ids_by_chunk;
 
 -- name: load_chunk
 -- The recipients of a chunk, ($3, $4] of the list $2, with what merges into the mail.
