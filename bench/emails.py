@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -112,8 +113,9 @@ class _Generator:
         self._count_from = perf_counter() + warm_s
         self._until = self._count_from + seconds
         self._per_s = per_s
-        self._idle: list[_Caller] = []
-        self._waiting: list[float] = []
+        # The longest idle goes next: the server ends connections that say nothing for seconds.
+        self._idle: deque[_Caller] = deque()
+        self._waiting: deque[float] = deque()
         self.done = self.refused = self.answers = 0
         self.latencies_ms: list[float] = []
 
@@ -129,7 +131,7 @@ class _Generator:
         if self._per_s is None:
             caller.send(now)
         elif self._waiting:
-            caller.send(self._waiting.pop(0))
+            caller.send(self._waiting.popleft())
         else:
             self._idle.append(caller)
 
@@ -144,7 +146,7 @@ class _Generator:
                 caller.send(perf_counter())
             await asyncio.sleep(self._until - perf_counter() + 0.5)
             return
-        self._idle = callers
+        self._idle.extend(callers)
         due = perf_counter()
         while due < self._until:
             due += 1 / self._per_s
@@ -152,7 +154,7 @@ class _Generator:
             if pause > 0:
                 await asyncio.sleep(pause)
             if self._idle:
-                self._idle.pop().send(due)
+                self._idle.popleft().send(due)
             else:
                 self._waiting.append(due)
         await asyncio.sleep(0.5)
