@@ -262,18 +262,14 @@ class Campaigns:
             list_unsubscribe=campaign.list_unsubscribe,
             hostname=self._hostname,
         )
+        nobody = campaign_id  # a mail that is only tried has neither a delivery nor a contact
         rows = await self._database.fetch(
             _SQL.sample_members, workspace_id, campaign.list_id, SAMPLE_CONTACTS, tx=tx
         )
         for row in rows:
             try:
                 mail.write(
-                    campaign_id,
-                    campaign_id,
-                    row["address"],
-                    row["name"],
-                    row["attributes"],
-                    today(now),
+                    nobody, nobody, row["address"], row["name"], row["attributes"], today(now)
                 )
             except MailyardError as error:
                 raise InvalidInput(
