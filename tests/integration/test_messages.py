@@ -326,6 +326,18 @@ async def test_many_inboxes_are_read_at_once(platform: MailPlatform, workspace_i
         assert text in ("both", message.summary.recipient)
     one = await platform.messages.read_inboxes(workspace_id, [made[0].id], each=1)
     assert [message.summary.subject for message in one] == ["both"]
+    assert ("Subject", "both") in one[0].content.headers
+
+
+async def test_a_batch_may_leave_the_headers_out(
+    platform: MailPlatform, workspace_id: UUID
+) -> None:
+    (inbox,) = await platform.inboxes.create(workspace_id, [NewInbox()])
+    await platform.send(inbox.address, content=about("short"))
+    await platform.run(await platform.lease())
+    (message,) = await platform.messages.read_inboxes(workspace_id, [inbox.id], headers=False)
+    assert message.content.headers == ()
+    assert message.summary.subject == (message.content.text or "").strip() == "short"
 
 
 async def test_the_mail_of_a_labels_inboxes_is_counted(

@@ -109,6 +109,7 @@ class ServicePlatform:
             self._workspace_id,
             [ids.parse_type_id(ids.INBOX, inbox_id) for inbox_id in inbox_ids],
             each=10,
+            headers=False,
         )
         return [
             Received(

@@ -110,7 +110,9 @@ class HttpPlatform:
 
     async def read_inboxes(self, inbox_ids: Sequence[str]) -> list[Received]:
         found = await self._client.post(
-            "/v1/inboxes/read", {"inbox_ids": list(inbox_ids), "each": 10}, answer=_Messages
+            "/v1/inboxes/read",
+            {"inbox_ids": list(inbox_ids), "each": 10, "headers": False},
+            answer=_Messages,
         )
         return [
             Received(

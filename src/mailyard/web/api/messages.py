@@ -107,6 +107,9 @@ class InboxesToRead(Input):
     each: Annotated[
         int, Meta(ge=1, le=limits.API_PAGE_ITEMS_MAX, description="Newest messages of each.")
     ] = limits.API_PAGE_ITEMS
+    headers: Annotated[
+        bool, Meta(description="False: without the headers, where only what a mail says counts.")
+    ] = True
 
 
 class ReadMessageItem(MessageItem, gc=False):
@@ -262,7 +265,7 @@ async def delete_message(call: Call[None, None]) -> Answer:
 async def read_inboxes(call: Call[InboxesToRead, None]) -> ReadMessages:
     texts = {ids.parse_type_id(ids.INBOX, text, "inbox_ids"): text for text in call.body.inbox_ids}
     found = await call.app.messages.read_inboxes(
-        call.workspace_id, list(texts), each=call.body.each
+        call.workspace_id, list(texts), each=call.body.each, headers=call.body.headers
     )
     return ReadMessages(
         items=[
