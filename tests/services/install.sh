@@ -14,6 +14,7 @@ chromium:/usr/bin/chromium
 fonts-dejavu-core:/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 fuse3:/usr/bin/fusermount3
 libfuse2:/lib/x86_64-linux-gnu/libfuse.so.2
+opendkim-tools:/usr/sbin/opendkim-testmsg
 postgresql-15:/usr/lib/postgresql/15/bin/postgres
 pgbouncer:/usr/sbin/pgbouncer
 "
