@@ -51,6 +51,7 @@ class Things:
             "createTemplate": {"name": "another", "subject": "s", "text": "t"},
             "publishTemplate": {"subject": "s", "text": "t"},
             "previewTemplate": {"data": {}},
+            "createDomain": {"name": "another.example.org"},
             "addSuppression": {"address": "another@example.org"},
             "createInbox": {},
             "createInboxes": {"inboxes": [{}]},
@@ -116,6 +117,7 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
     await make("con", "/v1/contacts", {"address": f"{word}@example.org", "name": word})
     await make("lst", "/v1/lists", {"name": word})
     await make("sup", "/v1/suppressions", {"address": f"{word}-no@example.org", "reason": word})
+    await make("dom", "/v1/domains", {"name": f"{word}.example.org"})
     await make("key", "/v1/keys", {"name": word, "scopes": ["emails:read"]})
     await make("usr", "/v1/members", {"email": f"{word}-owner@example.org", "role": "owner"})
     await platform.call(

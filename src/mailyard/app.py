@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mailyard.access.key import ApiKeys
     from mailyard.access.session import Sessions
     from mailyard.access.user import Users
+    from mailyard.access.vault import Vault
     from mailyard.access.workspace import Workspaces
     from mailyard.campaigns.campaign import Campaigns
     from mailyard.campaigns.contact import Contacts
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
     from mailyard.sending.accept import Emails
     from mailyard.sending.delivery import Deliveries
+    from mailyard.sending.domain import Domains
+    from mailyard.sending.sign import Signing
     from mailyard.sending.suppress import Suppressions
     from mailyard.sending.template import Templates
     from mailyard.sending.transports.smtp import SmtpTransport
@@ -115,6 +118,16 @@ class Application:
         return Idempotency(database=self.database)
 
     @cached_property
+    def vault(self) -> "Vault":
+        """What seals stored secrets, under the settings' key or one made in the data folder."""
+        from mailyard.access.vault import Vault, ensure_master_key, parse_master_keys
+
+        settings = self.settings
+        return Vault(
+            lambda: parse_master_keys(settings.master_key) or ensure_master_key(settings.data)
+        )
+
+    @cached_property
     def limits(self) -> "PostgresRateLimit":
         from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
 
@@ -169,6 +182,18 @@ class Application:
         from mailyard.sending.suppress import Suppressions
 
         return Suppressions(database=self.database)
+
+    @cached_property
+    def domains(self) -> "Domains":
+        from mailyard.sending.domain import Domains
+
+        return Domains(database=self.database, vault=self.vault, clock=self.clock)
+
+    @cached_property
+    def signing(self) -> "Signing":
+        from mailyard.sending.sign import Signing
+
+        return Signing(database=self.database, vault=self.vault, clock=self.clock)
 
     @cached_property
     def transport(self) -> "SmtpTransport":

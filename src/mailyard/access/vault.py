@@ -12,8 +12,9 @@ import base64
 import binascii
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -32,19 +33,26 @@ _TAG_BYTES = 16
 
 
 class Vault:
-    """Seals and opens. Raises ConfigurationError when it is given no key."""
+    """Seals and opens.
 
-    def __init__(self, master_keys: Sequence[bytes]) -> None:
-        if not master_keys:
-            raise ConfigurationError("there is no master key to keep secrets under")
-        self._ciphers = {_id_of(key): AESGCM(key) for key in master_keys}
-        self._first = _id_of(master_keys[0])
+    `master_keys` gives them, newest first, and is called when the first secret is sealed or opened:
+    a process that has none to do with needs no key. What it raises is raised then.
+    """
+
+    def __init__(self, master_keys: Callable[[], Sequence[bytes]]) -> None:
+        self._master_keys = master_keys
+
+    @cached_property
+    def _ciphers(self) -> dict[bytes, AESGCM]:
+        """By the key's id, the newest first."""
+        return {_id_of(key): AESGCM(key) for key in self._master_keys()}
 
     def seal(self, secret: bytes, subject: bytes) -> bytes:
         """`secret` as it may lie in a table, for the row that `subject` names."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        head = _FORMAT + self._first + nonce
-        return head + self._ciphers[self._first].encrypt(nonce, secret, head + subject)
+        key_id, cipher = next(iter(self._ciphers.items()))
+        head = _FORMAT + key_id + nonce
+        return head + cipher.encrypt(nonce, secret, head + subject)
 
     def open(self, sealed: bytes, subject: bytes) -> bytes:
         """The secret. Raises ConfigurationError for one of a master key that is not here, or that
@@ -69,7 +77,7 @@ class Vault:
 
     def needs_sealing(self, sealed: bytes) -> bool:
         """Whether an older master key than the first sealed this."""
-        return _key_id(sealed) != self._first
+        return _key_id(sealed) != next(iter(self._ciphers))
 
 
 def parse_master_keys(text: str) -> list[bytes]:
