@@ -25,10 +25,9 @@ from mailyard.protocol.dns_spf import (
     SpfAsk,
     SpfQuestion,
     SpfReport,
-    is_spf,
-    parse_spf,
     spf_walk,
 )
+from mailyard.protocol.dns_spf_record import is_spf, parse_spf
 
 SUITES = ("rfc7208-tests.json", "rfc4408-tests.json")
 

@@ -28,7 +28,8 @@ from mailyard.protocol.dns_records import (
     dmarc_text,
     doubled_name,
 )
-from mailyard.protocol.dns_spf import SpfRecord, SpfReport, merged
+from mailyard.protocol.dns_spf import SpfReport
+from mailyard.protocol.dns_spf_record import SpfRecord, merged
 
 _SHOWN_PROBLEMS = 3
 

@@ -7,7 +7,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from mailyard.protocol import dns_dmarc, dns_spf
+from mailyard.protocol import dns_dmarc, dns_spf_record
 from mailyard.protocol.dns_answer import MxRecord
 
 STRING_CHARACTERS = 255  # RFC 1035 section 3.3: one string of a TXT record
@@ -126,7 +126,7 @@ def wanted_records(setup: SendingSetup) -> tuple[WantedRecord, ...]:
             Purpose.SPF,
             setup.domain,
             "TXT",
-            dns_spf.merged((), setup.spf_terms),
+            dns_spf_record.merged((), setup.spf_terms),
             not setup.return_path,
         )
     )
@@ -176,5 +176,5 @@ def _of_return_path(setup: SendingSetup) -> list[WantedRecord]:
         WantedRecord(Purpose.RETURN_PATH, name, "MX", mx_text(record), True)
         for record in setup.return_path_hosts
     ]
-    spf = dns_spf.merged((), setup.spf_terms)
+    spf = dns_spf_record.merged((), setup.spf_terms)
     return [*mx, WantedRecord(Purpose.RETURN_PATH_SPF, name, "TXT", spf, True)]

@@ -23,10 +23,9 @@ from mailyard.protocol.dns_spf import (
     SpfAsk,
     SpfQuestion,
     SpfReport,
-    merged,
-    parse_spf,
     spf_walk,
 )
+from mailyard.protocol.dns_spf_record import merged, parse_spf
 
 Zone = dict[str, str | list[str] | Result[Any]]
 
