@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mailyard.campaigns.progress import ProgressEvents
     from mailyard.mailbox.inbox import Inboxes
     from mailyard.mailbox.message import Messages
+    from mailyard.net.dns import Resolver
     from mailyard.proving.demo import Demos
     from mailyard.queue.admin import QueueAdmin
     from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
@@ -76,6 +77,8 @@ class Application:
         """End what this process holds, in the reverse order of its making."""
         if "templates" in self.__dict__:
             await self.templates.close()
+        if "fresh_dns" in self.__dict__:
+            await self.fresh_dns.close()
         await self.bus.close()
         await self.database.close()
 
@@ -182,6 +185,23 @@ class Application:
         from mailyard.sending.suppress import Suppressions
 
         return Suppressions(database=self.database)
+
+    @cached_property
+    def fresh_dns(self) -> "Resolver":
+        """DNS as it is this moment: for who has just changed a record and wants to know."""
+        from mailyard.net.dns import DnsLimits, Resolver
+        from mailyard.net.dns_servers import parse_servers, system_servers
+
+        text = self.settings.dns_servers
+        servers = parse_servers(text, validates=False) if text else system_servers()
+        remembering_nothing = DnsLimits(
+            deadline_s=5.0,
+            ttl_floor_s=0.0,
+            ttl_ceiling_s=0.0,
+            negative_ceiling_s=0.0,
+            failure_s=0.0,
+        )
+        return Resolver(servers, self.clock, remembering_nothing)
 
     @cached_property
     def domains(self) -> "Domains":

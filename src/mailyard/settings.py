@@ -109,6 +109,17 @@ def _parse_master_keys(text: str) -> str:
     return text
 
 
+def _parse_dns_servers(text: str) -> str:
+    from mailyard.net.dns_servers import parse_servers
+
+    if text:
+        try:
+            parse_servers(text, validates=False)
+        except ConfigurationError as error:
+            raise ValueError(error.message) from None
+    return text
+
+
 def _parse_text(text: str) -> str:
     if any(ord(character) < 32 for character in text):
         raise ValueError
@@ -126,6 +137,7 @@ _FILE = _Kind(
     lambda text: Path(_parse_text(text)).expanduser().absolute() if text else None, "a file"
 )
 _MASTER_KEY = _Kind(_parse_master_keys, "base64 of 32 bytes, or several with commas between")
+_DNS_SERVERS = _Kind(_parse_dns_servers, "addresses like 127.0.0.1:53, with commas between")
 _POSTGRES = _url("postgresql", "postgres")
 _SMTP = _url("smtp", "smtps")
 _HTTP = _url("http", "https")
@@ -198,6 +210,9 @@ class Settings:
     tls_cert: Path | None = _setting(_FILE, None, "PEM certificate chain of the SMTP server")
     tls_key: Path | None = _setting(_FILE, None, "PEM key of the certificate")
 
+    dns_servers: str = _setting(
+        _DNS_SERVERS, "", "DNS resolvers by address, in order of use; the system's when empty"
+    )
     master_key: str = _setting(
         _MASTER_KEY, "", "what keeps stored secrets, newest first; made in `data` when empty"
     )

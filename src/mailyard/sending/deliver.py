@@ -1,7 +1,7 @@
 """Delivering transactional mail: the handler of `deliver` jobs, one job an email.
 
-    jobs -> [of jobs that come back: claimed] -> emails and open deliveries -> composed
-         -> signed -> [named by a fenced commit] -> transport -> [results, events, job: one commit] …
+    jobs -> [of jobs that come back: claimed] -> emails and open deliveries -> composed -> signed
+         -> [named by a fenced commit] -> transport -> [results, events, job: one commit] …
 
 The last two commits in brackets are one statement of the hand-off window, which records what came
 back and names what goes next. A crash before it leaves everything as it was; after it, a named

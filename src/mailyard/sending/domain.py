@@ -211,7 +211,9 @@ class Domains:
         keys: dict[UUID, list[DkimKey]] = {domain_id: [] for domain_id in names}
         for row in await self._database.fetch(_SQL.list_keys, workspace_id, list(names), tx=tx):
             keys[row["domain_id"]].append(_key(row, names[row["domain_id"]]))
-        return [Domain(row["id"], workspace_id, row["name"], tuple(keys[row["id"]])) for row in rows]
+        return [
+            Domain(row["id"], workspace_id, row["name"], tuple(keys[row["id"]])) for row in rows
+        ]
 
 
 def finding(key: DkimKey, result: Result[str]) -> str:
@@ -251,7 +253,7 @@ def _checked(name: str) -> str:
 
 
 def _stem(now: datetime) -> str:
-    """What the selectors of keys made now begin with: the day, and what tells two of a day apart."""
+    """How the selectors of keys made now begin: the day, and what tells two of a day apart."""
     return f"my{now:%y%m%d}" + "".join(secrets.choice(_SELECTOR_ALPHABET) for _ in range(3))
 
 
