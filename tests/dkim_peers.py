@@ -27,7 +27,10 @@ def dkimpy_passes(content: bytes, records: Mapping[str, bytes], index: int = 0) 
     def txt(name: bytes, timeout: int = 5) -> bytes | None:
         return records.get(name.decode().rstrip("."))
 
-    return bool(dkim.DKIM(as_arrived(content)).verify(index, dnsfunc=txt))
+    try:
+        return bool(dkim.DKIM(as_arrived(content)).verify(index, dnsfunc=txt))
+    except dkim.DKIMException:
+        return False
 
 
 class OpenDkim:

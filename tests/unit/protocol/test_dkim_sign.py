@@ -153,6 +153,14 @@ def test_every_instance_of_a_repeated_field_is_signed() -> None:
         assert statuses(field + changed) == [Status.FAIL]
 
 
+def test_any_number_of_repeated_fields_is_signed() -> None:
+    content = b"From: a@example.org\r\n" + b"To: x\r\n" * 1000 + b"\r\n"
+    field = SIGNER.sign(content, NOW_S)
+    assert names_of(field).count("to") == 1001
+    assert max(map(len, field.split(b"\r\n"))) <= limits.HEADER_FOLD_BYTES
+    assert statuses(field + content) == [Status.PASS]
+
+
 def test_lines_are_folded_within_78_octets() -> None:
     for signer in (SIGNER, Signer("example.org", "r1", RSA, identity="@a.example.org")):
         field = signer.sign(MAIL, NOW_S)
@@ -205,6 +213,7 @@ def test_a_header_beyond_its_limit_is_refused() -> None:
         ("kinds", lambda: Signer("a.org", "s", ED25519, kinds=("relaxed", "nofws"))),
         ("identity", lambda: Signer("a.org", "s", ED25519, identity="@b.org")),
         ("identity", lambda: Signer("a.org", "s", ED25519, identity="a.org")),
+        ("identity", lambda: Signer("a.org", "s", ED25519, identity="x" * 65 + "@a.org")),
         ("lifetime_s", lambda: Signer("a.org", "s", ED25519, lifetime_s=0)),
     ],
 )

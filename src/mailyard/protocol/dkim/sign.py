@@ -37,6 +37,7 @@ _SIGNED = (
     b"cfbl-feedback-id",
 )  # fmt: skip
 _LAYOUTS_REMEMBERED = 256
+_NAMES_REMEMBERED = 64  # a mail with more is not one of many
 _FIELD_NAME = b"DKIM-Signature"
 _DATA_CHARACTERS = 72  # of b= in a line
 
@@ -89,7 +90,8 @@ class Signer:
         if self._lifetime_s is not None:
             times += b" x=%d;" % (now_s + self._lifetime_s)
         body_hash = b64encode(mail.body_hash(self._body_kind))
-        own = b"%b\r\n %b\r\n bh=%b;\r\n b=" % (_layout(self._tags, names), times, body_hash)
+        layout = _known_layout if len(names) <= _NAMES_REMEMBERED else _layout
+        own = b"%b\r\n %b\r\n bh=%b;\r\n b=" % (layout(self._tags, names), times, body_hash)
         digest = sha256(mail.signed_fields(self._header_kind, names))
         digest.update(relaxed_field(FIELD, own) if self._header_kind == RELAXED else own)
         data = b64encode(self._key.sign(digest.digest()))
@@ -128,7 +130,6 @@ def signed_names(mail: Mail) -> tuple[bytes, ...]:
     return tuple(names)
 
 
-@lru_cache(_LAYOUTS_REMEMBERED)
 def _layout(tags: tuple[bytes, ...], names: Sequence[bytes]) -> bytes:
     """The field up to h=, folded within HEADER_FOLD_BYTES where words allow it."""
     listed = [name + b":" for name in names[:-1]] + [names[-1] + b";"]
@@ -139,6 +140,9 @@ def _layout(tags: tuple[bytes, ...], names: Sequence[bytes]) -> bytes:
     for part in listed[1:]:
         _append(lines, part)
     return b"\r\n ".join(lines)
+
+
+_known_layout = lru_cache(_LAYOUTS_REMEMBERED)(_layout)
 
 
 def _append(lines: list[bytes], part: bytes) -> None:
@@ -162,7 +166,10 @@ def _identity(identity: str, domain: str) -> str:
     of = _name(of, "identity", 2)
     if not at or (of != domain and not of.endswith(f".{domain}")):
         raise InvalidInput(f"must end in @{domain} or a subdomain of it", field="identity")
-    kept = "".join(_quoted(octet) for octet in local.encode())
+    octets = local.encode()
+    if len(octets) > limits.SMTP_LOCAL_PART_BYTES:
+        raise InvalidInput("the part before @ is too long", field="identity")
+    kept = "".join(_quoted(octet) for octet in octets)
     return f"{kept}@{of}"
 
 

@@ -6,7 +6,6 @@ for signature in signatures(mail):
     result = verify(mail, signature, records, now_s)
 """
 
-import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -90,8 +89,7 @@ def _by_key(mail: Mail, signature: Signature, record: KeyRecord) -> Result:
         unsigned_bytes = len(mail.canonical_body(signature.body_kind)) - signature.length
         if unsigned_bytes < 0:
             return Result(Status.FAIL, "the body is shorter than what was signed")
-    body_hash = mail.body_hash(signature.body_kind, signature.length)
-    if not hmac.compare_digest(body_hash, signature.body_hash):
+    if mail.body_hash(signature.body_kind, signature.length) != signature.body_hash:
         return Result(Status.FAIL, "the body was changed")
     if not key.verifies(signature.data, header_hash(mail, signature)):
         return Result(Status.FAIL, "the signature is not of this header and key")
