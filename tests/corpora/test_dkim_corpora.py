@@ -176,9 +176,7 @@ def test_canonical_forms_are_those_of_the_flanker_suite(corpora: Path, kind: str
     for name, data in files.items():
         if name.startswith("flanker-canon/email."):
             mail = Mail(as_crlf(data))
-            header = b"".join(
-                mail.signed_fields(kind, (field,), besides=-1) for field, _ in mail.fields
-            )
+            header = mail.canonical_fields(kind, tuple(range(len(mail.fields))))
             wanted = files[name.replace("email.", f"{kind}.expected.")]
             assert header + b"\r\n" + mail.canonical_body(kind) == wanted, name
             compared += 1
@@ -232,7 +230,7 @@ def as_sent(raw: bytes) -> bytes:
     """
     lines = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\0", b"")
     mail = Mail(as_crlf(lines))
-    fields = [(name, without_old_spaces(name, field)) for name, field in mail.fields]
+    fields = [(name, without_old_spaces(name, field)) for name, _, field in mail.fields]
     senders = [field for name, field in fields if name == b"from"]
     kept = [
         field

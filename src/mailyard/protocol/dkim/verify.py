@@ -98,9 +98,12 @@ def _by_key(mail: Mail, signature: Signature, record: KeyRecord) -> Result:
 
 def header_hash(mail: Mail, signature: Signature) -> bytes:
     """SHA-256 of what b= signs: the chosen fields and the signature's own (section 3.7)."""
-    digest = sha256(mail.signed_fields(signature.header_kind, signature.names, signature.index))
-    name, raw = mail.fields[signature.index]
-    before, colon, value = raw.partition(b":")
-    own = before + colon + without_data(value)
-    digest.update(relaxed_field(name, own) if signature.header_kind == RELAXED else own)
+    places = mail.chosen(signature.names, besides=signature.index)
+    digest = sha256(mail.canonical_fields(signature.header_kind, places))
+    name, value, raw = mail.fields[signature.index]
+    unsigned = without_data(value)
+    if signature.header_kind == RELAXED:
+        digest.update(relaxed_field(name, unsigned))
+    else:
+        digest.update(raw.removesuffix(value) + unsigned)
     return digest.digest()
