@@ -71,12 +71,14 @@ def test_the_hash_of_an_empty_body(kind: str, digest: bytes, content: bytes) -> 
     assert b64encode(Mail(content).body_hash(kind)) == digest
 
 
+@settings(deadline=None)
 @given(BODIES)
 def test_a_body_is_as_read_line_by_line(body: bytes) -> None:
     assert simple_body(body) == slow_simple(body)
     assert relaxed_body(body) == slow_relaxed(body)
 
 
+@settings(deadline=None)
 @given(BODIES)
 def test_a_canonical_body_stays_as_it_is(body: bytes) -> None:
     for kind in (SIMPLE, RELAXED):
@@ -110,6 +112,7 @@ def test_a_relaxed_field(raw: bytes, canonical: bytes) -> None:
     assert relaxed_field(name, value) == canonical
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from((b" ", b"\t", b"\r\n ", b"\r\n\t")), min_size=1, max_size=6))
 def test_relaxed_fields_do_not_mind_how_they_are_folded(white: list[bytes]) -> None:
     folded = Mail(b"".join([b"Subject", b":", *white, b"one", *white, b"two", b"\r\n\r\n"]))
@@ -138,9 +141,8 @@ def test_a_header_beyond_its_limit_has_no_fields() -> None:
     assert mail.body == b"body"
 
 
-@settings(max_examples=20)
-@given(st.sampled_from((b" ", b"\t", b"\r\n", b"\n", b"\r", b"a ", b" \r\n", b"\r\n\n")))
-def test_a_megabyte_of_the_same_is_read_as_quickly_as_any(piece: bytes) -> None:
+@pytest.mark.parametrize("piece", [b" ", b"\t", b"\r\n", b"\n", b"\r", b"a ", b" \r\n", b"\r\n\n"])
+def test_a_megabyte_of_the_same_is_read_like_any_body(piece: bytes) -> None:
     body = piece * (1_000_000 // len(piece))
     assert simple_body(body) == slow_simple(body)
-    assert len(relaxed_body(body)) <= len(body) + 2
+    assert relaxed_body(body) == slow_relaxed(body)

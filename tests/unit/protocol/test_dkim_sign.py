@@ -253,6 +253,7 @@ def mail_of(fields: list[bytes], body: bytes) -> bytes:
     return b"\r\n".join([b"From: a@example.org", *fields, b"", body])
 
 
+@settings(deadline=None)
 @given(FIELDS, BODIES, KINDS)
 def test_any_mail_verifies_after_signing(
     fields: list[bytes], body: bytes, kinds: tuple[str, str]
@@ -262,7 +263,7 @@ def test_any_mail_verifies_after_signing(
     assert statuses(field + content) == [Status.PASS]
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(FIELDS, BODIES, KINDS, st.data())
 def test_a_changed_octet_of_body_or_signed_field_fails(
     fields: list[bytes], body: bytes, kinds: tuple[str, str], data: st.DataObject
@@ -287,6 +288,7 @@ def test_a_changed_octet_of_body_or_signed_field_fails(
     assert statuses(field + changed) == [Status.FAIL]
 
 
+@settings(deadline=None)
 @given(FIELDS, st.integers(0, 3), st.booleans())
 def test_relaxed_forms_survive_refolding_and_spaces_at_line_ends(
     fields: list[bytes], blank_lines: int, tabs: bool

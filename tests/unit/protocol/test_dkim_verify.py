@@ -398,7 +398,7 @@ HOSTILE = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(HOSTILE, st.sampled_from((RECORD, RFC_6376_KEY, b"", b"p=", b"\xff")))
 def test_any_bytes_get_a_verdict(content: bytes, record: bytes) -> None:
     mail = Mail(content)
@@ -410,7 +410,7 @@ def test_any_bytes_get_a_verdict(content: bytes, record: bytes) -> None:
         assert result.reason.isprintable()
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, len(signed()) - 1), st.binary(min_size=1, max_size=3))
 def test_a_changed_mail_does_not_pass_by_another_key_or_reading(at: int, noise: bytes) -> None:
     """Whatever is overwritten: it passes only if the canonical form is still the signed one."""

@@ -1,7 +1,8 @@
 """Signing (RFC 6376 section 5): the DKIM-Signature fields to put in front of a mail.
 
 A `Signer` is made once for a key and signs any number of mails. Its field is laid out so that all
-but t=, bh= and b= stands in front and is kept for every mail with the same kinds of fields.
+but t=, bh= and b= stands in front and is kept for every mail that has the same fields in the same
+order.
 
 What is signed is the message as its reader sees it: the fields of RFC 6376 section 5.4.1, those of
 RFC 8058 and RFC 9477, and Feedback-ID. Fields that stand for identity or content are signed once
@@ -37,6 +38,7 @@ _SIGNED = (
     b"list-owner", b"list-archive", b"auto-submitted", b"precedence", b"cfbl-address",
     b"cfbl-feedback-id",
 )  # fmt: skip
+_WORD_FOR = {name: name for name in (*_SEALED, *_SEALED_IF_THERE, *_SIGNED)}
 _REMEMBERED = 256  # shapes of mails, each with its h=
 _REMEMBERED_NAMES = 64  # a mail with more is not one of many
 _FIELD_NAME = b"DKIM-Signature:"
@@ -121,13 +123,17 @@ def sign_all(signers: Iterable[Signer], content: bytes, now_s: float) -> bytes:
     mail = Mail(content)
     if mail.oversized:
         raise TooLarge(f"the header of the mail is larger than {HEADER_BYTES} bytes")
-    shape = tuple([name for name, _, _ in mail.fields])
+    word_for = _WORD_FOR.get
+    shape = tuple([word_for(name, b"") for name, _, _ in mail.fields])
     plan = (_known_plan if len(shape) <= _REMEMBERED_NAMES else _plan)(shape)
     return b"".join([signer.field(mail, plan, int(now_s)) for signer in signers])
 
 
 def _plan(shape: tuple[bytes, ...]) -> Plan:
-    """What to sign of mails whose fields have the names `shape`, from top to bottom."""
+    """What to sign of mails whose fields have the names `shape`, from top to bottom.
+
+    Names that are never signed are empty there: whatever a mail has of them, its shape is small.
+    """
     places = places_of(shape)
     if b"from" not in places:
         raise InvalidInput("a mail without From cannot be signed with DKIM", field="from")
