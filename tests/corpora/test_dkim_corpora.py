@@ -226,7 +226,8 @@ def as_sent(raw: bytes) -> bytes:
     CRLF alone ends lines and there is no NUL (RFC 5321 section 2.3.8). The header has fields alone
     (RFC 5322 section 2.2, without section 4's spaces before the colon; no semicolon in a name, RFC
     6376 section 3.5), none longer than what is accepted for sending, and one From with an address.
-    Signatures of others are left out: ours sign none, and libopendkim ends the process on some.
+    Signatures of others are left out: ours sign none of them, and libopendkim looks at none of a
+    mail's signatures when one of them is malformed.
     """
     lines = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\0", b"")
     mail = Mail(as_crlf(lines))
