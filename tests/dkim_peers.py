@@ -21,16 +21,21 @@ def as_arrived(content: bytes) -> bytes:
     return content if b"\r\n\r\n" in content else content + b"\r\n"
 
 
-def dkimpy_passes(content: bytes, records: Mapping[str, bytes], index: int = 0) -> bool:
-    """Whether dkimpy finds the signature `index` of `content` good."""
+def dkimpy_passes(content: bytes, records: Mapping[str, bytes]) -> list[bool]:
+    """For each signature of `content` whether dkimpy finds it good."""
 
     def txt(name: bytes, timeout: int = 5) -> bytes | None:
         return records.get(name.decode().rstrip("."))
 
-    try:
-        return bool(dkim.DKIM(as_arrived(content)).verify(index, dnsfunc=txt))
-    except dkim.DKIMException:
-        return False
+    def passes(index: int) -> bool:
+        try:
+            return bool(verifier.verify(index, dnsfunc=txt))
+        except dkim.DKIMException:
+            return False
+
+    verifier = dkim.DKIM(as_arrived(content))
+    names = [name.lower() for name, _ in verifier.headers]
+    return [passes(index) for index in range(names.count(b"dkim-signature"))]
 
 
 class OpenDkim:

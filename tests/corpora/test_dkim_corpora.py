@@ -21,6 +21,7 @@ from mailyard.protocol.dkim import (
     generate_ed25519,
     generate_rsa,
     record_text,
+    sign_all,
     signatures,
     verify,
 )
@@ -143,7 +144,7 @@ def test_dkimpy_own_messages_get_its_verdicts(corpora: Path) -> None:
             # dkimpy does not compare k= with a=
             for key in [key for key in keys if (b"k=ed25519" in key) == ed25519]:
                 ours = verify(mail, signature, [key], signature.signed_at_s or 0).status
-                theirs = dkimpy_passes(as_crlf(data), {signature.key_name: key}, number)
+                theirs = dkimpy_passes(as_crlf(data), {signature.key_name: key})[number]
                 assert (ours is Status.PASS) == theirs, (name, key)
                 passed += theirs
     assert passed > 0
@@ -201,12 +202,12 @@ def signing() -> tuple[tuple[Signer, ...], dict[str, bytes]]:
     rsa, ed25519 = generate_rsa(), generate_ed25519()
     signers = (
         Signer("mail.example.org", "r1", rsa),
-        Signer("mail.example.org", "r2", rsa, kinds=(RELAXED, RELAXED)),
-        Signer("mail.example.org", "r3", rsa, kinds=(SIMPLE, SIMPLE)),
         Signer("mail.example.org", "e1", ed25519),
+        Signer("mail.example.org", "e2", ed25519, kinds=(RELAXED, RELAXED)),
+        Signer("mail.example.org", "e3", ed25519, kinds=(SIMPLE, SIMPLE)),
     )
     records = {
-        signer.key_name: record_text((rsa if "r" in signer.key_name[0] else ed25519).public())
+        signer.key_name: record_text((rsa if signer.key_name.startswith("r") else ed25519).public())
         for signer in signers
     }
     return signers, {name: text.encode() for name, text in records.items()}
@@ -258,10 +259,9 @@ def test_every_message_that_is_signed_here_passes_elsewhere(corpora: Path, name:
     sent = 0
     for path, data in messages(corpora / name):
         content = as_sent(data)
-        for signer in signers:
-            mail = signer.sign(content, SIGNED_AT_S) + content
-            assert verdicts(mail, answers)[0].status is Status.PASS, (path, signer.key_name)
-            assert library.passes(mail, records)[0], (path, signer.key_name)
-            assert dkimpy_passes(mail, records), (path, signer.key_name)
+        mail = sign_all(signers, content, SIGNED_AT_S) + content
+        assert [result.status for result in verdicts(mail, answers)] == [Status.PASS] * 4, path
+        assert library.passes(mail, records) == [True] * 4, path
+        assert dkimpy_passes(mail, records) == [True] * 4, path
         sent += 1
     assert sent > 0
