@@ -18,6 +18,11 @@ from mailyard.protocol.dkim.canonical import (
 )
 from mailyard.protocol.dkim.mail import Mail
 
+
+def signed_fields(mail: Mail, kind: str, *names: bytes, besides: int = -1) -> bytes:
+    return mail.canonical_fields(kind, mail.chosen(names, besides))
+
+
 # Section 3.4.5.
 EXAMPLE = b"A: X\r\nB : Y\t\r\n\tZ  \r\n\r\n C \r\nD \t E\r\n\r\n\r\n"
 
@@ -48,10 +53,9 @@ def slow_relaxed(body: bytes) -> bytes:
 
 def test_the_example_of_the_standard() -> None:
     mail = Mail(EXAMPLE)
-    names = (b"a", b"b")
-    assert mail.signed_fields(RELAXED, names) == b"a:X\r\nb:Y Z\r\n"
+    assert signed_fields(mail, RELAXED, b"a", b"b") == b"a:X\r\nb:Y Z\r\n"
     assert mail.canonical_body(RELAXED) == b" C\r\nD E\r\n"
-    assert mail.signed_fields(SIMPLE, names) == b"A: X\r\nB : Y\t\r\n\tZ  \r\n"
+    assert signed_fields(mail, SIMPLE, b"a", b"b") == b"A: X\r\nB : Y\t\r\n\tZ  \r\n"
     assert mail.canonical_body(SIMPLE) == b" C \r\nD \t E\r\n"
 
 
@@ -67,12 +71,14 @@ def test_the_hash_of_an_empty_body(kind: str, digest: bytes, content: bytes) -> 
     assert b64encode(Mail(content).body_hash(kind)) == digest
 
 
+@settings(deadline=None)
 @given(BODIES)
 def test_a_body_is_as_read_line_by_line(body: bytes) -> None:
     assert simple_body(body) == slow_simple(body)
     assert relaxed_body(body) == slow_relaxed(body)
 
 
+@settings(deadline=None)
 @given(BODIES)
 def test_a_canonical_body_stays_as_it_is(body: bytes) -> None:
     for kind in (SIMPLE, RELAXED):
@@ -101,23 +107,24 @@ def test_bare_line_ends_at_the_end_stay(end: bytes) -> None:
     ],
 )
 def test_a_relaxed_field(raw: bytes, canonical: bytes) -> None:
-    ((name, kept),) = Mail(raw).fields
+    ((name, value, kept),) = Mail(raw).fields
     assert kept == raw
-    assert relaxed_field(name, raw) == canonical
+    assert relaxed_field(name, value) == canonical
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from((b" ", b"\t", b"\r\n ", b"\r\n\t")), min_size=1, max_size=6))
 def test_relaxed_fields_do_not_mind_how_they_are_folded(white: list[bytes]) -> None:
     folded = Mail(b"".join([b"Subject", b":", *white, b"one", *white, b"two", b"\r\n\r\n"]))
-    assert folded.signed_fields(RELAXED, (b"subject",)) == b"subject:one two\r\n"
+    assert signed_fields(folded, RELAXED, b"subject") == b"subject:one two\r\n"
 
 
 def test_fields_are_chosen_from_the_bottom_and_a_missing_one_is_nothing() -> None:
     mail = Mail(b"X: 1\r\nY: 2\r\nno field\r\nX: 3\r\n: 4\r\n\r\n")
-    assert mail.signed_fields(SIMPLE, (b"x", b"", b"z", b"x", b"x", b"y")) == (
+    assert signed_fields(mail, SIMPLE, b"x", b"", b"z", b"x", b"x", b"y") == (
         b"X: 3\r\nX: 1\r\nY: 2\r\n"
     )
-    assert mail.signed_fields(SIMPLE, (b"x", b"x"), besides=3) == b"X: 1\r\n"
+    assert signed_fields(mail, SIMPLE, b"x", b"x", besides=3) == b"X: 1\r\n"
 
 
 def test_a_hash_of_a_part_of_the_body() -> None:
@@ -134,9 +141,8 @@ def test_a_header_beyond_its_limit_has_no_fields() -> None:
     assert mail.body == b"body"
 
 
-@settings(max_examples=20)
-@given(st.sampled_from((b" ", b"\t", b"\r\n", b"\n", b"\r", b"a ", b" \r\n", b"\r\n\n")))
-def test_a_megabyte_of_the_same_is_read_as_quickly_as_any(piece: bytes) -> None:
+@pytest.mark.parametrize("piece", [b" ", b"\t", b"\r\n", b"\n", b"\r", b"a ", b" \r\n", b"\r\n\n"])
+def test_a_megabyte_of_the_same_is_read_like_any_body(piece: bytes) -> None:
     body = piece * (1_000_000 // len(piece))
     assert simple_body(body) == slow_simple(body)
-    assert len(relaxed_body(body)) <= len(body) + 2
+    assert relaxed_body(body) == slow_relaxed(body)

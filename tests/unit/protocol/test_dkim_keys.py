@@ -5,7 +5,7 @@ from base64 import b64encode
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailyard.protocol.dkim import (
@@ -166,6 +166,7 @@ def test_sizes_that_do_not_count_are_named() -> None:
     assert "512" in key.refusal
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_give_a_record_or_an_error_that_says_why(text: bytes) -> None:
     for record in (text, b"p=" + b64encode(text), b"k=ed25519;p=" + b64encode(text)):

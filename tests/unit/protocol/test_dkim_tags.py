@@ -1,7 +1,7 @@
 """Tag lists and their values (RFC 6376 sections 2.11 and 3.2)."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailyard.protocol.dkim.tags import (
@@ -54,6 +54,7 @@ def test_names_are_case_sensitive() -> None:
     assert parse_tags(b"a=1;A=2") == {"a": "1", "A": "2"}
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_give_tags_or_a_tag_error(text: bytes) -> None:
     try:
@@ -66,6 +67,7 @@ def test_any_bytes_give_tags_or_a_tag_error(text: bytes) -> None:
         assert value == value.strip(" \t\r\n")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=100))
 def test_any_value_gives_a_value_or_a_tag_error(text: str) -> None:
     for read in (base64_value, domain_value, quoted_printable):

@@ -31,10 +31,9 @@ def relaxed_body(body: bytes) -> bytes:
     return body + CRLF if body else b""
 
 
-def relaxed_field(name: bytes, raw: bytes) -> bytes:
-    """The field `raw`, without its last CRLF; in lower case its name is `name` (section 3.4.2)."""
-    value = raw.partition(b":")[2].replace(CRLF, b"")
-    return name + b":" + _single_spaced(value).strip(b" ")
+def relaxed_field(name: bytes, value: bytes) -> bytes:
+    """The field of the `name`, in lower case, with all of its `value` (section 3.4.2)."""
+    return name + b":" + _single_spaced(value.replace(CRLF, b"")).strip(b" ")
 
 
 def without_blank_end(body: bytes) -> bytes:

@@ -11,7 +11,8 @@ from hashlib import sha256
 from mailyard.core import limits
 from mailyard.protocol.dkim.canonical import CRLF, RELAXED, canonical_body, relaxed_field
 
-Field = tuple[bytes, bytes]  # name in lower case, and the bytes as sent without the last CRLF
+# Name in lower case, value as sent, and the whole as sent; without the last CRLF.
+Field = tuple[bytes, bytes, bytes]
 
 # What is looked at for fields; no server takes more than a few hundred KiB of headers.
 HEADER_BYTES = 1 * limits.MIB
@@ -23,16 +24,23 @@ class Mail:
     and no fields.
     """
 
-    __slots__ = ("_bodies", "_hashes", "_signed", "body", "fields", "oversized", "places")
+    __slots__ = ("_bodies", "_hashes", "_joined", "_places", "body", "fields", "oversized")
 
     def __init__(self, content: bytes) -> None:
         head, self.body = split(content)
         self.oversized = len(head) > HEADER_BYTES
         self.fields: list[Field] = [] if self.oversized else fields_of(head)
-        self.places: Mapping[bytes, list[int]] = _places(self.fields)  # by name, from the top
+        self._places: Mapping[bytes, list[int]] | None = None
         self._bodies: dict[str, bytes] = {}
         self._hashes: dict[tuple[str, int | None], bytes] = {}
-        self._signed: dict[tuple[str, tuple[bytes, ...], int], bytes] = {}
+        self._joined: dict[tuple[str, tuple[int, ...]], bytes] = {}
+
+    @property
+    def places(self) -> Mapping[bytes, list[int]]:
+        """Where the fields of a name are, from the top."""
+        if self._places is None:
+            self._places = places_of(name for name, _, _ in self.fields)
+        return self._places
 
     def canonical_body(self, kind: str) -> bytes:
         """The whole body under `kind`, SIMPLE or RELAXED."""
@@ -50,30 +58,31 @@ class Mail:
             digest = self._hashes[key] = sha256(body).digest()
         return digest
 
-    def signed_fields(self, kind: str, names: tuple[bytes, ...], besides: int = -1) -> bytes:
-        """The fields that `names` chooses, canonical, each with its CRLF (section 3.7).
-
-        `besides` is the index of the signature itself, which never signs itself (section 3.5, h=).
-        """
-        key = (kind, names, besides)
-        signed = self._signed.get(key)
-        if signed is None:
-            chosen = self._chosen(names, besides)
+    def canonical_fields(self, kind: str, places: tuple[int, ...]) -> bytes:
+        """The fields at `places` in that order, canonical, each with its CRLF."""
+        key = (kind, places)
+        joined = self._joined.get(key)
+        if joined is None:
+            fields = self.fields
             if kind == RELAXED:
-                lines = [relaxed_field(name, raw) + CRLF for name, raw in chosen]
+                lines = [relaxed_field(fields[at][0], fields[at][1]) for at in places]
             else:
-                lines = [raw + CRLF for _, raw in chosen]
-            signed = self._signed[key] = b"".join(lines)
-        return signed
+                lines = [fields[at][2] for at in places]
+            joined = self._joined[key] = CRLF.join((*lines, b""))
+        return joined
 
-    def _chosen(self, names: Iterable[bytes], besides: int) -> list[Field]:
-        """A name that is there again means the next field further up; one too many means that
-        there is no further field (section 5.4.2).
+    def chosen(self, names: Iterable[bytes], besides: int = -1) -> tuple[int, ...]:
+        """The places of the fields that h=`names` signs, in its order.
+
+        A name that is there again means the next field further up; one too many means that there
+        is no further field (section 5.4.2). `besides` is the place of the signature itself, which
+        never signs itself (section 3.5, h=).
         """
         left: dict[bytes, int] = {}
         chosen = []
+        of_name = self.places
         for name in names:
-            places = self.places.get(name)
+            places = of_name.get(name)
             if places is None:
                 continue
             at = left.get(name, len(places)) - 1
@@ -81,8 +90,8 @@ class Mail:
                 at -= 1
             left[name] = max(at, 0)
             if at >= 0:
-                chosen.append(self.fields[places[at]])
-        return chosen
+                chosen.append(places[at])
+        return tuple(chosen)
 
 
 def split(content: bytes) -> tuple[bytes, bytes]:
@@ -99,14 +108,15 @@ def fields_of(head: bytes) -> list[Field]:
     """Every line with its continuations; a name is empty where a line is no field."""
     fields = []
     for raw in _BETWEEN_FIELDS.split(head):
-        name, colon, _ = raw.partition(b":")
-        fields.append((name.rstrip(b" \t").lower() if colon else b"", raw))
+        name, colon, value = raw.partition(b":")
+        fields.append((name.rstrip(b" \t").lower() if colon else b"", value, raw))
     return fields
 
 
-def _places(fields: list[Field]) -> dict[bytes, list[int]]:
+def places_of(names: Iterable[bytes]) -> dict[bytes, list[int]]:
+    """Where each of `names` is; no name has no place."""
     places: dict[bytes, list[int]] = {}
-    for at, (name, _) in enumerate(fields):
+    for at, name in enumerate(names):
         if name in places:
             places[name].append(at)
         elif name:

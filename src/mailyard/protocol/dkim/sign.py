@@ -1,7 +1,8 @@
 """Signing (RFC 6376 section 5): the DKIM-Signature fields to put in front of a mail.
 
 A `Signer` is made once for a key and signs any number of mails. Its field is laid out so that all
-but t=, bh= and b= stands in front and is kept for every mail with the same kinds of fields.
+but t=, bh= and b= stands in front and is kept for every mail that has the same fields in the same
+order.
 
 What is signed is the message as its reader sees it: the fields of RFC 6376 section 5.4.1, those of
 RFC 8058 and RFC 9477, and Feedback-ID. Fields that stand for identity or content are signed once
@@ -12,12 +13,13 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import sha256
+from typing import NamedTuple
 
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput, TooLarge
 from mailyard.protocol.dkim.canonical import CRLF, RELAXED, SIMPLE, relaxed_field
 from mailyard.protocol.dkim.key import PrivateKey
-from mailyard.protocol.dkim.mail import HEADER_BYTES, Mail
+from mailyard.protocol.dkim.mail import HEADER_BYTES, Mail, places_of
 from mailyard.protocol.dkim.record import record_name
 from mailyard.protocol.dkim.signature import FIELD
 from mailyard.protocol.dkim.tags import TagError, domain_value
@@ -36,9 +38,19 @@ _SIGNED = (
     b"list-owner", b"list-archive", b"auto-submitted", b"precedence", b"cfbl-address",
     b"cfbl-feedback-id",
 )  # fmt: skip
-_LAYOUTS_REMEMBERED = 256
-_FIELD_NAME = b"DKIM-Signature"
+_WORD_FOR = {name: name for name in (*_SEALED, *_SEALED_IF_THERE, *_SIGNED)}
+_REMEMBERED = 256  # shapes of mails, each with its h=
+_REMEMBERED_NAMES = 64  # a mail with more is not one of many
+_FIELD_NAME = b"DKIM-Signature:"
+_VALUE_AT = len(_FIELD_NAME)
 _DATA_CHARACTERS = 72  # of b= in a line
+
+
+class Plan(NamedTuple):
+    """What is signed of all mails of one shape."""
+
+    names: tuple[bytes, ...]  # h=
+    places: tuple[int, ...]  # of the fields that h= chooses, in its order
 
 
 class Signer:
@@ -83,15 +95,19 @@ class Signer:
         """The field to put in front of `content`, CRLF included. See `sign_all`."""
         return sign_all((self,), content, now_s)
 
-    def field(self, mail: Mail, names: tuple[bytes, ...], now_s: int) -> bytes:
-        """The field on `mail` that signs the fields `names`."""
+    def field(self, mail: Mail, plan: Plan, now_s: int) -> bytes:
+        """The field on `mail`, which has the shape of `plan`."""
         times = b"t=%d;" % now_s
         if self._lifetime_s is not None:
             times += b" x=%d;" % (now_s + self._lifetime_s)
         body_hash = b64encode(mail.body_hash(self._body_kind))
-        own = b"%b\r\n %b\r\n bh=%b;\r\n b=" % (_layout(self._tags, names), times, body_hash)
-        digest = sha256(mail.signed_fields(self._header_kind, names))
-        digest.update(relaxed_field(FIELD, own) if self._header_kind == RELAXED else own)
+        lay = _known_layout if len(plan.names) <= _REMEMBERED_NAMES else _layout
+        own = b"%b\r\n %b\r\n bh=%b;\r\n b=" % (lay(self._tags, plan.names), times, body_hash)
+        digest = sha256(mail.canonical_fields(self._header_kind, plan.places))
+        if self._header_kind == RELAXED:
+            digest.update(relaxed_field(FIELD, own[_VALUE_AT:]))
+        else:
+            digest.update(own)
         data = b64encode(self._key.sign(digest.digest()))
         lines = [data[at : at + _DATA_CHARACTERS] for at in range(0, len(data), _DATA_CHARACTERS)]
         return own + b"\r\n ".join(lines) + CRLF
@@ -107,15 +123,20 @@ def sign_all(signers: Iterable[Signer], content: bytes, now_s: float) -> bytes:
     mail = Mail(content)
     if mail.oversized:
         raise TooLarge(f"the header of the mail is larger than {HEADER_BYTES} bytes")
-    if b"from" not in mail.places:
+    word_for = _WORD_FOR.get
+    shape = tuple([word_for(name, b"") for name, _, _ in mail.fields])
+    plan = (_known_plan if len(shape) <= _REMEMBERED_NAMES else _plan)(shape)
+    return b"".join([signer.field(mail, plan, int(now_s)) for signer in signers])
+
+
+def _plan(shape: tuple[bytes, ...]) -> Plan:
+    """What to sign of mails whose fields have the names `shape`, from top to bottom.
+
+    Names that are never signed are empty there: whatever a mail has of them, its shape is small.
+    """
+    places = places_of(shape)
+    if b"from" not in places:
         raise InvalidInput("a mail without From cannot be signed with DKIM", field="from")
-    names = signed_names(mail)
-    return b"".join([signer.field(mail, names, int(now_s)) for signer in signers])
-
-
-def signed_names(mail: Mail) -> tuple[bytes, ...]:
-    """The h= for `mail`: each name as often as it is there, and once more where it is sealed."""
-    places = mail.places
     names: list[bytes] = []
     for name in _SEALED:
         names += [name] * (len(places.get(name, ())) + 1)
@@ -123,22 +144,29 @@ def signed_names(mail: Mail) -> tuple[bytes, ...]:
         if name in places:
             names += [name] * (len(places[name]) + 1)
     for name in _SIGNED:
-        if name in places:
-            names += [name] * len(places[name])
-    return tuple(names)
+        names += [name] * len(places.get(name, ()))
+    in_order = dict.fromkeys(names)
+    return Plan(
+        tuple(names), tuple(at for name in in_order for at in reversed(places.get(name, [])))
+    )
 
 
-@lru_cache(_LAYOUTS_REMEMBERED)
+_known_plan = lru_cache(_REMEMBERED)(_plan)
+
+
 def _layout(tags: tuple[bytes, ...], names: Sequence[bytes]) -> bytes:
     """The field up to h=, folded within HEADER_FOLD_BYTES where words allow it."""
     listed = [name + b":" for name in names[:-1]] + [names[-1] + b";"]
-    lines = [_FIELD_NAME + b":"]
+    lines = [_FIELD_NAME]
     for part in tags:
         _append(lines, b" " + part)
     _append(lines, b" h=" + listed[0])
     for part in listed[1:]:
         _append(lines, part)
     return b"\r\n ".join(lines)
+
+
+_known_layout = lru_cache(_REMEMBERED)(_layout)
 
 
 def _append(lines: list[bytes], part: bytes) -> None:
@@ -162,7 +190,10 @@ def _identity(identity: str, domain: str) -> str:
     of = _name(of, "identity", 2)
     if not at or (of != domain and not of.endswith(f".{domain}")):
         raise InvalidInput(f"must end in @{domain} or a subdomain of it", field="identity")
-    kept = "".join(_quoted(octet) for octet in local.encode())
+    octets = local.encode()
+    if len(octets) > limits.SMTP_LOCAL_PART_BYTES:
+        raise InvalidInput("the part before @ is too long", field="identity")
+    kept = "".join(_quoted(octet) for octet in octets)
     return f"{kept}@{of}"
 
 

@@ -88,7 +88,7 @@ def parse_signature(mail: Mail, index: int) -> Signature:
     """The field `index` of `mail` as a signature, with a defect when it cannot pass."""
     tags: dict[str, str] = {}
     try:
-        tags = parse_tags(mail.fields[index][1].partition(b":")[2])
+        tags = parse_tags(mail.fields[index][1])
         return _read(index, tags)
     except TagError as error:
         defect = Rejected(Status.NEUTRAL, f"signature: {error.message}")

@@ -11,7 +11,7 @@ from mailyard.core.errors import InvalidInput
 from mailyard.protocol.address import ascii_domain
 
 WHITE = " \t\r\n"
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")  # none is longer than two; errors name them
 # Section 3.2's characters and folding white space, and those of RFC 8616 beyond ASCII.
 _VALUE = re.compile(r"[\t\r\n -:<-~\x80-\U0010ffff]*")
 _NUMBER = re.compile(r"[0-9]{1,76}")  # section 3.5, l=

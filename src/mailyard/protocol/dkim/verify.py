@@ -6,7 +6,6 @@ for signature in signatures(mail):
     result = verify(mail, signature, records, now_s)
 """
 
-import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -90,8 +89,7 @@ def _by_key(mail: Mail, signature: Signature, record: KeyRecord) -> Result:
         unsigned_bytes = len(mail.canonical_body(signature.body_kind)) - signature.length
         if unsigned_bytes < 0:
             return Result(Status.FAIL, "the body is shorter than what was signed")
-    body_hash = mail.body_hash(signature.body_kind, signature.length)
-    if not hmac.compare_digest(body_hash, signature.body_hash):
+    if mail.body_hash(signature.body_kind, signature.length) != signature.body_hash:
         return Result(Status.FAIL, "the body was changed")
     if not key.verifies(signature.data, header_hash(mail, signature)):
         return Result(Status.FAIL, "the signature is not of this header and key")
@@ -100,9 +98,12 @@ def _by_key(mail: Mail, signature: Signature, record: KeyRecord) -> Result:
 
 def header_hash(mail: Mail, signature: Signature) -> bytes:
     """SHA-256 of what b= signs: the chosen fields and the signature's own (section 3.7)."""
-    digest = sha256(mail.signed_fields(signature.header_kind, signature.names, signature.index))
-    name, raw = mail.fields[signature.index]
-    before, colon, value = raw.partition(b":")
-    own = before + colon + without_data(value)
-    digest.update(relaxed_field(name, own) if signature.header_kind == RELAXED else own)
+    places = mail.chosen(signature.names, besides=signature.index)
+    digest = sha256(mail.canonical_fields(signature.header_kind, places))
+    name, value, raw = mail.fields[signature.index]
+    unsigned = without_data(value)
+    if signature.header_kind == RELAXED:
+        digest.update(relaxed_field(name, unsigned))
+    else:
+        digest.update(raw.removesuffix(value) + unsigned)
     return digest.digest()
