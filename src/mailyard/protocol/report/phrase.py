@@ -1,0 +1,145 @@
+"""Phrases found in the words of a server: many phrases, one pass over a text.
+
+Text is compared as words: lower case, addresses as the word `addr`, everything that is neither
+letter nor digit as one space. `550 <a@b.example>... User unknown` reads ` 550 addr user unknown `.
+
+A phrase is written as words. `{mailbox|mail box}` is one of these, with an empty one it may be
+missing, and ` * ` stands for up to six words. A phrase in a script without spaces is searched as it
+stands. Phrases are kept by the words with which they begin, so that thousands cost little more than
+ten, and the work is bounded by the length of the text.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+GAP_WORDS = 6
+_ADDRESS = re.compile(r"[^\s<>\"'(),;:\[\]]{1,200}@[^\s<>\"'(),;:\[\]]{1,255}")
+_APOSTROPHE = re.compile(r"(?<=\w)['\u2019`](?=\w)")
+_NO_WORD = re.compile(r"[\W_]+")
+_TOKEN = re.compile(r"\{([^{}]*)\}|(\S+)")
+_CHOICE = re.compile(r"\{([^{}]*)\}")
+_WITHOUT_SPACES = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
+
+Words = tuple[str, ...]
+
+
+def words_of(text: str) -> str:
+    """`text` as phrases are compared with it: words between single spaces, one at each end."""
+    if "@" in text:
+        text = _ADDRESS.sub(" addr ", text)
+    text = text.lower()
+    if "'" in text or "\u2019" in text or "`" in text:
+        text = _APOSTROPHE.sub("", text)
+    return f" {_NO_WORD.sub(' ', text).strip()} "
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """One place of a phrase: what may stand there, by its first word; or a gap."""
+
+    by_word: dict[str, tuple[Words, ...]]
+    may_be_missing: bool = False
+    gap: bool = False
+
+
+_GAP = _Slot({}, gap=True)
+
+
+class Phrases(Generic[T]):
+    """A set of phrases, each with what it means. Built once, used for every text."""
+
+    __slots__ = ("_by_word", "_unspaced")
+
+    def __init__(self, phrases: Iterable[tuple[str, T]]) -> None:
+        self._by_word: dict[str, list[tuple[tuple[_Slot, ...], T]]] = {}
+        self._unspaced: list[tuple[str, T]] = []
+        for written, meaning in phrases:
+            if _WITHOUT_SPACES.search(written):
+                self._unspaced += [(phrase, meaning) for phrase in _spelled_out(written)]
+                continue
+            slots = tuple(_slots(written))
+            for word in _first_words(slots):
+                self._by_word.setdefault(word, []).append((slots, meaning))
+
+    def found_in(self, words: str) -> Iterator[T]:
+        """What the phrases in `words` (a text as `words_of` gives it) mean; some more than once."""
+        by_word = self._by_word
+        tokens = words.split()
+        for position, token in enumerate(tokens):
+            known = by_word.get(token)
+            if known is not None:
+                for slots, meaning in known:
+                    if _stands_at(slots, 0, tokens, position):
+                        yield meaning
+        if self._unspaced and not words.isascii():
+            for phrase, meaning in self._unspaced:
+                if phrase in words:
+                    yield meaning
+
+    def any_in(self, words: str) -> bool:
+        """Whether `words` has one of the phrases."""
+        return next((True for _ in self.found_in(words)), False)
+
+
+def _slots(written: str) -> Iterator[_Slot]:
+    for choice, word in _TOKEN.findall(written):
+        if word == "*":
+            yield _GAP
+        elif word:
+            yield _slot(word)
+        else:
+            yield _slot(choice)
+
+
+@lru_cache(maxsize=512)
+def _slot(choice: str) -> _Slot:
+    by_word: dict[str, list[Words]] = {}
+    may_be_missing = False
+    for alternative in choice.split("|"):
+        first, *rest = alternative.split() or [""]
+        if first:
+            by_word.setdefault(first, []).append(tuple(rest))
+        else:
+            may_be_missing = True
+    return _Slot({word: tuple(rests) for word, rests in by_word.items()}, may_be_missing)
+
+
+def _first_words(slots: tuple[_Slot, ...]) -> set[str]:
+    """With which words a phrase may begin."""
+    found: set[str] = set()
+    for slot in slots:
+        found |= slot.by_word.keys()
+        if not slot.may_be_missing:
+            break
+    return found
+
+
+def _stands_at(slots: tuple[_Slot, ...], index: int, tokens: list[str], at: int) -> bool:
+    """Whether the phrase from its slot `index` on stands at `tokens[at]`."""
+    if index == len(slots):
+        return True
+    slot = slots[index]
+    if slot.gap:
+        last = min(at + GAP_WORDS, len(tokens) - 1)
+        return any(_stands_at(slots, index + 1, tokens, start) for start in range(at, last + 1))
+    if at < len(tokens):
+        for rest in slot.by_word.get(tokens[at], ()):
+            end = at + 1 + len(rest)
+            if not rest or tuple(tokens[at + 1 : end]) == rest:
+                if _stands_at(slots, index + 1, tokens, end):
+                    return True
+    return slot.may_be_missing and _stands_at(slots, index + 1, tokens, at)
+
+
+def _spelled_out(written: str) -> Iterator[str]:
+    """Each phrase that `{one|other}` stands for, in a script without spaces."""
+    parts = _CHOICE.split(written)
+    choices = [part.split("|") if index % 2 else [part] for index, part in enumerate(parts)]
+    for chosen in product(*choices):
+        yield "".join(chosen)
