@@ -2,16 +2,19 @@
 
 import re
 
-from mailyard.protocol.report.phrase import Phrases
+from mailyard.protocol.report import wording
 from mailyard.protocol.report.values import Stage
 
 # RFC 5321 section 4.2.3 and the registry of RFC 5248; 57x is old and widespread.
 _REPLY_CODES = frozenset(
-    "421 422 431 432 441 442 446 447 449 450 451 452 453 454 455 458 459 471 "
-    "500 501 502 503 504 505 510 511 512 513 515 517 521 522 523 524 525 530 531 533 534 535 538 "
-    "540 541 542 543 544 546 547 549 550 551 552 553 554 555 556 557 558 559 570 571 572 573 574 "
-    "577 590".split()
-)
+    str(code)
+    for codes in (
+        (421, 422, 431, 432, 441, 442, 446, 447, 449, 450, 451, 452, 453, 454, 455, 458, 459, 471),
+        range(500, 506), range(510, 514), (515, 517, 521, 522, 523, 524, 525, 530, 531, 533, 534),
+        (535, 538), range(540, 545), (546, 547), range(549, 560), range(570, 575), (577, 590),
+    )
+    for code in codes
+)  # fmt: skip
 # RFC 3463 section 2: class, subject (0 to 7), detail. Not part of an IP address or a version.
 _STATUS = re.compile(r"(?<![\w.-])#?([245]\.[0-7]\.\d{1,3})(?![\d]|\.\d|\.?[a-zA-Z])")
 _STATUS_AFTER_REPLY = re.compile(
@@ -24,54 +27,23 @@ _REPLY_FIRST = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _COMMAND = re.compile(
-    r"^[ \t]*(?:>>>|>|C:|=>)[ \t]*(EHLO|HELO|LHLO|MAIL|RCPT|DATA|BDAT|STARTTLS|AUTH)\b",
+    r"^[ \t]*(?:sent[ \t]*)?(?:>>>|>|C:|=>)[ \t]*"
+    r"(EHLO|HELO|LHLO|MAIL|RCPT|DATA|BDAT|STARTTLS|AUTH)\b",
     re.IGNORECASE | re.MULTILINE,
 )
-_REFUSAL = re.compile(r"^[ \t]*(?:<<<|S:|<=)[ \t]*[45]\d\d", re.IGNORECASE | re.MULTILINE)
-_NAMES_RECIPIENT = re.compile(r"[45]\d\d[ :-]{1,2}(?:[45]\.\d\.\d{1,3} )?<[^<>@\s]{1,200}@[^<>\s]{1,255}>:")
+_REFUSAL = re.compile(
+    r"^[ \t]*(?:received[ \t]*)?(?:<<<|S:|<=)[ \t]*[45]\d\d", re.IGNORECASE | re.MULTILINE
+)
+_NAMES_RECIPIENT = re.compile(
+    r"[45]\d\d[ :-]{1,2}(?:[45]\.\d\.\d{1,3} )?<[^<>@\s]{1,200}@[^<>\s]{1,255}>:"
+)
 _BY_COMMAND = {
     "EHLO": Stage.HELLO, "HELO": Stage.HELLO, "LHLO": Stage.HELLO, "STARTTLS": Stage.HELLO,
     "AUTH": Stage.HELLO, "MAIL": Stage.MAIL, "RCPT": Stage.RCPT, "DATA": Stage.DATA,
     "BDAT": Stage.DATA,
 }  # fmt: skip
 
-_STAGES = Phrases(
-    [
-        (phrase, stage)
-        for stage, phrases in {
-            Stage.DATA: (
-                "{end of|final} data", "{to|after|in|during} data", "smtp command data",
-                "after i sent the message", "after sending the message", "the {data|dot} command",
-                "message content rejected", "data refused", "{after|to} final dot",
-                "refused to accept your message data", "after pipelined data",
-                "{after|at} end of {data|message}",
-            ),
-            Stage.RCPT: (
-                "rcpt to", "rcpt command", "rcpt cmd", "in reply to rcpt", "after rcpt", "in rcpt",
-                "does not like recipient", "recipient command", "recipient address rejected",
-                "unknown in {local|virtual} {recipient|mailbox|alias} table",
-            ),
-            Stage.MAIL: (
-                "mail from", "{in reply to|after|to} mail", "sender was rejected",
-                "does not like sender", "sender address rejected",
-            ),
-            Stage.HELLO: (
-                "{in reply to|after|to} {helo|ehlo}", "{helo|ehlo} command",
-                "helo command rejected", "{helo|ehlo} was rejected",
-            ),
-            Stage.CONNECT: (
-                "refused to talk to me", "while performing the initial handshake",
-                "while performing the {ehlo|helo} handshake", "greeting failed",
-                "while receiving the initial server greeting", "initial connection",
-                "but greeting failed", "on connect", "connection refused",
-            ),
-        }.items()
-        for phrase in phrases
-    ]
-)  # fmt: skip
 _GAVE_UP = ".4.7"
-# Of several steps named in one text, the refusal came at the last that was reached.
-_ORDER = (Stage.DATA, Stage.RCPT, Stage.MAIL, Stage.HELLO, Stage.CONNECT)
 
 
 def find_status(text: str) -> str:
@@ -104,8 +76,8 @@ def find_stage(text: str, words: str) -> Stage:
         commands = _COMMAND.findall(text, 0, refusal.start())
         if commands:
             return _BY_COMMAND[commands[-1].upper()]
-    named = set(_STAGES.found_in(words))
-    stage = next((stage for stage in _ORDER if stage in named), Stage.UNKNOWN)
+    named = set(wording.STAGE.found_in(words))
+    stage = next((stage for stage in wording.STAGES if stage in named), Stage.UNKNOWN)
     if stage is Stage.UNKNOWN and _NAMES_RECIPIENT.search(text):
         return Stage.RCPT  # as Postfix and others answer RCPT: `550 <a@b.example>: User unknown`
     return stage

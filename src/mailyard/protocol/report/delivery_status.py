@@ -17,8 +17,8 @@ _NAMES = frozenset(
     ("final-recipient", "original-recipient", "action", "status", "diagnostic-code", "remote-mta",
      "reporting-mta", "received-from-mta", "arrival-date", "last-attempt-date", "final-log-id",
      "will-retry-until", "dsn-gateway", "original-envelope-id", "x-actual-recipient",
-     "x-display-name", "disposition", "original-message-id", "reporting-ua", "x-original-message-id",
-     "failed-recipient")
+     "x-display-name", "disposition", "original-message-id", "reporting-ua", "failed-recipient",
+     "x-original-message-id")
 )  # fmt: skip
 _TYPED = re.compile(r"^[ \t]*([A-Za-z][\w.-]{0,30})[ \t]*;[ \t]*(.*)$", re.DOTALL)
 _ANGLED = re.compile(r"<([^<>]{1,400})>")
@@ -117,15 +117,19 @@ def recipients_of(groups: Iterable[Group]) -> list[Recipient]:
 def _recipient(group: Group) -> Recipient:
     final = address_of(group.get("final-recipient", ""))
     original = address_of(group.get("original-recipient", ""))
-    if "@" not in final:
+    if "." not in final.rpartition("@")[2]:  # a name inside the other system
         actual = address_of(group.get("x-actual-recipient", ""))
-        final = next((one for one in (actual, original) if "@" in one), final)
+        final = next((one for one in (original, actual) if "@" in one), final)
+    status = group.get("status", "")
+    diagnostic = _diagnostic(group.get("diagnostic-code", ""))
+    if not diagnostic and "(" in status:  # `4.0.0 (example.net: host name lookup failure)`
+        diagnostic = status.partition("(")[2].rstrip(") ")
     return Recipient(
         address=final or original,
         original_recipient=original,
         action=_action(group.get("action", "")),
-        status=find_status(group.get("status", "")),
-        diagnostic=_diagnostic(group.get("diagnostic-code", ""))[:_FIELD_CHARACTERS],
+        status=find_status(status),
+        diagnostic=diagnostic[:_FIELD_CHARACTERS],
         remote_mta=untyped(group.get("remote-mta", ""))[:255].strip("<>[] "),
     )
 

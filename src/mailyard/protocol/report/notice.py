@@ -10,13 +10,15 @@ import re
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from mailyard.protocol.report.phrase import Phrases, words_of
+from mailyard.protocol.report import wording
+from mailyard.protocol.report.phrase import words_of
 
 LINES = 2_000  # of a notice
 _LINE_CHARACTERS = 2_000
 _NAMED = 200  # recipients
 _SECTION_LINES = 30
 _SECTION_CHARACTERS = 4_000
+_TRANSCRIPT = 3  # the rank of who is named in a dialogue with a server
 
 ADDRESS = re.compile(
     r"[^\s<>\"'(),;:\[\]|*\u3000-\u30ff\uff00-\uffef]{1,200}"
@@ -38,6 +40,10 @@ _INLINE = re.compile(
     re.IGNORECASE,
 )
 _RCPT = re.compile(r"rcpt to", re.IGNORECASE)
+_LIST_BELOW = re.compile(
+    r"\b(?:recipient|address|destinat|empf|user)\w*\b[^\n]{0,200}:\s*$|to the following:\s*$", re.I
+)
+_NAME = re.compile(r"^([a-z0-9][\w.+-]{1,63})(?:\s+\"|\s{2,}|$)", re.IGNORECASE)
 _REPLIED = re.compile(r"\b[45]\d\d\b")
 _ABOUT_US = re.compile(
     r"(?:mail from|from|sender|return-path|reply-to|sent by|contact|envelope-from|e-?mail to|"
@@ -46,70 +52,17 @@ _ABOUT_US = re.compile(
     re.IGNORECASE,
 )
 _AFTER = re.compile(r"^(?:$|[:.;,(\[{/=-]|on\b|\s{2,}|\t|\u2026|->|\.\.\.)")
-_SAID = re.compile(
-    r"(?:^|[\s:;>(\"'\[])[45]\d\d(?=[\s\-:#,]|$)|[^\d.][45]\.[0-7]\.\d{1,3}\b|"
-    r"\b(?:said|reason|error|diagnostic|response|because|message)\s*:",
+# A reply code with words behind it or alone at the end of a line, and not a number of things.
+_REPLY = re.compile(
+    r"(?<![\w.@/-])[45]\d\d(?:(?=[ \-:#,\"']+\S)|$)"
+    r"(?![ -]*\d+[ -]?(?:bytes|kb|k|messages|min|hours)\b)(?! ?(?:bytes|kb|messages|hours|days))",
     re.IGNORECASE,
 )
+_STATUS = re.compile(r"(?<![\w.])#?[45]\.[0-7]\.\d{1,3}\b(?!\.\d)")
+_SAID = re.compile(
+    r"\b(?:said|reason|error|diagnostic|response|because|cause|problem)\s*:", re.IGNORECASE
+)
 _CONTACTS = ("postmaster@", "mailer-daemon@", "abuse@", "support@", "helpdesk@", "hostmaster@")
-
-_FAILS = Phrases(
-    [
-        (phrase, True)
-        for phrase in (
-            "{could|can|was|were|has|have|be|is|are|cannot|will} {not|not be|} * {delivered|sent to|reached}",
-            "{couldnt|wasnt|cant|isnt|can not|unable to|not able to|unable to be|failed to} * {deliver|delivered|send|reach}",
-            "did not reach", "did not receive this message", "delivery * {failed|failure|error|problem|problems|errors}",
-            "failed * deliver", "{undeliverable|undelivered|nondeliverable|undeliverable to|non deliverable}",
-            "fatal errors", "permanent {error|failure|errors|failures|fatal error}", "unrecoverable error",
-            "{address|addresses|recipient|recipients} * {failed|rejected|had}",
-            "{returned|refused|rejected|blocked|bounced|returning} {mail|message|to sender|your}",
-            "{message|mail|email} * {rejected|blocked|refused|bounced|returned|undeliverable|expired}",
-            "{user|recipient|mailbox|account|address} {unknown|not found|unavailable|full}",
-            "unknown {user|recipient|mailbox|address|account}", "no such {user|recipient|mailbox|person}",
-            "{not|isnt} a valid {user|recipient|mailbox|address}", "{invalid|bad} {user|recipient|address|mailbox}",
-            "{mailbox|quota|account|inbox} * {full|exceeded|disabled|exceeds|exceeding|over}", "over quota", "overquota",
-            "does not exist", "doesnt exist", "doesnt have a * account", "no longer * {valid|active|available|accepts}",
-            "host unknown", "unknown host", "couldnt find any host", "not listed in",
-            "connection timed out", "delivery has been delayed", "has not yet been delivered",
-            "not delivered", "non {delivery|deliverable}", "nicht {zugestellt|ausgeliefert|zustellbar|zugestellt werden}",
-            "unzustellbar", "konnte * nicht", "n a pas pu", "na pas {pu|été|ete}", "non remis", "nexiste pas",
-            "non è stato possibile", "non e stato possibile", "no pudo ser entregado", "no se ha podido entregar",
-            "no se pudo entregar", "nao pode ser", "não {pôde|foi possível|pode}", "nie została dostarczona",
-            "не {может быть|удалось|доставлено|может}", "невозможно доставить", "kunde inte", "kon niet", "niet bezorgd",
-            "virus * found", "infected message", "considered * spam", "was considered", "message blocked",
-            "送信できませんでした", "配信できませんでした", "お届けできません", "送信できません", "届けられません",
-            "見つかりません", "存在しない", "エラー", "配送できません", "宛先不明", "无法投递", "退信", "無法", "投递失败",
-            "失败", "拒收", "退回", "发送失败", "전송", "배달",
-        )
-    ]
-)  # fmt: skip
-_DELAYS = Phrases(
-    [
-        (phrase, True)
-        for phrase in (
-            "{will|are|is|being} {be |still being |continue to be |continue to |keep |still |}{retried|tried|try|retrying|trying}",
-            "still being {retried|tried}", "{not|hasnt} yet been delivered", "has been delayed", "is delayed",
-            "delivery {is|was|status} delayed", "delivery attempts will continue", "warning message * delayed",
-            "this is a warning {message|only}", "delayed mail", "{you do not|no} need to resend",
-            "transient non fatal errors", "message delayed", "temporarily delayed", "delivery temporarily",
-            "could not send message for past", "cannot send message for * hours", "delivery status notification delay",
-            "will keep trying", "do not resend", "verzögert", "has been queued", "delivery incomplete",
-            "delivery delayed", "still trying", "will continue trying", "retardé", "demorado",
-        )
-    ]
-)  # fmt: skip
-_GIVEN_UP = Phrases(
-    [
-        (phrase, True)
-        for phrase in (
-            "giving up", "given up", "no longer be {tried|retried}", "retry timeout exceeded", "unable to be delivered",
-            "permanent {error|failure}", "permanent fatal errors", "could not be delivered to one or more of its recipients",
-            "failed permanently", "delivery failed", "will not be retried", "no further {delivery |}attempts",
-            "delivery status notification failure", "has failed to these recipients", "returned to sender",
-        )
-    ]
-)  # fmt: skip
 
 
 class Named(NamedTuple):
@@ -128,7 +81,7 @@ class _Mention(NamedTuple):
 def recipients_in(notice: str, ours: Collection[str], worst: int = 6) -> list[Named]:
     """Who did not get the mail, in order.
 
-    `ours` are addresses (lower case) that are not meant; a mention of a rank behind `worst` is none.
+    `ours` are addresses (lower case) that are not meant. A rank behind `worst` is no mention.
     """
     lines = lines_of(notice)
     mentions = [
@@ -144,6 +97,8 @@ def recipients_in(notice: str, ours: Collection[str], worst: int = 6) -> list[Na
         if mention.rank == best and len(chosen) < _NAMED:
             chosen.setdefault(mention.address.lower(), []).append(mention.line)
     spelled = {mention.address.lower(): mention.address for mention in reversed(mentions)}
+    if best == _TRANSCRIPT and len(chosen) > 1:
+        return _from_transcript(lines, chosen, spelled)
     starts = sorted(found[0] for found in chosen.values())
     elsewhere: dict[str, list[int]] = {}
     for mention in mentions:
@@ -152,6 +107,19 @@ def recipients_in(notice: str, ours: Collection[str], worst: int = 6) -> list[Na
         Named(spelled[key], _section(lines, found[0], starts, elsewhere[key]))
         for key, found in chosen.items()
     ]
+
+
+def _from_transcript(
+    lines: list[str], chosen: dict[str, list[int]], spelled: dict[str, str]
+) -> list[Named]:
+    """Recipients of a transcript: what befell each stands before the last line that names him."""
+    named: list[Named] = []
+    start = 0
+    for key, found in sorted(chosen.items(), key=lambda one: one[1][-1]):
+        text = "\n".join(line.strip() for line in lines[start : found[-1] + 1] if line.strip())
+        named.append(Named(spelled[key], text[-_SECTION_CHARACTERS:]))
+        start = found[-1] + 1
+    return named
 
 
 def section_about(notice: str, address: str) -> str:
@@ -190,7 +158,10 @@ def _mentions(lines: list[str]) -> Iterable[_Mention]:
             continue
         for found in ADDRESS.finditer(line):
             address = _bare(found[0])
-            rank = _rank(line[: found.start()], line[found.start() + len(found[0]) :])
+            x400 = found[0][:5].lower() == "smtp="
+            rank = (
+                1 if x400 else _rank(line[: found.start()], line[found.start() + len(found[0]) :])
+            )
             if address and rank:
                 if address.lower().startswith(_CONTACTS):
                     rank = max(rank, 7)
@@ -213,16 +184,16 @@ def _rank(before: str, after: str) -> int:
     if not lead or _BULLET.match(lead):
         if lead.lower() == "to":
             return 5
-        return 1 if _AFTER.match(rest) or after[:1] in ('>', '"') else 2
+        return 1 if _AFTER.match(rest) or after[:1] in (">", '"') else 2
     if _ABOUT_US.search(lead):
         return 0
     labelled = before.rstrip(" \t<\"'[(").endswith((":", "=", "]", ">"))
     if _RCPT.search(lead):
-        return 3
+        return _TRANSCRIPT
     if _LABEL.search(lead):
         return 1 if labelled and len(lead) < 60 else 3
     if _REPLIED.search(before):
-        return 3 if rest.startswith("...") else 4
+        return _TRANSCRIPT if rest.startswith("...") else 4
     if _INLINE.search(lead):
         return 3 if not labelled else 5
     if not rest and len(lead) < 50 and before.rstrip(" \t").endswith(("<", "<mailto:", "(")):
@@ -232,19 +203,38 @@ def _rank(before: str, after: str) -> int:
 
 def says_failed(words: str) -> bool:
     """Whether a text (as `words_of` it) says that a mail did not arrive."""
-    return _FAILS.any_in(words)
+    return wording.FAILS.any_in(words)
 
 
 def says_delayed(text: str) -> bool:
     """Whether a text says that delivery is tried again, and not that it was given up."""
     words = words_of(text)
-    return _DELAYS.any_in(words) and not _GIVEN_UP.any_in(words)
+    return wording.DELAYS.any_in(words) and not wording.GIVEN_UP.any_in(words)
 
 
 def what_was_said(section: str) -> str:
-    """The words of the refusing server in a section: from its first code on; empty without one."""
+    """The words of the refusing server in a section: from its first code on; empty without one.
+
+    Without a code it is what follows a label such as `Reason:`.
+    """
     lines = section.split("\n")
-    for number, line in enumerate(lines):
-        if _SAID.search(line):
-            return "\n".join(lines[number : number + 6])
+    for pattern in (_REPLY, _STATUS, _SAID):
+        for number, line in enumerate(lines):
+            found = pattern.search(line)
+            if found is not None:
+                start = found.start() if pattern is not _STATUS else 0
+                return "\n".join((line[start:], *lines[number + 1 : number + 6]))
     return ""
+
+
+def names_in(notice: str) -> list[str]:
+    """Names without a domain that stand in lines of their own below `… recipients …:`."""
+    lines = lines_of(notice)
+    for number, line in enumerate(lines):
+        if _LIST_BELOW.search(line):
+            below = (line.strip() for line in lines[number + 1 : number + 1 + _SECTION_LINES])
+            found = [_NAME.match(line) for line in below if line]
+            names = [name[1] for name in found[:_NAMED] if name is not None]
+            if names:
+                return names
+    return []

@@ -130,9 +130,13 @@ def _sort(reading: Reading, part: Part, parts: Parts, texts: list[str]) -> None:
     elif kind == "text/html":
         if not parts.html:
             parts.html = html_as_text(body.decode_text(reading, part, _TEXT_BYTES))
-    elif kind.startswith(("text/", "multipart/")) or kind in ("text", "", "message/delivery"):
-        if len(texts) < _TEXT_PARTS and part.disposition.value != "attachment":
-            texts.append(body.decode_text(reading, part, _TEXT_BYTES))
+    elif _is_text(kind) and len(texts) < _TEXT_PARTS and part.disposition.value != "attachment":
+        texts.append(body.decode_text(reading, part, _TEXT_BYTES))
+
+
+def _is_text(kind: str) -> bool:
+    """What a person reads, and a multipart that could not be cut."""
+    return kind.startswith(("text/", "multipart/")) or kind in ("text", "")
 
 
 def _status_text(reading: Reading, part: Part) -> str:

@@ -36,7 +36,7 @@ def words_of(text: str) -> str:
     text = text.lower()
     if "'" in text or "\u2019" in text or "`" in text:
         text = _APOSTROPHE.sub("", text)
-    return f" {_NO_WORD.sub(' ', text).strip()} "
+    return f" {text} " if (text := _NO_WORD.sub(" ", text).strip()) else " "
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +131,9 @@ def _stands_at(slots: tuple[_Slot, ...], index: int, tokens: list[str], at: int)
     if at < len(tokens):
         for rest in slot.by_word.get(tokens[at], ()):
             end = at + 1 + len(rest)
-            if not rest or tuple(tokens[at + 1 : end]) == rest:
-                if _stands_at(slots, index + 1, tokens, end):
-                    return True
+            stands = not rest or tuple(tokens[at + 1 : end]) == rest
+            if stands and _stands_at(slots, index + 1, tokens, end):
+                return True
     return slot.may_be_missing and _stands_at(slots, index + 1, tokens, at)
 
 

@@ -5,14 +5,20 @@ boilerplate never outweighs the answer that it quotes. A weak rule ("blocked for
 only when no later piece says more.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mailyard.protocol.report import Kind, Recipient, Report, Stage
+from mailyard.protocol.report.codes import find_stage
 from mailyard.protocol.report.phrase import words_of
 from mailyard.sending.bounce.reason import Reason, is_hard
 from mailyard.sending.bounce.rules import Rule, Rules, Said, shipped
 
+# The codes at the start of each line of a long answer, in the midst of its sentences.
+_CODES = re.compile(
+    r"(?<![\d.])[245]\d\d[ -]#?[245]\.[0-7]\.\d{1,3}(?![\d.]*\d)|\b[45]\d\d-(?=[A-Za-z])"
+)
 _TEXT_CHARACTERS = 4_000  # of a piece of evidence
 _EVIDENCE_CHARACTERS = 500
 
@@ -43,12 +49,16 @@ class Judged:
 
 
 def classify_reply(
-    code: int | str, enhanced: str, text: str, stage: Stage = Stage.RCPT
+    code: int | str, enhanced: str, text: str, stage: Stage | None = None
 ) -> Verdict:
-    """What a server's answer means: three-digit `code`, `enhanced` status or "", its text."""
-    reply_code = str(code)
+    """What a server's answer means: three-digit `code`, `enhanced` status or "", its text.
+
+    `stage` is the step that was answered; when not given, what the text says of it, else RCPT.
+    """
     text = text[:_TEXT_CHARACTERS]
-    said = Said(words_of(text), reply_code, enhanced, stage)
+    words = _words(text)
+    step = stage or find_stage(text, words) or Stage.RCPT
+    said = Said(words, str(code), enhanced, step)
     rule = shipped().first(said)
     return _verdict(rule, said, text)
 
@@ -72,9 +82,9 @@ def _judge(rules: Rules, recipient: Recipient, report: Report) -> Verdict:
     fallback: tuple[Rule, Said, str] | None = None
     said = Said("", recipient.reply_code, recipient.status, recipient.stage)
     for text, of_him in _evidence(recipient, report):
-        if fallback is not None and not of_him:
+        if fallback is not None and fallback[0].says and not of_him:
             break
-        said = said._replace(words=words_of(text))
+        said = said._replace(words=_words(text))
         rule = rules.first(said)
         if rule is None:
             continue
@@ -90,8 +100,7 @@ def _judge(rules: Rules, recipient: Recipient, report: Report) -> Verdict:
 
 def _evidence(recipient: Recipient, report: Report) -> Iterator[tuple[str, bool]]:
     """(text, whether it is about this recipient), the nearest to the refusing server first."""
-    if recipient.diagnostic:
-        yield recipient.diagnostic[:_TEXT_CHARACTERS], True
+    yield recipient.diagnostic[:_TEXT_CHARACTERS], True
     if recipient.notice and recipient.notice != recipient.diagnostic:
         yield recipient.notice[:_TEXT_CHARACTERS], True
     if report.notice and report.notice[:_TEXT_CHARACTERS] != recipient.notice:
@@ -99,12 +108,16 @@ def _evidence(recipient: Recipient, report: Report) -> Iterator[tuple[str, bool]
     yield report.subject, False
 
 
+def _words(text: str) -> str:
+    return words_of(_CODES.sub(" ", text))
+
+
 def _line(rules: Rules, rule: Rule, text: str) -> str:
     """The line of `text` by which `rule` holds; the first when it is spread or only a code."""
     lines = [line for line in text.split("\n") if line.strip()]
     if rule.says and len(lines) > 1:
         for line in lines[:50]:
-            if rules.speaks(rule, words_of(line)):
+            if rules.speaks(rule, _words(line)):
                 return line.strip()
     return lines[0].strip() if lines else ""
 
@@ -115,7 +128,7 @@ def _verdict(rule: Rule | None, said: Said, evidence: str) -> Verdict:
     return Verdict(
         reason=reason,
         hard=hard,
-        suppresses=hard and not said.temporary and not said.status.startswith("5.7."),
+        suppresses=hard and not said.temporary and said.status[1:4] != ".7.",
         evidence=evidence[:_EVIDENCE_CHARACTERS],
         rule=rule.number if rule is not None else 0,
         status=said.status,

@@ -62,16 +62,16 @@ class Rule:
 class Rules:
     """All rules in order. `first` is the one that decides."""
 
-    __slots__ = ("_phrases", "_rules")
+    __slots__ = ("_phrases", "all")
 
     def __init__(self, rules: list[Rule], phrases: Phrases[int]) -> None:
-        self._rules = rules
+        self.all = tuple(rules)
         self._phrases = phrases
 
     def first(self, said: Said) -> Rule | None:
         """The first rule that holds, or None."""
         spoken = set(self._phrases.found_in(said.words)) if len(said.words) > 2 else ()
-        for rule in self._rules:
+        for rule in self.all:
             if (not rule.says or rule.number in spoken) and rule.holds(said):
                 return rule
         return None
