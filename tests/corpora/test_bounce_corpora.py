@@ -75,13 +75,13 @@ BOUNCEPARSER: tuple[tuple[str, set[Reason], bool | None], ...] = (
     ("user-unknown-disabled", {R.MAILBOX_DISABLED}, False),
     ("polish-unknown", {R.MAILBOX_DISABLED, R.USER_UNKNOWN}, None),  # 5.2.1, "not available"
     ("me-user-unknown", {R.MOVED, R.USER_UNKNOWN}, True),  # 5.1.6, "no longer on server"
+    ("host-unknown", {R.HOST_UNKNOWN}, True),
     ("unknown", {R.USER_UNKNOWN}, True),
     ("doesnotexist", {R.USER_UNKNOWN}, True),
     ("nomailbox", {R.USER_UNKNOWN}, True),
     ("rcpt-dne", {R.USER_UNKNOWN}, True),
     ("badrcptto", {R.USER_UNKNOWN}, True),
     ("no-such-domain", {R.HOST_UNKNOWN}, True),
-    ("host-unknown", {R.HOST_UNKNOWN}, True),
     ("quota", {R.MAILBOX_FULL}, False),
     # Their label is for whatever refuses a mail for what it is or where it comes from.
     ("spam-rejection", {R.SPAM, R.BLOCKED, R.POLICY, R.VIRUS, R.CONTENT}, False),

@@ -9,11 +9,12 @@ from mailyard.protocol.report.delivery_status import RECIPIENTS
 from mailyard.protocol.report.parts import NOTICE_CHARACTERS, READ_BYTES, take_apart
 
 SNIPPETS = [
-    b"From: MAILER-DAEMON@x\n", b"Return-Path: <>\n", b"Content-Type: multipart/report;\n boundary=b\n",
+    b"From: MAILER-DAEMON@x\n", b"Return-Path: <>\n", b"\n", b"--b\n", b"--b--\n", b"\r",
+    b"Content-Type: multipart/report;\n boundary=b\n", b"Content-Type: message/rfc822\n",
     b"Content-Type: message/delivery-status\n", b"Content-Type: message/feedback-report\n",
-    b"Content-Type: message/rfc822\n", b"\n", b"--b\n", b"--b--\n", b"Final-Recipient: rfc822; a@b.c\n",
-    b"Action: failed\n", b"Status: 5.1.1\n", b"<a@b.example>: 550 unknown\n", b">>> RCPT TO:<a@b.c>\n",
-    b"Received: from x\n", b"{\"notificationType\": [", b"\r", b"\0\xff", b"=?x?q?", b"Subject: failure\n",
+    b"Final-Recipient: rfc822; a@b.c\n", b"Action: failed\n", b"Status: 5.1.1\n", b"\0\xff",
+    b"<a@b.example>: 550 unknown\n", b">>> RCPT TO:<a@b.c>\n", b"Received: from x\n",
+    b'{"notificationType": [', b"=?x?q?", b"Subject: failure\n",
 ]  # fmt: skip
 
 

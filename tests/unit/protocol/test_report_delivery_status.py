@@ -180,7 +180,7 @@ def test_a_read_receipt_reports_that_the_mail_came() -> None:
 
 def test_a_filter_that_refuses_in_a_disposition_makes_a_bounce() -> None:
     raw = (
-        b"From: postmaster@example.org\nTo: sender@example.com\nSubject: Automatically rejected mail\n"
+        b"From: postmaster@example.org\nSubject: Automatically rejected mail\n"
         b"Content-Type: multipart/report; report-type=disposition-notification; boundary=b\n\n"
         b"--b\n\nYour message to <ada@example.org> was automatically rejected:\nQuota exceeded\n"
         b"--b\nContent-Type: message/disposition-notification\n"

@@ -162,9 +162,9 @@ def test_the_step_of_the_refusal_is_read(transcript: str, stage: Stage) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        b"From: ada@example.org\nTo: shop@shop.example\nSubject: Order\n\nMy order did not arrive.\n",
+        b"From: ada@example.org\nSubject: Order\n\nMy order did not arrive.\n",
         b"From: ada@example.org\nSubject: Fwd: mail\n\nUser unknown? bob@example.org said: 550\n",
-        b"From: news@example.org\nSubject: Returned goods\nPrecedence: bulk\n\nCould not be sent.\n",
+        b"From: news@example.org\nSubject: Returned goods\n\nCould not be sent.\n",
         b"",
         b"\n\n\n",
         b"Subject: =?utf-8?q?",

@@ -27,12 +27,13 @@ _REPLY_FIRST = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _COMMAND = re.compile(
-    r"^[ \t]*(?:sent[ \t]*)?(?:>>>|>|C:|=>)[ \t]*"
+    r"^[ \t]*(?:sent[ \t]*<<<|(?:sent[ \t]*)?(?:>>>|>|C:|=>))[ \t]*"
     r"(EHLO|HELO|LHLO|MAIL|RCPT|DATA|BDAT|STARTTLS|AUTH)\b",
     re.IGNORECASE | re.MULTILINE,
 )
 _REFUSAL = re.compile(
-    r"^[ \t]*(?:received[ \t]*)?(?:<<<|S:|<=)[ \t]*[45]\d\d", re.IGNORECASE | re.MULTILINE
+    r"^[ \t]*(?:received[ \t]*>>>|(?:received[ \t]*)?(?:<<<|S:|<=))[ \t]*[45]\d\d",
+    re.IGNORECASE | re.MULTILINE,
 )
 _NAMES_RECIPIENT = re.compile(
     r"[45]\d\d[ :-]{1,2}(?:[45]\.\d\.\d{1,3} )?<[^<>@\s]{1,200}@[^<>\s]{1,255}>:"

@@ -55,6 +55,10 @@ _TRACE = re.compile(
     r"MIME-Version:[ \t]*1|Message-ID:[ \t]*<|DomainKey-Signature:|X-Received:)",
     re.IGNORECASE | re.MULTILINE,
 )
+_MACHINE_HEADER = re.compile(
+    r"^[ \t>|]{0,8}(?:Received|Return-Path|MIME-Version|Content-\w|X-\w|DKIM-|DomainKey-)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _HEADER = re.compile(r"^[ \t>|]{0,8}[A-Za-z][A-Za-z0-9-]{1,40}:(?:[ \t]|$)")
 _INDENT = re.compile(r"^[ \t>|]{1,8}(?=[A-Z][A-Za-z0-9-]{1,40}:)", re.MULTILINE)
 _TAG = re.compile(r"<[^<>]{0,2000}>")
@@ -177,10 +181,16 @@ def _where_returned_begins(notice: str) -> int:
 
 
 def _is_header_block(text: str, at: int) -> bool:
-    """Whether the lines from `at` on are mostly headers and their folds."""
-    lines = text[at : at + 2_000].split("\n", 9)[:8]
+    """Whether the lines from `at` on are mostly headers and their folds.
+
+    A notice may name the id, date and subject of the mail: then other headers are not beside them.
+    """
+    block = text[_first_header(text, at) : at + 2_000].partition("\n\n")[0]
+    lines = block.split("\n", 12)[:12]
     headers = sum(1 for line in lines if _HEADER.match(line))
-    return headers >= 2 or (headers == 1 and len(lines) <= 2)
+    if headers < 2 and len(lines) > 2:
+        return False
+    return _MACHINE_HEADER.search(block) is not None
 
 
 def _first_header(text: str, at: int) -> int:

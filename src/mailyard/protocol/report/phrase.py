@@ -13,14 +13,21 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import product, zip_longest
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 GAP_WORDS = 6
-_ADDRESS = re.compile(r"[^\s<>\"'(),;:\[\]]{1,200}@[^\s<>\"'(),;:\[\]]{1,255}")
+# From the start of a word only, so that a long one is not tried from each of its letters.
+_ADDRESS = re.compile(
+    r"(?<![^\s<>\"'(),;:\[\]])[^\s<>\"'(),;:\[\]@]{1,200}@[^\s<>\"'(),;:\[\]]{1,255}"
+)
 _APOSTROPHE = re.compile(r"(?<=\w)['\u2019`](?=\w)")
+_DROPPED = b"'`"
+_PLAIN = bytes(byte if chr(byte).isalnum() else 32 for byte in bytes(range(128)).lower()) + bytes(
+    [32] * 128
+)
 _NO_WORD = re.compile(r"[\W_]+")
 _TOKEN = re.compile(r"\{([^{}]*)\}|(\S+)")
 _CHOICE = re.compile(r"\{([^{}]*)\}")
@@ -33,10 +40,11 @@ def words_of(text: str) -> str:
     """`text` as phrases are compared with it: words between single spaces, one at each end."""
     if "@" in text:
         text = _ADDRESS.sub(" addr ", text)
-    text = text.lower()
-    if "'" in text or "\u2019" in text or "`" in text:
-        text = _APOSTROPHE.sub("", text)
-    return f" {text} " if (text := _NO_WORD.sub(" ", text).strip()) else " "
+    if text.isascii():  # nearly all: one pass in C
+        words = text.encode().translate(_PLAIN, _DROPPED).decode().split()
+    else:
+        words = _NO_WORD.sub(" ", _APOSTROPHE.sub("", text.lower())).split()
+    return f" {' '.join(words)} " if words else " "
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,29 +62,32 @@ _GAP = _Slot({}, gap=True)
 class Phrases(Generic[T]):
     """A set of phrases, each with what it means. Built once, used for every text."""
 
-    __slots__ = ("_by_word", "_unspaced")
+    __slots__ = ("_by_words", "_unspaced")
 
     def __init__(self, phrases: Iterable[tuple[str, T]]) -> None:
-        self._by_word: dict[str, list[tuple[tuple[_Slot, ...], T]]] = {}
+        # First word -> second word -> phrases; under "" are those of which the second is open.
+        self._by_words: dict[str, dict[str, list[tuple[tuple[_Slot, ...], T]]]] = {}
         self._unspaced: list[tuple[str, T]] = []
         for written, meaning in phrases:
             if _WITHOUT_SPACES.search(written):
                 self._unspaced += [(phrase, meaning) for phrase in _spelled_out(written)]
                 continue
             slots = tuple(_slots(written))
-            for word in _first_words(slots):
-                self._by_word.setdefault(word, []).append((slots, meaning))
+            for first, second in set(_beginnings(slots)):
+                entries = self._by_words.setdefault(first, {}).setdefault(second, [])
+                entries.append((slots, meaning))
 
     def found_in(self, words: str) -> Iterator[T]:
         """What the phrases in `words` (a text as `words_of` gives it) mean; some more than once."""
-        by_word = self._by_word
+        by_words = self._by_words
         tokens = words.split()
-        for position, token in enumerate(tokens):
-            known = by_word.get(token)
+        for position, (token, following) in enumerate(zip_longest(tokens, tokens[1:])):
+            known = by_words.get(token)
             if known is not None:
-                for slots, meaning in known:
-                    if _stands_at(slots, 0, tokens, position):
-                        yield meaning
+                for second in ("", following):
+                    for slots, meaning in known.get(second, ()):
+                        if _stands_at(slots, 0, tokens, position):
+                            yield meaning
         if self._unspaced and not words.isascii():
             for phrase, meaning in self._unspaced:
                 if phrase in words:
@@ -110,14 +121,28 @@ def _slot(choice: str) -> _Slot:
     return _Slot({word: tuple(rests) for word, rests in by_word.items()}, may_be_missing)
 
 
+def _beginnings(slots: tuple[_Slot, ...]) -> Iterator[tuple[str, str]]:
+    """The first two words with which a phrase may begin; the second is empty when it is open."""
+    for first, rests in slots[0].by_word.items():
+        for rest in rests:
+            if rest:
+                yield first, rest[0]
+            else:
+                yield from ((first, second) for second in _first_words(slots[1:]))
+    if slots[0].may_be_missing:
+        yield from _beginnings(slots[1:])
+
+
 def _first_words(slots: tuple[_Slot, ...]) -> set[str]:
-    """With which words a phrase may begin."""
+    """With which words the rest of a phrase may begin; the empty one when it may be anything."""
     found: set[str] = set()
     for slot in slots:
+        if slot.gap:
+            break
         found |= slot.by_word.keys()
         if not slot.may_be_missing:
-            break
-    return found
+            return found
+    return found | {""}
 
 
 def _stands_at(slots: tuple[_Slot, ...], index: int, tokens: list[str], at: int) -> bool:

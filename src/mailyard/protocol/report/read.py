@@ -21,7 +21,7 @@ from mailyard.protocol.report.codes import (
 )
 from mailyard.protocol.report.parts import Parts, take_apart
 from mailyard.protocol.report.phrase import words_of
-from mailyard.protocol.report.values import Feedback, Kind, Recipient, Report, Returned
+from mailyard.protocol.report.values import Feedback, Kind, Recipient, Report, Returned, Stage
 
 _SUBJECT_CHARACTERS = 500
 _NOTICE_CHARACTERS = 16_000
@@ -51,7 +51,7 @@ def read_report(raw: bytes) -> Report:
     notification = sns.notification_in(parts.notice)
     if notification is not None and sns.kind_of(notification) is not Kind.NONE:
         return _notified(parts, notification)
-    challenge = automatic.is_challenge(parts)
+    challenge = "" if _from_mail_system(parts) else automatic.is_challenge(parts)
     groups = [group for text in parts.status for group in delivery_status.groups_of(text)]
     recipients = delivery_status.recipients_of(groups)
     if not recipients and _has_status_fields(parts.notice):
@@ -306,8 +306,12 @@ def _finish(recipient: Recipient, parts: Parts, only: bool) -> Recipient:
         reply_code=find_reply_code(diagnostic) or find_reply_code(around),
         diagnostic=readable(diagnostic)[:_DIAGNOSTIC_CHARACTERS],
         notice=section[:_DIAGNOSTIC_CHARACTERS],
-        stage=find_stage(around, words_of(f"{diagnostic}\n{around}")),
+        stage=_stage(f"{diagnostic}\n{around}"[:_DIAGNOSTIC_CHARACTERS]),
     )
+
+
+def _stage(text: str) -> Stage:
+    return find_stage(text, words_of(text))
 
 
 def _status(given: str, diagnostic: str, section: str) -> str:
