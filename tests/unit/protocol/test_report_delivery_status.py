@@ -161,8 +161,8 @@ def test_the_most_telling_status_is_taken(given: str, diagnostic: str, status: s
 
 
 def test_line_ends_do_not_matter() -> None:
-    crlf = dsn(SIMPLE)
-    reports = [read_report(crlf.replace(b"\r\n", end)) for end in (b"\r\n", b"\n", b"\r")]
+    lines = dsn(SIMPLE).replace(b"\r\n", b"\n")
+    reports = [read_report(lines.replace(b"\n", end)) for end in (b"\r\n", b"\n", b"\r")]
     assert {report.kind for report in reports} == {Kind.BOUNCE}
     assert len({report.recipients[0].diagnostic for report in reports}) == 1
 

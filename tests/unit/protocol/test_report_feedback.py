@@ -24,9 +24,9 @@ def test_the_full_report_of_the_rfc() -> None:
     report = read_report(
         arf(
             "Feedback-Type: abuse\nUser-Agent: SomeGenerator/1.0\nVersion: 1\n"
-            "Original-Mail-From: <somespammer@example.net>\nOriginal-Rcpt-To: <user@example.com>\n"
+            "Original-Mail-From: <spammer@example.net>\nOriginal-Rcpt-To: <user@example.com>\n"
             "Authentication-Results: mail.example.com;\n  spf=fail mail=spammer@example.com\n"
-            "Reported-URI: http://example.net/earn_money.html\nReported-URI: mailto:user@example.com"
+            "Reported-URI: http://example.net/earn.html\nReported-URI: mailto:user@example.com"
         )
     )
     assert report.kind is Kind.COMPLAINT

@@ -172,3 +172,19 @@ def test_the_step_of_the_refusal_is_read(transcript: str, stage: Stage) -> None:
 )
 def test_a_person_may_write_of_failures(raw: bytes) -> None:
     assert read_report(raw).kind is Kind.NONE
+
+
+def test_a_forwarded_bounce_is_read_and_one_in_a_talk_is_not() -> None:
+    quoted = "> Final-Recipient: rfc822; ada@example.org\n> Action: failed\n> Status: 5.1.1\n"
+    forwarded = f"From: bob@example.org\nSubject: Fwd: Returned mail\n\nSee:\n{quoted}".encode()
+    assert addresses(read_report(forwarded)) == ["ada@example.org"]
+    talk = f"From: bob@example.org\nSubject: How to read this?\n\nSee:\n{quoted}".encode()
+    assert read_report(talk).kind is Kind.NONE
+
+
+def test_a_shop_writes_of_failed_deliveries_too() -> None:
+    raw = (
+        b"From: parcels@example.org\nSubject: Delivery problem\nMessage-ID: <1@example.org>\n\n"
+        b"Your parcel could not be delivered to ada@example.org. Track it online.\n"
+    )
+    assert read_report(raw).kind is Kind.NONE

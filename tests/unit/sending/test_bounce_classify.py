@@ -144,3 +144,17 @@ def test_a_complaint_suppresses_and_an_automatic_answer_says_nothing() -> None:
 @given(st.text(max_size=200), st.text(max_size=8), st.text(max_size=4))
 def test_any_answer_is_judged(text: str, enhanced: str, code: str) -> None:
     assert classify_reply(code, enhanced, text).reason in Reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "suppresses"),
+    [("abuse", True), ("opt-out", True), ("auth-failure", False), ("not-spam", False)],
+)
+def test_only_a_persons_complaint_suppresses(kind: str, suppresses: bool) -> None:
+    raw = (
+        "Content-Type: multipart/report; report-type=feedback-report; boundary=b\n\n--b\n"
+        f"Content-Type: message/feedback-report\n\nFeedback-Type: {kind}\n"
+        "Original-Rcpt-To: ada@example.org\n--b--\n"
+    ).encode()
+    (judged,) = classify(read_report(raw))
+    assert judged.verdict.suppresses is suppresses

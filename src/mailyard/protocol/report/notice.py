@@ -44,6 +44,7 @@ _LIST_BELOW = re.compile(
     r"\b(?:recipient|address|destinat|empf|user)\w*\b[^\n]{0,200}:\s*$|to the following:\s*$", re.I
 )
 _NAME = re.compile(r"^([a-z0-9][\w.+-]{1,63})(?:\s+\"|\s{2,}|$)", re.IGNORECASE)
+_LISTED = re.compile(r"^[>\s]*(?:[,;&]|and\b|und\b|et\b)[\s<]*$", re.IGNORECASE)
 _REPLIED = re.compile(r"\b[45]\d\d\b")
 _ABOUT_US = re.compile(
     r"(?:mail from|from|sender|return-path|reply-to|sent by|contact|envelope-from|e-?mail to|"
@@ -156,16 +157,19 @@ def _mentions(lines: list[str]) -> Iterable[_Mention]:
     for number, line in enumerate(lines):
         if "@" not in line:
             continue
+        rank = end = 0
         for found in ADDRESS.finditer(line):
             address = _bare(found[0])
-            x400 = found[0][:5].lower() == "smtp="
-            rank = (
-                1 if x400 else _rank(line[: found.start()], line[found.start() + len(found[0]) :])
-            )
+            if not end or not _LISTED.match(line, end, found.start()):
+                rank = _rank(line[: found.start()], line[found.end() :])
+                if rank == 1 and end and not line[:end].strip(_BEFORE).count(" "):
+                    rank = 6  # the line is about the one with whom it begins
+            if found[0][:5].lower() == "smtp=":  # an X.400 name for it
+                rank = 1
+            end = found.end()
             if address and rank:
-                if address.lower().startswith(_CONTACTS):
-                    rank = max(rank, 7)
-                yield _Mention(address, number, rank)
+                contact = address.lower().startswith(_CONTACTS)
+                yield _Mention(address, number, max(rank, 7) if contact else rank)
 
 
 def _bare(address: str) -> str:

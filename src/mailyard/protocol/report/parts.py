@@ -57,7 +57,7 @@ _TRACE = re.compile(
 )
 _MACHINE_HEADER = re.compile(
     r"^[ \t>|]{0,8}(?:Received|Return-Path|MIME-Version|Content-\w|X-\w|DKIM-|DomainKey-)",
-    re.IGNORECASE | re.MULTILINE,
+    re.IGNORECASE,
 )
 _HEADER = re.compile(r"^[ \t>|]{0,8}[A-Za-z][A-Za-z0-9-]{1,40}:(?:[ \t]|$)")
 _INDENT = re.compile(r"^[ \t>|]{1,8}(?=[A-Z][A-Za-z0-9-]{1,40}:)", re.MULTILINE)
@@ -186,11 +186,11 @@ def _is_header_block(text: str, at: int) -> bool:
     A notice may name the id, date and subject of the mail: then other headers are not beside them.
     """
     block = text[_first_header(text, at) : at + 2_000].partition("\n\n")[0]
-    lines = block.split("\n", 12)[:12]
+    lines = block.split("\n", 20)[:20]
     headers = sum(1 for line in lines if _HEADER.match(line))
     if headers < 2 and len(lines) > 2:
         return False
-    return _MACHINE_HEADER.search(block) is not None
+    return any(_MACHINE_HEADER.match(line) for line in lines)
 
 
 def _first_header(text: str, at: int) -> int:

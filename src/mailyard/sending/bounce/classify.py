@@ -21,6 +21,8 @@ _CODES = re.compile(
 )
 _TEXT_CHARACTERS = 4_000  # of a piece of evidence
 _EVIDENCE_CHARACTERS = 500
+# Feedback types by which nobody asked for less mail (RFC 5965 section 7.3, RFC 6591).
+_NOT_OF_A_PERSON = frozenset(("auth-failure", "dmarc", "not-spam", "virus"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,9 @@ def classify_reply(
 def classify(report: Report) -> list[Judged]:
     """What befell each recipient of a bounce, a delay or a complaint; nothing of other mail."""
     if report.kind is Kind.COMPLAINT:
-        verdict = Verdict(Reason.COMPLAINT, False, True, report.reason, 0)
+        kind = report.feedback.type if report.feedback is not None else ""
+        of_a_person = kind not in _NOT_OF_A_PERSON
+        verdict = Verdict(Reason.COMPLAINT, False, of_a_person, f"{report.reason}: {kind}", 0)
         return [Judged(recipient, verdict) for recipient in report.recipients]
     if report.kind not in (Kind.BOUNCE, Kind.DELAY):
         return []
@@ -81,10 +85,11 @@ def classify(report: Report) -> list[Judged]:
 def _judge(rules: Rules, recipient: Recipient, report: Report) -> Verdict:
     fallback: tuple[Rule, Said, str] | None = None
     said = Said("", recipient.reply_code, recipient.status, recipient.stage)
+    quoted = recipient.diagnostic[:_TEXT_CHARACTERS]
     for text, of_him in _evidence(recipient, report):
         if fallback is not None and fallback[0].says and not of_him:
             break
-        said = said._replace(words=_words(text))
+        said = said._replace(words=_words(text), quoted=text == quoted)
         rule = rules.first(said)
         if rule is None:
             continue

@@ -25,6 +25,7 @@ class Said(NamedTuple):
     code: str = ""
     status: str = ""
     stage: Stage = Stage.UNKNOWN
+    quoted: bool = True  # these are the words that came with the code
 
     @property
     def temporary(self) -> bool:
@@ -49,7 +50,7 @@ class Rule:
         """Whether each condition but the words holds."""
         if self.temporary is not None and self.temporary is not said.temporary:
             return False
-        if self.quoted and not said.code:
+        if self.quoted and not (said.quoted and said.code):
             return False
         if self.stage is not None and said.stage not in self.stage:
             return False
