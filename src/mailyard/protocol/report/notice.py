@@ -7,7 +7,8 @@ that; the sender's own and the server's addresses are left out.
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from mailyard.protocol.report import wording
@@ -16,6 +17,8 @@ from mailyard.protocol.report.phrase import words_of
 LINES = 2_000  # of a notice
 _LINE_CHARACTERS = 2_000
 _NAMED = 200  # recipients
+_MENTIONS = 2_000
+_AROUND_CHARACTERS = 200  # of a line, before and after an address
 _SECTION_LINES = 30
 _SECTION_CHARACTERS = 4_000
 _TRANSCRIPT = 3  # the rank of who is named in a dialogue with a server
@@ -79,81 +82,99 @@ class _Mention(NamedTuple):
     rank: int
 
 
-def recipients_in(notice: str, ours: Collection[str], worst: int = 6) -> list[Named]:
-    """Who did not get the mail, in order.
+class Notice:
+    """A text, its lines and who is mentioned in them; read once, asked for any recipient."""
 
-    `ours` are addresses (lower case) that are not meant. A rank behind `worst` is no mention.
-    """
-    lines = lines_of(notice)
-    mentions = [
-        mention
-        for mention in _mentions(lines)
-        if mention.rank <= worst and mention.address.lower() not in ours
-    ]
-    if not mentions:
+    __slots__ = ("_by_address", "_mentions", "lines", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.lines = [line[:_LINE_CHARACTERS] for line in text.split("\n", LINES)[:LINES]]
+        self._mentions = list(islice(_mentions(self.lines), _MENTIONS))
+        self._by_address: dict[str, list[_Mention]] = {}
+        for mention in self._mentions:
+            self._by_address.setdefault(mention.address.lower(), []).append(mention)
+
+    def recipients(self, ours: Collection[str], worst: int = 6) -> list[Named]:
+        """Who did not get the mail, in order.
+
+        `ours` are addresses (lower case) that are not meant. A rank behind `worst` is no mention.
+        """
+        mentions = [
+            mention
+            for mention in self._mentions
+            if mention.rank <= worst and mention.address.lower() not in ours
+        ]
+        if not mentions:
+            return []
+        best = min(mention.rank for mention in mentions)
+        chosen: dict[str, list[int]] = {}
+        for mention in mentions:
+            if mention.rank == best and len(chosen) < _NAMED:
+                chosen.setdefault(mention.address.lower(), []).append(mention.line)
+        if best == _TRANSCRIPT and len(chosen) > 1:
+            return self._of_transcript(chosen)
+        starts = sorted(found[0] for found in chosen.values())
+        return [
+            Named(self._by_address[key][0].address, self._section(key, found[0], starts))
+            for key, found in chosen.items()
+        ]
+
+    def about(self, address: str) -> str:
+        """The lines that speak of `address`; empty when none does."""
+        key = address.lower()
+        mine = self._by_address.get(key)
+        if mine is None:
+            return ""
+        start = mine[0].line
+        other = next(
+            (
+                mention.line
+                for mention in self._mentions
+                if mention.line > start and mention.rank <= 2 and mention.address.lower() != key
+            ),
+            len(self.lines),
+        )
+        return self._section(key, start, [start, other])
+
+    def names(self) -> list[str]:
+        """Names without a domain that stand in lines of their own below `… recipients …:`."""
+        for number, line in enumerate(self.lines, 1):
+            if _LIST_BELOW.search(line):
+                below = (one.strip() for one in self.lines[number : number + _SECTION_LINES])
+                found = [_NAME.match(one) for one in below if one]
+                names = [name[1] for name in found if name is not None]
+                if names:
+                    return names
         return []
-    best = min(mention.rank for mention in mentions)
-    chosen: dict[str, list[int]] = {}
-    for mention in mentions:
-        if mention.rank == best and len(chosen) < _NAMED:
-            chosen.setdefault(mention.address.lower(), []).append(mention.line)
-    spelled = {mention.address.lower(): mention.address for mention in reversed(mentions)}
-    if best == _TRANSCRIPT and len(chosen) > 1:
-        return _from_transcript(lines, chosen, spelled)
-    starts = sorted(found[0] for found in chosen.values())
-    elsewhere: dict[str, list[int]] = {}
-    for mention in mentions:
-        elsewhere.setdefault(mention.address.lower(), []).append(mention.line)
-    return [
-        Named(spelled[key], _section(lines, found[0], starts, elsewhere[key]))
-        for key, found in chosen.items()
-    ]
+
+    def _of_transcript(self, chosen: dict[str, list[int]]) -> list[Named]:
+        """Recipients of a dialogue: what befell each stands before the last line that names him."""
+        named: list[Named] = []
+        start = 0
+        for key, found in sorted(chosen.items(), key=lambda one: one[1][-1]):
+            text = _joined(self.lines[start : found[-1] + 1])
+            named.append(Named(self._by_address[key][0].address, text[-_SECTION_CHARACTERS:]))
+            start = found[-1] + 1
+        return named
+
+    def _section(self, key: str, start: int, starts: list[int]) -> str:
+        """From the line that names a recipient to the next one's, and what else mentions him."""
+        end = next((other for other in starts if other > start), len(self.lines))
+        chosen = dict.fromkeys(range(start, min(end, start + _SECTION_LINES)))
+        for mention in self._by_address[key][:_SECTION_LINES]:
+            chosen.setdefault(mention.line)
+            answer = mention.line + 1
+            if answer < len(self.lines) and answer not in starts:
+                chosen.setdefault(answer)
+        return _joined([self.lines[line] for line in chosen])[:_SECTION_CHARACTERS]
 
 
-def _from_transcript(
-    lines: list[str], chosen: dict[str, list[int]], spelled: dict[str, str]
-) -> list[Named]:
-    """Recipients of a transcript: what befell each stands before the last line that names him."""
-    named: list[Named] = []
-    start = 0
-    for key, found in sorted(chosen.items(), key=lambda one: one[1][-1]):
-        text = "\n".join(line.strip() for line in lines[start : found[-1] + 1] if line.strip())
-        named.append(Named(spelled[key], text[-_SECTION_CHARACTERS:]))
-        start = found[-1] + 1
-    return named
+def _joined(lines: list[str]) -> str:
+    return "\n".join(line.strip() for line in lines if line.strip())
 
 
-def section_about(notice: str, address: str) -> str:
-    """The lines of `notice` that speak of `address`; empty when none does."""
-    wanted = address.lower()
-    lines = lines_of(notice)
-    mentions = list(_mentions(lines)) if wanted and "@" in wanted else []
-    mine = [mention.line for mention in mentions if mention.address.lower() == wanted]
-    if not mine:
-        return ""
-    others = {mention.line for mention in mentions if mention.address.lower() != wanted
-              and mention.rank <= 2}  # fmt: skip
-    return _section(lines, mine[0], sorted({*others, mine[0]}), mine)
-
-
-def lines_of(notice: str) -> list[str]:
-    """The lines of a notice, as many and as long as are read."""
-    return [line[:_LINE_CHARACTERS] for line in notice.split("\n", LINES)[:LINES]]
-
-
-def _section(lines: list[str], start: int, starts: list[int], mentions: Iterable[int]) -> str:
-    """From the line that names a recipient to the next one's, and what else mentions him."""
-    end = next((other for other in starts if other > start), len(lines))
-    chosen = dict.fromkeys(range(start, min(end, start + _SECTION_LINES)))
-    for line in mentions:
-        chosen.setdefault(line)
-        if line + 1 < len(lines) and line + 1 not in starts:
-            chosen.setdefault(line + 1)  # what was answered to it
-    text = "\n".join(lines[line].strip() for line in chosen if lines[line].strip())
-    return text[:_SECTION_CHARACTERS]
-
-
-def _mentions(lines: list[str]) -> Iterable[_Mention]:
+def _mentions(lines: list[str]) -> Iterator[_Mention]:
     for number, line in enumerate(lines):
         if "@" not in line:
             continue
@@ -161,7 +182,8 @@ def _mentions(lines: list[str]) -> Iterable[_Mention]:
         for found in ADDRESS.finditer(line):
             address = _bare(found[0])
             if not end or not _LISTED.match(line, end, found.start()):
-                rank = _rank(line[: found.start()], line[found.end() :])
+                before = line[max(0, found.start() - _AROUND_CHARACTERS) : found.start()]
+                rank = _rank(before, line[found.end() : found.end() + _AROUND_CHARACTERS])
                 if rank == 1 and end and not line[:end].strip(_BEFORE).count(" "):
                     rank = 6  # the line is about the one with whom it begins
             if found[0][:5].lower() == "smtp=":  # an X.400 name for it
@@ -229,16 +251,3 @@ def what_was_said(section: str) -> str:
                 start = found.start() if pattern is not _STATUS else 0
                 return "\n".join((line[start:], *lines[number + 1 : number + 6]))
     return ""
-
-
-def names_in(notice: str) -> list[str]:
-    """Names without a domain that stand in lines of their own below `… recipients …:`."""
-    lines = lines_of(notice)
-    for number, line in enumerate(lines):
-        if _LIST_BELOW.search(line):
-            below = (line.strip() for line in lines[number + 1 : number + 1 + _SECTION_LINES])
-            found = [_NAME.match(line) for line in below if line]
-            names = [name[1] for name in found[:_NAMED] if name is not None]
-            if names:
-                return names
-    return []

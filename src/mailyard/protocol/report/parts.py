@@ -43,7 +43,7 @@ _SEPARATOR = re.compile(
     r"headers? of the (?:source|original|returned) (?:mail|message)|"
     r"(?:the )?headers? (?:and .{0,40} )?(?:of|from) (?:the|your) .{0,30}"
     r"(?:is following|follows?|below|attached)|"
-    r"(?:begin|start of) (?:original |returned |forwarded )?message|"
+    r"(?:begin|start of) (?:original |returned )?message|"
     r"original (?:headers?|message headers?) ?:?[^\w\n]{0,80}$|"
     r"forwarded message follows|the forwarded message follows"
     r")",
