@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailyard.core.errors import ConfigurationError
 from mailyard.protocol.report.phrase import GAP_WORDS, Phrases, words_of
 
 
@@ -37,9 +38,15 @@ def test_what_was_found_is_told() -> None:
     assert set(phrases.found_in(words_of("User unknown, try later"))) == {"address", "time"}
 
 
+@pytest.mark.parametrize("phrase", ["", "* full", "mailbox *", "mailbox * {full|}", "{mailbox|}"])
+def test_a_phrase_that_would_be_found_everywhere_is_refused(phrase: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be found"):
+        Phrases([(phrase, 1)])
+
+
 @settings(max_examples=100)
 @given(st.text(max_size=300))
 def test_any_text_can_be_searched(text: str) -> None:
     words = words_of(text)
     assert "  " not in words
-    Phrases([("a * {b|c d|} e", 1), ("不存在", 2)]).any_in(words)
+    Phrases([("a * {b|c d} {e|}", 1), ("不存在", 2)]).any_in(words)

@@ -16,6 +16,8 @@ from functools import lru_cache
 from itertools import product, zip_longest
 from typing import Generic, TypeVar
 
+from mailyard.core.errors import ConfigurationError
+
 T = TypeVar("T")
 
 GAP_WORDS = 6
@@ -60,7 +62,10 @@ _GAP = _Slot({}, gap=True)
 
 
 class Phrases(Generic[T]):
-    """A set of phrases, each with what it means. Built once, used for every text."""
+    """A set of phrases, each with what it means. Built once, used for every text.
+
+    Raises ConfigurationError naming the phrase that cannot be used.
+    """
 
     __slots__ = ("_by_words", "_unspaced")
 
@@ -73,6 +78,7 @@ class Phrases(Generic[T]):
                 self._unspaced += [(phrase, meaning) for phrase in _spelled_out(written)]
                 continue
             slots = tuple(_slots(written))
+            _check(slots, written)
             for first, second in set(_beginnings(slots)):
                 entries = self._by_words.setdefault(first, {}).setdefault(second, [])
                 entries.append((slots, meaning))
@@ -96,6 +102,17 @@ class Phrases(Generic[T]):
     def any_in(self, words: str) -> bool:
         """Whether `words` has one of the phrases."""
         return next((True for _ in self.found_in(words)), False)
+
+
+def _check(slots: tuple[_Slot, ...], written: str) -> None:
+    followed = all(
+        not slot.gap or (behind.by_word and not behind.may_be_missing)
+        for slot, behind in zip_longest(slots, slots[1:], fillvalue=_GAP)
+    )
+    if not followed or all(slot.may_be_missing or slot.gap for slot in slots) or slots[0].gap:
+        raise ConfigurationError(
+            f"the phrase {written!r} cannot be found: it needs words, and words behind each *"
+        )
 
 
 def _slots(written: str) -> Iterator[_Slot]:
@@ -151,8 +168,11 @@ def _stands_at(slots: tuple[_Slot, ...], index: int, tokens: list[str], at: int)
         return True
     slot = slots[index]
     if slot.gap:
-        last = min(at + GAP_WORDS, len(tokens) - 1)
-        return any(_stands_at(slots, index + 1, tokens, start) for start in range(at, last + 1))
+        behind = slots[index + 1].by_word  # what follows a gap may not be missing
+        for start in range(at, min(at + GAP_WORDS + 1, len(tokens))):
+            if tokens[start] in behind and _stands_at(slots, index + 1, tokens, start):
+                return True
+        return False
     if at < len(tokens):
         for rest in slot.by_word.get(tokens[at], ()):
             end = at + 1 + len(rest)

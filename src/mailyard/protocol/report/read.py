@@ -219,9 +219,10 @@ def _finish(recipient: Recipient, words: Notice, only: bool) -> Recipient:
     section = recipient.notice or words.about(recipient.address)
     if not section and recipient.original_recipient:
         section = words.about(recipient.original_recipient)
-    diagnostic = recipient.diagnostic or what_was_said(section)
+    said = what_was_said(section)
+    diagnostic = recipient.diagnostic or said
     around = section
-    if only and not what_was_said(section):
+    if only and not said:
         around = words.text[: recognise.NOTICE_CHARACTERS]
         diagnostic = diagnostic or what_was_said(around)
     expanded = _EXPANDED.search(section) if not recipient.original_recipient else None
