@@ -72,7 +72,7 @@ def test_the_loop_without_fields_of_its_own_is_a_complaint() -> None:
         "Precedence: auto_reply\nSubject: Re: Hello",
         "Subject: Automatic reply: Hello",
         "Subject: Out of Office: Hello",
-        "Subject: Re: Auto: Hello",
+        "Subject: AUTO: Ada is out of the office",
         "Subject: =?utf-8?q?R=C3=A9ponse_automatique=3A_Bonjour?=",
         "Subject: Abwesenheitsnotiz: Hallo",
         "Return-Path: <>\nSubject: Thank you for your mail",
@@ -90,6 +90,9 @@ def test_automatic_answers_are_kept_apart(headers: str) -> None:
         "Auto-Submitted: no\nSubject: Hello",
         "Precedence: bulk\nSubject: News",
         "Subject: Re: Is the office open?",
+        "Subject: Vacation homes at the sea",
+        "Subject: Absence makes the heart grow fonder",
+        "Subject: Auto: new models",
     ],
 )
 def test_what_no_mail_of_ours_caused_is_no_answer(headers: str) -> None:

@@ -158,3 +158,9 @@ def test_only_a_persons_complaint_suppresses(kind: str, suppresses: bool) -> Non
     ).encode()
     (judged,) = classify(read_report(raw))
     assert judged.verdict.suppresses is suppresses
+
+
+def test_nobody_is_suppressed_while_his_mail_is_still_tried() -> None:
+    raw = bounce("5.1.1", "Diagnostic-Code: smtp; 550 user unknown", "")
+    (judged,) = classify(read_report(raw.replace(b"Action: failed", b"Action: delayed")))
+    assert (judged.verdict.hard, judged.verdict.suppresses) == (True, False)

@@ -15,11 +15,13 @@ _SUBJECT = re.compile(
     r"auto(?:matic|mated|matische?|matisch|matique|m[aá]tica|matica)?[ -]?"
     r"(?:re(?:ply|sponse|sponder)|antwort|rispost[ae]|resposta|respuesta|svar|antwoord)|"
     r"(?:r[eé]ponse|respuesta|risposta|resposta) auto|"
-    r"out of (?:the )?office|out of town|on vacation|vacation|away (?:from|until)|i'?m away|"
+    r"out of (?:the )?office|out of town|away (?:from|until)|i'?m away|"
+    r"(?:on )?vacation(?: (?:reply|response|message|notice))?\s*(?:[:(-]|$)|"
     r"i am (?:away|out of)|"
     r"abwesenheit|abwesend|ich bin (?:nicht|abwesend)|"
-    r"absence|absent|fuera de (?:la )?oficina|fora do escrit|fuori (?:sede|ufficio)|"
-    r"auto:|afwezig|frånvaro|poissa|自動返信|自動応答|不在"
+    r"absen(?:ce|t)\s*(?:du\b|de\b|from\b|[:(-]|$)|"
+    r"fuera de (?:la )?oficina|fora do escrit|fuori (?:sede|ufficio)|"
+    r"(?-i:AUTO: )|afwezig|frånvaro|poissa|自動返信|自動応答|不在"
     r")|\bis out of (?:the )?office|\((?:automatic response|autoreply|auto[- ]reply)\)\s*$|"
     r"自動(?:返信|応答)",
     re.IGNORECASE,

@@ -7,7 +7,7 @@ only when no later piece says more.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mailyard.protocol.report import Kind, Recipient, Report, Stage
 from mailyard.protocol.report.codes import find_stage
@@ -76,10 +76,17 @@ def classify(report: Report) -> list[Judged]:
         return []
     rules = shipped()
     return [
-        Judged(recipient, _judge(rules, recipient, report))
+        Judged(recipient, _final(_judge(rules, recipient, report), recipient))
         for recipient in report.recipients
         if recipient.action in ("", "failed", "delayed")
     ]
+
+
+def _final(verdict: Verdict, recipient: Recipient) -> Verdict:
+    """`verdict`, which suppresses nobody whose mail is still being tried."""
+    if verdict.suppresses and recipient.action == "delayed":
+        return replace(verdict, suppresses=False)
+    return verdict
 
 
 def _judge(rules: Rules, recipient: Recipient, report: Report) -> Verdict:
