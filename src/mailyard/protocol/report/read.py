@@ -6,7 +6,7 @@ ordinary mail.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,7 @@ _EXPANDED = re.compile(
 )  # fmt: skip
 _QUOTED = re.compile(r"^(?:>[ \t]?)+", re.MULTILINE)
 _FOR = re.compile(r"\bfor[ \t]+<?([^\s<>;]{1,200}@[^\s<>;]{1,253})>?", re.IGNORECASE)
+_ENVELOPE = "for"
 _WHERE_SENT = ("x-envelope-to", "x-rcpt-to", "envelope-to", "x-original-to", "delivered-to",
                "apparently-to", "x-actual-recipient")  # fmt: skip
 
@@ -194,21 +195,24 @@ def _domain_of_sender(parts: Parts) -> str:
     )
 
 
-def _sent_to(fields: Iterable[tuple[str, str]]) -> list[str]:
+def _sent_to(fields: Sequence[tuple[str, str]]) -> list[str]:
     """To whom a returned mail was going: its envelope as far as headers show it, else its To."""
-    by_name: dict[str, str] = {}
-    for name, value in fields:
-        by_name.setdefault(name.lower(), value)
-        if name.lower() == "received" and "for" not in by_name:
-            found = _FOR.search(value)
-            if found is not None:
-                by_name["for"] = found[1]
-    for name in (*_WHERE_SENT, "to", "for", "cc"):
-        value = by_name.get(name, "")
-        there = [one.address[:320] for one in addresses(value) if "@" in one.address]
+    by_name = {name.lower(): value for name, value in reversed(fields)}
+    for name in (*_WHERE_SENT, "to", _ENVELOPE, "cc"):
+        value = by_name.get(name) if name is not _ENVELOPE else _received_for(fields)
+        there = [one.address[:320] for one in addresses(value or "") if "@" in one.address]
         if there:
             return there[:100]
     return []
+
+
+def _received_for(fields: Sequence[tuple[str, str]]) -> str:
+    """The recipient whom the newest trace line names that names one (RFC 5321 section 4.4)."""
+    for name, value in fields:
+        found = _FOR.search(value) if name.lower() == "received" else None
+        if found is not None:
+            return found[1]
+    return ""
 
 
 # One recipient, whole -----------------------------------------------------------------------

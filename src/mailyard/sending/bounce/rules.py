@@ -63,11 +63,15 @@ class Rule:
 class Rules:
     """All rules in order. `first` is the one that decides."""
 
-    __slots__ = ("_phrases", "all")
+    __slots__ = ("_of_one", "_of_rule", "_phrases", "all")
 
-    def __init__(self, rules: list[Rule], phrases: Phrases[int]) -> None:
+    def __init__(self, rules: list[Rule], phrases: list[tuple[str, int]]) -> None:
         self.all = tuple(rules)
-        self._phrases = phrases
+        self._phrases = Phrases(phrases)
+        self._of_rule: dict[int, list[tuple[str, bool]]] = {}
+        for phrase, number in phrases:
+            self._of_rule.setdefault(number, []).append((phrase, True))
+        self._of_one: dict[int, Phrases[bool]] = {}  # made when a rule has decided for once
 
     def first(self, said: Said) -> Rule | None:
         """The first rule that holds, or None."""
@@ -79,7 +83,10 @@ class Rules:
 
     def speaks(self, rule: Rule, words: str) -> bool:
         """Whether `words` has one of the phrases of `rule`."""
-        return rule.number in self._phrases.found_in(words)
+        own = self._of_one.get(rule.number)
+        if own is None:
+            own = self._of_one[rule.number] = Phrases(self._of_rule.get(rule.number, ()))
+        return own.any_in(words)
 
 
 @lru_cache(maxsize=1)
@@ -98,7 +105,7 @@ def compile_rules(document: dict[str, Any]) -> Rules:
         rules.append(_rule(number, entry))
         for phrase in entry.get("says", ()):
             phrases.append((_filled_in(phrase, words, number), number))
-    return Rules(rules, Phrases(phrases))
+    return Rules(rules, phrases)
 
 
 def _filled_in(phrase: str, words: dict[str, str], number: int) -> str:
