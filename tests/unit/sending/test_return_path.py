@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mailyard.core import ids
 from mailyard.core.errors import ConfigurationError
 from mailyard.protocol.address import split_address
+from mailyard.protocol.report import read_report
 from mailyard.sending.return_path import ReturnPaths
 
 OLD = bytes(range(32))
@@ -81,3 +82,15 @@ def test_the_first_of_several_addresses_that_is_ours_counts() -> None:
 def test_keys_that_cannot_be_used_are_refused(keys: list[bytes]) -> None:
     with pytest.raises(ConfigurationError):
         ReturnPaths(domain="bounce.example.com", keys=keys)
+
+
+def test_a_bounce_leads_to_its_delivery_by_where_it_came_or_by_what_it_returns() -> None:
+    ours = PATHS.address_for(DELIVERY).upper()
+    to_us = f"From: MAILER-DAEMON@example.net\nTo: <{ours}>\nSubject: failure notice\n\nFailed.\n"
+    assert PATHS.find(read_report(to_us.encode()).return_paths) == DELIVERY
+    returned = (
+        "From: MAILER-DAEMON@example.net\nTo: abuse@example.com\nSubject: failure notice\n\n"
+        "Could not be delivered to <ada@example.org>\n\n--- Original message follows.\n\n"
+        f"Return-Path: <{ours}>\nReceived: from a by b\nSubject: Hello\n\nHello\n"
+    )
+    assert PATHS.find(read_report(returned.encode()).return_paths) == DELIVERY
