@@ -1,19 +1,33 @@
 """Many sites in one process: they take turns, and one that cannot go costs the others nothing."""
 
 from collections import Counter
+from collections.abc import Iterable
 from random import Random
 from typing import Any
 
 import pytest
-from shape_world import accepted, book, later
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from shape_world import accepted, book, later, never, unknown
 
 from mailyard.sending.shape import dispatch as module
 from mailyard.sending.shape import site as machine
-from mailyard.sending.shape.dispatch import LINE_MAX, TURN_MAILS, Dispatch
+from mailyard.sending.shape.answer import Answer
+from mailyard.sending.shape.dispatch import LINE_MAX, TURN_MAILS, Dispatch, Taken, Wanted
 from mailyard.sending.shape.receiver import Place
-from mailyard.sending.shape.site import HELD_PER_CONNECTION, PROBE_AFTER, Decision, Mode, Site
+from mailyard.sending.shape.site import HELD_PER_CONNECTION, PROBE_AFTER, Decision, Mode, News, Site
 
 NOW = 1_800_000_000.0
+ANSWERS = [
+    accepted(),
+    accepted(),
+    later(),
+    later("421 limit"),
+    later("421 blocked"),
+    never(),
+    unknown(),
+]
 FREE = book('[receiver.free]\nmx = ["free.example"]\nconnections = 100\nrate = "1000/s"\n')
 
 
@@ -92,10 +106,34 @@ def test_fewer_leased_connections_carry_fewer_mails() -> None:
     process = Process()
     for mail in range(100):
         process.offer(1, mail)
-    process.dispatch.leased(place(1).name, 2)
+    process.dispatch.leased(NOW, place(1).name, 2)
     assert len(process.take(100)) == 2 * HELD_PER_CONNECTION
-    process.dispatch.leased(place(1).name, 3)
+    process.dispatch.leased(NOW, place(1).name, 3)
     assert len(process.take(100)) == HELD_PER_CONNECTION
+
+
+def test_a_site_without_a_lease_asks_for_one_and_waits_for_it() -> None:
+    process = Process()
+    process.dispatch = Dispatch(random=Random(1), leased=0)
+    process.offer(1, 0)
+    assert process.dispatch.take(NOW, 10).leases == [place(1).name]
+    assert process.dispatch.take(NOW, 10).leases == []
+    assert process.dispatch.leased(NOW, place(1).name, 1) is None
+    assert len(process.take(10)) == 1
+
+
+def test_where_other_workers_have_all_connections_the_mails_go_back_to_the_queue() -> None:
+    process = Process()
+    process.dispatch = Dispatch(random=Random(1), leased=0)
+    for mail in range(3):
+        process.offer(1, mail)
+    process.take(10)
+    back = process.dispatch.leased(NOW, place(1).name, 0)
+    assert back is not None and "other workers" in back.why
+    assert [mail for _, mail in back.mails] == [0, 1, 2] and back.until_s > NOW
+    assert process.dispatch.waiting == 0
+    process.offer(1, 3)
+    assert process.dispatch.take(NOW, 10).leases == [place(1).name]
 
 
 def test_a_site_without_permits_sleeps_until_the_bucket_has_some() -> None:
@@ -199,6 +237,111 @@ def test_of_idle_sites_a_paused_one_is_remembered_longer_than_an_open_one() -> N
         process.offer(number, 0)
     assert process.dispatch.state(place(0).name).paused_until_s > NOW
 
+
+class AnyProcess(RuleBasedStateMachine):
+    """Whatever happens to three sites, no mail is lost, doubled or forgotten in a line."""
+
+    SITES = ("fast", "slow", "other")
+
+    @initialize()
+    def start(self) -> None:
+        self.dispatch = Dispatch[int](random=Random(2), leased=0, sites_max=2)
+        self.now_s, self.next = NOW, 0
+        self.places = {name: book().place(f"mx.{name}.example", "a.example") for name in self.SITES}
+        self.away: list[tuple[str, int]] = []
+        self.draws: list[Wanted] = []
+        self.settled: set[int] = set()
+
+    def settle(self, mails: Iterable[int]) -> None:
+        for mail in mails:
+            assert mail not in self.settled
+            self.settled.add(mail)
+
+    def took(self, taken: Taken[int]) -> None:
+        for turn in taken.turns:
+            self.away += [(turn.key, mail) for mail in turn.mails]
+        for back in taken.back:
+            self.settle(back.mails)
+        self.draws += taken.draws
+
+    @rule(name=st.sampled_from(SITES), count=st.integers(1, 40))
+    def mails_come(self, name: str, count: int) -> None:
+        for _ in range(count):
+            back = self.dispatch.offer(self.now_s, name, self.places[name], self.next)
+            if back is not None:
+                self.settle(back.mails)
+            self.next += 1
+
+    @rule(room=st.integers(0, 50))
+    def it_takes(self, room: int) -> None:
+        taken = self.dispatch.take(self.now_s, room)
+        assert sum(len(turn.mails) for turn in taken.turns) <= room
+        self.took(taken)
+
+    @rule(wait_s=st.sampled_from([0.0, 0.0, 0.5, 20.0]))
+    def the_bucket_speaks(self, wait_s: float) -> None:
+        for wanted in self.draws:
+            self.dispatch.drawn(wanted, wait_s)
+        self.draws = []
+
+    @rule(count=st.integers(1, 30), answer=st.sampled_from(ANSWERS))
+    def answers_come(self, count: int, answer: Answer) -> None:
+        for _ in range(min(count, len(self.away))):
+            name, mail = self.away.pop(0)
+            self.dispatch.observe(self.now_s, name, answer)
+            self.settle([mail])
+
+    @rule()
+    def a_mail_does_not_go_after_all(self) -> None:
+        if self.away:
+            name, mail = self.away.pop()
+            self.dispatch.released(name, 1)
+            self.settle([mail])
+
+    @rule(name=st.sampled_from(SITES), connections=st.integers(0, 3))
+    def a_lease_changes(self, name: str, connections: int) -> None:
+        back = self.dispatch.leased(self.now_s, name, connections)
+        if back is not None:
+            self.settle(back.mails)
+
+    @rule(name=st.sampled_from(SITES), seconds=st.floats(1.0, 900.0))
+    def another_worker_saw_a_pause(self, name: str, seconds: float) -> None:
+        news = News(0.5, self.now_s, self.now_s + seconds, "elsewhere")
+        self.dispatch.informed(self.now_s, name, self.places[name], news)
+
+    @rule(name=st.sampled_from(SITES))
+    def a_person_resumes_it(self, name: str) -> None:
+        self.dispatch.resumed(name)
+
+    @rule(seconds=st.floats(0.01, 1_000.0))
+    def time_passes(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    @invariant()
+    def every_mail_is_in_one_place(self) -> None:
+        assert self.next == self.dispatch.waiting + len(self.away) + len(self.settled)
+        held = sum(site.held for _, _, site, _ in self.dispatch.states())
+        assert held == len(self.away)
+
+    def teardown(self) -> None:
+        """Once sites accept, leases are given and buckets full, every line empties by itself."""
+        if not hasattr(self, "dispatch"):
+            return
+        for _ in range(400):
+            for name in self.SITES:
+                self.a_lease_changes(name, 2)
+            self.it_takes(50)
+            self.the_bucket_speaks(0.0)
+            self.answers_come(50, accepted())
+            self.every_mail_is_in_one_place()
+            at_s = self.dispatch.next_at_s()
+            self.now_s = max(self.now_s, at_s or 0.0) + 1.0
+        assert self.dispatch.waiting == 0
+        assert not self.away
+
+
+AnyProcess.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+TestAnyProcess = AnyProcess.TestCase
 
 SITES = 5_000
 BAD = 17  # answers nothing but 4xx

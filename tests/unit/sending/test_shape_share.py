@@ -19,7 +19,8 @@ from mailyard.sending.shape.share import VOID_MARGIN_S, Holding, claim, holding,
 from mailyard.sending.shape.site import BURST_S, HELD_PER_CONNECTION, PERMIT_S, PRISTINE
 
 PLACE = book().place("mx.slow.example", "slow.example")
-FAST = book().place("mx.fast.example", "fast.example")
+WIDE = '[receiver.fast]\nmx = ["fast.example"]\nrate = "20/s"\nconnections = 20\n'
+FAST = book(WIDE).place("mx.fast.example", "fast.example")
 KEY = PLACE.key("192.0.2.1")
 
 
@@ -54,7 +55,7 @@ class Workers:
 
 
 class TheRate(RuleBasedStateMachine):
-    """Three workers, one site of 100/s: no window of time has more than its rate allows."""
+    """Three workers, one site of 20/s: no window of time has more than its rate allows."""
 
     @initialize()
     def start(self) -> None:
@@ -145,7 +146,7 @@ def test_a_holder_finds_its_lease_void_before_anybody_else_does() -> None:
 
 
 def test_what_is_claimed_follows_what_waits_and_what_the_site_allows_now() -> None:
-    limits = FAST.receiver.limits
+    limits = book().receivers["default"].limits
     assert claim(0.0, "k", PRISTINE, limits, 0, 5) == Claim("k", 0, 1, 4)
     assert claim(0.0, "k", PRISTINE, limits, 2, 500) == Claim("k", 2, 4, 4)
     assert claim(0.0, "k", PRISTINE, limits, 2, 0) == Claim("k", 2, 0, 4)

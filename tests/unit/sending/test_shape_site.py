@@ -1,11 +1,11 @@
 """One site as a state machine: slower, paused, probing, and back by itself."""
 
-from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from shape_world import accepted, book, later, never, unknown
 
 from mailyard.sending.shape.answer import Answer, Phase, read_answer
@@ -35,6 +35,7 @@ from mailyard.sending.shape.site import (
     released,
     resumed,
     share_at,
+    standing,
 )
 from mailyard.sending.transport import Outcome
 
@@ -157,6 +158,24 @@ def test_eighty_answers_that_were_on_their_way_pause_and_alert_once() -> None:
         )
         events += [event.kind for event in reaction.events if event.kind is not EventKind.PROBING]
     assert events == [EventKind.PAUSED, EventKind.ALERT]
+
+
+def test_the_page_is_told_how_a_site_stands() -> None:
+    open_now = standing(NOW, PRISTINE, LIMITS)
+    assert (open_now.mode, open_now.per_s, open_now.connections) == (Mode.OPEN, 100.0, 4)
+    slower, _ = seen(PRISTINE, NOW, later("421 limit"))
+    assert (standing(NOW, slower, LIMITS).per_s, standing(NOW, slower, LIMITS).until_s) == (
+        50,
+        None,
+    )
+    paused, _ = seen(slower, NOW, later("421 blocked"))
+    stands = standing(NOW, paused, LIMITS)
+    assert (stands.mode, stands.per_s, stands.connections) == (Mode.PAUSED, 0.0, 0)
+    assert (stands.until_s, stands.why) == (NOW + 600.0, "block: 421 blocked")
+    probing, _ = refused_until_probing()
+    stands = standing(NOW, probing, LIMITS)
+    assert (stands.mode, stands.connections) == (Mode.PROBING, 1)
+    assert stands.until_s == probing.probe_at_s and "not now" in stands.why
 
 
 def test_a_person_may_end_a_pause() -> None:

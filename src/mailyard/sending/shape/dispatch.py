@@ -17,11 +17,13 @@ probing site would keep waiting goes back to the queue with the instant at which
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf
 from random import Random
 from typing import Generic, TypeVar
+
+from msgspec.structs import replace
 
 from mailyard.sending.shape import site as machine
 from mailyard.sending.shape.answer import Answer
@@ -68,10 +70,11 @@ class Wanted:
 
 @dataclass(slots=True)
 class Taken(Generic[Mail]):
-    """What `take` found to do."""
+    """What `take` found to do. `leases`: sites that wait for `leased`, having no connection."""
 
     turns: list[Turn[Mail]] = field(default_factory=list)
     draws: list[Wanted] = field(default_factory=list)
+    leases: list[str] = field(default_factory=list)
     back: list[HandedBack[Mail]] = field(default_factory=list)
 
 
@@ -80,17 +83,24 @@ class _Desk(Generic[Mail]):
     """One site in this process. `ticket` tells a current entry of a heap from a stale one."""
 
     place: Place
-    site: Site = PRISTINE
+    site: Site
     line: deque[Mail] = field(default_factory=deque)
     where: str = ""  # "", ready, asleep, full, drawing
     ticket: int = 0
 
 
 class Dispatch(Generic[Mail]):
-    """The sites of one process, as seen from one source address or several. `random`: jitter."""
+    """The sites of one process, as seen from one source address or several. `random`: jitter.
 
-    def __init__(self, *, random: Random, sites_max: int = SITES_MAX) -> None:
+    `leased`: the connections that a site has before `leased` was called for it: 0 where connections
+    are leased, None where nobody leases them and only the limits of the site count.
+    """
+
+    def __init__(
+        self, *, random: Random, leased: int | None = None, sites_max: int = SITES_MAX
+    ) -> None:
         self._random = random
+        self._fresh = replace(PRISTINE, leased=leased)
         self._sites_max = sites_max
         self._desks: dict[str, _Desk[Mail]] = {}
         self._ready: deque[str] = deque()
@@ -125,7 +135,9 @@ class Dispatch(Generic[Mail]):
 
     def drawn(self, wanted: Wanted, wait_s: float) -> None:
         """The bucket said yes (`wait_s` 0) or not before `wait_s` seconds."""
-        desk = self._desks[wanted.key]
+        desk = self._desks.get(wanted.key)
+        if desk is None:  # resumed meanwhile, done and forgotten
+            return
         desk.site = machine.drawn(wanted.asked_at_s, desk.site, wanted.draw, wait_s)
         if desk.where == "drawing":
             self._make_ready(wanted.key, desk)
@@ -150,12 +162,26 @@ class Dispatch(Generic[Mail]):
         desk = self._desk(now_s, key, place)
         desk.site = machine.informed(desk.site, news, place.receiver.limits)
 
-    def leased(self, key: str, connections: int) -> None:
-        """How many connections this process may have to a site from now on."""
+    def leased(self, now_s: float, key: str, connections: int) -> HandedBack[Mail] | None:
+        """How many connections this process may have to a site from now on.
+
+        None at all while nothing is on its way: its line is handed back, because the connections
+        are in the hands of other workers.
+        """
         desk = self._desks.get(key)
-        if desk is not None:
-            desk.site = replace(desk.site, leased=connections)
+        if desk is None:
+            return None
+        desk.site = replace(desk.site, leased=connections)
+        if connections or desk.site.held:
             self._answered(key, desk)
+            return None
+        mails = list(desk.line)
+        desk.line.clear()
+        self.waiting -= len(mails)
+        if desk.where == "full":
+            desk.where = ""
+        why = "other workers have all its connections"
+        return HandedBack(key, mails, self._later(now_s, HAND_BACK_S), why) if mails else None
 
     def resumed(self, key: str) -> None:
         """A person lets a site go on."""
@@ -204,6 +230,8 @@ class Dispatch(Generic[Mail]):
             self._hand_back(now_s, key, desk, taken)
             if desk.line and decision.until_s == inf:
                 desk.where = "full"
+                if desk.site.held == 0:
+                    taken.leases.append(key)
             elif desk.line:
                 self._sleep(key, desk, decision.until_s)
         return decision.allowed
@@ -274,7 +302,7 @@ class Dispatch(Generic[Mail]):
     def _desk(self, now_s: float, key: str, place: Place) -> _Desk[Mail]:
         desk = self._desks.pop(key, None)
         if desk is None:
-            desk = _Desk(place)
+            desk = _Desk(place, self._fresh)
             if len(self._desks) >= self._sites_max:
                 self._forget_one(now_s)
         desk.place = place

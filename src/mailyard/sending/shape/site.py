@@ -14,10 +14,13 @@ smaller share). Taking one in twice changes nothing, and the order matters by on
 at most.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 from random import Random
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mailyard.core.backoff import Backoff
 from mailyard.sending.shape.answer import Answer
@@ -45,16 +48,14 @@ class Mode(StrEnum):
     PROBING = "probing"
 
 
-@dataclass(frozen=True, slots=True)
-class Hits:
+class Hits(Struct, frozen=True):
     """When a rule with a threshold was met, at most its count of instants."""
 
     rule: str
     at_s: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(Struct, frozen=True):
     """The state. `share` of the limits held at `slowed_at_s`; instants in seconds since 1970.
 
     `leased`: connections that this process may have (`share.Holding`). None: nobody said.
@@ -83,8 +84,7 @@ class Draw:
     burst: float
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """`allowed` mails may go now. None: draw first if `draw` says so, else wait until `until_s`.
 
     It is infinite when there is nothing to wait for but the answers that are outstanding.
@@ -129,8 +129,7 @@ class News:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reaction:
+class Reaction(Struct, frozen=True):
     """What an answer means: for the mail, for the page, and for other processes."""
 
     ruling: Ruling
@@ -139,7 +138,20 @@ class Reaction:
     news: News | None
 
 
+class Standing(Struct, frozen=True):
+    """A site as it is written to now, for the page. `until_s`: None while nothing holds it back."""
+
+    mode: Mode
+    share: float
+    per_s: float
+    connections: int
+    held: int
+    until_s: float | None
+    why: str
+
+
 PRISTINE = Site()
+_NOTHING = Reaction(Ruling(None), "", (), None)
 
 
 def share_at(now_s: float, site: Site, limits: Limits) -> float:
@@ -166,10 +178,9 @@ def per_s_at(now_s: float, site: Site, limits: Limits) -> float:
 
 def connections_at(now_s: float, site: Site, limits: Limits) -> int:
     """Connections at once, all workers together: what to lease."""
-    mode = mode_at(now_s, site, limits)
-    if mode is Mode.PAUSED:
+    if now_s < site.paused_until_s:
         return 0
-    if mode is Mode.PROBING:
+    if site.refusals >= PROBE_AFTER:
         return 1
     return max(1, int(limits.connections * share_at(now_s, site, limits)))
 
@@ -179,9 +190,24 @@ def held_max_at(now_s: float, site: Site, limits: Limits) -> int:
     connections = connections_at(now_s, site, limits)
     if site.leased is not None:
         connections = min(connections, site.leased)
-    if mode_at(now_s, site, limits) is Mode.PROBING:
+    if site.refusals >= PROBE_AFTER:
         return min(connections, 1)
     return connections * HELD_PER_CONNECTION
+
+
+def standing(now_s: float, site: Site, limits: Limits) -> Standing:
+    """How it stands: what holds now of its limits, why, and until when."""
+    mode = mode_at(now_s, site, limits)
+    until_s = {Mode.PAUSED: site.paused_until_s, Mode.PROBING: site.probe_at_s}.get(mode)
+    return Standing(
+        mode=mode,
+        share=share_at(now_s, site, limits),
+        per_s=0.0 if mode is Mode.PAUSED else per_s_at(now_s, site, limits),
+        connections=connections_at(now_s, site, limits),
+        held=site.held,
+        until_s=until_s,
+        why="" if until_s is None else site.why,
+    )
 
 
 def decide(
@@ -192,11 +218,10 @@ def decide(
     `behind` more will be wanted next: a draw takes permits for them too, as far as they can go.
     Each of them is answered exactly once, through `observe` or `released`.
     """
-    mode = mode_at(now_s, site, limits)
-    if mode is Mode.PAUSED:
+    if now_s < site.paused_until_s:
         return site, Decision(until_s=site.paused_until_s, why=site.why)
     room = held_max_at(now_s, site, limits) - site.held
-    if mode is Mode.PROBING and room > 0 and now_s < site.probe_at_s:
+    if site.refusals >= PROBE_AFTER and room > 0 and now_s < site.probe_at_s:
         return site, Decision(until_s=site.probe_at_s, why=site.why)
     if room <= 0:
         return site, Decision(until_s=inf, why="enough are on their way")
@@ -284,7 +309,7 @@ def _accepted(now_s: float, site: Site, answer: Answer) -> tuple[Site, Reaction]
     if site.refusals < PROBE_AFTER:
         if site.refusals:
             site = replace(site, refusals=0)
-        return site, Reaction(Ruling(None), "", (), None)
+        return site, _NOTHING
     share = min(site.share, SHARE_AFTER_PROBING)
     site = replace(site, refusals=0, probe_at_s=0.0, share=share, slowed_at_s=now_s, why="")
     text = "it accepts mail again"
