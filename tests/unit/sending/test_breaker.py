@@ -288,3 +288,17 @@ def test_what_was_sent_before_it_opened_does_not_open_it_further() -> None:
         providers.record(NOW, "a", ticket, Outcome.NEVER, Fault.PROVIDER, "suspended")
     assert len(list(providers.events())) == 1
     assert providers.breaker("a").opened == 1
+
+
+def test_a_late_refusal_does_not_trip_a_breaker_that_has_closed_since() -> None:
+    providers = Providers(random=Random(4))
+    late = providers.admit(NOW, "a")
+    assert late is not None
+    providers.pause(NOW, "a", 0.0, "503")
+    now_s = providers.health(NOW, "a").until_s
+    for _ in range(OPTIONS.probes):
+        ticket = providers.admit(now_s, "a")
+        assert ticket is not None
+        providers.record(now_s, "a", ticket, Outcome.ACCEPTED, Fault.UNSURE)
+    providers.record(now_s, "a", late, Outcome.NEVER, Fault.PROVIDER, "was suspended")
+    assert providers.health(now_s, "a").ready

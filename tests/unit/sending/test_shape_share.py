@@ -88,7 +88,7 @@ class TheRate(RuleBasedStateMachine):
         self.yard.workers[worker] = Dispatch(random=self.yard.random)
         self.held[worker] = 0
 
-    @rule(seconds=st.floats(0.01, 5.0))
+    @rule(seconds=st.sampled_from([0.01, 0.1, 0.5, 1.0, 2.5, 5.0]))
     def time_passes(self, seconds: float) -> None:
         self.yard.clock.advance(seconds)
 
@@ -204,7 +204,12 @@ class TheLeases(RuleBasedStateMachine):
     def a_worker_is_killed(self, worker: int) -> None:
         self.open[worker], self.holdings[worker] = 0, Holding()
 
-    @rule(seconds=st.floats(0.1, 40.0))
+    @rule(worker=st.integers(0, 3), wanted=st.integers(1, 8))
+    def a_worker_renews_and_opens(self, worker: int, wanted: int) -> None:
+        self.renew(worker, wanted)
+        self.a_worker_opens_all_it_may(worker)
+
+    @rule(seconds=st.sampled_from([0.5, 10.0, LEASE_TTL_S - VOID_MARGIN_S, LEASE_TTL_S]))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
         now_s = self.clock.monotonic()
@@ -222,13 +227,13 @@ class TheLeases(RuleBasedStateMachine):
         for _ in range(4):
             self.time_passes(10.0)
             for worker in range(4):
-                self.renew(worker, 8)
-                self.a_worker_opens_all_it_may(worker)
+                self.a_worker_renews_and_opens(worker, 8)
+                self.never_more_than_the_limit()
         assert min(self.open) >= self.LIMIT // 4
         assert sum(self.open) >= self.LIMIT - 3
 
 
-TheLeases.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TheLeases.TestCase.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
 TestTheLeases = TheLeases.TestCase
 
 
