@@ -19,6 +19,7 @@ SITES = {
     "t-online": "mx00.t-online.de",
     "yandex": "mx.yandex.ru",
     "mailru": "mxs.mail.ru",
+    "ionos": "mx00.kundenserver.de",
     "proton": "mail.protonmail.ch",
     "default": "mx.example.org",
 }

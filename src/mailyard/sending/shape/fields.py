@@ -165,6 +165,7 @@ def read_rule(spot: Spot, value: Any) -> Rule:
         verdict=_verdict(spot, read),
         retry_s=read.get("retry"),
         recipient_only=read.get("recipient_only", False),
+        source=read.get("source", ""),
     )
     _check_rule(spot, rule)
     return rule

@@ -25,7 +25,7 @@ class Rule:
     `codes`: beginnings of reply codes ("421", "4"). `enhanced`: an enhanced code, or the beginning
     of one with a dot behind it ("4.7."). `patterns`: all are found in the text. Of what follows,
     `pause_s`, `slow` and `alert` wait for `after`; the verdict does not. `recipient_only`: the
-    answer says nothing of the site (a full mailbox, greylisting).
+    answer says nothing of the site (a full mailbox, greylisting). `source`: where the rule is from.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Rule:
     verdict: Verdict | None = None
     retry_s: float | None = None
     recipient_only: bool = False
+    source: str = ""
 
     def matches(self, answer: Answer) -> bool:
         """Whether this rule is about `answer`."""
