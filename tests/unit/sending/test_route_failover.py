@@ -77,6 +77,17 @@ def test_while_a_provider_has_not_answered_nobody_else_gets_the_mail() -> None:
         handed(journey, "sendgrid")
 
 
+def test_a_mail_that_somebody_may_have_is_tried_again_there_and_nowhere_else() -> None:
+    journey = Journey(only="sendgrid")
+    assert candidate(journey, THREE) == "sendgrid"
+    with pytest.raises(AssertionError):
+        handed(journey, "ses")
+    journey = answered(handed(journey, "sendgrid"), Outcome.LATER, Fault.PROVIDER)
+    assert candidate(journey, THREE) is None
+    assert settled(journey, THREE) is Next.LATER
+    assert settled(Journey(only="sendgrid"), ("ses", "mx")) is Next.LATER  # it is away now
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.permutations((*THREE, "postmark", "mailgun")),

@@ -48,24 +48,34 @@ NEXT: dict[tuple[Outcome, Fault], Next] = {
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """One mail in one attempt: whom it was given to, and how that ended. None: not yet."""
+    """One mail in one attempt: whom it was given to, and how that ended. None: not yet.
+
+    `only`: an earlier attempt ended `unknown` at this provider. Whoever tries such a mail again
+    (transactional mail is) gives it to nobody else, for that one may have it.
+    """
 
     tried: tuple[str, ...] = ()
     ended: Next | None = None
+    only: str | None = None
 
 
 def candidate(journey: Journey, candidates: tuple[str, ...]) -> str | None:
-    """Who gets the mail now. None: it has ended, or nobody is left and it waits (`settled`)."""
+    """Who gets the mail now. None: it has ended, or nobody is left and it waits (`settled`).
+
+    `candidates`: of the choice, without those whose breaker has given no ticket since.
+    """
     if journey.ended is not None or len(journey.tried) >= TRIES_MAX:
         return None
-    return next((one for one in candidates if one not in journey.tried), None)
+    left = (one for one in candidates if one not in journey.tried)
+    return next((one for one in left if journey.only in (None, one)), None)
 
 
 def handed(journey: Journey, provider: str) -> Journey:
     """`provider` is about to get the mail. Until it has answered, it may have taken it."""
-    if journey.ended is not None or provider in journey.tried:
+    allowed = journey.only in (None, provider) and provider not in journey.tried
+    if journey.ended is not None or not allowed:
         raise AssertionError(f"{provider} must not get this mail: {journey}")
-    return Journey((*journey.tried, provider), Next.UNKNOWN)
+    return replace(journey, tried=(*journey.tried, provider), ended=Next.UNKNOWN)
 
 
 def answered(journey: Journey, outcome: Outcome, fault: Fault) -> Journey:
