@@ -88,7 +88,8 @@ async def test_nobody_listens_so_another_way_may_have_it() -> None:
 
 async def test_tls_that_fails_leaves_nothing_behind() -> None:
     async with scripted(TAKEN) as server:
-        async with sending(mailgun(server.url.replace("http:", "https:"))) as sender:
+        vendor = mailgun(server.url.replace("http:", "https:"))
+        async with sending(vendor, HttpOptions(connect_s=0.2)) as sender:
             handoff = await sender.one()
         assert (handoff.outcome, handoff.route_fault) == (Outcome.LATER, True)
         assert server.seen == []
@@ -346,10 +347,12 @@ async def test_errors_inside_a_200_are_each_mails_own() -> None:
         {"ErrorCode": 405, "Message": "Not allowed to send: out of credits"},
         {"ErrorCode": 0, "Message": "OK", "MessageID": "m5"},
     ]
-    async with scripted(answer(200, results)) as server:
-        async with sending(Postmark(token="t", endpoint=server.url)) as sender:
-            sent = [sender.send()[0] for _ in results]
-            await sender.settled()
+    async with (
+        scripted(answer(200, results)) as server,
+        sending(Postmark(token="t", endpoint=server.url)) as sender,
+    ):
+        sent = [sender.send()[0] for _ in results]
+        await sender.settled()
     said = [(sender.of(one).outcome, sender.of(one).route_fault) for one in sent]
     assert said == [
         (Outcome.ACCEPTED, False),
@@ -426,9 +429,11 @@ async def test_later_said_of_a_repetition_says_nothing_of_the_first() -> None:
 
 async def test_a_no_said_of_a_repetition_was_true_of_the_first() -> None:
     no = answer(422, {"name": "validation_error", "message": "x"})
-    async with scripted(hang_up(), no) as server:
-        async with sending(Resend(key="k", endpoint=server.url)) as sender:
-            assert (await sender.one()).outcome is Outcome.NEVER
+    async with (
+        scripted(hang_up(), no) as server,
+        sending(Resend(key="k", endpoint=server.url)) as sender,
+    ):
+        assert (await sender.one()).outcome is Outcome.NEVER
 
 
 async def test_a_lost_answer_is_not_asked_for_again_elsewhere() -> None:

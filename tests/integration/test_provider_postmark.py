@@ -101,10 +101,12 @@ async def test_each_mail_of_a_batch_has_its_own_fate() -> None:
 
 
 async def test_a_mail_to_a_hundred_is_sent_in_parts_of_fifty() -> None:
-    async with scripted(by_request(documented)) as server:
-        async with sending(Postmark(token=TOKEN, endpoint=server.url)) as sender:
-            sender.send(*(f"{n}@example.com" for n in range(100)))
-            assert await sender.settled() == {Outcome.ACCEPTED: 100}
+    async with (
+        scripted(by_request(documented)) as server,
+        sending(Postmark(token=TOKEN, endpoint=server.url)) as sender,
+    ):
+        sender.send(*(f"{n}@example.com" for n in range(100)))
+        assert await sender.settled() == {Outcome.ACCEPTED: 100}
 
 
 async def test_a_wrong_token_is_nobodys_fault_but_the_accounts() -> None:

@@ -75,11 +75,11 @@ async def test_every_mail_is_counted_by_the_other_side(endpoint: str) -> None:
     }
 
 
-async def test_a_sender_that_the_account_has_not_verified_is_the_routes_fault(
+async def test_a_sender_without_an_identity_is_refused_with_the_other_sides_words(
     endpoint: str,
 ) -> None:
     content = letter("ada@example.com").replace(b"shop@s.example", b"shop@other.example")
     async with sending(ses(endpoint)) as sender:
         handoff = await sender.one("ada@example.com", content=content)
-    assert (handoff.outcome, handoff.route_fault) == (Outcome.LATER, True), handoff.reply
-    assert "not verified" in handoff.reply
+    assert handoff.outcome is Outcome.NEVER
+    assert handoff.reply.startswith("400 MessageRejected Did not have authority to send")

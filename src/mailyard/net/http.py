@@ -17,7 +17,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
-from aiohappyeyeballs import AddrInfoType
 from msgspec import Struct
 from yarl import URL
 
@@ -202,7 +201,7 @@ class HttpClient:
             )
         return self._session
 
-    def _socket(self, address: AddrInfoType) -> socket.socket:
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         """The socket for one address of a host. Raises OSError where none may be."""
         family, kind, protocol, _, where = address
         reason = refusal(str(where[0]), self._allowed)

@@ -5,7 +5,10 @@ import pytest
 from mailyard.core.errors import ConfigurationError
 from mailyard.net.guard import networks, refusal
 
-PUBLIC = ["1.1.1.1", "93.184.215.14", "172.15.255.255", "172.32.0.0", "100.128.0.1", "2606:4700::1111", "2a00:1450:4001::1"]  # fmt: skip
+PUBLIC = [
+    "1.1.1.1", "93.184.215.14", "172.15.255.255", "172.32.0.0", "100.128.0.1", "2606:4700::1111",
+    "2a00:1450:4001::1",
+]  # fmt: skip
 
 NOT_PUBLIC = [
     "0.0.0.0", "0.1.2.3", "10.0.0.1", "10.255.255.255", "100.64.0.1", "127.0.0.1", "127.8.9.10",
@@ -17,7 +20,10 @@ NOT_PUBLIC = [
 ]  # fmt: skip
 
 # An IPv4 address in other clothes is the address that it stands for.
-DISGUISED = ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:a9fe:a9fe", "64:ff9b::7f00:1", "64:ff9b::a00:1", "::127.0.0.1"]  # fmt: skip
+DISGUISED = [
+    "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:a9fe:a9fe", "64:ff9b::7f00:1", "64:ff9b::a00:1",
+    "::127.0.0.1",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("address", PUBLIC)

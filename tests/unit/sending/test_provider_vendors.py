@@ -64,8 +64,12 @@ def short(verdict: Verdict) -> tuple[Outcome, bool]:
 LATER_ROUTE = (Outcome.LATER, True)
 NEVER_MAIL = (Outcome.NEVER, False)
 
+MULTIPART = (
+    b"From: a@s.example\r\nContent-Type: multipart/%s; boundary=x\r\n\r\n--x\r\n\r\nhi\r\n--x--\r\n"
+)
 RICH = (
-    b"From: =?utf-8?q?Caf=C3=A9?= <shop@s.example>\r\nTo: Ada <ada@example.com>, bob@example.com\r\n"
+    b"From: =?utf-8?q?Caf=C3=A9?= <shop@s.example>\r\n"
+    b"To: Ada <ada@example.com>, bob@example.com\r\n"
     b"Cc: Cy <cy@example.com>\r\nReply-To: help@s.example\r\nSubject: =?utf-8?q?=E2=82=AC5?=\r\n"
     b"Date: Sun, 01 Mar 2026 12:00:00 +0000\r\nMessage-ID: <m1@s.example>\r\n"
     b"DKIM-Signature: v=1; a=rsa-sha256; b=AAAA\r\n"
@@ -142,7 +146,8 @@ def test_sendgrid_is_told_every_field_of_the_mail() -> None:
         "logo",
         "iVBORw==",
     )
-    assert (file["disposition"], file["filename"], file["content"]) == ("attachment", "a.pdf", "JVBERg==")  # fmt: skip
+    assert (file["disposition"], file["filename"]) == ("attachment", "a.pdf")
+    assert file["content"] == "JVBERg=="
     assert not body["tracking_settings"]["click_tracking"]["enable"]
 
 
@@ -211,12 +216,12 @@ def test_an_event_can_bring_our_delivery_id_back(vendor: Vendor) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        b"From: a@s.example\r\nContent-Type: multipart/signed; boundary=x\r\n\r\n--x\r\n\r\nhi\r\n--x--\r\n",
-        b"From: a@s.example\r\nContent-Type: multipart/encrypted; boundary=x\r\n\r\n--x\r\n\r\nhi\r\n--x--\r\n",
-        b"From: a@s.example\r\nContent-Type: multipart/report; boundary=x\r\n\r\n--x\r\n\r\nhi\r\n--x--\r\n",
+        MULTIPART % b"signed",
+        MULTIPART % b"encrypted",
+        MULTIPART % b"report",
         b"From: a@s.example\r\nContent-Type: application/pkcs7-mime\r\n\r\nAAAA\r\n",
         b"Subject: nobody wrote this\r\n\r\nhi\r\n",
-        b"From: a@s.example\r\nContent-Transfer-Encoding: base64\r\n\r\n%%%%\r\n",
+        b"From: a@s.example\r\nContent-Transfer-Encoding: x-secret\r\n\r\nhi\r\n",
         b"From: a@s.example\r\n" + b"X-A: 1\r\n" * 3000 + b"\r\nhi\r\n",
         b"",
     ],
@@ -267,7 +272,8 @@ def test_the_providers_id_is_in_the_reply(
 @pytest.mark.parametrize("vendor", [SES, MAILGUN, RESEND, POSTMARK])
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b'{"MessageId":', b"<html>welcome to the hotel</html>", b"null", b"[]", b"{}", b'"x"', b"\xff\xfe", b"[" * 100_000],
+    [b"", b"{", b'{"MessageId":', b"<html>welcome to the hotel</html>", b"null", b"[]", b"{}",
+     b'"x"', b"\xff\xfe", b"[" * 100_000],
 )  # fmt: skip
 def test_a_yes_that_cannot_be_read_is_unreadable(vendor: Vendor, body: bytes) -> None:
     with pytest.raises(Unreadable):
@@ -313,7 +319,7 @@ def test_a_status_speaks_for_itself_whatever_body_comes_with_it(
         ("SendingPausedException", 400, "paused", LATER_ROUTE),
         ("LimitExceededException", 400, "limit", LATER_ROUTE),
         ("MailFromDomainNotVerifiedException", 400, "x", LATER_ROUTE),
-        ("MessageRejected", 400, "Email address is not verified. The following identities failed", LATER_ROUTE),
+        ("MessageRejected", 400, "Email address is not verified. The following …", LATER_ROUTE),
         ("MessageRejected", 400, "it has a virus", NEVER_MAIL),
         ("BadRequestException", 400, "Missing final '@domain'", NEVER_MAIL),
         ("TooManyRequestsException", 429, "Maximum sending rate exceeded.", LATER_ROUTE),
@@ -332,10 +338,11 @@ def test_ses_says_in_its_error_whose_fault_it_is(
 
 
 def test_sendgrid_names_the_field_that_it_refuses() -> None:
-    body = {"errors": [{"message": "Does not contain a valid address.", "field": "personalizations.0.to.0.email", "help": None}]}  # fmt: skip
+    field = "personalizations.0.to.0.email"
+    body = {"errors": [{"message": "Not a valid address.", "field": field, "help": None}]}
     verdict = SENDGRID.refused(reply(400, body), NOW)
     assert short(verdict) == NEVER_MAIL
-    assert "personalizations.0.to.0.email" in verdict.text
+    assert verdict.text == f"400 Not a valid address. ({field})"
 
 
 def test_sendgrid_says_retry_after_in_its_own_way() -> None:
@@ -381,7 +388,7 @@ def test_postmark_refuses_a_mail_because_of_some_and_the_others_are_tried_again(
     one = mail("ada@example.com", "bob@example.com")
     note = (
         "You tried to send to recipient(s) that have been marked as inactive. Found inactive "
-        "addresses: bob@example.com. Inactive recipients are ones that have generated a hard bounce."
+        "addresses: bob@example.com. Inactive recipients are ones that have bounced."
     )
     (verdicts,) = heard(POSTMARK, reply(200, [{"ErrorCode": 406, "Message": note}]), one)
     assert [verdict.outcome for verdict in verdicts] == [Outcome.LATER, Outcome.NEVER]

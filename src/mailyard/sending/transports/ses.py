@@ -53,6 +53,7 @@ class _Sent(Struct, rename="pascal"):
 
 class _Error(Struct):
     message: str = ""
+    capital: str = msgspec.field(default="", name="Message")  # some of AWS' front ends say it so
     type: str = msgspec.field(default="", name="__type")
 
 
@@ -122,7 +123,7 @@ class Ses:
         kind = answer.headers.get("x-amzn-errortype", "")
         try:
             error = decoded(answer, _Error)
-            kind, text = kind or error.type, error.message
+            kind, text = kind or error.type, error.message or error.capital
         except Unreadable:
             text = prose(answer)
         kind = kind.split(":", 1)[0].rsplit("#", 1)[-1]

@@ -1,5 +1,5 @@
 """AWS Signature Version 4, for requests without a query (AWS General Reference, "Signing AWS API
-requests"). Our own, because botocore brings its models of every service (some 80 MB unpacked) for
+requests"). Our own, because botocore brings its models of every service (some 30 MB) for
 what is four HMACs; checked in tests against Amazon's published example and against botocore.
 """
 
