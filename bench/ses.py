@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar, cast
 
 import msgspec
 import uvloop
@@ -45,12 +46,11 @@ class Seen(msgspec.Struct):
 class Peer(asyncio.Protocol):
     """One connection. Requests are cut at their Content-Length, and not looked into."""
 
-    seen = Seen()
-    arrivals: deque[float] = deque()
+    seen: ClassVar = Seen()
+    arrivals: ClassVar[deque[float]] = deque()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self.waiting = b""
 
     def data_received(self, data: bytes) -> None:

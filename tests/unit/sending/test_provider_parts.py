@@ -129,7 +129,7 @@ def test_a_file_without_a_name_gets_one() -> None:
         b'From: a@s.example\r\nContent-Type: multipart/mixed; boundary="m"\r\n\r\n'
         b"--m\r\nContent-Type: text/plain\r\n\r\nhi\r\n"
         b"--m\r\nContent-Type: text/calendar\r\nContent-Disposition: attachment\r\n\r\nBEGIN\r\n"
-        b"--m\r\nContent-Type: x/unheard-of\r\nContent-Disposition: attachment\r\n\r\nx\r\n--m--\r\n"
+        b"--m\r\nContent-Type: x/y\r\nContent-Disposition: attachment\r\n\r\nx\r\n--m--\r\n"
     )
     parts = take_apart(outgoing(content, "ada@example.com"))
     assert [one.name for one in parts.files] == ["attachment-1.ics", "attachment-2"]

@@ -50,6 +50,9 @@ _TOO_MANY_REQUESTS = 429
 # second stays below its limit although the way there shakes the requests together.
 _RATE_SHARE = 0.97
 _BURST_S = 0.02
+# Drawn at once: what is as large as the burst would wait for a full bucket, which loses whatever
+# flowed in while this process was late.
+_DRAWS_PER_BURST = 4
 _CUT = "shutting down"
 
 
@@ -206,10 +209,11 @@ class HttpProvider:
         """As many requests as there are places for, with one draw on the provider's rate."""
         per_s = (self.options.per_s or 0.0) * _RATE_SHARE
         burst = max(1.0, per_s * _BURST_S)
+        enough = burst / _DRAWS_PER_BURST
         places = self.options.in_flight - len(self._requests)
         batches: list[list[Piece]] = []
         cost = 0
-        while self._packing and len(batches) < places and not (per_s and cost >= burst):
+        while self._packing and len(batches) < places and not (per_s and cost >= enough):
             batches.append(self._packing.take())
             cost += self._cost(batches[-1])
         try:
@@ -336,20 +340,20 @@ class HttpProvider:
 
     def _pause(self, verdict: Verdict, alone: bool) -> float:
         """Leave the provider alone for a while; how long, in seconds. Requests that were under way
-        together fail together: all but the first (`alone`) make no new failure."""
+        together fail together: those after the first (`alone`) only add what is asked for."""
+        now = asyncio.get_running_loop().time()
+        wait_s = min(verdict.wait_s or 0.0, RETRY_AFTER_CAP_S)
         if alone:
             self._failures += 1
-        wait_s = self.options.backoff.delay_s(max(1, self._failures), self._random)
-        if verdict.wait_s is not None:
-            wait_s = max(wait_s, min(verdict.wait_s, RETRY_AFTER_CAP_S))
-        resume_at = asyncio.get_running_loop().time() + wait_s
+            wait_s = max(wait_s, self.options.backoff.delay_s(self._failures, self._random))
+        resume_at = now + wait_s
         if resume_at > self._resume_at:
             self._resume_at = resume_at
             self._pause_reason = f"{self.name} is left alone for now: {verdict.text}"
             _log.warning(
                 "provider_paused", transport=self.name, pause_s=round(wait_s, 3), why=verdict.text
             )
-        return wait_s
+        return self._resume_at - now
 
     # Answers to the caller.
 
