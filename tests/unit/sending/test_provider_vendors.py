@@ -206,6 +206,19 @@ def test_resends_key_is_that_of_the_deliveries_whatever_their_order() -> None:
 
 
 @pytest.mark.parametrize("vendor", ALL)
+def test_a_domain_is_said_in_ascii(vendor: Vendor) -> None:
+    payload = in_words(vendor, mail("ada@bücher.example")).payload
+    assert b"ada@xn--bcher-kva.example" in payload
+
+
+@pytest.mark.parametrize("vendor", ALL)
+def test_a_local_part_that_is_not_ascii_goes_another_way_and_alone(vendor: Vendor) -> None:
+    with pytest.raises(Inexpressible) as caught:
+        in_words(vendor, mail("ada@example.com", "jörg@example.com"))
+    assert caught.value.apart
+
+
+@pytest.mark.parametrize("vendor", ALL)
 def test_an_event_can_bring_our_delivery_id_back(vendor: Vendor) -> None:
     one = mail()
     tag = ids.type_id(ids.DELIVERY, one.recipients[0].delivery_id)

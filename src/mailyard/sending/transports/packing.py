@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from msgspec import Struct
 
-from mailyard.sending.transport import Handoff, Outgoing
+from mailyard.protocol.address import ascii_domain
+from mailyard.sending.transport import Handoff, Outgoing, Recipient
 from mailyard.sending.transports.vendor import Inexpressible, Item, Vendor
 
 Done = Callable[[Handoff], None]
@@ -35,13 +36,26 @@ def halved(mail: Outgoing) -> tuple[Outgoing, Outgoing]:
 
 
 def in_words(vendor: Vendor, mail: Outgoing) -> Item:
-    """`mail` as the vendor takes it, within its limits. Raises Inexpressible."""
+    """`mail` as the vendor takes it, within its limits. Raises Inexpressible.
+
+    Providers' APIs take addresses in ASCII: the domain as A-labels (RFC 5890), and no local part
+    that needs SMTPUTF8, which only SMTP can offer.
+    """
     if len(mail.recipients) > vendor.recipients_per_mail:
         raise Inexpressible("it has too many recipients", apart=True)
+    if not all(one.address.isascii() for one in mail.recipients):
+        mail = replace(mail, recipients=tuple(map(_in_ascii, mail.recipients)))
     item = vendor.item(mail)
     if item.size_bytes + len(item.lot or b"") > vendor.request_bytes:
         raise Inexpressible(f"it is larger than a request may be ({vendor.request_bytes} bytes)")
     return item
+
+
+def _in_ascii(recipient: Recipient) -> Recipient:
+    local, _, domain = recipient.address.rpartition("@")
+    if not local.isascii():
+        raise Inexpressible("an address needs SMTPUTF8, which its API has not", apart=True)
+    return Recipient(recipient.delivery_id, f"{local}@{ascii_domain(domain)}")
 
 
 class Packing:
