@@ -39,6 +39,8 @@ from mailyard.sending.transports.vendor import (
     Unreadable,
     Vendor,
     Verdict,
+    broken,
+    of_failure,
 )
 
 _log = structlog.get_logger(__name__)
@@ -243,7 +245,7 @@ class HttpProvider:
         batch, exchange = self._requests.pop(task)
         self._freed.set()
         if task.cancelled():  # perhaps before its first step
-            self._settle_all(batch, _broken(exchange, _CUT))
+            self._settle_all(batch, broken(exchange, _CUT))
 
     # From requests to answers.
 
@@ -256,7 +258,7 @@ class HttpProvider:
             said = await self._ask(items, request, exchange)
         except Exception as error:
             _log.error("provider_request_failed", transport=self.name, exc_info=error)
-            said = _broken(exchange, repr(error))
+            said = broken(exchange, repr(error))
         if isinstance(said, Verdict):
             self._not_taken(batch, said, alone=self._resume_at == resume_at)
         else:
@@ -299,7 +301,7 @@ class HttpProvider:
                 exchange=exchange,
             )
         except HttpFailure as failure:
-            return _of_failure(failure)
+            return of_failure(failure)
         if not 200 <= answer.status < 300:
             return self.vendor.refused(answer, self._clock.now())
         try:
@@ -389,21 +391,3 @@ class HttpProvider:
         incoming, self._incoming = self._incoming, deque()
         for mail, done in incoming:
             self._settle(mail, done, [verdict])
-
-
-def _broken(exchange: Exchange, reason: str) -> Verdict:
-    """A request that ended without an answer of the provider."""
-    if exchange.written:
-        return Verdict(Outcome.UNKNOWN, None, reason)
-    return Verdict(Outcome.LATER, None, reason, route_fault=True)
-
-
-def _of_failure(failure: HttpFailure) -> Verdict:
-    """What it means that no whole answer came. The head of one may have said no already; why, was
-    in what is missing."""
-    status = failure.status_seen
-    if status is not None and 300 <= status < 500:
-        return Verdict(Outcome.LATER, status, f"{status}, {failure}", route_fault=True)
-    if failure.written:
-        return Verdict(Outcome.UNKNOWN, status, str(failure))
-    return Verdict(Outcome.LATER, None, str(failure), route_fault=True)

@@ -15,7 +15,7 @@ from msgspec import Struct
 from mailyard.core import ids
 from mailyard.core.errors import MailyardError
 from mailyard.core.limits import KIB
-from mailyard.net.http import HttpAnswer
+from mailyard.net.http import Exchange, HttpAnswer, HttpFailure
 from mailyard.sending.transport import HANDOFF_REPLY_CHARACTERS, Outcome, Outgoing
 
 DELIVERY_KEY = "mailyard_delivery"  # under this name a provider's events bring our id back
@@ -142,6 +142,24 @@ def by_status(answer: HttpAnswer, text: str, now: datetime) -> Verdict:
     return Verdict(
         Outcome.LATER, status, text, route_fault=True, wait_s=retry_after_s(answer.headers, now)
     )
+
+
+def broken(exchange: Exchange, reason: str) -> Verdict:
+    """A request that ended without an answer of the provider."""
+    if exchange.written:
+        return Verdict(Outcome.UNKNOWN, None, reason)
+    return Verdict(Outcome.LATER, None, reason, route_fault=True)
+
+
+def of_failure(failure: HttpFailure) -> Verdict:
+    """What it means that no whole answer came. The head of one may have said no already; why, was
+    in what is missing."""
+    status = failure.status_seen
+    if status is not None and 300 <= status < 500:
+        return Verdict(Outcome.LATER, status, f"{status}, {failure}", route_fault=True)
+    if failure.written:
+        return Verdict(Outcome.UNKNOWN, status, str(failure))
+    return Verdict(Outcome.LATER, None, str(failure), route_fault=True)
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
