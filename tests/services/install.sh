@@ -4,6 +4,13 @@
 # there; says what to do when it may not install.
 set -eu
 
+# The mock server of the mail providers' documents, by its lock file. Its tests are skipped without.
+prism=$(dirname "$0")/prism
+if [ ! -e "$prism/node_modules/.bin/prism" ]; then
+    (cd "$prism" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) ||
+        echo "prism was not installed (npm and the network are needed)" >&2
+fi
+
 # package and a file that it brings
 WANTED="
 postfix:/usr/sbin/smtp-source
