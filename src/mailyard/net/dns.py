@@ -19,7 +19,6 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
-import dns.reversename
 from dns.rdatatype import RdataType
 
 from mailyard.core.clock import Clock
@@ -34,9 +33,11 @@ from mailyard.protocol.dane import tlsa_name
 from mailyard.protocol.dns_answer import (
     Address,
     Answer,
+    Ask,
     MxRecord,
     NoName,
     NoRecords,
+    Question,
     Result,
     TemporaryFailure,
     TlsaRecord,
@@ -53,6 +54,15 @@ _TELLING = (
     Trouble.TIMEOUT,
     Trouble.UNREACHABLE,
 )
+
+_KIND = {
+    Ask.MX: RdataType.MX,
+    Ask.TXT: RdataType.TXT,
+    Ask.CNAME: RdataType.CNAME,
+    Ask.PTR: RdataType.PTR,
+    Ask.TLSA: RdataType.TLSA,
+    Ask.NS: RdataType.NS,
+}
 
 _Key: TypeAlias = tuple[str, RdataType]
 
@@ -130,8 +140,7 @@ class Resolver:
 
     async def ptr(self, address: Address) -> Result[str]:
         """The names of `address` in in-addr.arpa or ip6.arpa."""
-        reverse = dns.reversename.from_address(str(address))
-        return await self._ask(reverse.to_text(omit_final_dot=True), RdataType.PTR)
+        return await self._ask(address.reverse_pointer, RdataType.PTR)
 
     async def tlsa(self, host: str, port: int = 25) -> Result[TlsaRecord]:
         """The TLSA records of a host's service. Only authenticated answers mean anything."""
@@ -144,6 +153,12 @@ class Resolver:
     async def ns(self, domain: str) -> Result[str]:
         """The name servers of `domain`."""
         return await self._ask(domain, RdataType.NS)
+
+    async def answer(self, question: Question) -> Result[Any]:
+        """The result of a question that a decision has asked."""
+        if question.ask is Ask.ADDRESSES:
+            return await self.addresses(question.name)
+        return await self._ask(question.name, _KIND[question.ask])
 
     async def close(self) -> None:
         """Give up what is open; those who wait for it are cancelled."""

@@ -186,7 +186,8 @@ def _anchors(
     anchors = []
     for record in _of(records, DANE_TA):
         anchors += [one for one in certificates[1:] if _matches(record, one)]
-        if record.selector == 0 and record.matching == 0:
+        whole = record.selector == 0 and record.matching == 0
+        if whole and not _matches(record, certificates[0]):
             anchors.append(x509.load_der_x509_certificate(record.data))
     return anchors
 

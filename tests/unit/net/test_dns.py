@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
+import uvloop
 from dns_server import Fault, ScriptedDns
 
 from mailyard.core.clock import ManualClock
@@ -16,7 +17,6 @@ from mailyard.protocol.dns_answer import (
     MxRecord,
     NoName,
     NoRecords,
-    Result,
     TemporaryFailure,
     TlsaRecord,
     Trouble,
@@ -47,12 +47,12 @@ async def resolver(server: ScriptedDns, clock: ManualClock) -> AsyncIterator[Res
     await resolver.close()
 
 
-def trouble(result: Result[object]) -> Trouble:
+def trouble(result: object) -> Trouble:
     assert isinstance(result, TemporaryFailure)
     return result.trouble
 
 
-def records(result: Result[object]) -> tuple[object, ...]:
+def records(result: object) -> tuple[object, ...]:
     assert isinstance(result, Answer)
     return result.records
 
@@ -491,3 +491,30 @@ async def test_closing_ends_what_is_open(server: ScriptedDns, clock: ManualClock
 async def test_an_unreachable_network_is_a_temporary_failure(clock: ManualClock) -> None:
     resolver = Resolver([DnsServer("255.255.255.255")], clock, QUICK)
     assert trouble(await resolver.mx("example.org")) in (Trouble.UNREACHABLE, Trouble.TIMEOUT)
+
+
+# The event loop that Mailyard runs on.
+
+
+def test_the_same_on_uvloop() -> None:
+    async def scenario() -> list[object]:
+        async with ScriptedDns() as gone:
+            closed = gone.address
+        async with ScriptedDns() as server:
+            server.add("example.org", "MX", "10 mx.example.org.")
+            server.add("tcp.example", "MX", "10 mx.example.org.")
+            server.fault("tcp.example", "MX", Fault.TRUNCATED)
+            server.fault("forged.example", "MX", Fault.FLOOD)
+            server.add("forged.example", "MX", "10 mx.example.org.")
+            server.fault("slow.example", "MX", Fault.TIMEOUT)
+            resolver = Resolver([server.address], ManualClock(), QUICK)
+            names = ("example.org", "tcp.example", "forged.example", "slow.example")
+            results = await asyncio.gather(*map(resolver.mx, names))
+            results.append(await Resolver([closed], ManualClock(), QUICK).mx("example.org"))
+            return list(results)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        *good, slow, refused = runner.run(scenario())
+    assert [records(one) for one in good] == [(MX,)] * 3
+    assert trouble(slow) is Trouble.TIMEOUT
+    assert trouble(refused) is Trouble.UNREACHABLE
