@@ -16,6 +16,8 @@ fuse3:/usr/bin/fusermount3
 libfuse2:/lib/x86_64-linux-gnu/libfuse.so.2
 postgresql-15:/usr/lib/postgresql/15/bin/postgres
 pgbouncer:/usr/sbin/pgbouncer
+unbound:/usr/sbin/unbound
+openssl:/usr/bin/openssl
 "
 
 missing=""

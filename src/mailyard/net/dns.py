@@ -168,16 +168,16 @@ class Resolver:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _ask(self, text: str, kind: RdataType) -> Result[Any]:
-        name = _name_of(text)
-        if name is None:
-            return NoName(self._limits.negative_ceiling_s, False)  # cannot stand in DNS at all
-        key = (text_of(name), kind)
+        key = (text.removesuffix(".").lower(), kind)
         kept = self._cache.get(key, self._clock.monotonic())
         if kept is not None:
             result, left_s = kept
             return result if isinstance(result, TemporaryFailure) else replace(result, ttl_s=left_s)
         task = self._open.get(key)
         if task is None:
+            name = _name_of(key[0])
+            if name is None:
+                return NoName(self._limits.negative_ceiling_s, False)  # cannot stand in DNS at all
             task = asyncio.create_task(self._settle(key, name), name=f"dns {key[0]} {kind.name}")
             self._open[key] = task
             task.add_done_callback(lambda _: self._open.pop(key, None))
@@ -284,7 +284,7 @@ class Resolver:
 def _name_of(text: str) -> dns.name.Name | None:
     """`text` as a name, label by label (no escapes), or None when no name is like that."""
     try:
-        labels = ascii_domain(text.removesuffix(".")).encode("ascii").split(b".")
+        labels = ascii_domain(text).encode("ascii").split(b".")
         return dns.name.Name([*labels, b""])
     except (InvalidInput, UnicodeError, dns.exception.DNSException):
         return None
