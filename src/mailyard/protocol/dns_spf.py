@@ -81,11 +81,13 @@ def spf_walk(domain: str) -> SpfWalk:
     record = walk.read(domain, result)
     if record is not None:
         yield from walk.follow(domain, record, (domain,), passes=True)
+    costs = tuple(sorted(walk.costs, key=lambda cost: -cost[1]))
     if walk.lookups > LOOKUPS:
-        costly = ", ".join(f"{term} costs {cost}" for term, cost in walk.costs[:5])
+        costly = ", ".join(f"{term} costs {cost}" for term, cost in costs[:5])
         walk.problems.insert(
             0,
-            f"it needs {walk.lookups} DNS lookups where receivers stop at {LOOKUPS}: {costly}",
+            f"it needs {walk.lookups} DNS lookups where receivers stop at {LOOKUPS}: {costly}. "
+            "Leave out what no longer sends for this domain, or let it send for a subdomain",
         )
     if walk.voids > VOID_LOOKUPS:
         walk.problems.append(
@@ -97,7 +99,7 @@ def spf_walk(domain: str) -> SpfWalk:
         record,
         walk.lookups,
         walk.voids,
-        tuple(sorted(walk.costs, key=lambda cost: -cost[1])),
+        costs,
         frozenset(walk.passing),
         tuple(dict.fromkeys(walk.problems)),
         tuple(dict.fromkeys(walk.warnings)),
