@@ -145,6 +145,7 @@ async def test_no_address_in_one_family_and_trouble_with_the_other_is_trouble(
         (Fault.GARBAGE, Trouble.TIMEOUT),
         (Fault.TRUNCATED_AND_HANGS_UP, Trouble.UNREACHABLE),
         (Fault.TRUNCATED_AND_GARBAGE, Trouble.MALFORMED),
+        (Fault.TRUNCATED_AND_OTHER, Trouble.MALFORMED),
     ],
 )
 async def test_a_fault_of_the_only_server_is_a_temporary_failure(
@@ -396,6 +397,18 @@ async def test_the_ad_bit_counts_only_from_a_server_that_is_trusted_to_validate(
                 result = await resolver.mx(name)
                 assert not isinstance(result, TemporaryFailure)
                 assert result.authenticated is authenticated
+
+
+@pytest.mark.parametrize("unsigned", ["alias.example", "example.org", "none"])
+async def test_every_step_of_an_alias_must_be_authenticated(unsigned: str) -> None:
+    async with ScriptedDns(authenticated=True) as server:
+        server.unsigned.add(unsigned)
+        server.add("alias.example", "CNAME", "example.org.")
+        server.add("example.org", "MX", "10 mx.example.org.")
+        server.fault("alias.example", "MX", Fault.ALIAS_ALONE)
+        result = await Resolver([server.address], ManualClock(), PATIENT).mx("alias.example")
+        assert isinstance(result, Answer)
+        assert result.authenticated is (unsigned == "none")
 
 
 async def test_a_family_of_addresses_that_fails_does_not_switch_dane_off() -> None:
