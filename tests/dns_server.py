@@ -41,6 +41,7 @@ class Fault(Enum):
     TRUNCATED = auto()  # by UDP only; TCP answers
     TRUNCATED_AND_HANGS_UP = auto()  # TCP closes without an answer
     TRUNCATED_AND_GARBAGE = auto()  # TCP answers with what is no message
+    TRUNCATED_AND_OTHER = auto()  # TCP answers another question
     NO_EDNS = auto()  # FORMERR to a question with EDNS
     WRONG_ID = auto()  # the same answer under another id, and nothing else
     WRONG_ID_FIRST = auto()  # forged answers first, then the right one
@@ -59,6 +60,7 @@ class ScriptedDns:
 
     def __init__(self, *, authenticated: bool = False) -> None:
         self.authenticated = authenticated
+        self.unsigned: set[str] = set()  # names that are answered without the AD bit
         self.negative_ttl_s = 300
         self.asked: list[tuple[str, str, str]] = []
         self._records: dict[tuple[dns.name.Name, dns.rdatatype.RdataType], dns.rrset.RRset] = {}
@@ -154,8 +156,11 @@ class ScriptedDns:
             return []
         right = self._answer(query)
         if way == "tcp":
-            garbage = fault is Fault.TRUNCATED_AND_GARBAGE
-            return [(0.0, b"\xff" * 40 if garbage else right.to_wire(max_size=65_535))]
+            if fault is Fault.TRUNCATED_AND_GARBAGE:
+                return [(0.0, b"\xff" * 40)]
+            if fault is Fault.TRUNCATED_AND_OTHER:
+                return [(0.0, _wrong_question(query))]
+            return [(0.0, right.to_wire(max_size=65_535))]
         broken = _BROKEN.get(fault) if fault is not None else None
         if broken is not None:
             return [(0.0, wire) for wire in broken(query, right)]
@@ -171,7 +176,8 @@ class ScriptedDns:
     def _answer(self, query: dns.message.Message) -> dns.message.Message:
         question = query.question[0]
         response = dns.message.make_response(query, recursion_available=True)
-        if self.authenticated:
+        asked = question.name.to_text(omit_final_dot=True).lower()
+        if self.authenticated and asked not in self.unsigned:
             response.flags |= dns.flags.AD
         name = question.name
         for _ in range(_ALIASES):
@@ -289,6 +295,7 @@ _BROKEN = {
     Fault.TRUNCATED: lambda query, right: [_truncated(query)],
     Fault.TRUNCATED_AND_HANGS_UP: lambda query, right: [_truncated(query)],
     Fault.TRUNCATED_AND_GARBAGE: lambda query, right: [_truncated(query)],
+    Fault.TRUNCATED_AND_OTHER: lambda query, right: [_truncated(query)],
     Fault.NO_EDNS: lambda query, right: [_no_edns(query, right)],
     Fault.WRONG_ID: lambda query, right: [_forged(query).to_wire()],
     Fault.WRONG_ID_FIRST: lambda query, right: [_forged(query).to_wire(), right.to_wire()],

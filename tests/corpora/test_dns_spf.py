@@ -14,16 +14,16 @@ import pytest
 from mailyard.core.errors import InvalidInput
 from mailyard.protocol.dns_answer import (
     Answer,
+    Ask,
     MxRecord,
     NoName,
     NoRecords,
+    Question,
     Result,
     TemporaryFailure,
     Trouble,
 )
 from mailyard.protocol.dns_spf import (
-    SpfAsk,
-    SpfQuestion,
     SpfReport,
     spf_walk,
 )
@@ -43,19 +43,19 @@ def texts_of(records: list[Any]) -> list[str]:
     return [text for text in by_kind["TXT"] or by_kind["SPF"] if text != "NONE"]
 
 
-def answer_to(question: SpfQuestion, zone: dict[str, list[Any]]) -> Result[Any]:
+def answer_to(question: Question, zone: dict[str, list[Any]]) -> Result[Any]:
     records = zone.get(question.name)
     if records is None:
         return NoName(1, False)
     held: list[Any] = []
-    if question.kind is SpfAsk.TXT:
+    if question.ask is Ask.TXT:
         held = list(texts_of(records))
     for record in records:
         if not isinstance(record, dict):
             continue
-        if question.kind is SpfAsk.MX and "MX" in record:
+        if question.ask is Ask.MX and "MX" in record:
             held.append(MxRecord(record["MX"][0], record["MX"][1].rstrip(".") or "."))
-        if question.kind is SpfAsk.ADDRESSES:
+        if question.ask is Ask.ADDRESSES:
             held += [ip_address(record[kind]) for kind in ("A", "AAAA") if kind in record]
     if not held and "TIMEOUT" in records:
         return TemporaryFailure(Trouble.TIMEOUT, "")

@@ -24,6 +24,8 @@ libfuse2:/lib/x86_64-linux-gnu/libfuse.so.2
 opendkim-tools:/usr/sbin/opendkim-testmsg
 postgresql-15:/usr/lib/postgresql/15/bin/postgres
 pgbouncer:/usr/sbin/pgbouncer
+unbound:/usr/sbin/unbound
+openssl:/usr/bin/openssl
 "
 
 missing=""

@@ -19,7 +19,6 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
-import dns.reversename
 from dns.rdatatype import RdataType
 
 from mailyard.core.clock import Clock
@@ -34,9 +33,11 @@ from mailyard.protocol.dane import tlsa_name
 from mailyard.protocol.dns_answer import (
     Address,
     Answer,
+    Ask,
     MxRecord,
     NoName,
     NoRecords,
+    Question,
     Result,
     TemporaryFailure,
     TlsaRecord,
@@ -53,6 +54,15 @@ _TELLING = (
     Trouble.TIMEOUT,
     Trouble.UNREACHABLE,
 )
+
+_KIND = {
+    Ask.MX: RdataType.MX,
+    Ask.TXT: RdataType.TXT,
+    Ask.CNAME: RdataType.CNAME,
+    Ask.PTR: RdataType.PTR,
+    Ask.TLSA: RdataType.TLSA,
+    Ask.NS: RdataType.NS,
+}
 
 _Key: TypeAlias = tuple[str, RdataType]
 
@@ -130,8 +140,7 @@ class Resolver:
 
     async def ptr(self, address: Address) -> Result[str]:
         """The names of `address` in in-addr.arpa or ip6.arpa."""
-        reverse = dns.reversename.from_address(str(address))
-        return await self._ask(reverse.to_text(omit_final_dot=True), RdataType.PTR)
+        return await self._ask(address.reverse_pointer, RdataType.PTR)
 
     async def tlsa(self, host: str, port: int = 25) -> Result[TlsaRecord]:
         """The TLSA records of a host's service. Only authenticated answers mean anything."""
@@ -145,6 +154,12 @@ class Resolver:
         """The name servers of `domain`."""
         return await self._ask(domain, RdataType.NS)
 
+    async def answer(self, question: Question) -> Result[Any]:
+        """The result of a question that a decision has asked."""
+        if question.ask is Ask.ADDRESSES:
+            return await self.addresses(question.name)
+        return await self._ask(question.name, _KIND[question.ask])
+
     async def close(self) -> None:
         """Give up what is open; those who wait for it are cancelled."""
         tasks = list(self._open.values())
@@ -153,16 +168,16 @@ class Resolver:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _ask(self, text: str, kind: RdataType) -> Result[Any]:
-        name = _name_of(text)
-        if name is None:
-            return NoName(self._limits.negative_ceiling_s, False)  # cannot stand in DNS at all
-        key = (text_of(name), kind)
+        key = (text.removesuffix(".").lower(), kind)
         kept = self._cache.get(key, self._clock.monotonic())
         if kept is not None:
             result, left_s = kept
             return result if isinstance(result, TemporaryFailure) else replace(result, ttl_s=left_s)
         task = self._open.get(key)
         if task is None:
+            name = _name_of(key[0])
+            if name is None:
+                return NoName(self._limits.negative_ceiling_s, False)  # cannot stand in DNS at all
             task = asyncio.create_task(self._settle(key, name), name=f"dns {key[0]} {kind.name}")
             self._open[key] = task
             task.add_done_callback(lambda _: self._open.pop(key, None))
@@ -269,7 +284,7 @@ class Resolver:
 def _name_of(text: str) -> dns.name.Name | None:
     """`text` as a name, label by label (no escapes), or None when no name is like that."""
     try:
-        labels = ascii_domain(text.removesuffix(".")).encode("ascii").split(b".")
+        labels = ascii_domain(text).encode("ascii").split(b".")
         return dns.name.Name([*labels, b""])
     except (InvalidInput, UnicodeError, dns.exception.DNSException):
         return None

@@ -186,7 +186,8 @@ def _anchors(
     anchors = []
     for record in _of(records, DANE_TA):
         anchors += [one for one in certificates[1:] if _matches(record, one)]
-        if record.selector == 0 and record.matching == 0:
+        whole = record.selector == 0 and record.matching == 0
+        if whole and not _matches(record, certificates[0]):
             anchors.append(x509.load_der_x509_certificate(record.data))
     return anchors
 
@@ -209,14 +210,6 @@ def _why_not_below(
     return ""
 
 
-def _must_be_authority(
-    policy: Policy, certificate: x509.Certificate, constraints: x509.BasicConstraints
-) -> None:
-    del policy, certificate
-    if not constraints.ca:
-        raise ValueError("it was issued by a certificate that is no authority's")
-
-
 def _must_sign_certificates(
     policy: Policy, certificate: x509.Certificate, usage: x509.KeyUsage | None
 ) -> None:
@@ -226,10 +219,10 @@ def _must_sign_certificates(
 
 
 # Private authorities often leave out what the web's rules ask for (key identifiers, usages). What
-# makes a chain safe stays: who may issue, and the name.
+# makes a chain safe stays: the verifier itself wants ca=true of whoever issues, and the name.
 _ISSUER = (
     ExtensionPolicy.permit_all()
-    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _must_be_authority)
+    .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, None)
     .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _must_sign_certificates)
 )
 _SERVER = ExtensionPolicy.permit_all().require_present(

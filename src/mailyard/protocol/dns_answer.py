@@ -68,6 +68,26 @@ Negative: TypeAlias = NoName | NoRecords | TemporaryFailure
 Result: TypeAlias = Answer[Record] | NoName | NoRecords | TemporaryFailure
 
 
+class Ask(Enum):
+    """What can be asked of a name, and the records that its Answer holds."""
+
+    MX = "MX"  # MxRecord
+    ADDRESSES = "A and AAAA"  # Address
+    TXT = "TXT"  # str
+    CNAME = "CNAME"  # str
+    PTR = "PTR"  # str
+    TLSA = "TLSA"  # TlsaRecord
+    NS = "NS"  # str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a decision wants to know next; somebody with a resolver finds the Result."""
+
+    name: str
+    ask: Ask
+
+
 @dataclass(frozen=True, slots=True)
 class MxRecord:
     """A mail exchanger (RFC 1035 section 3.3.9); `host` is "." in a null MX (RFC 7505)."""

@@ -142,16 +142,16 @@ def check_alignment(
     by_spf = aligned(path, from_domain, strict_spf, organisational)
     name = record_name(from_domain)
     if by_dkim and by_spf:
-        return Verdict(Purpose.DMARC, name, "TXT", State.GOOD)
+        return Verdict(Purpose.ALIGNMENT, name, "TXT", State.GOOD)
     if by_dkim:
         why = "aspf=s asks for the very same name" if strict_spf else "they are other domains"
         problem = f"SPF is checked for {path}, which does not speak for {from_domain}: {why}"
-        return Verdict(Purpose.DMARC, name, "TXT", State.WARNING, f"{problem}. DKIM does")
+        return Verdict(Purpose.ALIGNMENT, name, "TXT", State.WARNING, f"{problem}. DKIM does")
     if by_spf:
         problem = f"the signature of {setup.domain} does not speak for {from_domain} (adkim=s)"
-        return Verdict(Purpose.DMARC, name, "TXT", State.WARNING, f"{problem}. SPF does")
+        return Verdict(Purpose.ALIGNMENT, name, "TXT", State.WARNING, f"{problem}. SPF does")
     problem = f"neither the signature of {setup.domain} nor SPF of {path} speaks for {from_domain}"
-    return Verdict(Purpose.DMARC, name, "TXT", State.WRONG, problem)
+    return Verdict(Purpose.ALIGNMENT, name, "TXT", State.WRONG, problem)
 
 
 def _spf_warning(report: SpfReport, record: SpfRecord, whole: str) -> tuple[State, str, str]:

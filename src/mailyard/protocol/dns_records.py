@@ -19,6 +19,7 @@ class Purpose(Enum):
     DKIM = "dkim"
     SPF = "spf"
     DMARC = "dmarc"
+    ALIGNMENT = "alignment"
     RETURN_PATH = "return_path"
     RETURN_PATH_SPF = "return_path_spf"
     TRACKING = "tracking"

@@ -15,16 +15,17 @@ is sent their answers.
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, TypeAlias
 
 from mailyard.core.errors import InvalidInput
 from mailyard.protocol.dns_answer import (
     Answer,
+    Ask,
     MxRecord,
     NoName,
     NoRecords,
+    Question,
     Result,
     TemporaryFailure,
 )
@@ -35,22 +36,6 @@ VOID_LOOKUPS = 2  # section 4.6.4: of them that find nothing
 MX_HOSTS = 10  # section 4.6.4: per `mx`
 QUESTIONS = 60  # followed here: enough to tell by how much a record is over
 _DEPTH = 12  # of includes; ten already break the limit
-
-
-class SpfAsk(Enum):
-    """What a walk wants to know of a name."""
-
-    TXT = "TXT"
-    MX = "MX"
-    ADDRESSES = "A and AAAA"
-
-
-@dataclass(frozen=True, slots=True)
-class SpfQuestion:
-    """The answer is a Result of str, MxRecord or Address, by `kind`."""
-
-    name: str
-    kind: SpfAsk
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +70,24 @@ class SpfReport:
         return any(_holds(one.partition(":")[2], value) for one in self.passing if one[:3] == kind)
 
 
-SpfWalk: TypeAlias = Generator[SpfQuestion, Result[Any], SpfReport]
+SpfWalk: TypeAlias = Generator[Question, Result[Any], SpfReport]
 
 
 def spf_walk(domain: str) -> SpfWalk:
     """Read the record of `domain` and of all that it includes; see the module's text."""
     walk = _Walk()
-    result = yield SpfQuestion(domain, SpfAsk.TXT)
+    result = yield Question(domain, Ask.TXT)
     texts = _spf_texts(result)
     record = walk.read(domain, result)
     if record is not None:
         yield from walk.follow(domain, record, (domain,), passes=True)
+    costs = tuple(sorted(walk.costs, key=lambda cost: -cost[1]))
     if walk.lookups > LOOKUPS:
-        costly = ", ".join(f"{term} costs {cost}" for term, cost in walk.costs[:5])
+        costly = ", ".join(f"{term} costs {cost}" for term, cost in costs[:5])
         walk.problems.insert(
             0,
-            f"it needs {walk.lookups} DNS lookups where receivers stop at {LOOKUPS}: {costly}",
+            f"it needs {walk.lookups} DNS lookups where receivers stop at {LOOKUPS}: {costly}. "
+            "Leave out what no longer sends for this domain, or let it send for a subdomain",
         )
     if walk.voids > VOID_LOOKUPS:
         walk.problems.append(
@@ -112,7 +99,7 @@ def spf_walk(domain: str) -> SpfWalk:
         record,
         walk.lookups,
         walk.voids,
-        tuple(sorted(walk.costs, key=lambda cost: -cost[1])),
+        costs,
         frozenset(walk.passing),
         tuple(dict.fromkeys(walk.problems)),
         tuple(dict.fromkeys(walk.warnings)),
@@ -151,7 +138,7 @@ class _Walk:
 
     def follow(
         self, domain: str, record: SpfRecord, path: tuple[str, ...], *, passes: bool
-    ) -> Generator[SpfQuestion, Result[Any], None]:
+    ) -> Generator[Question, Result[Any], None]:
         """Count the terms of `record`. `path`: the domains on the way here, this one last."""
         for term in record.terms:
             before = self.lookups
@@ -167,7 +154,7 @@ class _Walk:
 
     def ask(
         self, domain: str, term: SpfTerm, path: tuple[str, ...], passes: bool
-    ) -> Generator[SpfQuestion, Result[Any], None]:
+    ) -> Generator[Question, Result[Any], None]:
         """Put the question of one term, and follow where it leads."""
         name = (term.value or domain).lower().rstrip(".")
         if term.name == "ptr":
@@ -178,12 +165,12 @@ class _Walk:
         if term.name in ("include", "redirect"):
             yield from self.into(name, term, path, passes)
             return
-        kind = SpfAsk.MX if term.name == "mx" else SpfAsk.ADDRESSES
-        result = yield from self.question(name, kind)
+        ask = Ask.MX if term.name == "mx" else Ask.ADDRESSES
+        result = yield from self.question(name, ask)
         if isinstance(result, NoName | NoRecords):
             self.voids += 1
             self.warnings.append(f"{term.text} of {domain} finds nothing in DNS")
-        if isinstance(result, Answer) and kind is SpfAsk.MX:
+        if isinstance(result, Answer) and ask is Ask.MX:
             hosts = sum(isinstance(record, MxRecord) for record in result.records)
             if hosts > MX_HOSTS:
                 self.problems.append(
@@ -192,14 +179,14 @@ class _Walk:
 
     def into(
         self, name: str, term: SpfTerm, path: tuple[str, ...], passes: bool
-    ) -> Generator[SpfQuestion, Result[Any], None]:
+    ) -> Generator[Question, Result[Any], None]:
         """Go into another domain's record."""
         if name in path:
             self.problems.append(f"{' includes '.join([*path, name])}: it never ends")
             return
         if len(path) >= _DEPTH:
             return
-        result = yield from self.question(name, SpfAsk.TXT)
+        result = yield from self.question(name, Ask.TXT)
         if result is None:
             return
         if isinstance(result, NoName | NoRecords):
@@ -209,15 +196,13 @@ class _Walk:
             inside = passes and term.qualifier in ("+", "")
             yield from self.follow(name, record, (*path, name), passes=inside)
 
-    def question(
-        self, name: str, kind: SpfAsk
-    ) -> Generator[SpfQuestion, Result[Any], Result[Any] | None]:
+    def question(self, name: str, ask: Ask) -> Generator[Question, Result[Any], Result[Any] | None]:
         """The answer, or None when no more may be asked."""
         if self.asked >= QUESTIONS:
             return None
         self.asked += 1
-        result = yield SpfQuestion(name, kind)
-        if isinstance(result, TemporaryFailure) and kind is not SpfAsk.TXT:
+        result = yield Question(name, ask)
+        if isinstance(result, TemporaryFailure) and ask is not Ask.TXT:
             self.unknown.append(name)
         return result
 

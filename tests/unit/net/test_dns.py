@@ -6,6 +6,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
+import uvloop
 from dns_server import Fault, ScriptedDns
 
 from mailyard.core.clock import ManualClock
@@ -16,13 +17,14 @@ from mailyard.protocol.dns_answer import (
     MxRecord,
     NoName,
     NoRecords,
-    Result,
     TemporaryFailure,
     TlsaRecord,
     Trouble,
 )
 
-QUICK = DnsLimits(try_timeout_s=0.2, deadline_s=3.0, rounds=2)
+PATIENT = DnsLimits(try_timeout_s=20.0, deadline_s=60.0)  # for what is answered
+STEADY = DnsLimits(try_timeout_s=0.5, deadline_s=20.0)  # for silence among answers
+QUICK = DnsLimits(try_timeout_s=0.2, deadline_s=3.0)  # for silence alone
 MX = MxRecord(10, "mx.example.org")
 
 
@@ -42,17 +44,17 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def resolver(server: ScriptedDns, clock: ManualClock) -> AsyncIterator[Resolver]:
-    resolver = Resolver([server.address], clock, QUICK)
+    resolver = Resolver([server.address], clock, PATIENT)
     yield resolver
     await resolver.close()
 
 
-def trouble(result: Result[object]) -> Trouble:
+def trouble(result: object) -> Trouble:
     assert isinstance(result, TemporaryFailure)
     return result.trouble
 
 
-def records(result: Result[object]) -> tuple[object, ...]:
+def records(result: object) -> tuple[object, ...]:
     assert isinstance(result, Answer)
     return result.records
 
@@ -143,13 +145,15 @@ async def test_no_address_in_one_family_and_trouble_with_the_other_is_trouble(
         (Fault.GARBAGE, Trouble.TIMEOUT),
         (Fault.TRUNCATED_AND_HANGS_UP, Trouble.UNREACHABLE),
         (Fault.TRUNCATED_AND_GARBAGE, Trouble.MALFORMED),
+        (Fault.TRUNCATED_AND_OTHER, Trouble.MALFORMED),
     ],
 )
 async def test_a_fault_of_the_only_server_is_a_temporary_failure(
-    server: ScriptedDns, resolver: Resolver, fault: Fault, expected: Trouble
+    server: ScriptedDns, fault: Fault, expected: Trouble
 ) -> None:
     server.fault("example.org", "MX", fault)
-    result = await resolver.mx("example.org")
+    limits = QUICK if expected is Trouble.TIMEOUT else PATIENT
+    result = await Resolver([server.address], ManualClock(), limits).mx("example.org")
     assert trouble(result) is expected
     assert isinstance(result, TemporaryFailure) and str(server.address) in result.detail
 
@@ -176,13 +180,14 @@ async def test_the_next_server_is_asked(
 ) -> None:
     async with ScriptedDns() as broken:
         broken.fault("example.org", "MX", fault)
-        resolver = Resolver([broken.address, server.address], clock, QUICK)
+        resolver = Resolver([broken.address, server.address], clock, STEADY)
         assert records(await resolver.mx("example.org")) == (MX,)
 
 
 async def test_a_server_that_is_silent_is_asked_again_and_one_that_failed_is_not(
-    server: ScriptedDns, resolver: Resolver
+    server: ScriptedDns, clock: ManualClock
 ) -> None:
+    resolver = Resolver([server.address], clock, STEADY)
     server.fault("example.org", "MX", Fault.TIMEOUT, None)
     assert records(await resolver.mx("example.org")) == (MX,)
     server.fault("mx.example.org", "MX", Fault.SERVFAIL, None)
@@ -198,7 +203,7 @@ async def test_a_silent_server_goes_behind_and_gets_one_question_as_its_trial(
         for name in names:
             server.add(name, "MX", "10 mx.example.org.")
             silent.fault(name, "MX", Fault.TIMEOUT)
-        resolver = Resolver([silent.address, server.address], clock, QUICK)
+        resolver = Resolver([silent.address, server.address], clock, STEADY)
         await resolver.mx(names[0])
         await resolver.mx(names[1])
         assert [name for name, _, _ in silent.asked] == [names[0]]
@@ -209,7 +214,7 @@ async def test_a_silent_server_goes_behind_and_gets_one_question_as_its_trial(
 
 async def test_a_slow_name_holds_up_nobody_else(server: ScriptedDns, clock: ManualClock) -> None:
     server.fault("slow.example", "MX", Fault.TIMEOUT)
-    resolver = Resolver([server.address], clock, QUICK)
+    resolver = Resolver([server.address], clock, STEADY)
     slow = asyncio.create_task(resolver.mx("slow.example"))
     while not server.asked:
         await asyncio.sleep(0)
@@ -245,10 +250,11 @@ async def test_names_whose_server_is_silent_leave_room_for_first_tries(
     names = [f"slow{number}.example" for number in range(40)]
     for name in names:
         server.fault(name, "MX", Fault.TIMEOUT)
-    limits = replace(QUICK, open_questions=4, rounds=50, try_timeout_s=0.02, deadline_s=1.0)
+    limits = replace(PATIENT, open_questions=4, rounds=1_000, try_timeout_s=0.1)
     resolver = Resolver([server.address], ManualClock(), limits)
     slow = [asyncio.create_task(resolver.mx(name)) for name in names]
-    await asyncio.sleep(0.4)
+    while {name for name, _, _ in server.asked} != set(names):
+        await asyncio.sleep(0.05)
     assert records(await resolver.mx("example.org")) == (MX,)
     assert not any(task.done() for task in slow)
     await resolver.close()
@@ -384,8 +390,8 @@ async def test_a_circle_over_several_questions_has_an_end(
 async def test_the_ad_bit_counts_only_from_a_server_that_is_trusted_to_validate() -> None:
     async with ScriptedDns(authenticated=True) as server:
         server.add("example.org", "MX", "10 mx.example.org.")
-        trusted = Resolver([server.address], ManualClock(), QUICK)
-        other = Resolver([replace(server.address, validates=False)], ManualClock(), QUICK)
+        trusted = Resolver([server.address], ManualClock(), PATIENT)
+        other = Resolver([replace(server.address, validates=False)], ManualClock(), PATIENT)
         for resolver, authenticated in ((trusted, True), (other, False)):
             for name in ("example.org", "absent.example"):
                 result = await resolver.mx(name)
@@ -393,11 +399,24 @@ async def test_the_ad_bit_counts_only_from_a_server_that_is_trusted_to_validate(
                 assert result.authenticated is authenticated
 
 
+@pytest.mark.parametrize("unsigned", ["alias.example", "example.org", "none"])
+async def test_every_step_of_an_alias_must_be_authenticated(unsigned: str) -> None:
+    async with ScriptedDns(authenticated=True) as server:
+        server.unsigned.add(unsigned)
+        server.add("alias.example", "CNAME", "example.org.")
+        server.add("example.org", "MX", "10 mx.example.org.")
+        server.fault("alias.example", "MX", Fault.ALIAS_ALONE)
+        result = await Resolver([server.address], ManualClock(), PATIENT).mx("alias.example")
+        assert isinstance(result, Answer)
+        assert result.authenticated is (unsigned == "none")
+
+
 async def test_a_family_of_addresses_that_fails_does_not_switch_dane_off() -> None:
     async with ScriptedDns(authenticated=True) as server:
         server.add("mx.example.org", "A", "192.0.2.1")
         server.fault("mx.example.org", "AAAA", Fault.SERVFAIL)
-        result = await Resolver([server.address], ManualClock(), QUICK).addresses("mx.example.org")
+        resolver = Resolver([server.address], ManualClock(), PATIENT)
+        result = await resolver.addresses("mx.example.org")
         assert isinstance(result, Answer) and result.authenticated
 
 
@@ -460,7 +479,7 @@ async def test_who_gives_up_takes_the_question_from_nobody_else(
     server: ScriptedDns, clock: ManualClock
 ) -> None:
     server.fault("example.org", "MX", Fault.SLOW)
-    resolver = Resolver([server.address], clock, replace(QUICK, try_timeout_s=2.0))
+    resolver = Resolver([server.address], clock, PATIENT)
     first, second = (asyncio.create_task(resolver.mx("example.org")) for _ in range(2))
     while not server.asked:
         await asyncio.sleep(0)
@@ -470,7 +489,7 @@ async def test_who_gives_up_takes_the_question_from_nobody_else(
 
 
 async def test_a_resolver_for_checks_keeps_nothing(server: ScriptedDns) -> None:
-    limits = replace(QUICK, ttl_ceiling_s=0, negative_ceiling_s=0, failure_s=0)
+    limits = replace(PATIENT, ttl_ceiling_s=0, negative_ceiling_s=0, failure_s=0)
     resolver = Resolver([server.address], ManualClock(), limits)
     assert isinstance(await resolver.txt("example.org"), NoRecords)
     server.add("example.org", "TXT", '"new"')
@@ -491,3 +510,30 @@ async def test_closing_ends_what_is_open(server: ScriptedDns, clock: ManualClock
 async def test_an_unreachable_network_is_a_temporary_failure(clock: ManualClock) -> None:
     resolver = Resolver([DnsServer("255.255.255.255")], clock, QUICK)
     assert trouble(await resolver.mx("example.org")) in (Trouble.UNREACHABLE, Trouble.TIMEOUT)
+
+
+# The event loop that Mailyard runs on.
+
+
+def test_the_same_on_uvloop() -> None:
+    async def scenario() -> list[object]:
+        async with ScriptedDns() as gone:
+            closed = gone.address
+        async with ScriptedDns() as server:
+            server.add("example.org", "MX", "10 mx.example.org.")
+            server.add("tcp.example", "MX", "10 mx.example.org.")
+            server.fault("tcp.example", "MX", Fault.TRUNCATED)
+            server.fault("forged.example", "MX", Fault.FLOOD)
+            server.add("forged.example", "MX", "10 mx.example.org.")
+            server.fault("slow.example", "MX", Fault.TIMEOUT)
+            resolver = Resolver([server.address], ManualClock(), STEADY)
+            names = ("example.org", "tcp.example", "forged.example", "slow.example")
+            results = await asyncio.gather(*map(resolver.mx, names))
+            results.append(await Resolver([closed], ManualClock(), QUICK).mx("example.org"))
+            return list(results)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        *good, slow, refused = runner.run(scenario())
+    assert [records(one) for one in good] == [(MX,)] * 3
+    assert trouble(slow) is Trouble.TIMEOUT
+    assert trouble(refused) is Trouble.UNREACHABLE

@@ -215,8 +215,12 @@ def test_a_wildcard_name_stands_for_one_label() -> None:
     assert why_not([TA], [leaf.der, ROOT.der], ["a.mx.example.org"], NOW) is not None
 
 
-def test_under_dane_ta_the_servers_own_certificate_is_no_authority() -> None:
-    assert why_not([tlsa(2, 1, 1, LEAF)], CHAIN, [HOST], NOW) is not None
+@pytest.mark.parametrize("matching", [0, 1])
+@pytest.mark.parametrize("selector", [0, 1])
+def test_under_dane_ta_the_servers_own_certificate_is_no_authority(
+    selector: int, matching: int
+) -> None:
+    assert why_not([tlsa(2, selector, matching, LEAF)], CHAIN, [HOST], NOW) is not None
 
 
 def test_an_authority_that_is_sent_but_did_not_issue_the_certificate() -> None:

@@ -8,6 +8,7 @@ import pytest
 from mailyard.protocol.dns_answer import (
     Address,
     Answer,
+    Ask,
     MxRecord,
     NoName,
     NoRecords,
@@ -33,7 +34,7 @@ from mailyard.protocol.dns_records import (
     doubled_name,
     wanted_records,
 )
-from mailyard.protocol.dns_spf import SpfAsk, SpfReport, spf_walk
+from mailyard.protocol.dns_spf import SpfReport, spf_walk
 
 KEY = DkimKey("yard1", "rsa", "MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A" + "Ab/+" * 90 + "IDAQAB")
 SETUP = SendingSetup(
@@ -168,7 +169,7 @@ def spf(zone: dict[str, Result[str]], *, required: bool = True) -> Verdict:
     steps = spf_walk("example.org")
     question = next(steps)
     while True:
-        known = question.kind is SpfAsk.TXT
+        known = question.ask is Ask.TXT
         answer: Result[object] = zone.get(question.name, NO_RECORDS) if known else found("x")
         try:
             question = steps.send(answer)

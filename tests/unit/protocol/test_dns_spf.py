@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from mailyard.core.errors import InvalidInput
 from mailyard.protocol.dns_answer import (
     Answer,
+    Ask,
     MxRecord,
     NoName,
     NoRecords,
+    Question,
     Result,
     TemporaryFailure,
     Trouble,
 )
 from mailyard.protocol.dns_spf import (
     QUESTIONS,
-    SpfAsk,
-    SpfQuestion,
     SpfReport,
     spf_walk,
 )
@@ -30,17 +30,17 @@ from mailyard.protocol.dns_spf_record import merged, parse_spf
 Zone = dict[str, str | list[str] | Result[Any]]
 
 
-def answer_to(question: SpfQuestion, zone: Zone) -> Result[Any]:
+def answer_to(question: Question, zone: Zone) -> Result[Any]:
     """`zone`: SPF records by name; every other name has an address and one MX."""
     held = zone.get(question.name)
-    if question.kind is SpfAsk.TXT:
+    if question.ask is Ask.TXT:
         if isinstance(held, str | list):
             texts = [held] if isinstance(held, str) else held
             return Answer(tuple(texts), 300, False, question.name)
         return held if held is not None else NoRecords(300, False)
     if held is not None and not isinstance(held, str | list):
         return held
-    if question.kind is SpfAsk.MX:
+    if question.ask is Ask.MX:
         return Answer((MxRecord(10, "mx.example"),), 300, False, question.name)
     return Answer((ip_address("192.0.2.1"),), 300, False, question.name)
 

@@ -239,6 +239,16 @@ def test_from_a_host_at_our_own_address_on_the_list_is_cut() -> None:
     assert isinstance(alone, Never) and alone.status == "5.4.6"
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_hosts_beside_ours_at_the_same_preference_are_cut_too(seed: int) -> None:
+    decision = route(answer((10, "a.example"), (10, "b.example")), seed=seed)
+    found: dict[str, Result[Address]] = {
+        "a.example": at("192.0.2.1"),
+        "b.example": at("192.0.2.9"),
+    }
+    assert isinstance(targets(decision, found, (IPv4Address("192.0.2.9"),)), Never)
+
+
 def test_addresses_are_bounded_for_a_host_and_together() -> None:
     decision = route(answer(*((n, f"mx{n}.example") for n in range(10))))
     many = at(*(f"192.0.2.{n}" for n in range(1, 200)))
