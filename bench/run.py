@@ -22,6 +22,7 @@ BENCHES = (
     "live",
     "import",
     "mime",
+    "ses",
 )
 TIMEOUT_S = 3600.0
 

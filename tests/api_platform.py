@@ -14,6 +14,7 @@ from mailyard.access.idempotency import Idempotency
 from mailyard.access.key import ApiKeys
 from mailyard.access.session import Sessions
 from mailyard.access.user import Users
+from mailyard.access.vault import Vault
 from mailyard.access.workspace import Workspaces
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.live import LiveEvents
@@ -25,12 +26,15 @@ from mailyard.campaigns.progress import ProgressEvents
 from mailyard.core.clock import SystemClock
 from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.message import Messages
+from mailyard.net.dns import Resolver
+from mailyard.net.dns_servers import DnsServer
 from mailyard.proving.demo import Demos
 from mailyard.queue.admin import QueueAdmin
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.sending.accept import Emails
 from mailyard.sending.delivery import Deliveries
+from mailyard.sending.domain import Domains
 from mailyard.sending.suppress import Suppressions
 from mailyard.sending.template import Templates
 from mailyard.settings import Settings
@@ -39,6 +43,7 @@ from mailyard.web.asgi import Front, build
 from mailyard.web.protocol import Receive, Scope, Send
 
 DOMAIN = "inbox.localhost"
+VAULT = Vault(lambda: [b"m" * 32])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,8 @@ def services(database: Database) -> Any:
         emails=Emails(database=database, engine=engine, templates=templates),
         deliveries=Deliveries(database=database),
         suppressions=Suppressions(database=database),
+        domains=Domains(database=database, vault=VAULT),
+        fresh_dns=Resolver([DnsServer("127.0.0.1", 9)], SystemClock()),  # nobody answers
         contacts=Contacts(database=database),
         lists=Lists(database=database),
         imports=Imports(database=database, engine=engine),

@@ -51,6 +51,7 @@ class Things:
             "createTemplate": {"name": "another", "subject": "s", "text": "t"},
             "publishTemplate": {"subject": "s", "text": "t"},
             "previewTemplate": {"data": {}},
+            "createDomain": {"name": "another.example.org"},
             "addSuppression": {"address": "another@example.org"},
             "createInbox": {},
             "createInboxes": {"inboxes": [{}]},
@@ -116,6 +117,8 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
     await make("con", "/v1/contacts", {"address": f"{word}@example.org", "name": word})
     await make("lst", "/v1/lists", {"name": word})
     await make("sup", "/v1/suppressions", {"address": f"{word}-no@example.org", "reason": word})
+    await make("dom", "/v1/domains", {"name": f"{word}.example.org"})
+    await _publish(platform, things)
     await make("key", "/v1/keys", {"name": word, "scopes": ["emails:read"]})
     await make("usr", "/v1/members", {"email": f"{word}-owner@example.org", "role": "owner"})
     await platform.call(
@@ -149,6 +152,15 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
     things.dead_letter = await bury(platform, workspace_id, word)
     made["dmo"] = await _demo(platform, workspace_id)
     return things
+
+
+async def _publish(platform: Platform, things: Things) -> None:
+    """The domain's keys are seen in DNS, so that they may be rotated."""
+    domain_id = ids.parse_type_id(ids.DOMAIN, things.ids["dom"])
+    domains, workspace_id = platform.app.domains, things.workspace_id
+    domain = await domains.get(workspace_id, domain_id)
+    async with platform.app.database.transaction() as tx:
+        await domains.note(workspace_id, domain_id, {key.id: "" for key in domain.keys}, tx)
 
 
 async def _receive(platform: Platform, things: Things) -> str:

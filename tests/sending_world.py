@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
+from mailyard.access.vault import Vault
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.live import LiveEvents
 from mailyard.campaigns.campaign import Campaigns, NewCampaign
@@ -25,11 +26,13 @@ from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.sending.accept import Emails
 from mailyard.sending.deliver import Deliverer
 from mailyard.sending.handoff import Window
+from mailyard.sending.sign import Signing
 from mailyard.sending.template import Templates
 from mailyard.sending.transport import Handoff, Outcome, Outgoing
 from mailyard.storage.database import Database
 
 HOSTNAME = "mail.example.org"
+VAULT = Vault(lambda: [b"m" * 32])
 
 
 @dataclass
@@ -104,10 +107,12 @@ class Process:
         clock = world.clock
         engine = PostgresEngine(database=database, bus=world.bus, clock=clock)
         live = LiveEvents(database=database, bus=world.bus)
+        signing = Signing(database=database, vault=VAULT, clock=clock)
         self.transport = transport
         self.deliverer = Deliverer(
             database=database,
             transport=transport,
+            signing=signing,
             live=live,
             hostname=HOSTNAME,
             window=Window(places),
@@ -121,6 +126,7 @@ class Process:
             window=Window(places),
             clock=clock,
             templates=world.templates,
+            signing=signing,
             rate_limit=world.rate_limit,
             hostname=HOSTNAME,
         )
@@ -130,6 +136,7 @@ class Process:
             clock=clock,
             transport=transport,
             templates=world.templates,
+            signing=signing,
             progress=self.chunks.progress,
             window=self.chunks.window,
             hostname=HOSTNAME,

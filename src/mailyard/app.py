@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mailyard.access.key import ApiKeys
     from mailyard.access.session import Sessions
     from mailyard.access.user import Users
+    from mailyard.access.vault import Vault
     from mailyard.access.workspace import Workspaces
     from mailyard.campaigns.campaign import Campaigns
     from mailyard.campaigns.contact import Contacts
@@ -32,11 +33,14 @@ if TYPE_CHECKING:
     from mailyard.campaigns.progress import ProgressEvents
     from mailyard.mailbox.inbox import Inboxes
     from mailyard.mailbox.message import Messages
+    from mailyard.net.dns import Resolver
     from mailyard.proving.demo import Demos
     from mailyard.queue.admin import QueueAdmin
     from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
     from mailyard.sending.accept import Emails
     from mailyard.sending.delivery import Deliveries
+    from mailyard.sending.domain import Domains
+    from mailyard.sending.sign import Signing
     from mailyard.sending.suppress import Suppressions
     from mailyard.sending.template import Templates
     from mailyard.sending.transports.smtp import SmtpTransport
@@ -73,6 +77,8 @@ class Application:
         """End what this process holds, in the reverse order of its making."""
         if "templates" in self.__dict__:
             await self.templates.close()
+        if "fresh_dns" in self.__dict__:
+            await self.fresh_dns.close()
         await self.bus.close()
         await self.database.close()
 
@@ -113,6 +119,16 @@ class Application:
         from mailyard.access.idempotency import Idempotency
 
         return Idempotency(database=self.database)
+
+    @cached_property
+    def vault(self) -> "Vault":
+        """What seals stored secrets, under the settings' key or one made in the data folder."""
+        from mailyard.access.vault import Vault, ensure_master_key, parse_master_keys
+
+        settings = self.settings
+        return Vault(
+            lambda: parse_master_keys(settings.master_key) or ensure_master_key(settings.data)
+        )
 
     @cached_property
     def limits(self) -> "PostgresRateLimit":
@@ -169,6 +185,35 @@ class Application:
         from mailyard.sending.suppress import Suppressions
 
         return Suppressions(database=self.database)
+
+    @cached_property
+    def fresh_dns(self) -> "Resolver":
+        """DNS as it is this moment: for who has just changed a record and wants to know."""
+        from mailyard.net.dns import DnsLimits, Resolver
+        from mailyard.net.dns_servers import parse_servers, system_servers
+
+        text = self.settings.dns_servers
+        servers = parse_servers(text, validates=False) if text else system_servers()
+        remembering_nothing = DnsLimits(
+            deadline_s=5.0,
+            ttl_floor_s=0.0,
+            ttl_ceiling_s=0.0,
+            negative_ceiling_s=0.0,
+            failure_s=0.0,
+        )
+        return Resolver(servers, self.clock, remembering_nothing)
+
+    @cached_property
+    def domains(self) -> "Domains":
+        from mailyard.sending.domain import Domains
+
+        return Domains(database=self.database, vault=self.vault, clock=self.clock)
+
+    @cached_property
+    def signing(self) -> "Signing":
+        from mailyard.sending.sign import Signing
+
+        return Signing(database=self.database, vault=self.vault, clock=self.clock)
 
     @cached_property
     def transport(self) -> "SmtpTransport":

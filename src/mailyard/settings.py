@@ -102,6 +102,24 @@ def _url(*schemes: str) -> _Kind:
     return _Kind(parse, "an address like " + " or ".join(f"{name}://host:port" for name in schemes))
 
 
+def _parse_master_keys(text: str) -> str:
+    from mailyard.access.vault import parse_master_keys  # which most starts need not load
+
+    parse_master_keys(text)
+    return text
+
+
+def _parse_dns_servers(text: str) -> str:
+    from mailyard.net.dns_servers import parse_servers
+
+    if text:
+        try:
+            parse_servers(text, validates=False)
+        except ConfigurationError as error:
+            raise ValueError(error.message) from None
+    return text
+
+
 def _parse_text(text: str) -> str:
     if any(ord(character) < 32 for character in text):
         raise ValueError
@@ -118,6 +136,8 @@ _FOLDER = _Kind(lambda text: Path(_parse_text(text)).expanduser().absolute(), "a
 _FILE = _Kind(
     lambda text: Path(_parse_text(text)).expanduser().absolute() if text else None, "a file"
 )
+_MASTER_KEY = _Kind(_parse_master_keys, "base64 of 32 bytes, or several with commas between")
+_DNS_SERVERS = _Kind(_parse_dns_servers, "addresses like 127.0.0.1:53, with commas between")
 _POSTGRES = _url("postgresql", "postgres")
 _SMTP = _url("smtp", "smtps")
 _HTTP = _url("http", "https")
@@ -189,6 +209,13 @@ class Settings:
     relay_connections: int = _setting(_whole(1, 200), 10, "connections of one worker to the relay")
     tls_cert: Path | None = _setting(_FILE, None, "PEM certificate chain of the SMTP server")
     tls_key: Path | None = _setting(_FILE, None, "PEM key of the certificate")
+
+    dns_servers: str = _setting(
+        _DNS_SERVERS, "", "DNS resolvers by address, in order of use; the system's when empty"
+    )
+    master_key: str = _setting(
+        _MASTER_KEY, "", "what keeps stored secrets, newest first; made in `data` when empty"
+    )
 
     live_connections: int = _setting(
         _whole(0, 100_000), limits.LIVE_CONNECTIONS, "event streams and waits of one API process"
@@ -318,7 +345,7 @@ def _value(shown: str, key: str, text: str) -> Any:
 
 
 def _wrong(shown: str, key: str, text: str) -> str:
-    hidden = "(hidden)" if "url" in key or key == "api_key" else repr(text[:200])
+    hidden = "(hidden)" if "url" in key or key in ("api_key", "master_key") else repr(text[:200])
     return f"{shown} is {hidden}; allowed is {_FIELDS[key].metadata['kind'].allowed}"
 
 

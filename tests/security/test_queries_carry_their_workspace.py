@@ -23,6 +23,8 @@ TENANT_TABLES = frozenset(
         "delivery",
         "delivery_event",
         "demo_run",
+        "dkim_key",
+        "domain",
         "email",
         "idempotency_key",
         "inbox",

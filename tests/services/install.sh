@@ -4,6 +4,13 @@
 # there; says what to do when it may not install.
 set -eu
 
+# The mock server of the mail providers' documents, by its lock file. Its tests are skipped without.
+prism=$(dirname "$0")/prism
+if [ ! -e "$prism/node_modules/.bin/prism" ]; then
+    (cd "$prism" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error) ||
+        echo "prism was not installed (npm and the network are needed)" >&2
+fi
+
 # package and a file that it brings
 WANTED="
 postfix:/usr/sbin/smtp-source
@@ -14,8 +21,11 @@ chromium:/usr/bin/chromium
 fonts-dejavu-core:/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
 fuse3:/usr/bin/fusermount3
 libfuse2:/lib/x86_64-linux-gnu/libfuse.so.2
+opendkim-tools:/usr/sbin/opendkim-testmsg
 postgresql-15:/usr/lib/postgresql/15/bin/postgres
 pgbouncer:/usr/sbin/pgbouncer
+unbound:/usr/sbin/unbound
+openssl:/usr/bin/openssl
 "
 
 missing=""

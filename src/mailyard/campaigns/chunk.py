@@ -36,6 +36,7 @@ from mailyard.queue.job import EMAIL_BULK
 from mailyard.queue.worker import Batch, Handler
 from mailyard.ratelimit.ratelimit import RateLimit
 from mailyard.sending.handoff import Window
+from mailyard.sending.sign import Signing
 from mailyard.sending.template import Templates
 from mailyard.sending.transport import Transport
 from mailyard.storage.database import Connection, Database
@@ -59,6 +60,7 @@ class ChunkSender:
         transport: Transport,
         live: LiveEvents,
         templates: Templates,
+        signing: Signing,
         rate_limit: RateLimit,
         hostname: str,
         clock: Clock | None = None,
@@ -68,6 +70,7 @@ class ChunkSender:
         self.database = database
         self.engine = engine
         self.templates = templates
+        self.signing = signing
         self.rate_limit = rate_limit
         self.hostname = hostname
         self.clock = clock or SystemClock()
@@ -102,7 +105,7 @@ class ChunkSender:
         )
         if row is not None:
             mail = await campaign_mail(
-                self.templates, self.hostname, job.workspace_id, campaign_id, row
+                self.templates, self.signing, self.hostname, job.workspace_id, campaign_id, row
             )
             place = Place(job.workspace_id, campaign_id, number, job)
             await ChunkRun(self, batch, place, row, mail).run()

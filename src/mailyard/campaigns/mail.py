@@ -1,5 +1,6 @@
 """The mail of one campaign: its template compiled, its mould poured once, ready for recipients."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -9,10 +10,12 @@ import msgspec
 
 from mailyard.core.ids import deterministic_uuid7
 from mailyard.protocol.address import parse_mailbox
+from mailyard.protocol.dkim.sign import Signer, sign_all
 from mailyard.sending import header
 from mailyard.sending.delivery import unix_ms
 from mailyard.sending.mould import Mould
 from mailyard.sending.render import Compiled
+from mailyard.sending.sign import Signing, sender_domain
 from mailyard.sending.template import Templates
 from mailyard.sending.transport import Outgoing, Recipient
 
@@ -44,6 +47,7 @@ class CampaignMail:
         reply_to: str,
         list_unsubscribe: str,
         hostname: str,
+        signers: Sequence[Signer] = (),
     ) -> None:
         self._key = campaign_id.bytes
         self._unix_ms = unix_ms(first_started_at)
@@ -59,6 +63,7 @@ class CampaignMail:
         self._list_unsubscribe = list_unsubscribe
         self._unsubscribe_is_own = DELIVERY_MARK in list_unsubscribe
         self._hostname = hostname
+        self._signers = signers
 
     @property
     def unix_ms(self) -> int:
@@ -97,6 +102,8 @@ class CampaignMail:
             date,
             unsubscribe,
         )
+        if self._signers:
+            content = sign_all(self._signers, content, date.timestamp()) + content
         return Written(
             delivery_id,
             contact_id,
@@ -112,10 +119,16 @@ class CampaignMail:
 
 
 async def campaign_mail(
-    templates: Templates, hostname: str, workspace_id: UUID, campaign_id: UUID, row: asyncpg.Record
+    templates: Templates,
+    signing: Signing,
+    hostname: str,
+    workspace_id: UUID,
+    campaign_id: UUID,
+    row: asyncpg.Record,
 ) -> CampaignMail:
     """The mail that a campaign's row describes. Raises NotFound, InvalidInput."""
     template = await templates.compiled(workspace_id, row["template_id"], row["template_version"])
+    signers = await signing.signers(workspace_id, sender_domain(row["sender"]))
     return CampaignMail(
         campaign_id=campaign_id,
         first_started_at=row["first_started_at"],
@@ -124,6 +137,7 @@ async def campaign_mail(
         reply_to=row["reply_to"],
         list_unsubscribe=row["list_unsubscribe"],
         hostname=hostname,
+        signers=signers,
     )
 
 

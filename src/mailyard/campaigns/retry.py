@@ -27,6 +27,7 @@ from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.handoff import Window
 from mailyard.sending.results import Results, conclude
+from mailyard.sending.sign import Signing
 from mailyard.sending.states import State as DeliveryState
 from mailyard.sending.template import Templates
 from mailyard.sending.transport import Handoff, Transport
@@ -78,6 +79,7 @@ class RetrySender:
         engine: Engine,
         transport: Transport,
         templates: Templates,
+        signing: Signing,
         progress: ProgressEvents,
         window: Window,
         hostname: str,
@@ -88,6 +90,7 @@ class RetrySender:
         self.engine = engine
         self.transport = transport
         self.templates = templates
+        self.signing = signing
         self.progress = progress
         self.window = window
         self.hostname = hostname
@@ -108,7 +111,7 @@ class RetrySender:
         if row is None:
             return
         mail = await campaign_mail(
-            self.templates, self.hostname, job.workspace_id, campaign_id, row
+            self.templates, self.signing, self.hostname, job.workspace_id, campaign_id, row
         )
         await _Round(self, batch, job, job.workspace_id, campaign_id, mail, row["state"]).run()
         if await self.database.fetchval(_SQL.finish_campaign, job.workspace_id, campaign_id):

@@ -49,6 +49,7 @@ IMPORT = "imp"
 CAMPAIGN = "cmp"
 AUDIT = "aud"
 SUPPRESSION = "sup"
+DOMAIN = "dom"
 DEMO = "dmo"
 
 

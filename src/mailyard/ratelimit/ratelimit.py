@@ -5,6 +5,7 @@ theoretical arrival time `tat`. Taking `amount` moves it on by amount / per_s; t
 when the moved instant is at most burst / per_s ahead of now.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,11 +18,28 @@ class Drawn:
     ahead_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """One taking of a batch: see `RateLimit.take`."""
+
+    key: str
+    amount: float
+    per_s: float
+    burst: float
+
+
 class RateLimit(Protocol):
     """Buckets by key, shared by whoever uses the same adapter and store."""
 
     async def draw(self, key: str, amount: float, per_s: float, burst: float) -> Drawn:
         """As `take`, telling how far the bucket is from full."""
+        ...
+
+    async def draw_many(self, takings: Sequence[Taking]) -> list[Drawn]:
+        """As `draw` for each, in their order, at once; each is taken or refused for itself.
+
+        Raises ValueError when a key stands twice.
+        """
         ...
 
     async def take(self, key: str, amount: float, per_s: float, burst: float) -> float:
@@ -31,6 +49,14 @@ class RateLimit(Protocol):
         batch; one that is above `burst` is taken from a full bucket only, and puts it in debt.
         """
         ...
+
+
+def check(takings: Sequence[Taking]) -> None:
+    """Raises ValueError on what `draw_many` does not take."""
+    if len({one.key for one in takings}) != len(takings):
+        raise ValueError("each taking of a batch has a key of its own")
+    if any(one.amount < 0 or one.per_s <= 0 or one.burst <= 0 for one in takings):
+        raise ValueError("amount must be at least 0; per_s and burst must be above 0")
 
 
 def gcra(

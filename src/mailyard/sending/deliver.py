@@ -1,6 +1,6 @@
 """Delivering transactional mail: the handler of `deliver` jobs, one job an email.
 
-    jobs -> [of jobs that come back: claimed] -> emails and open deliveries -> composed
+    jobs -> [of jobs that come back: claimed] -> emails and open deliveries -> composed -> signed
          -> [named by a fenced commit] -> transport -> [results, events, job: one commit] …
 
 The last two commits in brackets are one statement of the hand-off window, which records what came
@@ -31,6 +31,7 @@ from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.errand import Errand, OpenDelivery
 from mailyard.sending.handoff import Window
 from mailyard.sending.results import Results, conclude
+from mailyard.sending.sign import Signing
 from mailyard.sending.transport import Handoff, Transport
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
@@ -55,6 +56,7 @@ class Deliverer:
         *,
         database: Database,
         transport: Transport,
+        signing: Signing,
         live: LiveEvents,
         hostname: str,
         clock: Clock | None = None,
@@ -63,6 +65,7 @@ class Deliverer:
     ) -> None:
         self.database = database
         self.transport = transport
+        self.signing = signing
         self.live = live
         self.hostname = hostname
         self.clock = clock or SystemClock()
@@ -111,7 +114,19 @@ class Deliverer:
         for errand in errands.values():
             if errand.waiting and errand.mail is None and not errand.gave_up:
                 errand.gave_up = "its content is gone"
+        await self._sign([errand for errand in errands.values() if errand.mail is not None])
         return list(errands.values())
+
+    async def _sign(self, composed: Sequence[Errand]) -> None:
+        """Sign the mails of senders whose domains are set up."""
+        signers = await self.signing.signers_of({errand.sender for errand in composed})
+        signed = 0
+        for errand in composed:
+            if signers[errand.sender]:
+                errand.sign(signers[errand.sender], self.clock.now())
+                signed += 1
+                if signed % _YIELD_EVERY == 0:
+                    await asyncio.sleep(0)
 
     async def _claim(self, jobs: Sequence[LeasedJob], low: UUID, high: UUID) -> None:
         """Leave whoever had these jobs before nothing to name. A first lease has nobody before."""

@@ -1,5 +1,6 @@
 """One `deliver` job in hand: its email, composed, and which of its recipients are where."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -9,10 +10,12 @@ import msgspec
 from mailyard.core import ids
 from mailyard.core.errors import MailyardError
 from mailyard.protocol.address import parse_mailbox
+from mailyard.protocol.dkim.sign import Signer, sign_all
 from mailyard.queue.job import LeasedJob
 from mailyard.sending.compose import Composed, compose
 from mailyard.sending.request import EmailContent
 from mailyard.sending.results import Conclusion
+from mailyard.sending.sign import Owned, sender_domain
 from mailyard.sending.states import State
 from mailyard.sending.transport import Outgoing, Recipient
 
@@ -72,6 +75,21 @@ class Errand:
             )
         except (MailyardError, msgspec.DecodeError) as error:
             self.gave_up = f"it cannot be composed: {error}"
+
+    @property
+    def sender(self) -> Owned:
+        """Whose keys sign the mail."""
+        return self.workspace_id, sender_domain(self.sender_address)
+
+    def sign(self, signers: Sequence[Signer], now: datetime) -> None:
+        """Put signatures in front of the mail. A failure is kept in `gave_up`."""
+        assert self.mail is not None, "what is not composed is not signed"
+        try:
+            signatures = sign_all(signers, self.mail.content, now.timestamp())
+        except MailyardError as error:
+            self.mail, self.gave_up = None, f"it cannot be signed: {error}"
+        else:
+            self.mail = self.mail._replace(content=signatures + self.mail.content)
 
     def early_end(self, recipient: OpenDelivery, now: datetime) -> tuple[State, str] | None:
         """How a recipient ends without being handed over, and why; None when it is to go."""

@@ -47,13 +47,20 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Handoff:
-    """The answer for one recipient. `reply` has at most HANDOFF_REPLY_CHARACTERS."""
+    """The answer for one recipient. `reply` has at most HANDOFF_REPLY_CHARACTERS.
+
+    `route_fault`, with LATER or NEVER: certainly not taken, and neither the recipient nor the mail
+    is to blame, but this way (out of reach, over its limit, a wrong key, an account that is
+    suspended, a mail that only this API cannot express). Another transport may have the mail at
+    once, and nothing is to be concluded about the recipient.
+    """
 
     delivery_id: UUID
     outcome: Outcome
     reply_code: int | None
     reply: str
     transport: str
+    route_fault: bool = False
 
 
 class Transport(Protocol):

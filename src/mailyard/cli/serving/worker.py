@@ -57,6 +57,7 @@ def handlers(application: Application) -> list[Handler]:
         transport=application.transport,
         live=live,
         templates=application.templates,
+        signing=application.signing,
         rate_limit=application.limits,
         hostname=hostname,
         clock=application.clock,
@@ -66,6 +67,7 @@ def handlers(application: Application) -> list[Handler]:
         engine=engine,
         transport=application.transport,
         templates=application.templates,
+        signing=application.signing,
         progress=application.progress,
         window=chunks.window,
         hostname=hostname,
@@ -89,6 +91,7 @@ def handlers(application: Application) -> list[Handler]:
         Deliverer(
             database=database,
             transport=application.transport,
+            signing=application.signing,
             live=live,
             hostname=hostname,
             clock=application.clock,

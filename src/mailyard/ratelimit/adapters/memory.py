@@ -1,7 +1,9 @@
 """Buckets of one process."""
 
+from collections.abc import Sequence
+
 from mailyard.core.clock import Clock
-from mailyard.ratelimit.ratelimit import Drawn, gcra
+from mailyard.ratelimit.ratelimit import Drawn, Taking, check, gcra
 
 _SWEEP_EVERY = 10_000  # takings between two removals of buckets that are full again
 
@@ -16,6 +18,10 @@ class MemoryRateLimit:
 
     async def take(self, key: str, amount: float, per_s: float, burst: float) -> float:
         return (await self.draw(key, amount, per_s, burst)).wait_s
+
+    async def draw_many(self, takings: Sequence[Taking]) -> list[Drawn]:
+        check(takings)
+        return [await self.draw(one.key, one.amount, one.per_s, one.burst) for one in takings]
 
     async def draw(self, key: str, amount: float, per_s: float, burst: float) -> Drawn:
         now_s = self._clock.monotonic()

@@ -1,7 +1,11 @@
 """Buckets that all processes share, one row each in `rate_bucket`."""
 
+from collections.abc import Sequence
+
+import asyncpg
+
 from mailyard.core.clock import Clock
-from mailyard.ratelimit.ratelimit import Drawn
+from mailyard.ratelimit.ratelimit import Drawn, Taking, check
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
 
@@ -30,6 +34,29 @@ class PostgresRateLimit:
         wait_s = await self._database.fetchval(_SQL.wait, key, step_s, allowed_s, now)
         return Drawn(max(float(wait_s or 0.0), 0.001))
 
+    async def draw_many(self, takings: Sequence[Taking]) -> list[Drawn]:
+        check(takings)
+        now = None if self._clock is None else self._clock.now()
+        keys = [one.key for one in takings]
+        await self._database.execute(_SQL.fill_many, keys, now)
+        rows = await self._database.fetch(
+            _SQL.take_many,
+            keys,
+            [one.amount / one.per_s for one in takings],
+            [max(one.burst, one.amount) / one.per_s for one in takings],
+            now,
+        )
+        found = {row["key"]: row for row in rows}
+        return [_drawn(found.get(key)) for key in keys]
+
     async def sweep(self) -> None:
         """Forget buckets that are full again. A duty of the scheduler."""
         await self._database.execute(_SQL.sweep)
+
+
+def _drawn(row: asyncpg.Record | None) -> Drawn:
+    if row is None:  # swept between the two statements: it is full at the next try
+        return Drawn(0.001)
+    if row["taken"]:
+        return Drawn(0.0, row["ahead_s"])
+    return Drawn(max(row["wait_s"], 0.001))

@@ -31,6 +31,7 @@ _ID_NAMES = {
     "lst": "list",
     "imp": "import",
     "cmp": "campaign",
+    "dom": "sending domain",
     "sup": "suppression",
     "dmo": "demo run",
 }

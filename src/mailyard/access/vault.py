@@ -1,0 +1,155 @@
+"""Secrets at rest: sealed under a master key that is not in the database.
+
+A sealed secret says which master key it needs and belongs to one subject (the row it lies in), so
+that it opens nowhere else. Several master keys may be alive: the first seals, all of them open.
+That is how a key is changed: put the new one first, seal anew what the old one sealed
+(`needs_sealing`), take the old one away.
+
+AES-256-GCM (NIST SP 800-38D) with random nonces of 96 bits: far below 2^32 secrets under one key.
+"""
+
+import base64
+import binascii
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from mailyard.core.errors import ConfigurationError
+
+MASTER_KEY_BYTES = 32
+FILE_NAME = "master.key"
+_FORMAT = b"\x01"
+_ID_BYTES = 4
+_NONCE_BYTES = 12
+_HEAD_BYTES = 1 + _ID_BYTES + _NONCE_BYTES
+_TAG_BYTES = 16
+
+
+class Vault:
+    """Seals and opens.
+
+    `master_keys` gives them, newest first, and is called when the first secret is sealed or opened:
+    a process that has none to do with needs no key. What it raises is raised then.
+    """
+
+    def __init__(self, master_keys: Callable[[], Sequence[bytes]]) -> None:
+        self._master_keys = master_keys
+
+    @cached_property
+    def _ciphers(self) -> dict[bytes, AESGCM]:
+        """By the key's id, the newest first."""
+        return {_id_of(key): AESGCM(key) for key in self._master_keys()}
+
+    def seal(self, secret: bytes, subject: bytes) -> bytes:
+        """`secret` as it may lie in a table, for the row that `subject` names."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        key_id, cipher = next(iter(self._ciphers.items()))
+        head = _FORMAT + key_id + nonce
+        return head + cipher.encrypt(nonce, secret, head + subject)
+
+    def open(self, sealed: bytes, subject: bytes) -> bytes:
+        """The secret. Raises ConfigurationError for one of a master key that is not here, or that
+        was changed, or that belongs to another row."""
+        if len(sealed) < _HEAD_BYTES + _TAG_BYTES or sealed[:1] != _FORMAT:
+            raise ConfigurationError("a sealed secret is damaged; restore it from a backup")
+        head, key_id = sealed[:_HEAD_BYTES], _key_id(sealed)
+        cipher = self._ciphers.get(key_id)
+        if cipher is None:
+            raise ConfigurationError(
+                f"a secret is sealed under master key {key_id.hex()}, which is not among "
+                f"{', '.join(known.hex() for known in self._ciphers)}; add it to "
+                "MAILYARD_MASTER_KEY, behind the newest"
+            )
+        nonce = head[-_NONCE_BYTES:]
+        try:
+            return cipher.decrypt(nonce, sealed[_HEAD_BYTES:], head + subject)
+        except InvalidTag:
+            raise ConfigurationError(
+                "a sealed secret was changed, or belongs to another row; restore it from a backup"
+            ) from None
+
+    def needs_sealing(self, sealed: bytes) -> bool:
+        """Whether an older master key than the first sealed this."""
+        return _key_id(sealed) != next(iter(self._ciphers))
+
+
+def parse_master_keys(text: str) -> list[bytes]:
+    """Master keys, newest first: base64 of 32 bytes each, with commas between.
+
+    Raises ValueError.
+    """
+    keys = []
+    for piece in filter(None, (piece.strip() for piece in text.split(","))):
+        try:
+            key = base64.b64decode(piece.translate(_FROM_URL_SAFE), validate=True)
+        except binascii.Error:
+            raise ValueError("a master key is not base64") from None
+        if len(key) != MASTER_KEY_BYTES:
+            raise ValueError(f"a master key has {MASTER_KEY_BYTES} bytes, this one {len(key)}")
+        keys.append(key)
+    return keys
+
+
+def ensure_master_key(folder: Path) -> list[bytes]:
+    """The keys in `folder`, one made when there is none.
+
+    Several processes may call this at once: the file appears whole and only once. Raises
+    ConfigurationError when it cannot be read or written, or holds no keys.
+    """
+    path = folder / FILE_NAME
+    try:
+        if not path.exists():
+            _make(path)
+        keys = parse_master_keys(path.read_text("ascii").replace("\n", ","))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"the master key in {path} cannot be used: {error}; it keeps the secrets of this "
+            "installation, so restore the file, or set MAILYARD_MASTER_KEY"
+        ) from None
+    if not keys:
+        raise ConfigurationError(f"{path} holds no master key; restore it from a backup")
+    return keys
+
+
+def new_master_key() -> str:
+    """A fresh key as text."""
+    return base64.b64encode(secrets.token_bytes(MASTER_KEY_BYTES)).decode("ascii")
+
+
+_FROM_URL_SAFE = str.maketrans("-_", "+/")
+
+
+def _make(path: Path) -> None:
+    """Write a key beside its place and link it there: whoever is second keeps the first's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(new_master_key() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(partial, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        partial.unlink()
+
+
+def _id_of(key: bytes) -> bytes:
+    return sha256(b"mailyard master key" + key).digest()[:_ID_BYTES]
+
+
+def _key_id(sealed: bytes) -> bytes:
+    return sealed[1 : 1 + _ID_BYTES]

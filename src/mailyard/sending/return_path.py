@@ -1,0 +1,82 @@
+"""Return-paths of our own: each delivery has one, and what comes back to it says whose it is.
+
+`b_01jz…-k3vd…@bounce.example.com`: the delivery's id and a MAC over it (HMAC-SHA256, 80 bits), so
+that nobody can make up a bounce of a delivery, or find deliveries by trying. 45 octets, where RFC
+5321 section 4.5.3.1.1 allows 64. Only letters and digits that survive a change of case are used,
+because peers write local parts in either.
+
+Keys are rotated by putting the new one first: it signs, and both are honoured.
+"""
+
+import hmac
+import re
+from base64 import b32encode
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from uuid import UUID
+
+from mailyard.core import ids
+from mailyard.core.errors import ConfigurationError, InvalidInput
+
+KEY_BYTES = 32  # RFC 2104 section 3: as long as the hash
+KEYS_ALIVE = 2  # the one that signs and the one before
+_PREFIX = "b"
+_MAC_BYTES = 10  # 80 bits, 16 letters: 2^79 tries for one forged bounce
+_PURPOSE = b"mailyard return-path 1\0"  # the key may serve other purposes
+# Also inside what a forwarder put around it (SRS, BATV): `prvs=0123=b_01jz…-k3vd…`.
+_SIGNED = re.compile(r"(?<![0-9a-z])b_([0-7][0-9a-hjkmnp-tv-z]{25})-([a-z2-7]{16})(?![0-9a-z])")
+_ADDRESS_CHARACTERS = 320
+
+
+class ReturnPaths:
+    """Makes and reads return-paths. `keys`: the one that signs, then perhaps the one before it.
+
+    Raises ConfigurationError when there is none, more than two, or one of less than 32 bytes.
+    """
+
+    def __init__(self, *, domain: str, keys: Sequence[bytes]) -> None:
+        if not 1 <= len(keys) <= KEYS_ALIVE:
+            raise ConfigurationError(
+                f"return-paths need one or two keys, the signing one first; there are {len(keys)}"
+            )
+        if any(len(key) < KEY_BYTES for key in keys):
+            raise ConfigurationError(f"a return-path key needs at least {KEY_BYTES} bytes")
+        self._domain = domain
+        self._keys = tuple(bytes(key) for key in keys)
+
+    def address_for(self, delivery_id: UUID, domain: str = "") -> str:
+        """The return-path of a delivery, under `domain` or under the one that all share."""
+        signed = f"{ids.type_id(_PREFIX, delivery_id)}-{_mac(self._keys[0], delivery_id)}"
+        return f"{signed}@{domain or self._domain}"
+
+    def delivery_of(self, address: str) -> UUID | None:
+        """The delivery whose return-path `address` is; None when it is none of ours or forged."""
+        local = address[:_ADDRESS_CHARACTERS].rpartition("@")[0] or address[:_ADDRESS_CHARACTERS]
+        found = _SIGNED.search(local.lower())
+        if found is None:
+            return None
+        try:
+            delivery_id = ids.parse_type_id(_PREFIX, f"{_PREFIX}_{found[1]}")
+        except InvalidInput:
+            return None
+        return delivery_id if self._is_signed(delivery_id, found[2]) else None
+
+    def find(self, addresses: Iterable[str]) -> UUID | None:
+        """The delivery of the first address that is a return-path of ours."""
+        for address in addresses:
+            delivery_id = self.delivery_of(address)
+            if delivery_id is not None:
+                return delivery_id
+        return None
+
+    def _is_signed(self, delivery_id: UUID, mac: str) -> bool:
+        """Whether one of the keys made `mac`; takes as long whichever it is and if none is."""
+        honoured = False
+        for key in self._keys:
+            honoured |= hmac.compare_digest(_mac(key, delivery_id).encode(), mac.encode())
+        return honoured
+
+
+def _mac(key: bytes, delivery_id: UUID) -> str:
+    digest = hmac.digest(key, _PURPOSE + delivery_id.bytes, sha256)
+    return b32encode(digest[:_MAC_BYTES]).decode("ascii").lower()

@@ -1,0 +1,1 @@
+"""Through whom a mail leaves: routes, failover, a circuit breaker for each provider; all pure."""

@@ -1,0 +1,105 @@
+"""The health of all providers in one process: a breaker each, and what changed, for the page.
+
+choose -> [admit -> hand over -> record], for one candidate after another until one has it
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+
+from mailyard.sending.route import breaker as machine
+from mailyard.sending.route.breaker import (
+    CLOSED,
+    Breaker,
+    BreakerEvent,
+    BreakerOptions,
+    Position,
+    Step,
+    Ticket,
+)
+from mailyard.sending.route.failover import Fault, is_failure
+from mailyard.sending.route.routes import Choice, Envelope, Health, Routes, choose
+from mailyard.sending.transport import Outcome
+
+EVENTS_KEPT = 1_000  # between two collections; the newest are kept
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderEvent:
+    """A breaker changed."""
+
+    provider: str
+    event: BreakerEvent
+
+
+class Providers:
+    """Breakers by provider. A provider that is not known yet is healthy."""
+
+    def __init__(self, *, random: Random, options: BreakerOptions | None = None) -> None:
+        self._random = random
+        self._options = options or BreakerOptions()
+        self._breakers: dict[str, Breaker] = {}
+        self._events: list[ProviderEvent] = []
+
+    def choose(self, now_s: float, routes: Routes, mail: Envelope) -> Choice:
+        """Who may have `mail`, in order."""
+        return choose(routes.route_of(mail), lambda name: self.health(now_s, name), self._random)
+
+    def health(self, now_s: float, provider: str) -> Health:
+        state = self.breaker(provider)
+        if machine.admits(now_s, state, self._options):
+            return Health(True)
+        if state.position is Position.OPEN:
+            return Health(False, state.why, state.open_until_s)
+        # A probe is on its way; its answer, or its loss, decides.
+        since_s = state.probe_since_s or now_s
+        return Health(False, state.why, since_s + self._options.probe_lost_s)
+
+    def admit(self, now_s: float, provider: str) -> Ticket | None:
+        """Leave to hand one mail to `provider`; None: the next candidate, please."""
+        state, ticket, events = machine.admit(
+            now_s, self.breaker(provider), self._options, self._random
+        )
+        self._keep(provider, (state, events))
+        return ticket
+
+    def record(
+        self,
+        now_s: float,
+        provider: str,
+        ticket: Ticket,
+        outcome: Outcome,
+        fault: Fault,
+        reply: str = "",
+    ) -> None:
+        """How that mail went. A refusal for good that is the provider's fault opens at once."""
+        state = self.breaker(provider)
+        if ticket.turn != state.turn:
+            return
+        failure = (reply or outcome.value) if is_failure(outcome, fault) else ""
+        if outcome is Outcome.NEVER and failure:
+            step = machine.trip(now_s, state, self._options, failure, self._random)
+        else:
+            step = machine.record(now_s, state, self._options, ticket, failure, self._random)
+        self._keep(provider, step)
+
+    def pause(self, now_s: float, provider: str, retry_after_s: float, why: str) -> None:
+        """The provider said when to come again (Retry-After)."""
+        state = self.breaker(provider)
+        self._keep(
+            provider,
+            machine.trip(now_s, state, self._options, why, self._random, retry_after_s),
+        )
+
+    def breaker(self, provider: str) -> Breaker:
+        return self._breakers.get(provider, CLOSED)
+
+    def events(self) -> Iterable[ProviderEvent]:
+        """What changed since the last call, oldest first."""
+        events, self._events = self._events, []
+        return events
+
+    def _keep(self, provider: str, step: Step) -> None:
+        self._breakers[provider], events = step
+        self._events += [ProviderEvent(provider, event) for event in events]
+        del self._events[:-EVENTS_KEPT]

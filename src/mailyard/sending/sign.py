@@ -1,0 +1,75 @@
+"""Which keys sign a mail: those of its sender's domain that are seen in DNS.
+
+What was found is remembered for REMEMBERED_S, in every process by itself: so long a key that was
+just rotated may still sign, and its record stands for two weeks more. A mail from a domain that the
+workspace does not have is not signed.
+"""
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from mailyard.access.vault import Vault
+from mailyard.core.clock import Clock, SystemClock
+from mailyard.core.errors import InvalidInput
+from mailyard.protocol.address import ascii_domain, parse_mailbox
+from mailyard.protocol.dkim.key import load_private_key
+from mailyard.protocol.dkim.sign import Signer
+from mailyard.storage.database import Database
+from mailyard.storage.queries import load
+
+_SQL = load("domain")
+
+REMEMBERED_S = 10.0
+_DOMAINS_REMEMBERED = 10_000
+
+Owned = tuple[UUID, str]  # workspace, domain in its ASCII form
+
+
+class Signing:
+    """Finds signers and keeps them. One for a process."""
+
+    def __init__(self, *, database: Database, vault: Vault, clock: Clock | None = None) -> None:
+        self._database = database
+        self._vault = vault
+        self._clock = clock or SystemClock()
+        self._known: dict[Owned, tuple[float, tuple[Signer, ...]]] = {}
+        self._loaded: dict[UUID, Signer] = {}  # by key: opening one costs as much as signing
+
+    async def signers(self, workspace_id: UUID, domain: str) -> Sequence[Signer]:
+        """What signs for `domain`; nothing when that is not the workspace's."""
+        return (await self.signers_of([(workspace_id, domain)]))[workspace_id, domain]
+
+    async def signers_of(self, asked: Iterable[Owned]) -> dict[Owned, Sequence[Signer]]:
+        """What signs for each of `asked`. Raises Unavailable, and ConfigurationError when a key
+        cannot be opened: a mail that should be signed does not leave without."""
+        now = self._clock.monotonic()
+        wanted = set(asked)
+        missing = [one for one in wanted if self._known.get(one, (-1.0, ()))[0] < now]
+        if missing:
+            await self._look_up(missing, now + REMEMBERED_S)
+        return {one: self._known[one][1] for one in wanted}
+
+    async def _look_up(self, asked: Sequence[Owned], until: float) -> None:
+        rows = await self._database.fetch(
+            _SQL.signing_keys, [one[0] for one in asked], [one[1] for one in asked]
+        )
+        found: dict[Owned, list[Signer]] = {one: [] for one in asked}
+        for row in rows:
+            signer = self._loaded.get(row["id"])
+            if signer is None:
+                key = load_private_key(self._vault.open(row["sealed_key"], row["id"].bytes))
+                signer = Signer(row["name"], row["selector"], key)
+            found[row["workspace_id"], row["name"]].append(signer)
+            self._loaded[row["id"]] = signer
+        if len(self._known) > _DOMAINS_REMEMBERED:
+            self._known.clear()
+            self._loaded.clear()
+        self._known.update((one, (until, tuple(signers))) for one, signers in found.items())
+
+
+def sender_domain(sender: str) -> str:
+    """The domain of a From, as `Domain.name` has it; empty when there is none to sign for."""
+    try:
+        return ascii_domain(parse_mailbox(sender).address.rpartition("@")[2])
+    except InvalidInput:
+        return ""

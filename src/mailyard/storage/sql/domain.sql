@@ -1,0 +1,78 @@
+-- Domains that a workspace sends from, and their DKIM keys.
+
+-- name: add_domain
+-- Adds the domain $3 of workspace $1 as $2. No row when the workspace has it already.
+INSERT INTO domain (id, workspace_id, name) VALUES ($2, $1, $3)
+ON CONFLICT (workspace_id, name) DO NOTHING
+RETURNING id;
+
+-- name: add_keys
+-- Adds keys to the domain $2 of workspace $1: ids $3, selectors $4, algorithms $5, records $6,
+-- sealed private keys $7.
+INSERT INTO dkim_key (id, workspace_id, domain_id, selector, algorithm, record, sealed_key, state)
+SELECT id, $1, $2, selector, algorithm, record, sealed_key, 'waiting'
+FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::bytea[])
+    AS made (id, selector, algorithm, record, sealed_key);
+
+-- name: get_domain
+-- One domain.
+SELECT id, workspace_id, name FROM domain WHERE workspace_id = $1 AND id = $2;
+
+-- name: hold_domain
+-- One domain; until the end of the transaction nobody else changes its keys.
+SELECT id, workspace_id, name FROM domain WHERE workspace_id = $1 AND id = $2 FOR UPDATE;
+
+-- name: list_domains
+-- Newest first, ids below $2.
+SELECT id, workspace_id, name FROM domain
+WHERE workspace_id = $1 AND id < $2
+ORDER BY id DESC LIMIT $3;
+
+-- name: remove_domain
+-- Takes a domain away, its keys with it.
+DELETE FROM domain WHERE workspace_id = $1 AND id = $2 RETURNING id;
+
+-- name: list_keys
+-- The keys of the domains $2, oldest first.
+SELECT id, domain_id, selector, algorithm, record, state, finding, looked_at, retired_at
+FROM dkim_key
+WHERE workspace_id = $1 AND domain_id = ANY($2::uuid[])
+ORDER BY id;
+
+-- name: note_looks
+-- What a look at DNS found: keys $3 of the domain $2 of workspace $1, findings $4, at $5. A key whose
+-- record stands begins to sign.
+UPDATE dkim_key
+SET finding = seen.finding,
+    looked_at = $5,
+    state = CASE WHEN dkim_key.state = 'waiting' AND seen.finding = '' THEN 'signing'
+                 ELSE dkim_key.state END
+FROM unnest($3::uuid[], $4::text[]) AS seen (id, finding)
+WHERE dkim_key.workspace_id = $1 AND dkim_key.domain_id = $2 AND dkim_key.id = seen.id
+  AND dkim_key.state <> 'retired';
+
+-- name: retire_keys
+-- Of each algorithm the newest signing key signs on; the older ones, and what waited before it, are
+-- retired at $3 and forget their private halves.
+UPDATE dkim_key
+SET state = 'retired', retired_at = $3, sealed_key = NULL, finding = ''
+WHERE workspace_id = $1 AND domain_id = $2 AND state <> 'retired'
+  AND id < (
+      SELECT max(newer.id::text)::uuid FROM dkim_key AS newer
+      WHERE newer.workspace_id = $1 AND newer.domain_id = $2
+        AND newer.algorithm = dkim_key.algorithm AND newer.state = 'signing'
+  );
+
+-- name: drop_retired
+-- Keys of the domain $2 of workspace $1 that were retired before $3.
+DELETE FROM dkim_key
+WHERE workspace_id = $1 AND domain_id = $2 AND state = 'retired' AND retired_at < $3;
+
+-- name: signing_keys
+-- What signs for each of the pairs (workspace $1, domain $2).
+SELECT domain.workspace_id, domain.name, dkim_key.id, dkim_key.selector, dkim_key.sealed_key
+FROM unnest($1::uuid[], $2::text[]) AS asked (workspace_id, name)
+JOIN domain ON domain.workspace_id = asked.workspace_id AND domain.name = asked.name
+JOIN dkim_key ON dkim_key.workspace_id = domain.workspace_id AND dkim_key.domain_id = domain.id
+WHERE dkim_key.state = 'signing'
+ORDER BY dkim_key.id;
