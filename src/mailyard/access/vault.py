@@ -2,8 +2,8 @@
 
 A sealed secret says which master key it needs and belongs to one subject (the row it lies in), so
 that it opens nowhere else. Several master keys may be alive: the first seals, all of them open.
-That is how a key is changed: put the new one first, seal anew what the old one sealed
-(`needs_sealing`), take the old one away.
+That is how a key is changed: put the new one first, start anew, let the scheduler seal anew what
+the old one sealed (`fleet/duties/secrets.py`), take the old one away.
 
 AES-256-GCM (NIST SP 800-38D) with random nonces of 96 bits: far below 2^32 secrets under one key.
 """
@@ -75,9 +75,11 @@ class Vault:
                 "a sealed secret was changed, or belongs to another row; restore it from a backup"
             ) from None
 
-    def needs_sealing(self, sealed: bytes) -> bool:
-        """Whether an older master key than the first sealed this."""
-        return _key_id(sealed) != next(iter(self._ciphers))
+    @property
+    def newest(self) -> bytes:
+        """The id of the master key that seals; it stands in a sealed secret from its second byte
+        on, for queries that look for what an older one has sealed."""
+        return next(iter(self._ciphers))
 
 
 def parse_master_keys(text: str) -> list[bytes]:

@@ -183,6 +183,25 @@ class Domains:
         await self._database.execute(_SQL.retire_keys, workspace_id, domain_id, now, tx=tx)
         return await self.get(workspace_id, domain_id, tx)
 
+    async def seal_anew(self, limit: int = 100) -> int:
+        """Seal up to `limit` private keys, of all workspaces, under the newest master key; how many
+        were under an older one. Raises ConfigurationError when that is not here any more."""
+        if not await self._database.fetchval(_SQL.any_sealed):
+            return 0
+        rows = await self._database.fetch(_SQL.sealed_otherwise, self._vault.newest, limit)
+        if rows:
+            opened = [self._vault.open(row["sealed_key"], row["id"].bytes) for row in rows]
+            await self._database.execute(
+                _SQL.seal_anew,
+                [row["id"] for row in rows],
+                [row["sealed_key"] for row in rows],
+                [
+                    self._vault.seal(secret, row["id"].bytes)
+                    for secret, row in zip(opened, rows, strict=True)
+                ],
+            )
+        return len(rows)
+
     async def _hold(self, workspace_id: UUID, domain_id: UUID, tx: Connection) -> None:
         if not await self._database.fetchrow(_SQL.hold_domain, workspace_id, domain_id, tx=tx):
             raise NotFound("no such sending domain")

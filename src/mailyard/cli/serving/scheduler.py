@@ -5,7 +5,7 @@ import asyncio
 from mailyard.app import Application
 from mailyard.core.ids import uuid7
 from mailyard.fleet import sweep
-from mailyard.fleet.duties import counters, partitions, processes, queue
+from mailyard.fleet.duties import counters, partitions, processes, queue, secrets
 from mailyard.fleet.duty import Duty, perform
 from mailyard.fleet.leader import Leader
 from mailyard.fleet.vital import vital
@@ -54,4 +54,5 @@ def duties(application: Application) -> list[Duty]:
             )
         ),
         processes.reap(database),
+        secrets.seal_anew(application.domains),
     ]

@@ -76,3 +76,19 @@ JOIN domain ON domain.workspace_id = asked.workspace_id AND domain.name = asked.
 JOIN dkim_key ON dkim_key.workspace_id = domain.workspace_id AND dkim_key.domain_id = domain.id
 WHERE dkim_key.state = 'signing'
 ORDER BY dkim_key.id;
+
+-- name: any_sealed
+-- Whether there is a secret at all: who has none needs no master key.
+SELECT EXISTS (SELECT FROM dkim_key WHERE sealed_key IS NOT NULL);
+
+-- name: sealed_otherwise
+-- Up to $2 private keys, of all workspaces, that another master key than $1 has sealed.
+SELECT id, sealed_key FROM dkim_key
+WHERE sealed_key IS NOT NULL AND substring(sealed_key FROM 2 FOR 4) <> $1
+LIMIT $2;
+
+-- name: seal_anew
+-- In place of the sealed keys $2 of the rows $1 their new ones $3, where nobody was faster.
+UPDATE dkim_key SET sealed_key = anew.after
+FROM unnest($1::uuid[], $2::bytea[], $3::bytea[]) AS anew (id, before, after)
+WHERE dkim_key.id = anew.id AND dkim_key.sealed_key = anew.before;
