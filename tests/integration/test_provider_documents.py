@@ -45,7 +45,8 @@ def document(name: str) -> Path:
 def serve(path: Path) -> Iterator[str]:
     """A mock of the document at `path` until the generator is closed."""
     if not PRISM.exists() or shutil.which("node") is None:
-        pytest.skip("prism is not installed: run tests/services/install.sh")
+        missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        missing("prism is not installed: run tests/services/install.sh")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
