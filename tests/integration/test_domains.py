@@ -5,6 +5,7 @@ The verifier of what was signed is dkimpy; DNS is a server of its own on loopbac
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from sending_world import World
 
 from mailyard.access.vault import Vault
 from mailyard.core.clock import ManualClock, SystemClock
-from mailyard.core.errors import ConfigurationError
+from mailyard.core.errors import Unavailable
 from mailyard.core.ids import uuid7
 from mailyard.net.dns import DnsLimits, Resolver
 from mailyard.sending.domain import RETIRED_KEPT, Domain, Domains, fresh_keys
@@ -345,12 +346,31 @@ async def test_a_rotation_is_heard_of_within_seconds(world: World) -> None:
     assert {one.key_name for one in second}.isdisjoint({one.key_name for one in first})
 
 
-async def test_mail_that_should_be_signed_never_leaves_unsigned(world: World) -> None:
+async def test_mail_that_should_be_signed_waits_for_its_key(world: World) -> None:
     domains = Domains(database=world.database, vault=VAULT)
-    await signing(world, domains)
+    domain = await signing(world, domains)
     lost = Signing(database=world.database, vault=Vault(lambda: [b"x" * 32]))
-    with pytest.raises(ConfigurationError, match="MAILYARD_MASTER_KEY"):
+    with pytest.raises(Unavailable, match="MAILYARD_MASTER_KEY"):
         await lost.signers(world.workspace_id, "example.org")
+    asked = asyncio.Event()
+
+    async def ask(*arguments: Any) -> Any:
+        asked.set()
+        return await lost.signers_of(*arguments)
+
+    await world.emails.accept(
+        world.workspace_id,
+        EmailRequest(sender="app@example.org", to=["ada@example.com"], subject="s", text="t"),
+    )
+    async with world.workers() as (worker,):
+        found, worker.deliverer.signing = worker.deliverer.signing, SimpleNamespace(signers_of=ask)
+        await asyncio.wait_for(asked.wait(), 20)
+        await asyncio.sleep(0.2)
+        assert world.ledger.mails == []
+        worker.deliverer.signing = found
+        world.clock.advance(3600)  # past the pause before the next attempt
+        (content,) = await sent(world, 1)
+    assert verified(content, domain) == [True, True]
 
 
 async def test_a_changed_master_key_leaves_nothing_under_the_old_one(world: World) -> None:

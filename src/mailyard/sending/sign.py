@@ -8,11 +8,13 @@ workspace does not have is not signed.
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
+import asyncpg
+
 from mailyard.access.vault import Vault
 from mailyard.core.clock import Clock, SystemClock
-from mailyard.core.errors import InvalidInput
+from mailyard.core.errors import ConfigurationError, InvalidInput, Unavailable
 from mailyard.protocol.address import ascii_domain, parse_mailbox
-from mailyard.protocol.dkim.key import load_private_key
+from mailyard.protocol.dkim.key import PrivateKey, load_private_key
 from mailyard.protocol.dkim.sign import Signer
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
@@ -40,8 +42,8 @@ class Signing:
         return (await self.signers_of([(workspace_id, domain)]))[workspace_id, domain]
 
     async def signers_of(self, asked: Iterable[Owned]) -> dict[Owned, Sequence[Signer]]:
-        """What signs for each of `asked`. Raises Unavailable, and ConfigurationError when a key
-        cannot be opened: a mail that should be signed does not leave without."""
+        """What signs for each of `asked`. Raises Unavailable, also when a key cannot be opened: a
+        mail that should be signed does not leave without, it waits."""
         now = self._clock.monotonic()
         wanted = set(asked)
         missing = [one for one in wanted if self._known.get(one, (-1.0, ()))[0] < now]
@@ -57,14 +59,20 @@ class Signing:
         for row in rows:
             signer = self._loaded.get(row["id"])
             if signer is None:
-                key = load_private_key(self._vault.open(row["sealed_key"], row["id"].bytes))
-                signer = Signer(row["name"], row["selector"], key)
+                signer = Signer(row["name"], row["selector"], self._private_key(row))
             found[row["workspace_id"], row["name"]].append(signer)
             self._loaded[row["id"]] = signer
         if len(self._known) > _DOMAINS_REMEMBERED:
             self._known.clear()
             self._loaded.clear()
         self._known.update((one, (until, tuple(signers))) for one, signers in found.items())
+
+    def _private_key(self, row: asyncpg.Record) -> PrivateKey:
+        try:
+            return load_private_key(self._vault.open(row["sealed_key"], row["id"].bytes))
+        except ConfigurationError as error:
+            why = f"mail from {row['name']} cannot be signed: {error.message}"
+            raise Unavailable(why) from error
 
 
 def sender_domain(sender: str) -> str:
