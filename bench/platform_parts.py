@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mailyard.access.vault import Vault
 from mailyard.bus.adapters.postgres import PostgresBus
 from mailyard.bus.live import LiveEvents
 from mailyard.campaigns.campaign import Campaigns
@@ -22,6 +23,7 @@ from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.worker import Worker
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.sending.accept import Emails
+from mailyard.sending.sign import Signing
 from mailyard.sending.template import Templates
 from mailyard.sending.transports.smtp import SmtpTransport
 from mailyard.storage.database import Database, DatabaseAddress
@@ -69,6 +71,7 @@ class Parts:
         self.live = LiveEvents(database=self.database, bus=self.bus)
         self.engine = PostgresEngine(database=self.database, bus=self.bus)
         self.templates = Templates(database=self.database)
+        self.signing = Signing(database=self.database, vault=Vault(list))  # no domain, no key
         self.progress = ProgressEvents(database=self.database, live=self.live)
         self.emails = Emails(database=self.database, engine=self.engine, templates=self.templates)
         self.campaigns = Campaigns(
@@ -95,6 +98,7 @@ class Parts:
             transport=transport,
             live=self.live,
             templates=self.templates,
+            signing=self.signing,
             rate_limit=MemoryRateLimit(clock=SystemClock()),
             hostname="bench.example.org",
         )
@@ -103,6 +107,7 @@ class Parts:
             engine=self.engine,
             transport=transport,
             templates=self.templates,
+            signing=self.signing,
             progress=chunks.progress,
             window=chunks.window,
             hostname="bench.example.org",
