@@ -19,6 +19,7 @@ from mailyard.core.clock import ManualClock, SystemClock
 from mailyard.core.errors import Unavailable
 from mailyard.core.ids import uuid7
 from mailyard.net.dns import DnsLimits, Resolver
+from mailyard.sending import sign
 from mailyard.sending.domain import RETIRED_KEPT, Domain, Domains, fresh_keys
 from mailyard.sending.request import EmailRequest
 from mailyard.sending.sign import REMEMBERED_S, Signing
@@ -331,6 +332,20 @@ async def test_another_workspaces_keys_sign_nothing_for_us(
     assert len(await signers.signers(world.workspace_id, "example.org")) == 2
     assert await signers.signers(other.workspace_id, "example.org") == ()
     await other.bus.close()
+
+
+async def test_what_is_forgotten_for_want_of_room_is_looked_up_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sign, "_DOMAINS_REMEMBERED", 1)
+    domains = Domains(database=world.database, vault=VAULT)
+    names = [f"shop{number}.example" for number in range(4)]
+    for name in names:
+        await signing(world, domains, name)
+    signers = Signing(database=world.database, vault=VAULT)
+    for known in range(1, len(names) + 1):
+        found = await signers.signers_of([(world.workspace_id, name) for name in names[:known]])
+        assert [len(one) for one in found.values()] == [2] * known
 
 
 async def test_a_rotation_is_heard_of_within_seconds(world: World) -> None:

@@ -119,11 +119,12 @@ class Deliverer:
 
     async def _sign(self, composed: Sequence[Errand]) -> None:
         """Sign the mails of senders whose domains are set up."""
-        signers = await self.signing.signers_of({errand.sender for errand in composed})
+        senders = [errand.sender for errand in composed]
+        signers = await self.signing.signers_of(senders)
         signed = 0
-        for errand in composed:
-            if signers[errand.sender]:
-                errand.sign(signers[errand.sender], self.clock.now())
+        for errand, sender in zip(composed, senders, strict=True):
+            if signers[sender]:
+                errand.sign(signers[sender], self.clock.now())
                 signed += 1
                 if signed % _YIELD_EVERY == 0:
                     await asyncio.sleep(0)

@@ -24,6 +24,8 @@ _SQL = load("domain")
 REMEMBERED_S = 10.0
 _DOMAINS_REMEMBERED = 10_000
 
+_NEVER_ASKED: tuple[float, tuple[Signer, ...]] = (-1.0, ())
+
 Owned = tuple[UUID, str]  # workspace, domain in its ASCII form
 
 
@@ -45,13 +47,21 @@ class Signing:
         """What signs for each of `asked`. Raises Unavailable, also when a key cannot be opened: a
         mail that should be signed does not leave without, it waits."""
         now = self._clock.monotonic()
-        wanted = set(asked)
-        missing = [one for one in wanted if self._known.get(one, (-1.0, ()))[0] < now]
+        held: dict[Owned, Sequence[Signer]] = {}
+        missing = []
+        for one in set(asked):
+            until, signers = self._known.get(one, _NEVER_ASKED)
+            if until < now:
+                missing.append(one)
+            else:
+                held[one] = signers
         if missing:
-            await self._look_up(missing, now + REMEMBERED_S)
-        return {one: self._known[one][1] for one in wanted}
+            held |= await self._look_up(missing, now + REMEMBERED_S)
+        return held
 
-    async def _look_up(self, asked: Sequence[Owned], until: float) -> None:
+    async def _look_up(
+        self, asked: Sequence[Owned], until: float
+    ) -> dict[Owned, tuple[Signer, ...]]:
         rows = await self._database.fetch(
             _SQL.signing_keys, [one[0] for one in asked], [one[1] for one in asked]
         )
@@ -65,7 +75,9 @@ class Signing:
         if len(self._known) > _DOMAINS_REMEMBERED:
             self._known.clear()
             self._loaded.clear()
-        self._known.update((one, (until, tuple(signers))) for one, signers in found.items())
+        signing = {one: tuple(signers) for one, signers in found.items()}
+        self._known.update((one, (until, signers)) for one, signers in signing.items())
+        return signing
 
     def _private_key(self, row: asyncpg.Record) -> PrivateKey:
         try:
