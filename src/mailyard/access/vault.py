@@ -10,6 +10,7 @@ AES-256-GCM (NIST SP 800-38D) with random nonces of 96 bits: far below 2^32 secr
 
 import base64
 import binascii
+import hmac
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -43,9 +44,13 @@ class Vault:
         self._master_keys = master_keys
 
     @cached_property
+    def _keys(self) -> tuple[bytes, ...]:
+        return tuple(self._master_keys())
+
+    @cached_property
     def _ciphers(self) -> dict[bytes, AESGCM]:
         """By the key's id, the newest first."""
-        return {_id_of(key): AESGCM(key) for key in self._master_keys()}
+        return {_id_of(key): AESGCM(key) for key in self._keys}
 
     def seal(self, secret: bytes, subject: bytes) -> bytes:
         """`secret` as it may lie in a table, for the row that `subject` names."""
@@ -74,6 +79,15 @@ class Vault:
             raise ConfigurationError(
                 "a sealed secret was changed, or belongs to another row; restore it from a backup"
             ) from None
+
+    def keys_for(self, purpose: str) -> tuple[bytes, ...]:
+        """Keys of 32 bytes for `purpose` alone, newest first: one from each master key.
+
+        What is signed with them stays good while its master key is among the settings. Derived by
+        HMAC-SHA256, which a uniform key may be expanded with (RFC 5869 section 3.3).
+        """
+        text = b"mailyard key for " + purpose.encode() + b"\x01"
+        return tuple(hmac.digest(key, text, sha256) for key in self._keys)
 
     @property
     def newest(self) -> bytes:

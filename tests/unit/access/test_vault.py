@@ -109,3 +109,11 @@ def test_a_file_without_a_key_is_never_replaced(tmp_path: Path, content: str) ->
     with pytest.raises(ConfigurationError, match="restore"):
         ensure_master_key(tmp_path)
     assert (tmp_path / FILE_NAME).read_text("latin-1") == content
+
+
+def test_each_purpose_has_keys_of_its_own_from_every_master_key() -> None:
+    vault = Vault(lambda: [NEW, OLD])
+    links, returns = vault.keys_for("link"), vault.keys_for("return-path")
+    assert len({*links, *returns, NEW, OLD}) == 6
+    assert all(len(key) == 32 for key in links)
+    assert Vault(lambda: [OLD]).keys_for("link") == (links[1],)

@@ -1,0 +1,79 @@
+"""Who may do what, and what keeps secrets."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from mailyard.app.foundation import Foundation
+
+if TYPE_CHECKING:
+    from mailyard.access.audit import Audit
+    from mailyard.access.idempotency import Idempotency
+    from mailyard.access.key import ApiKeys
+    from mailyard.access.session import Sessions
+    from mailyard.access.user import Users
+    from mailyard.access.vault import Vault
+    from mailyard.access.workspace import Workspaces
+    from mailyard.queue.admin import QueueAdmin
+    from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
+
+
+class Access(Foundation):
+    """Workspaces, people, keys, limits."""
+
+    @cached_property
+    def audit(self) -> "Audit":
+        from mailyard.access.audit import Audit
+
+        return Audit(database=self.database)
+
+    @cached_property
+    def workspaces(self) -> "Workspaces":
+        from mailyard.access.workspace import Workspaces
+
+        return Workspaces(database=self.database, audit=self.audit)
+
+    @cached_property
+    def users(self) -> "Users":
+        from mailyard.access.user import Users
+
+        return Users(database=self.database, audit=self.audit)
+
+    @cached_property
+    def sessions(self) -> "Sessions":
+        from mailyard.access.session import Sessions
+
+        return Sessions(database=self.database, audit=self.audit)
+
+    @cached_property
+    def keys(self) -> "ApiKeys":
+        from mailyard.access.key import ApiKeys
+
+        return ApiKeys(database=self.database, audit=self.audit, clock=self.clock)
+
+    @cached_property
+    def idempotency(self) -> "Idempotency":
+        from mailyard.access.idempotency import Idempotency
+
+        return Idempotency(database=self.database)
+
+    @cached_property
+    def vault(self) -> "Vault":
+        """What seals stored secrets, under the settings' key or one made in the data folder."""
+        from mailyard.access.vault import Vault, ensure_master_key, parse_master_keys
+
+        settings = self.settings
+        return Vault(
+            lambda: parse_master_keys(settings.master_key) or ensure_master_key(settings.data)
+        )
+
+    @cached_property
+    def limits(self) -> "PostgresRateLimit":
+        from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
+
+        return PostgresRateLimit(database=self.database)
+
+    @cached_property
+    def queue_admin(self) -> "QueueAdmin":
+        from mailyard.queue.admin import QueueAdmin
+
+        return QueueAdmin(engine=self.engine)

@@ -1,0 +1,42 @@
+"""The services of one process, opened and closed."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from mailyard.app.campaigns import Campaigning
+
+if TYPE_CHECKING:
+    import ssl
+
+    from mailyard.proving.demo import Demos
+
+
+class Application(Campaigning):
+    """The services of one process. `open` before use, `close` at the end."""
+
+    async def open(self) -> None:
+        """Connect. Raises Unavailable when the database does not answer."""
+        await self.database.open()
+        await self.bus.open()
+
+    async def close(self) -> None:
+        """End what this process holds, in the reverse order of its making."""
+        for end in reversed(self.ends):
+            await end()
+        await self.bus.close()
+        await self.database.close()
+
+    @cached_property
+    def demos(self) -> "Demos":
+        from mailyard.proving.demo import Demos
+
+        return Demos(database=self.database, engine=self.engine)
+
+    def tls_context(self) -> "ssl.SSLContext":
+        """The SMTP server's certificate: the owner's, or the one made at the first start."""
+        from mailyard.net.tls import ensure_certificate, server_context
+
+        settings = self.settings
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            return server_context(settings.tls_cert, settings.tls_key)
+        return server_context(*ensure_certificate(settings.data / "tls", settings.smtp_name))

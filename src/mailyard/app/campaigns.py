@@ -1,0 +1,54 @@
+"""Contacts, lists, imports and campaigns."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from mailyard.app.sending import Sending
+
+if TYPE_CHECKING:
+    from mailyard.campaigns.campaign import Campaigns
+    from mailyard.campaigns.contact import Contacts
+    from mailyard.campaigns.contact_list import Lists
+    from mailyard.campaigns.importing import Imports
+    from mailyard.campaigns.progress import ProgressEvents
+
+
+class Campaigning(Sending):
+    """What writes to many."""
+
+    @cached_property
+    def contacts(self) -> "Contacts":
+        from mailyard.campaigns.contact import Contacts
+
+        return Contacts(database=self.database)
+
+    @cached_property
+    def lists(self) -> "Lists":
+        from mailyard.campaigns.contact_list import Lists
+
+        return Lists(database=self.database)
+
+    @cached_property
+    def imports(self) -> "Imports":
+        from mailyard.campaigns.importing import Imports
+
+        return Imports(database=self.database, engine=self.engine)
+
+    @cached_property
+    def progress(self) -> "ProgressEvents":
+        from mailyard.campaigns.progress import ProgressEvents
+
+        return ProgressEvents(database=self.database, live=self.live)
+
+    @cached_property
+    def campaigns(self) -> "Campaigns":
+        from mailyard.campaigns.campaign import Campaigns
+
+        return Campaigns(
+            database=self.database,
+            engine=self.engine,
+            templates=self.templates,
+            progress=self.progress,
+            hostname=self.settings.smtp_name,
+            clock=self.clock,
+        )

@@ -1,0 +1,35 @@
+"""What every service stands on: settings, clock, database, queue, bus."""
+
+from collections.abc import Awaitable, Callable
+
+from mailyard.bus.adapters.postgres import PostgresBus
+from mailyard.bus.live import LiveEvents
+from mailyard.core.clock import SystemClock
+from mailyard.queue.engines.postgres import PostgresEngine
+from mailyard.settings import Settings
+from mailyard.storage import cluster
+from mailyard.storage.database import Database, DatabaseAddress
+
+
+def database_address(settings: Settings) -> DatabaseAddress:
+    """Where the platform's PostgreSQL is, its own or the one that the settings name."""
+    url = settings.database_url or cluster.url_of(settings.data)
+    return DatabaseAddress(
+        url=url,
+        direct_url=settings.database_direct_url or url,
+        connections=settings.database_connections,
+        behind_pooler=settings.database_pooler,
+    )
+
+
+class Foundation:
+    """The parts that a process always has."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.database = Database(database_address(settings))
+        self.bus = PostgresBus(database=self.database)
+        self.live = LiveEvents(database=self.database, bus=self.bus)
+        self.engine = PostgresEngine(database=self.database, bus=self.bus)
+        self.ends: list[Callable[[], Awaitable[None]]] = []  # of services that hold something

@@ -1,0 +1,28 @@
+"""Inboxes and what lies in them."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from mailyard.app.access import Access
+
+if TYPE_CHECKING:
+    from mailyard.mailbox.inbox import Inboxes
+    from mailyard.mailbox.message import Messages
+
+
+class Receiving(Access):
+    """What reads received mail."""
+
+    @cached_property
+    def inboxes(self) -> "Inboxes":
+        from mailyard.mailbox.inbox import Inboxes
+
+        return Inboxes(
+            database=self.database, domains=[self.settings.inbox_domain], clock=self.clock
+        )
+
+    @cached_property
+    def messages(self) -> "Messages":
+        from mailyard.mailbox.message import Messages
+
+        return Messages(database=self.database, inboxes=self.inboxes)

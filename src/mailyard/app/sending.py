@@ -1,0 +1,108 @@
+"""What writes, signs and hands over mail."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from mailyard.app.receiving import Receiving
+
+if TYPE_CHECKING:
+    from mailyard.net.dns import Resolver
+    from mailyard.sending.accept import Emails
+    from mailyard.sending.delivery import Deliveries
+    from mailyard.sending.domain import Domains
+    from mailyard.sending.sign import Signing
+    from mailyard.sending.suppress import Suppressions
+    from mailyard.sending.template import Templates
+    from mailyard.sending.transports.smtp import SmtpTransport
+
+
+class Sending(Receiving):
+    """Templates, domains, deliveries, ways out."""
+
+    @cached_property
+    def templates(self) -> "Templates":
+        from mailyard.sending.template import Templates
+
+        templates = Templates(database=self.database)
+        self.ends.append(templates.close)
+        return templates
+
+    @cached_property
+    def emails(self) -> "Emails":
+        from mailyard.sending.accept import Emails
+
+        return Emails(
+            database=self.database, engine=self.engine, templates=self.templates, clock=self.clock
+        )
+
+    @cached_property
+    def deliveries(self) -> "Deliveries":
+        from mailyard.sending.delivery import Deliveries
+
+        return Deliveries(database=self.database, clock=self.clock)
+
+    @cached_property
+    def suppressions(self) -> "Suppressions":
+        from mailyard.sending.suppress import Suppressions
+
+        return Suppressions(database=self.database)
+
+    @cached_property
+    def fresh_dns(self) -> "Resolver":
+        """DNS as it is this moment: for who has just changed a record and wants to know."""
+        from mailyard.net.dns import DnsLimits, Resolver
+        from mailyard.net.dns_servers import parse_servers, system_servers
+
+        text = self.settings.dns_servers
+        servers = parse_servers(text, validates=False) if text else system_servers()
+        remembering_nothing = DnsLimits(
+            deadline_s=5.0,
+            ttl_floor_s=0.0,
+            ttl_ceiling_s=0.0,
+            negative_ceiling_s=0.0,
+            failure_s=0.0,
+        )
+        resolver = Resolver(servers, self.clock, remembering_nothing)
+        self.ends.append(resolver.close)
+        return resolver
+
+    @cached_property
+    def domains(self) -> "Domains":
+        from mailyard.sending.domain import Domains
+
+        return Domains(database=self.database, vault=self.vault, clock=self.clock)
+
+    @cached_property
+    def signing(self) -> "Signing":
+        from mailyard.sending.sign import Signing
+
+        return Signing(database=self.database, vault=self.vault, clock=self.clock)
+
+    @cached_property
+    def transport(self) -> "SmtpTransport":
+        """The way out: the relay of the settings, or our own listener in a fresh install."""
+        from mailyard.protocol.smtp.client_mail import StartTls
+        from mailyard.sending.transports.smtp import SmtpOptions, SmtpTransport
+
+        settings = self.settings
+        tls_on_connect = False
+        if not settings.relay_url:
+            host = "127.0.0.1" if settings.smtp_host in ("0.0.0.0", "::") else settings.smtp_host
+            port, starttls = settings.smtp_port, StartTls.NONE
+        else:
+            parts = urlsplit(settings.relay_url)
+            tls_on_connect = parts.scheme == "smtps"
+            host, port = parts.hostname or "", parts.port or (465 if tls_on_connect else 25)
+            starttls = StartTls[settings.relay_tls.upper()]
+        return SmtpTransport(
+            name="relay",
+            host=host,
+            port=port,
+            hello=settings.smtp_name,
+            options=SmtpOptions(
+                connections=settings.relay_connections,
+                starttls=starttls,
+                tls_on_connect=tls_on_connect,
+            ),
+        )

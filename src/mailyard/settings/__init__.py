@@ -1,0 +1,11 @@
+"""Every setting: one typed, frozen object from the environment and an optional TOML file.
+
+A setting `port` is `MAILYARD_PORT` in the environment and `port` in the file that MAILYARD_CONFIG
+names; the environment wins. A name nobody knows or a value that cannot be stops the start with the
+name, the value and what is allowed: a typing error must not run with a default.
+"""
+
+from mailyard.settings.load import as_environment, check_budget, describe, load_settings
+from mailyard.settings.setting import Settings
+
+__all__ = ["Settings", "as_environment", "check_budget", "describe", "load_settings"]

@@ -1,0 +1,138 @@
+"""Kinds of settings: how the text of one becomes its value, and what is allowed."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mailyard.core import limits
+from mailyard.core.errors import ConfigurationError
+
+_SIZE = re.compile(r"^(\d+)\s*(kb|mb|gb|)$")
+_SIZE_UNITS = {"": 1, "kb": limits.KIB, "mb": limits.MIB, "gb": 1024 * limits.MIB}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How the text of a setting becomes its value; `parse` raises ValueError."""
+
+    parse: Callable[[str], Any]
+    allowed: str
+
+
+def setting(kind: Kind, default: Any, about: str) -> Any:
+    """A field of `Settings`."""
+    return field(default=default, metadata={"kind": kind, "about": about})
+
+
+def whole(low: int, high: int) -> Kind:
+    """A whole number within bounds."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return Kind(parse, f"a whole number from {low} to {high}")
+
+
+def number(low: float, high: float) -> Kind:
+    """A number within bounds."""
+
+    def parse(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    return Kind(parse, f"a number from {low:g} to {high:g}")
+
+
+def choice(*words: str) -> Kind:
+    """One of some words, in any case."""
+
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError
+        return text.lower()
+
+    return Kind(parse, "one of " + ", ".join(words))
+
+
+def _parse_flag(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
+        raise ValueError
+    return text.lower() in ("true", "1", "yes", "on")
+
+
+def _parse_size(text: str) -> int:
+    match = _SIZE.match(text.strip().lower())
+    if match is None or int(match[1]) == 0:
+        raise ValueError
+    return int(match[1]) * _SIZE_UNITS[match[2]]
+
+
+def parse_domain(text: str) -> str:
+    """A host name in lower case. Raises ValueError."""
+    if not re.fullmatch(r"(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*", text):
+        raise ValueError
+    if len(text) > limits.SMTP_DOMAIN_BYTES:
+        raise ValueError
+    return text.lower()
+
+
+def url(*schemes: str) -> Kind:
+    def parse(text: str) -> str:
+        if text == "":
+            return ""
+        parts = urlsplit(text)
+        if parts.scheme not in schemes or not (parts.hostname or "host=" in parts.query):
+            raise ValueError
+        _ = parts.port  # raises ValueError when it is no port
+        return text
+
+    return Kind(parse, "an address like " + " or ".join(f"{name}://host:port" for name in schemes))
+
+
+def _parse_master_keys(text: str) -> str:
+    from mailyard.access.vault import parse_master_keys  # which most starts need not load
+
+    parse_master_keys(text)
+    return text
+
+
+def _parse_dns_servers(text: str) -> str:
+    from mailyard.net.dns_servers import parse_servers
+
+    if text:
+        try:
+            parse_servers(text, validates=False)
+        except ConfigurationError as error:
+            raise ValueError(error.message) from None
+    return text
+
+
+def _parse_text(text: str) -> str:
+    if any(ord(character) < 32 for character in text):
+        raise ValueError
+    return text
+
+
+PORT = whole(1, 65535)
+COUNT = whole(0, 64)
+FLAG = Kind(_parse_flag, "true or false")
+BYTES = Kind(_parse_size, "a size like 300MB or 1GB")
+DOMAIN = Kind(parse_domain, "a host name like mail.example.org")
+TEXT = Kind(_parse_text, "text without control characters")
+FOLDER = Kind(lambda text: Path(_parse_text(text)).expanduser().absolute(), "a folder")
+FILE = Kind(
+    lambda text: Path(_parse_text(text)).expanduser().absolute() if text else None, "a file"
+)
+MASTER_KEY = Kind(_parse_master_keys, "base64 of 32 bytes, or several with commas between")
+DNS_SERVERS = Kind(_parse_dns_servers, "addresses like 127.0.0.1:53, with commas between")
+POSTGRES = url("postgresql", "postgres")
+SMTP = url("smtp", "smtps")
+HTTP = url("http", "https")

@@ -1,0 +1,149 @@
+"""Settings out of the environment and an optional TOML file, and whether they fit together."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mailyard.core.errors import ConfigurationError
+from mailyard.settings.setting import Settings
+
+PREFIX = "MAILYARD_"
+_NOT_SETTINGS = ("MAILYARD_CONFIG", "MAILYARD_TEST_", "MAILYARD_CORPORA")  # read elsewhere
+_FIELDS = {setting.name: setting for setting in fields(Settings)}
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process. Raises ConfigurationError naming the wrong one."""
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {"data": Path("data").absolute()}
+    config = environment.get(PREFIX + "CONFIG", "")
+    if config:
+        values.update(_from_file(Path(config).expanduser()))
+    for name, text in environment.items():
+        if name.startswith(PREFIX) and not name.startswith(_NOT_SETTINGS):
+            key = name.removeprefix(PREFIX).lower()
+            if key not in _FIELDS or name != name.upper():
+                raise ConfigurationError(_unknown(name, key, PREFIX, str.upper))
+            values[key] = _value(name, key, text)
+    settings = Settings(**values)
+    _check_together(settings)
+    return settings
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """The settings as variables that `load_settings` reads back: for child processes."""
+    texts = {}
+    for name in _FIELDS:
+        value = getattr(settings, name)
+        texts[PREFIX + name.upper()] = "" if value is None else str(value)
+    return {name: text for name, text in texts.items() if text != ""}
+
+
+def describe() -> list[tuple[str, str, str, str]]:
+    """(variable, what it is, what is allowed, default) of every setting, for help and docs."""
+    return [
+        (
+            PREFIX + name.upper(),
+            setting.metadata["about"],
+            setting.metadata["kind"].allowed,
+            "" if setting.default is None else str(setting.default),
+        )
+        for name, setting in _FIELDS.items()
+    ]
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"MAILYARD_CONFIG is {str(path)!r}, which cannot be read ({error.strerror}); "
+            "name a TOML file, or leave the variable out"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    values = {}
+    for key, value in table.items():
+        if key not in _FIELDS:
+            raise ConfigurationError(f"{path}: " + _unknown(key, key, "", str.lower))
+        if not isinstance(value, (str, int, float)):
+            raise ConfigurationError(_wrong(f"{path}: {key}", key, str(value)))
+        values[key] = _value(f"{path}: {key}", key, str(value))
+    return values
+
+
+def _value(shown: str, key: str, text: str) -> Any:
+    if text == "" and _FIELDS[key].default in ("", None):
+        return _FIELDS[key].default
+    try:
+        return _FIELDS[key].metadata["kind"].parse(text)
+    except (ValueError, OverflowError):
+        raise ConfigurationError(_wrong(shown, key, text)) from None
+
+
+def _wrong(shown: str, key: str, text: str) -> str:
+    hidden = "(hidden)" if "url" in key or key in ("api_key", "master_key") else repr(text[:200])
+    return f"{shown} is {hidden}; allowed is {_FIELDS[key].metadata['kind'].allowed}"
+
+
+def _unknown(shown: str, key: str, prefix: str, case: Callable[[str], str]) -> str:
+    near = difflib.get_close_matches(key, _FIELDS, n=1, cutoff=0.5)
+    hint = f"; did you mean {prefix}{case(near[0])}?" if near else ""
+    return f"{shown} is not a setting{hint} (`mailyard doctor --settings` lists them all)"
+
+
+def _check_together(settings: Settings) -> None:
+    if (settings.tls_cert is None) is not (settings.tls_key is None):
+        raise ConfigurationError("MAILYARD_TLS_CERT and MAILYARD_TLS_KEY must be given together")
+    if settings.database_direct_url and not settings.database_url:
+        raise ConfigurationError("MAILYARD_DATABASE_DIRECT_URL needs MAILYARD_DATABASE_URL")
+    if settings.database_pooler and not settings.database_direct_url:
+        raise ConfigurationError(
+            "MAILYARD_DATABASE_POOLER is true, so MAILYARD_DATABASE_DIRECT_URL must name the "
+            "server itself: LISTEN, advisory locks and migrations cannot pass through a pooler"
+        )
+    _check_relay(settings)
+    check_budget(settings)
+
+
+def _check_relay(settings: Settings) -> None:
+    parts = urlsplit(settings.relay_url)
+    if parts.scheme == "smtps" and settings.relay_tls == "none":
+        raise ConfigurationError(
+            "MAILYARD_RELAY_TLS is none, but MAILYARD_RELAY_URL begins with smtps, which is TLS "
+            "on connect; set MAILYARD_RELAY_TLS to opportunistic or required, or use smtp://"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(
+            "MAILYARD_RELAY_URL has a name or a password (hidden), but Mailyard does not sign in "
+            "at a relay; name one that takes mail from this machine's address"
+        )
+
+
+def check_budget(settings: Settings, server_limit: int | None = None) -> None:
+    """Raise ConfigurationError when all pools together could pass the budget or the server's own.
+
+    Each process holds its pool and up to DIRECT_CONNECTIONS beside it; `server_limit` is what the
+    server leaves to ordinary users (max_connections less the reserved ones).
+    """
+    wanted = settings.instances * (settings.database_connections + DIRECT_CONNECTIONS)
+    if wanted > settings.database_budget:
+        raise ConfigurationError(
+            f"{settings.instances} processes with {settings.database_connections} pooled and "
+            f"{DIRECT_CONNECTIONS} direct database connections each may need {wanted}, more than "
+            f"MAILYARD_DATABASE_BUDGET ({settings.database_budget}); lower "
+            "MAILYARD_DATABASE_CONNECTIONS or the number of processes, or raise the budget"
+        )
+    if server_limit is not None and settings.database_budget > server_limit:
+        raise ConfigurationError(
+            f"MAILYARD_DATABASE_BUDGET is {settings.database_budget}, but the server gives "
+            f"{server_limit} connections; lower the budget or raise max_connections"
+        )
+
+
+DIRECT_CONNECTIONS = 2  # of one process: LISTEN, and an advisory lock or a detach

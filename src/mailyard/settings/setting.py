@@ -1,0 +1,152 @@
+"""Every setting with its kind, its default and what it is about."""
+
+# ruff: noqa: RUF009 (the defaults are immutable and made once, with what is said about them)
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from mailyard.core import limits
+from mailyard.settings.kinds import (
+    BYTES,
+    COUNT,
+    DNS_SERVERS,
+    DOMAIN,
+    FILE,
+    FLAG,
+    FOLDER,
+    HTTP,
+    MASTER_KEY,
+    PORT,
+    POSTGRES,
+    SMTP,
+    TEXT,
+    choice,
+    number,
+    parse_domain,
+    setting,
+    whole,
+)
+
+
+def _host_name() -> str:
+    try:
+        return parse_domain(socket.gethostname())
+    except ValueError:
+        return "localhost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an installation may decide. Sizes in bytes, times in seconds."""
+
+    data: Path = setting(FOLDER, Path("data"), "where the embedded database lives")
+    host: str = setting(TEXT, "127.0.0.1", "address that the API and the page listen on")
+    port: int = setting(PORT, 8025, "port of the API and the page")
+    smtp_host: str = setting(TEXT, "127.0.0.1", "address that the SMTP server listens on")
+    smtp_port: int = setting(PORT, 2525, "port of the SMTP server")
+    hostname: str = setting(DOMAIN, "", "the name that SMTP greets with; the machine's when empty")
+    base_url: str = setting(HTTP, "", "the page's address as people reach it")
+    inbox_domain: str = setting(DOMAIN, "inbox.localhost", "domain of generated inbox addresses")
+
+    database_url: str = setting(POSTGRES, "", "PostgreSQL to use; embedded when empty")
+    database_direct_url: str = setting(POSTGRES, "", "past the pooler; database_url when empty")
+    database_pooler: bool = setting(FLAG, False, "database_url is a PgBouncer in transaction mode")
+    database_connections: int = setting(whole(2, 200), 8, "pooled connections of one process")
+    database_budget: int = setting(whole(4, 10_000), 100, "connections that all may use together")
+    database_memory: int = setting(
+        BYTES, 64 * limits.MIB, "the embedded PostgreSQL's page cache (shared_buffers)"
+    )
+    database_instances: int = setting(whole(0, 1000), 0, "most processes ever; 0: as started here")
+
+    history_months: int = setting(
+        whole(0, 1200), 0, "months that deliveries and sent mails stay; 0: for ever"
+    )
+    audit_months: int = setting(
+        whole(0, 1200), 0, "months that the record of changes stays; 0: for ever"
+    )
+
+    api_processes: int = setting(COUNT, 1, "API and page processes")
+    smtp_processes: int = setting(COUNT, 1, "SMTP listener processes")
+    worker_processes: int = setting(COUNT, 2, "worker processes")
+    scheduler_processes: int = setting(COUNT, 1, "schedulers; one leads, others stand by")
+    api_memory: int = setting(BYTES, 600 * limits.MIB, "an API process above this is replaced")
+    smtp_memory: int = setting(BYTES, 400 * limits.MIB, "an SMTP process above this is replaced")
+    worker_memory: int = setting(BYTES, 600 * limits.MIB, "a worker above this is replaced")
+    scheduler_memory: int = setting(BYTES, 300 * limits.MIB, "a scheduler above this is replaced")
+    drain_s: float = setting(
+        number(0, 600), 20.0, "how long a stopping process may finish its work"
+    )
+
+    relay_url: str = setting(
+        SMTP, "", "where mail is handed to (smtps: TLS on connect); our own listener when empty"
+    )
+    relay_tls: str = setting(
+        choice("none", "opportunistic", "required"),
+        "opportunistic",
+        "STARTTLS towards the relay; required: its certificate is verified, with smtps too",
+    )
+    relay_connections: int = setting(whole(1, 200), 10, "connections of one worker to the relay")
+    tls_cert: Path | None = setting(FILE, None, "PEM certificate chain of the SMTP server")
+    tls_key: Path | None = setting(FILE, None, "PEM key of the certificate")
+
+    dns_servers: str = setting(
+        DNS_SERVERS, "", "DNS resolvers by address, in order of use; the system's when empty"
+    )
+    master_key: str = setting(
+        MASTER_KEY, "", "what keeps stored secrets, newest first; made in `data` when empty"
+    )
+
+    live_connections: int = setting(
+        whole(0, 100_000), limits.LIVE_CONNECTIONS, "event streams and waits of one API process"
+    )
+    rate_per_s: float = setting(
+        number(0, 1e6), 1000.0, "API requests a second a key, all processes; 0: unlimited"
+    )
+    rate_burst: int = setting(whole(1, 1_000_000), 10_000, "API requests at once a key")
+    smtp_connections: int = setting(
+        whole(1, 100_000), limits.SMTP_CONNECTIONS, "SMTP connections of one process"
+    )
+    smtp_connections_per_address: int = setting(
+        whole(1, 100_000), limits.SMTP_CONNECTIONS_PER_ADDRESS, "SMTP connections from one address"
+    )
+    log_level: str = setting(
+        choice("debug", "info", "warning", "error"), "info", "least level that is logged"
+    )
+    log_format: str = setting(choice("text", "json"), "text", "for people or for machines")
+    url: str = setting(HTTP, "", "the API that commands talk to; the one here when empty")
+    api_key: str = setting(TEXT, "", "the key that commands use")
+
+    @property
+    def page_url(self) -> str:
+        """Where the page is, without a slash at the end."""
+        if self.base_url:
+            return self.base_url.rstrip("/")
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        """The API that a command of this installation talks to."""
+        return self.url.rstrip("/") if self.url else self.page_url
+
+    @property
+    def smtp_name(self) -> str:
+        """The name in the SMTP greeting and in EHLO."""
+        return self.hostname or _host_name()
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the platform brings its own PostgreSQL."""
+        return not self.database_url
+
+    @property
+    def instances(self) -> int:
+        """The most processes that may hold a pool at once, all machines together."""
+        here = (
+            self.api_processes
+            + self.smtp_processes
+            + self.worker_processes
+            + self.scheduler_processes
+        )
+        return self.database_instances or here
