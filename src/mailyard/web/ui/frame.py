@@ -18,24 +18,12 @@ from litestar.response import Redirect
 from markupsafe import Markup
 
 from mailyard.access.authenticate import Principal
+from mailyard.web.ui.navigation import NAVIGATION
 
 if TYPE_CHECKING:
     from mailyard.app import Application
 
 PageRequest = Request[Any, Any, State]
-
-NAVIGATION = (
-    ("/", "Overview"),
-    ("/inboxes", "Inboxes"),
-    ("/campaigns", "Campaigns"),
-    ("/deliveries", "Deliveries"),
-    ("/templates", "Templates"),
-    ("/contacts", "Contacts"),
-    ("/imports", "Imports"),
-    ("/dead-letters", "Dead letters"),
-    ("/audit", "Audit log"),
-    ("/access", "Access"),
-)
 
 # A redirect names its notice by a word, so that no address can put a text on the page.
 NOTICES = {

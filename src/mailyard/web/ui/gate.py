@@ -12,7 +12,8 @@ from mailyard.access.authenticate import SESSION_COOKIE, Authenticator, session_
 from mailyard.access.session import SESSION_S
 from mailyard.app import Application
 from mailyard.core.errors import NotAuthenticated, RateLimited
-from mailyard.web.ui.frame import NAVIGATION, PAGE_HEADERS, PageRequest, Person, Visit
+from mailyard.web.ui.frame import PAGE_HEADERS, PageRequest, Person, Visit
+from mailyard.web.ui.navigation import PATHS
 
 _TRIES_PER_S = 0.2
 _TRIES_AT_ONCE = 8
@@ -21,7 +22,7 @@ _TRIES_AT_ONCE = 8
 def section_of(path: str) -> str:
     """The navigation entry that a path belongs to."""
     head = "/" + path.lstrip("/").split("/")[0]
-    return head if any(head == known for known, _ in NAVIGATION) else "/"
+    return head if head in PATHS else "/"
 
 
 async def visit(request: PageRequest) -> Visit:

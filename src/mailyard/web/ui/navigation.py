@@ -1,0 +1,31 @@
+"""The way through the pages: groups of entries, each a path and its name."""
+
+NAVIGATION = (
+    ("", (("/", "Overview"),)),
+    ("Receive", (("/inboxes", "Inboxes"),)),
+    (
+        "Send",
+        (
+            ("/campaigns", "Campaigns"),
+            ("/templates", "Templates"),
+            ("/deliveries", "Deliveries"),
+        ),
+    ),
+    (
+        "Audience",
+        (
+            ("/contacts", "Contacts"),
+            ("/imports", "Imports"),
+        ),
+    ),
+    (
+        "Run",
+        (
+            ("/dead-letters", "Dead letters"),
+            ("/audit", "Audit log"),
+            ("/access", "Access"),
+        ),
+    ),
+)
+
+PATHS = frozenset(path for _, entries in NAVIGATION for path, _ in entries)
