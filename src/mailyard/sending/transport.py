@@ -6,6 +6,7 @@ bounds how many are outstanding (the hand-off window); the transport adds no bou
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import Protocol
 from uuid import UUID
@@ -36,6 +37,10 @@ class Outgoing:
 
     `eight_bit`: some byte of the content is above 127. `smtp_utf8`: a header or an address needs
     SMTPUTF8 (RFC 6531). An empty `reverse_path` is the null sender.
+
+    What a way is chosen by: `workspace_id`, the `stream` ("transactional", "campaign") and the
+    `tag`, which is the delivery's type. `only`: nobody but this provider may have the mail, because
+    an earlier attempt there ended `unknown`; empty: whoever the routes say.
     """
 
     reverse_path: str
@@ -43,6 +48,10 @@ class Outgoing:
     content: bytes
     eight_bit: bool
     smtp_utf8: bool
+    workspace_id: UUID | None = None
+    stream: str = ""
+    tag: str = ""
+    only: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,10 @@ class Handoff:
     is to blame, but this way (out of reach, over its limit, a wrong key, an account that is
     suspended, a mail that only this API cannot express). Another transport may have the mail at
     once, and nothing is to be concluded about the recipient.
+
+    `retry_at`, with LATER: when the mail is to come again, where the transport knows it better than
+    a backoff. `tried`: False for a mail that is handed back before anything was said to a peer (no
+    place, not its time yet); that is no attempt.
     """
 
     delivery_id: UUID
@@ -61,6 +74,13 @@ class Handoff:
     reply: str
     transport: str
     route_fault: bool = False
+    retry_at: datetime | None = None
+    tried: bool = True
+
+
+TRANSACTIONAL = "transactional"
+CAMPAIGN = "campaign"
+"""The two streams that mail flows in."""
 
 
 class Transport(Protocol):

@@ -10,6 +10,7 @@ from mailyard.protocol.smtp.client_mail import (
     MailDone,
     MailReturned,
     SessionEnded,
+    Stage,
     StartTls,
     TlsWanted,
     Verdict,
@@ -85,9 +86,9 @@ def test_recipients_are_judged_one_by_one() -> None:
     client.hears(b"250 2.0.0 queued as 77\r\n")
     [done] = [event for event in client.events if isinstance(event, MailDone)]
     assert done.verdicts == [
-        Verdict(Fate.ACCEPTED, 250, "2.0.0 queued as 77"),
-        Verdict(Fate.NEVER, 550, "5.1.1 unknown"),
-        Verdict(Fate.LATER, 452, "4.2.2 full"),
+        Verdict(Fate.ACCEPTED, 250, "2.0.0 queued as 77", Stage.CONTENT),
+        Verdict(Fate.NEVER, 550, "5.1.1 unknown", Stage.RCPT),
+        Verdict(Fate.LATER, 452, "4.2.2 full", Stage.RCPT),
     ]
 
 
@@ -97,7 +98,7 @@ def test_a_refused_sender_speaks_for_every_recipient() -> None:
     no = b"503 5.5.1 no\r\n"
     assert client.hears(b"550 5.7.1 not you\r\n" + no + no + no).startswith(b"MAIL FROM")
     [done] = [event for event in client.events if isinstance(event, MailDone)]
-    assert done.verdicts == [Verdict(Fate.NEVER, 550, "5.7.1 not you")] * 2
+    assert done.verdicts == [Verdict(Fate.NEVER, 550, "5.7.1 not you", Stage.MAIL)] * 2
 
 
 def test_a_refused_data_is_followed_by_rset_in_the_next_group() -> None:
@@ -297,7 +298,7 @@ def test_replies_may_be_cut_anywhere(size: int) -> None:
     client.hears(b"250 2.0.")
     assert client.fates() == []
     client.hears(b"0 stored\n")
-    assert client.verdict() == Verdict(Fate.ACCEPTED, 250, "2.0.0 stored")
+    assert client.verdict() == Verdict(Fate.ACCEPTED, 250, "2.0.0 stored", Stage.CONTENT)
 
 
 @pytest.mark.parametrize("nonsense", [OK, b"220 x\r\n", b"300 x\r\n"])

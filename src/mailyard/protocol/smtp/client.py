@@ -25,11 +25,12 @@ from mailyard.protocol.smtp.client_mail import (
     MailReturned,
     SessionEnded,
     SessionReady,
+    Stage,
     StartTls,
     TlsWanted,
     Verdict,
 )
-from mailyard.protocol.smtp.client_mails import Await, MailHandOver
+from mailyard.protocol.smtp.client_mails import STAGE_OF, Await, MailHandOver
 from mailyard.protocol.smtp.client_transaction import (
     taken,
 )
@@ -93,7 +94,7 @@ class ClientSession(MailHandOver):
 
     def lost(self, reason: str) -> None:
         """The connection is gone or must go. Everything under way gets its verdict."""
-        self._end(Verdict(Fate.LATER, None, reason), reason, clean=False)
+        self._end(Verdict(Fate.LATER, None, reason, self._stage), reason, clean=False)
 
     def take_output(self) -> bytes:
         """What to write now."""
@@ -116,6 +117,14 @@ class ClientSession(MailHandOver):
         """The reply that is due next, for its time limit."""
         return self._due[0] if self._due else None
 
+    @property
+    def _stage(self) -> Stage:
+        """What is under way, for what is said of its end."""
+        if self._due:
+            return STAGE_OF[self._due[0]]
+        # With nothing due a session that is not ready is in its handshake.
+        return Stage.CONTENT if self._ready else Stage.TLS
+
     # Replies.
 
     def _read_reply(self, due: Await, reply: PeerReply) -> None:
@@ -127,7 +136,7 @@ class ClientSession(MailHandOver):
         match due:
             case Await.GREETING:
                 if reply.code != 220:
-                    self._refuse_session("greeting", reply)
+                    self._refuse_session("greeting", reply, Stage.CONNECT)
                     return
                 self._say_ehlo()
             case Await.EHLO | Await.HELO:
@@ -136,7 +145,7 @@ class ClientSession(MailHandOver):
                 self._starttls_reply(reply)
             case Await.RSET:
                 if not taken(reply):
-                    self._refuse_session("RSET", reply)
+                    self._refuse_session("RSET", reply, Stage.MAIL)
                 elif not self._pipelining:
                     self._write(*self._unwritten.popleft())
             case Await.QUIT:
@@ -145,14 +154,14 @@ class ClientSession(MailHandOver):
     def _unexpected(self, reply: PeerReply) -> None:
         """A reply that nothing asked for: 421 before closing is legal, the rest is an attack."""
         if reply.code == 421:
-            verdict = Verdict(Fate.LATER, 421, reply.text)
+            verdict = Verdict(Fate.LATER, 421, reply.text, self._stage)
             self._end(verdict, f"421 {reply.text}", clean=not self._busy)
         else:
             self.lost(f"reply without a command: {reply.code} {reply.text}")
 
     def _service_ended(self, due: Await, reply: PeerReply) -> None:
         """421: the peer is closing. What it answered is LATER, what came after is given back."""
-        verdict = Verdict(Fate.LATER, 421, reply.text)
+        verdict = Verdict(Fate.LATER, 421, reply.text, STAGE_OF[due])
         if due is Await.END and self._content is not None:
             self._done(self._content, verdict)
             self._content = None
@@ -161,16 +170,16 @@ class ClientSession(MailHandOver):
         self._give_back_chunked(verdict)
         self._end(verdict, f"421 {reply.text}", clean=self._ready)
 
-    def _refuse_session(self, what: str, reply: PeerReply) -> None:
+    def _refuse_session(self, what: str, reply: PeerReply, stage: Stage) -> None:
         reason = f"{what} refused: {reply.code} {reply.text}"
-        self._end(Verdict(Fate.LATER, reply.code, reason), reason, clean=False)
+        self._end(Verdict(Fate.LATER, reply.code, reason, stage), reason, clean=False)
 
     def _hello_reply(self, due: Await, reply: PeerReply) -> None:
         if reply.code != 250:
             if due is Await.EHLO and reply.code >= 500:  # RFC 5321 section 3.2
                 self._write(Await.HELO, f"HELO {self._hello}\r\n".encode("ascii"))
             else:
-                self._refuse_session(due.name, reply)
+                self._refuse_session(due.name, reply, Stage.HELLO)
             return
         lines = reply.raw.decode("ascii", "replace").split("\n")[1:]
         pairs = (line.strip().upper().partition(" ") for line in lines)
@@ -191,7 +200,7 @@ class ClientSession(MailHandOver):
                 return
             self._events.append(TlsWanted())
         elif self._starttls is StartTls.REQUIRED:
-            self._refuse_session("STARTTLS", reply)
+            self._refuse_session("STARTTLS", reply, Stage.TLS)
         else:
             self._begin()
 
@@ -224,8 +233,9 @@ class ClientSession(MailHandOver):
         if self._long is not None:
             self._events.append(MailReturned(self._long, verdict))
             self._long = None
-        self._events.append(SessionEnded(reason, clean))
+        self._events.append(SessionEnded(reason, clean, verdict))
 
 
 def _unknown(verdict: Verdict) -> Verdict:
-    return Verdict(Fate.UNKNOWN, None, f"lost after its content had left: {verdict.text}")
+    text = f"lost after its content had left: {verdict.text}"
+    return Verdict(Fate.UNKNOWN, None, text, Stage.CONTENT)

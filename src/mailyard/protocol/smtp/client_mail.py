@@ -1,7 +1,7 @@
 """What a client session is given and what it tells: mails, fates of recipients, its own turns."""
 
 from collections.abc import Sequence
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from typing import Any, TypeAlias
 
 from msgspec import Struct
@@ -24,12 +24,26 @@ class Fate(Enum):
     UNKNOWN = auto()
 
 
+class Stage(StrEnum):
+    """How far the session was when a verdict was reached."""
+
+    HERE = "here"  # the peer was not asked
+    CONNECT = "connect"
+    HELLO = "hello"
+    TLS = "tls"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    CONTENT = "content"
+
+
 class Verdict(Struct, frozen=True):
     """`code` is the peer's reply code, None when the verdict was reached here."""
 
     fate: Fate
     code: int | None
     text: str
+    stage: Stage = Stage.HERE
 
 
 class ClientMail(Struct, eq=False):
@@ -72,10 +86,14 @@ class SessionReady(Struct, frozen=True):
 
 
 class SessionEnded(Struct, frozen=True):
-    """Close the connection. `clean`: after QUIT, or by a 421 with everything answered."""
+    """Close the connection. `clean`: after QUIT, or by a 421 with everything answered.
+
+    `verdict`: what the end says to mails that wait for a session.
+    """
 
     reason: str
     clean: bool
+    verdict: Verdict = Verdict(Fate.LATER, None, "")
 
 
 ClientEvent: TypeAlias = MailDone | MailReturned | TlsWanted | SessionReady | SessionEnded

@@ -13,6 +13,7 @@ from mailyard.protocol.smtp.client_mail import (
     ClientMail,
     MailDone,
     MailReturned,
+    Stage,
     Verdict,
 )
 from mailyard.protocol.smtp.client_transaction import (
@@ -61,6 +62,22 @@ REPLY_TIMEOUT_S: dict[Await, float] = {
     Await.CHUNK: 600.0,
     Await.VOID_END: 600.0,
     Await.QUIT: 5.0,
+}
+
+
+STAGE_OF: dict[Await, Stage] = {
+    Await.GREETING: Stage.CONNECT,
+    Await.EHLO: Stage.HELLO,
+    Await.HELO: Stage.HELLO,
+    Await.STARTTLS: Stage.TLS,
+    Await.RSET: Stage.MAIL,
+    Await.MAIL: Stage.MAIL,
+    Await.RCPT: Stage.RCPT,
+    Await.DATA: Stage.DATA,
+    Await.END: Stage.CONTENT,
+    Await.CHUNK: Stage.CONTENT,
+    Await.VOID_END: Stage.CONTENT,
+    Await.QUIT: Stage.CONTENT,
 }
 
 
@@ -304,7 +321,8 @@ class MailHandOver:
         """The mail ended before its content. `reply` is the one that ended it."""
         sending = self._under_way()
         self._envelope = None
-        self._done(sending, refusal(reply))
+        # Where everybody was refused at RCPT, this speaks for nobody.
+        self._done(sending, refusal(reply, Stage.DATA))
         if go_on:
             self._continue()
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from mailyard.protocol.smtp.client_mail import ClientMail, Fate, Verdict
+from mailyard.protocol.smtp.client_mail import ClientMail, Fate, Stage, Verdict
 from mailyard.protocol.smtp.content import has_bare_line_end
 from mailyard.protocol.smtp.replies import PeerReply
 
@@ -30,8 +30,8 @@ class Sending(Struct, eq=False):
         recipient's for itself."""
         sender_reply, replies = self.sender_reply, self.recipient_replies
         if sender_reply is not None and not taken(sender_reply):
-            return [refusal(sender_reply)] * len(self.mail.recipients)
-        answered = [verdict if taken(reply) else refusal(reply) for reply in replies]
+            return [refusal(sender_reply, Stage.MAIL)] * len(self.mail.recipients)
+        answered = [verdict if taken(reply) else refusal(reply, Stage.RCPT) for reply in replies]
         return answered + [verdict] * (len(self.mail.recipients) - len(answered))
 
 
@@ -71,10 +71,11 @@ def taken(reply: PeerReply) -> bool:
 def judged(reply: PeerReply) -> Verdict:
     """What the reply to the content says."""
     if taken(reply):
-        return Verdict(Fate.ACCEPTED, reply.code, reply.text)
-    return refusal(reply)
+        return Verdict(Fate.ACCEPTED, reply.code, reply.text, Stage.CONTENT)
+    return refusal(reply, Stage.CONTENT)
 
 
-def refusal(reply: PeerReply) -> Verdict:
+def refusal(reply: PeerReply, stage: Stage) -> Verdict:
     """What a reply that ended a mail early says. Never ACCEPTED: no content was taken."""
-    return Verdict(Fate.NEVER if reply.code >= 500 else Fate.LATER, reply.code, reply.text)
+    fate = Fate.NEVER if reply.code >= 500 else Fate.LATER
+    return Verdict(fate, reply.code, reply.text, stage)

@@ -24,27 +24,22 @@ from mailyard.protocol.smtp.client import ClientSession
 from mailyard.protocol.smtp.client_mail import (
     ClientMail,
     Fate,
-    MailDone,
-    MailReturned,
     SessionEnded,
-    SessionReady,
     StartTls,
-    TlsWanted,
     Verdict,
 )
-from mailyard.protocol.smtp.client_mails import REPLY_TIMEOUT_S
 from mailyard.sending.transport import (
     HANDOFF_REPLY_CHARACTERS,
     Handoff,
     Outcome,
     Outgoing,
 )
+from mailyard.sending.transports.smtp_connection import Connection, Patience
 
 _log = structlog.get_logger(__name__)
 
 _SWEEP_S = 1.0
 _QUIT_S = 1.0  # how long `close` waits for the peers' answers to QUIT
-_CONTENT_S = 180.0  # between two blocks of a long content (RFC 5321 section 4.5.3.2.5)
 _PLAIN_AFTER_TLS_FAILURE_S = 600.0
 _OUTCOMES = {
     Fate.ACCEPTED: Outcome.ACCEPTED,
@@ -108,9 +103,10 @@ class SmtpTransport:
             verify=self.options.starttls is StartTls.REQUIRED
         )
         self._port = port
+        self._patience = Patience(self.options.reply_timeout_s, self.options.idle_s)
         self._random = random or Random()
         self._queue: deque[ClientMail] = deque()
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self._unanswered = 0
         self._answered_all = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -205,18 +201,19 @@ class SmtpTransport:
         else:
             self.settle(mail, [verdict] * len(mail.recipients))
 
-    def ready(self) -> None:
+    def ready(self, connection: Connection) -> None:
         """A session is ready: the destination can be reached."""
+        del connection
         self._failures = 0
         self._retry_at = 0.0
 
-    def gone(self, connection: "_Connection", reason: str, *, was_ready: bool) -> None:
+    def gone(self, connection: Connection, end: SessionEnded) -> None:
         """`connection` has ended."""
         self._connections.discard(connection)
-        if was_ready or self._closing:
+        if connection.ready or self._closing:
             self._dispatch_soon()
         else:
-            self._unreachable(reason)
+            self._unreachable(end.reason)
 
     def tls_failed(self) -> bool:
         """An opportunistic handshake failed: go on in the clear for a while (RFC 7435). False
@@ -271,14 +268,17 @@ class SmtpTransport:
         starttls = self.options.starttls
         if self.options.tls_on_connect or loop.time() < self._plain_until:
             starttls = StartTls.NONE
-        connection = _Connection(self, loop, starttls)
+        session = ClientSession(
+            self.hello, self.take_mail, starttls, pipeline=self.options.pipeline
+        )
+        connection = Connection(self, loop, session, self._patience)
         self._connections.add(connection)
         self._run(self._connect(connection))
         if not self._sweep_due:
             self._sweep_due = True
             loop.call_later(_SWEEP_S, self._sweep)
 
-    async def _connect(self, connection: "_Connection") -> None:
+    async def _connect(self, connection: Connection) -> None:
         try:
             await asyncio.wait_for(self._connected(connection), self.options.connect_timeout_s)
         except TimeoutError:
@@ -287,7 +287,7 @@ class SmtpTransport:
             reason = error.strerror or str(error)
             connection.fail(f"connecting to {self.host}:{self._port} failed: {reason}")
 
-    async def _connected(self, connection: "_Connection") -> None:
+    async def _connected(self, connection: Connection) -> None:
         """Until the socket, and its TLS where that comes first, is there."""
         secure = self.options.tls_on_connect
         await asyncio.get_running_loop().create_connection(
@@ -298,11 +298,11 @@ class SmtpTransport:
             server_hostname=self.host if secure else None,
         )
 
-    def run_handshake(self, connection: "_Connection", plain: asyncio.Transport) -> None:
+    def run_handshake(self, connection: Connection, plain: asyncio.Transport) -> None:
         """Do a TLS handshake on `connection`."""
         self._run(self._handshake(connection, plain))
 
-    async def _handshake(self, connection: "_Connection", plain: asyncio.Transport) -> None:
+    async def _handshake(self, connection: Connection, plain: asyncio.Transport) -> None:
         try:
             secure = await asyncio.get_running_loop().start_tls(
                 plain,
@@ -348,140 +348,3 @@ class SmtpTransport:
         self._sweep_due = bool(self._connections)
         if self._sweep_due:
             loop.call_later(_SWEEP_S, self._sweep)
-
-
-class _Connection(asyncio.Protocol):
-    """One connection: feeds its session, writes what it says, keeps time."""
-
-    def __init__(
-        self, owner: SmtpTransport, loop: asyncio.AbstractEventLoop, starttls: StartTls
-    ) -> None:
-        self._owner = owner
-        self._loop = loop
-        self._transport: asyncio.Transport | None = None
-        self._session = ClientSession(
-            owner.hello, owner.take_mail, starttls, pipeline=owner.options.pipeline
-        )
-        self._write_paused = False
-        self._progress_seen = (0, 0)  # replies read, bytes of a long content not sent yet
-        self._progress_at = loop.time()
-        self.ready = False
-        self.closed: asyncio.Future[None] = loop.create_future()
-
-    @property
-    def idle(self) -> bool:
-        return self._session.idle
-
-    @property
-    def takes_mail(self) -> bool:
-        return self._session.takes_mail
-
-    # What asyncio calls.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        if self.closed.done():
-            self._transport.abort()
-            return
-        self._progress_at = self._loop.time()
-
-    def data_received(self, data: bytes) -> None:
-        self._session.receive(data)
-        self._act()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self.fail(f"connection lost: {exc}" if exc else "connection closed by the peer")
-
-    def pause_writing(self) -> None:
-        self._write_paused = True
-
-    def resume_writing(self) -> None:
-        self._write_paused = False
-        self._content_flushed()
-
-    # What the pool calls.
-
-    def poke(self) -> None:
-        """A mail waits."""
-        if self._session.idle:
-            self._progress_at = self._loop.time()
-        self._session.poke()
-        self._act()
-
-    def quit(self) -> None:
-        self._session.quit()
-        self._act()
-
-    def fail(self, reason: str, *, retry_now: bool = False) -> None:
-        """The connection is gone or must go. `retry_now`: the destination itself is well."""
-        self.ready = self.ready or retry_now
-        self._session.lost(reason)
-        self._act()
-
-    def tls_started(self, secure: asyncio.Transport) -> None:
-        self._transport = secure
-        self._session.tls_started()
-        self._act()
-
-    def check_deadlines(self, now: float) -> None:
-        session = self._session
-        unsent_bytes = 0
-        if session.holds_end and self._transport is not None:
-            unsent_bytes = self._transport.get_write_buffer_size()
-        if (session.replies_read, unsent_bytes) != self._progress_seen:
-            self._progress_seen = (session.replies_read, unsent_bytes)
-            self._progress_at = now
-            return
-        waited_s = now - self._progress_at
-        awaits = session.awaits
-        if awaits is not None:
-            if waited_s > min(REPLY_TIMEOUT_S[awaits], self._owner.options.reply_timeout_s):
-                self.fail(f"no reply within {waited_s:.0f} s ({awaits.name})")
-        elif session.holds_end:
-            if waited_s > min(_CONTENT_S, self._owner.options.reply_timeout_s):
-                self.fail(f"the peer took none of the content for {waited_s:.0f} s")
-        elif session.idle and waited_s > self._owner.options.idle_s:
-            self.quit()
-
-    # The work.
-
-    def _act(self) -> None:
-        """Write first, so that the pipe stays full, then tell."""
-        session, transport = self._session, self._transport
-        output = session.take_output()
-        if output and transport is not None:
-            transport.write(output)
-            if session.holds_end:
-                self._loop.call_soon(self._content_flushed)
-        for event in session.take_events():
-            if type(event) is MailDone:
-                self._owner.settle(event.mail, event.verdicts)
-            elif type(event) is MailReturned:
-                self._owner.give_back(event.mail, event.verdict, self.ready)
-            elif type(event) is SessionReady:
-                self.ready = True
-                self._owner.ready()
-            elif type(event) is TlsWanted:
-                self._want_tls()
-            elif type(event) is SessionEnded:
-                self._ended(event)
-
-    def _want_tls(self) -> None:
-        if self._transport is not None:
-            self._owner.run_handshake(self, self._transport)
-
-    def _content_flushed(self) -> None:
-        if self._session.holds_end and not self._write_paused:
-            self._session.content_flushed()
-            self._act()
-
-    def _ended(self, event: SessionEnded) -> None:
-        if self._transport is not None:
-            if event.clean:
-                self._transport.close()
-            else:
-                self._transport.abort()
-        if not self.closed.done():
-            self.closed.set_result(None)
-            self._owner.gone(self, event.reason, was_ready=self.ready)
