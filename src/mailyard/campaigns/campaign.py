@@ -254,7 +254,9 @@ class Campaigns:
         )
         now = self._clock.now()
         mail = CampaignMail(
+            workspace_id=workspace_id,
             campaign_id=campaign_id,
+            type=campaign.type,
             first_started_at=now,
             template=compiled,
             sender=campaign.sender,

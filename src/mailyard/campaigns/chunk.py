@@ -15,7 +15,7 @@ only if it does: after a pause they are looked at again.
 """
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import datetime
 from random import Random
 from uuid import UUID
 
@@ -26,7 +26,7 @@ from mailyard.campaigns.hand_off import HandOff, Means, Place
 from mailyard.campaigns.mail import CampaignMail, campaign_mail
 from mailyard.campaigns.plan import CHUNK, chunk_job
 from mailyard.campaigns.progress import ProgressEvents
-from mailyard.campaigns.retry import RETRY_BACKOFF, retry_jobs
+from mailyard.campaigns.retry import retry_jobs
 from mailyard.campaigns.states import State
 from mailyard.core import limits
 from mailyard.core.clock import Clock, SystemClock
@@ -187,15 +187,8 @@ class ChunkRun:
                 tx=tx,
             )
             if done and self._hand_off.deferred:
-                run_at = self._own.clock.now() + timedelta(
-                    seconds=RETRY_BACKOFF.delay_s(1, self._own.random)
-                )
                 jobs = retry_jobs(
-                    place.workspace_id,
-                    place.campaign_id,
-                    place.number,
-                    self._hand_off.deferred,
-                    run_at,
+                    place.workspace_id, place.campaign_id, place.number, self._hand_off.deferred
                 )
                 await self._own.engine.enqueue(jobs, tx)
             if done:

@@ -1,5 +1,6 @@
 """Rows of a chunk's finished recipients, as columns for one statement."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,7 @@ class ChunkRows:
     __slots__ = ("_columns", "handed_off")
 
     def __init__(self) -> None:
-        self._columns: tuple[list[Any], ...] = ([], [], [], [], [], [], [])
+        self._columns: tuple[list[Any], ...] = ([], [], [], [], [], [], [], [], [])
         self.handed_off = 0
 
     def __len__(self) -> int:
@@ -27,7 +28,8 @@ class ChunkRows:
         return self._columns[0]
 
     def columns(self) -> tuple[list[Any], ...]:
-        """delivery id, contact id, recipient, its key, state, reply code, reply."""
+        """delivery id, contact id, recipient, its key, state, reply code, reply, transport (none:
+        it was not handed over), next attempt."""
         return self._columns
 
     def add(
@@ -38,10 +40,22 @@ class ChunkRows:
         state: State,
         reply_code: int | None,
         reply: str,
+        transport: str = "",
+        next_attempt_at: datetime | None = None,
         *,
         handed_off: bool,
     ) -> None:
-        identifiers, contacts, addresses, keys, states, codes, replies = self._columns
+        (
+            identifiers,
+            contacts,
+            addresses,
+            keys,
+            states,
+            codes,
+            replies,
+            transports,
+            next_attempts,
+        ) = self._columns
         identifiers.append(delivery_id)
         contacts.append(contact_id)
         addresses.append(address)
@@ -49,10 +63,14 @@ class ChunkRows:
         states.append(state)
         codes.append(reply_code)
         replies.append(reply)
+        transports.append(transport)
+        next_attempts.append(next_attempt_at)
         self.handed_off += handed_off
 
-    def answer(self, written: Written, handoff: Handoff) -> State:
-        """Take the transport's answer; the state that it means."""
+    def answer(
+        self, written: Written, handoff: Handoff, next_attempt_at: datetime | None = None
+    ) -> None:
+        """Take the transport's answer; `next_attempt_at` when it was not taken yet."""
         state = STATE_OF[handoff.outcome]
         self.add(
             written.delivery_id,
@@ -61,6 +79,7 @@ class ChunkRows:
             state,
             handoff.reply_code,
             clean(handoff.reply),
+            handoff.transport if handoff.tried else "",
+            next_attempt_at,
             handed_off=True,
         )
-        return state

@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 from uuid import UUID
 
@@ -19,7 +19,7 @@ import asyncpg
 from mailyard.campaigns.chunk_rows import ChunkRows
 from mailyard.campaigns.mail import CampaignMail, Written, today
 from mailyard.campaigns.progress import ProgressEvents
-from mailyard.campaigns.retry import RETRY_BACKOFF
+from mailyard.campaigns.retry import RETRY_BACKOFF, Waiting
 from mailyard.campaigns.states import State
 from mailyard.core.backoff import Backoff
 from mailyard.core.clock import Clock
@@ -29,7 +29,7 @@ from mailyard.queue.job import EMAIL_BULK, LeasedJob
 from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.handoff import Step, Window
 from mailyard.sending.states import State as DeliveryState
-from mailyard.sending.transport import Handoff, Transport
+from mailyard.sending.transport import Handoff, Outcome, Transport
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -88,7 +88,8 @@ class HandOff:
         self._type: str = row["type"]
         self._named: UUID | None = row["named_upto"]
         self.running = row["state"] == State.RUNNING
-        self.deferred: list[UUID] = []
+        self.deferred: list[Waiting] = []
+        self._next_attempt: datetime | None = None
         self._contacts: Sequence[asyncpg.Record] = ()
         self._next_contact = 0
         self._ahead: list[Written | Unsent] = []  # not passed by `named_upto` yet
@@ -157,7 +158,7 @@ class HandOff:
                 high,
                 self._rows.delivery_ids,
             )
-            self.deferred += [row["id"] for row in rows]
+            self.deferred += [(row["id"], row["next_attempt_at"]) for row in rows]
             self._rows = ChunkRows()
         gone = await self._means.database.fetchval(
             _SQL.count_lost,
@@ -304,10 +305,20 @@ class HandOff:
         if self._abandoned:
             return
         written = self._away.pop(handoff.delivery_id)
-        state = self._rows.answer(written, handoff)
-        if state is DeliveryState.DEFERRED:
-            self.deferred.append(handoff.delivery_id)
+        if handoff.outcome is Outcome.LATER:
+            again_at = handoff.retry_at or self._next_attempt_at()
+            self._rows.answer(written, handoff, again_at)
+            self.deferred.append((handoff.delivery_id, again_at))
+        else:
+            self._rows.answer(written, handoff)
         self._arrived.set()
+
+    def _next_attempt_at(self) -> datetime:
+        """One instant for all that a chunk's recipients are deferred to by nothing else."""
+        if self._next_attempt is None:
+            delay_s = RETRY_BACKOFF.delay_s(1, self._means.random)
+            self._next_attempt = self._means.clock.now() + timedelta(seconds=delay_s)
+        return self._next_attempt
 
     async def drain(self) -> None:
         """Record whatever was named."""
@@ -344,7 +355,7 @@ class HandOff:
         self, rows: ChunkRows, upto: UUID | None, passed: int
     ) -> tuple[UUID | None, str]:
         """The statement: (how far is named now, the campaign's state). Raises StaleLease."""
-        place, now = self._place, self._means.clock.now()
+        place = self._place
         arguments = (
             place.workspace_id,
             place.campaign_id,
@@ -353,9 +364,7 @@ class HandOff:
             upto,
             *rows.columns(),
             self._type,
-            self._means.transport.name,
             self._handed_off_at,
-            now + timedelta(seconds=RETRY_BACKOFF.delay_s(1, self._means.random)),
             passed,
         )
         if self._counts and self._means.clock.monotonic() - self._counted_at > COUNT_EVERY_S:

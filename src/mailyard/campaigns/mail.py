@@ -17,7 +17,7 @@ from mailyard.sending.mould import Mould
 from mailyard.sending.render import Compiled
 from mailyard.sending.sign import Signing, sender_domain
 from mailyard.sending.template import Templates
-from mailyard.sending.transport import Outgoing, Recipient
+from mailyard.sending.transport import CAMPAIGN, Outgoing, Recipient
 
 DELIVERY_MARK = "{delivery}"
 """In a campaign's List-Unsubscribe address: replaced by the delivery's id in hexadecimal."""
@@ -40,7 +40,9 @@ class CampaignMail:
     def __init__(
         self,
         *,
+        workspace_id: UUID,
         campaign_id: UUID,
+        type: str,
         first_started_at: datetime,
         template: Compiled,
         sender: str,
@@ -49,6 +51,8 @@ class CampaignMail:
         hostname: str,
         signers: Sequence[Signer] = (),
     ) -> None:
+        self._workspace_id = workspace_id
+        self._type = type
         self._key = campaign_id.bytes
         self._unix_ms = unix_ms(first_started_at)
         self._template = template
@@ -114,6 +118,9 @@ class CampaignMail:
                 content,
                 not content.isascii(),
                 self._sender_is_utf8 or (not address.isascii() and header.needs_smtp_utf8(address)),
+                self._workspace_id,
+                CAMPAIGN,
+                self._type,
             ),
         )
 
@@ -130,7 +137,9 @@ async def campaign_mail(
     template = await templates.compiled(workspace_id, row["template_id"], row["template_version"])
     signers = await signing.signers(workspace_id, sender_domain(row["sender"]))
     return CampaignMail(
+        workspace_id=workspace_id,
         campaign_id=campaign_id,
+        type=row["type"],
         first_started_at=row["first_started_at"],
         template=template,
         sender=row["sender"],

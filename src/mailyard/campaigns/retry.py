@@ -44,29 +44,43 @@ RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
 RECONNECTS = 20  # longer than a lease: by then the job is somebody else's
 PAUSED_S = 60.0  # how often a retry looks whether its campaign goes on
 JOB_RECIPIENTS = 1_000
+_TOGETHER = timedelta(seconds=5)
 _MOVED = ("accepted", "bounced", "failed", "suppressed", "unknown", "cancelled")
+
+Waiting = tuple[UUID, datetime]  # a delivery, and when it is to be tried again
 
 
 def retry_jobs(
-    workspace_id: UUID,
-    campaign_id: UUID,
-    number: int,
-    delivery_ids: Sequence[UUID],
-    run_at: datetime,
+    workspace_id: UUID, campaign_id: UUID, number: int, waiting: Sequence[Waiting]
 ) -> list[NewJob]:
-    """The jobs that try `delivery_ids` of chunk `number` again at `run_at`."""
+    """The jobs that try recipients of chunk `number` again, each not before its instant."""
     head = campaign_id.bytes + number.to_bytes(4, "big")
-    return [
-        NewJob(
-            queue=EMAIL_BULK,
-            kind=RETRY,
-            payload=head + b"".join(one.bytes for one in delivery_ids[at : at + JOB_RECIPIENTS]),
-            workspace_id=workspace_id,
-            run_at=run_at,
-            max_attempts=1000,
+    jobs = []
+    for together in _together(waiting):
+        payload = head + b"".join(delivery_id.bytes for delivery_id, _ in together)
+        jobs.append(
+            NewJob(
+                queue=EMAIL_BULK,
+                kind=RETRY,
+                payload=payload,
+                workspace_id=workspace_id,
+                run_at=together[-1][1],
+                max_attempts=1000,
+            )
         )
-        for at in range(0, len(delivery_ids), JOB_RECIPIENTS)
-    ]
+    return jobs
+
+
+def _together(waiting: Sequence[Waiting]) -> list[list[Waiting]]:
+    """Who is due within TOGETHER_S of one another shares a job, as far as its size allows."""
+    groups: list[list[Waiting]] = []
+    for one in sorted(waiting, key=lambda each: (each[1], each[0])):
+        group = groups[-1] if groups else []
+        if not group or one[1] - group[0][1] > _TOGETHER or len(group) >= JOB_RECIPIENTS:
+            groups.append([one])
+        else:
+            group.append(one)
+    return groups
 
 
 class RetrySender:
@@ -156,8 +170,10 @@ class _Round:
             UUID(bytes=job.payload[at : at + 16]) for at in range(20, len(job.payload), 16)
         ]
         self._low, self._high = millisecond_range(mail.unix_ms)
-        self._again: list[UUID] = []
+        self._again: list[Waiting] = []
         self._attempts = 1
+        backoff_s = RETRY_BACKOFF.delay_s(1, sender.random)
+        self._next_attempt_at = sender.clock.now() + timedelta(seconds=backoff_s)
         self._away: set[UUID] = set()
         self._results = Results()
         self._arrived = asyncio.Event()
@@ -165,8 +181,10 @@ class _Round:
 
     async def run(self) -> None:
         """Try everybody, then end the job with the next one in the same commit."""
+        now = self._own.clock.now()
         if self._state == State.PAUSED:
-            await self._end(self._wanted, PAUSED_S)
+            later = now + timedelta(seconds=PAUSED_S)
+            await self._end([(one, later) for one in self._wanted])
             return
         rows = await self._own.database.fetch(
             _SQL.load_retries,
@@ -183,12 +201,13 @@ class _Round:
             await self._settle([end for row in rows if (end := _early_end(row))])
             ready = [row for row in rows if _early_end(row) is None]
             self._attempts = max((row["attempts"] for row in ready), default=0) + 1
-            self._delay_s = RETRY_BACKOFF.delay_s(self._attempts, self._own.random)
+            delay_s = RETRY_BACKOFF.delay_s(self._attempts, self._own.random)
+            self._next_attempt_at = now + timedelta(seconds=delay_s)
             untried = await self._hand_off(ready)
         finally:
             self._abandoned = True
             self._own.window.forget(len(self._away) + len(self._results))
-        await self._end([*self._again, *untried], self._delay_s if not untried else 0.0)
+        await self._end([*self._again, *((one, now) for one in untried)])
 
     async def _settle(self, ends: list[_End]) -> None:
         """End deliveries that are not handed over; whoever an older lease had named: unknown."""
@@ -207,7 +226,11 @@ class _Round:
                 tx=tx,
             )
             await self._move([row["state"] for row in settled], tx)
-        self._again += [row["id"] for row in settled if row["state"] == DeliveryState.DEFERRED]
+        self._again += [
+            (row["id"], self._next_attempt_at)
+            for row in settled
+            if row["state"] == DeliveryState.DEFERRED
+        ]
 
     async def _hand_off(self, ready: list[asyncpg.Record]) -> list[UUID]:
         """Name, submit and record. Those that a drain left untried."""
@@ -303,19 +326,17 @@ class _Round:
     def _done(self, handoff: Handoff) -> None:
         if self._abandoned:
             return
-        next_at = self._own.clock.now() + timedelta(seconds=self._delay_s)
         last = self._attempts >= ATTEMPTS
-        conclusion = conclude(handoff, next_at, None, last)
+        conclusion = conclude(handoff, self._next_attempt_at, None, last)
         self._away.discard(handoff.delivery_id)
-        if conclusion.state is DeliveryState.DEFERRED:
-            self._again.append(handoff.delivery_id)
+        if conclusion.state is DeliveryState.DEFERRED and conclusion.next_attempt_at:
+            self._again.append((handoff.delivery_id, conclusion.next_attempt_at))
         self._results.add(handoff.delivery_id, self._job.token, conclusion, handoff.transport)
         self._arrived.set()
 
-    async def _end(self, left: Sequence[UUID], delay_s: float) -> None:
-        run_at = self._own.clock.now() + timedelta(seconds=delay_s)
+    async def _end(self, left: Sequence[Waiting]) -> None:
         async with self._own.database.transaction() as tx:
             done = await self._batch.complete([self._job], tx)
             if done and left:
-                jobs = retry_jobs(self._workspace_id, self._campaign_id, self._number, left, run_at)
+                jobs = retry_jobs(self._workspace_id, self._campaign_id, self._number, left)
                 await self._own.engine.enqueue(jobs, tx)

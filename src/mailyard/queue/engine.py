@@ -107,8 +107,10 @@ class Engine(Protocol):
         """
         ...
 
-    async def release(self, jobs: Sequence[LeasedJob]) -> set[int]:
-        """Give jobs back unworked (drain): due at once, the attempt not counted."""
+    async def release(
+        self, jobs: Sequence[LeasedJob], delay_s: float = 0.0, tx: Any = None
+    ) -> set[int]:
+        """Give jobs back unworked, due in `delay_s` (a drain: at once), the attempt not counted."""
         ...
 
     async def bury(self, jobs: Sequence[LeasedJob], error: str, tx: Any = None) -> set[int]:

@@ -80,10 +80,13 @@ class Batch:
         self._settled(jobs, tx)
         return done
 
-    async def release(self, jobs: Sequence[LeasedJob]) -> set[int]:
-        """Give jobs back unworked, due at once, the attempt not counted: a handler stops."""
-        done = await self._settler.engine.release(jobs)
-        self._settled(jobs, None)
+    async def release(
+        self, jobs: Sequence[LeasedJob], delay_s: float = 0.0, tx: Any = None
+    ) -> set[int]:
+        """Give jobs back unworked, the attempt not counted: a handler stops, or it is not their
+        time yet."""
+        done = await self._settler.engine.release(jobs, delay_s, tx)
+        self._settled(jobs, tx)
         return done
 
     async def fail(self, jobs: Sequence[LeasedJob], error: Exception) -> None:

@@ -32,6 +32,7 @@ from mailyard.sending.errand import Errand, OpenDelivery
 from mailyard.sending.handoff import Window
 from mailyard.sending.results import Results, conclude
 from mailyard.sending.sign import Signing
+from mailyard.sending.states import State
 from mailyard.sending.transport import Handoff, Transport
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
@@ -43,6 +44,7 @@ RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
 RECONNECTS = 20  # longer than a lease: by then the job is somebody else's
 BATCH_JOBS = 50
 CONCURRENCY = 2
+_EARLY = timedelta(seconds=5)  # who would be due so soon is tried with those who are
 _YIELD_EVERY = 8  # mails composed before other work of the loop gets its turn
 
 Wanted = list[tuple[Errand, OpenDelivery]]
@@ -103,7 +105,12 @@ class Deliverer:
         for row in rows:
             errand = errands[row["email_id"]]
             if row["workspace_id"] == errand.workspace_id and row["fence"] <= errand.job.token:
-                errand.waiting.append(OpenDelivery(row["id"], row["recipient"], row["suppressed"]))
+                again_at = row["next_attempt_at"]
+                if row["state"] == State.DEFERRED and again_at and again_at > now + _EARLY:
+                    errand.comes_again(again_at)  # another recipient's turn has come
+                    continue
+                one = OpenDelivery(row["id"], row["recipient"], row["suppressed"], row["type"])
+                errand.waiting.append(one)
         for index, email in enumerate(emails):
             errand = errands[email["id"]]
             errand.expires_at = email["expires_at"]
@@ -150,7 +157,6 @@ class Deliverer:
             job=job,
             workspace_id=job.workspace_id,
             email_id=UUID(bytes=job.payload),
-            delay_s=delay_s,
             next_attempt_at=now + timedelta(seconds=delay_s),
         )
 
@@ -303,13 +309,17 @@ class _Run:
 
     async def _settle(self, finished: list[Errand], tx: Connection) -> None:
         """The jobs whose recipients all have their answers."""
-        done = [errand.job for errand in finished if not errand.again and not errand.gave_up]
+        done = [errand.job for errand in finished if not errand.again_at and not errand.gave_up]
         if done:
             await self._batch.complete(done, tx)
         for errand in finished:
-            if errand.again:
-                reason = "some recipients are deferred"
-                await self._batch.retry([errand.job], errand.delay_s, reason, tx)
+            if errand.again_at is not None:
+                delay_s = max(0.0, (errand.again_at - self._own.clock.now()).total_seconds())
+                if errand.tried and not errand.is_last_attempt:
+                    reason = "some recipients are deferred"
+                    await self._batch.retry([errand.job], delay_s, reason, tx)
+                else:
+                    await self._batch.release([errand.job], delay_s, tx)
             elif errand.gave_up:
                 await self._batch.bury([errand.job], errand.gave_up, tx)
 

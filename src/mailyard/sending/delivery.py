@@ -83,6 +83,7 @@ class StoryEvent:
     attempt: int
     reply_code: int | None
     detail: str
+    transport: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,21 +211,34 @@ def story(delivery: Delivery, kept: Sequence[StoryEvent]) -> list[StoryEvent]:
     birth = StoryEvent(delivery.queued_at, State.QUEUED, 0, None, "")
     if delivery.handed_off_at is not None:
         told.append(
-            StoryEvent(delivery.handed_off_at, State.HANDED_OFF, delivery.attempts, None, "")
-        )
-    seen = {(event.state, event.attempt) for event in told}
-    if delivery.state is not State.QUEUED and (delivery.state, delivery.attempts) not in seen:
-        told.append(
             StoryEvent(
-                delivery.updated_at,
-                delivery.state,
+                delivery.handed_off_at,
+                State.HANDED_OFF,
                 delivery.attempts,
-                delivery.reply_code,
-                delivery.reply,
+                None,
+                "",
+                delivery.transport,
             )
         )
+    stands = StoryEvent(
+        delivery.updated_at,
+        delivery.state,
+        delivery.attempts,
+        delivery.reply_code,
+        delivery.reply,
+        delivery.transport,
+    )
+    if delivery.state is not State.QUEUED and not any(_is_same(stands, one) for one in told):
+        told.append(stands)
     # A hand-off and its answer can carry one instant (a campaign's row is written with its result).
     told.sort(key=lambda event: (event.at, event.state is not State.HANDED_OFF))
     if delivery.campaign_id is not None:
         return told  # a campaign's row is born with its result: it was never queued
     return [birth, *told]
+
+
+def _is_same(stands: StoryEvent, kept: StoryEvent) -> bool:
+    """Whether what the row says is kept as an event too. (Old events know no transport.)"""
+    return (kept.state, kept.attempt) == (stands.state, stands.attempt) and (
+        kept.transport in ("", stands.transport)
+    )

@@ -17,16 +17,17 @@ from mailyard.sending.request import EmailContent
 from mailyard.sending.results import Conclusion
 from mailyard.sending.sign import Owned, sender_domain
 from mailyard.sending.states import State
-from mailyard.sending.transport import Outgoing, Recipient
+from mailyard.sending.transport import TRANSACTIONAL, Outgoing, Recipient
 
 
 @dataclass(frozen=True, slots=True)
 class OpenDelivery:
-    """A recipient that is not settled."""
+    """A recipient that is not settled. `type`: what kind of mail, the caller's word."""
 
     id: UUID
     recipient: str
     suppressed: bool
+    type: str = ""
 
 
 @dataclass(slots=True)
@@ -36,14 +37,14 @@ class Errand:
     job: LeasedJob
     workspace_id: UUID
     email_id: UUID
-    delay_s: float  # until the next attempt, should one be needed
-    next_attempt_at: datetime
+    next_attempt_at: datetime  # should another attempt be needed
     expires_at: datetime | None = None
     mail: Composed | None = None
     sender_address: str = ""
     waiting: list[OpenDelivery] = field(default_factory=list)
     away: set[UUID] = field(default_factory=set)
-    again: bool = False  # some recipient is to be tried again
+    again_at: datetime | None = None  # when the first of its recipients is to be tried again
+    tried: bool = False  # some recipient was, in this attempt
     gave_up: str = ""  # why some recipient was given up
 
     @property
@@ -111,12 +112,20 @@ class Errand:
             content=self.mail.content,
             eight_bit=self.mail.eight_bit,
             smtp_utf8=self.mail.smtp_utf8,
+            workspace_id=self.workspace_id,
+            stream=TRANSACTIONAL,
+            tag=recipients[0].type,
         )
+
+    def comes_again(self, at: datetime) -> None:
+        """A recipient is to be tried at `at`."""
+        self.again_at = at if self.again_at is None else min(self.again_at, at)
 
     def came_back(self, delivery_id: UUID, conclusion: Conclusion) -> None:
         """A recipient has its answer."""
         self.away.discard(delivery_id)
+        self.tried = self.tried or conclusion.tried
         if conclusion.next_attempt_at is not None:
-            self.again = True
+            self.comes_again(conclusion.next_attempt_at)
         elif conclusion.state in (State.FAILED, State.UNKNOWN):
             self.gave_up = conclusion.reply or "no attempt is left"

@@ -22,12 +22,16 @@ STATE_OF = {outcome: after(State.HANDED_OFF, event) for outcome, event in _EVENT
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What an answer means for a delivery. With `next_attempt_at` it will be tried again."""
+    """What an answer means for a delivery. With `next_attempt_at` it will be tried again.
+
+    `tried`: False when it was handed back untried, which is no attempt.
+    """
 
     state: State
     reply_code: int | None
     reply: str
     next_attempt_at: datetime | None
+    tried: bool = True
 
 
 def conclude(
@@ -36,18 +40,22 @@ def conclude(
     """The end of one attempt of transactional mail.
 
     `last`: no attempt is left after this one. What may have arrived and cannot be tried again stays
-    `unknown`; what did not is `failed`, or `expired` when only its time is up.
+    `unknown`; what did not is `failed`, or `expired` when only its time is up. What was handed back
+    untried has its attempt still.
     """
     state = STATE_OF[handoff.outcome]
     reply = clean(handoff.reply)
     if state not in (State.DEFERRED, State.UNKNOWN):
         return Conclusion(state, handoff.reply_code, reply, None)
+    if state is State.DEFERRED:
+        next_attempt_at = handoff.retry_at or next_attempt_at
+    last = last and handoff.tried
     too_late = expires_at is not None and next_attempt_at >= expires_at
     if not last and not too_late:
-        return Conclusion(state, handoff.reply_code, reply, next_attempt_at)
+        return Conclusion(state, handoff.reply_code, reply, next_attempt_at, handoff.tried)
     if state is State.DEFERRED:
         state = after(State.HANDED_OFF, Event.GIVE_UP if last else Event.EXPIRE)
-    return Conclusion(state, handoff.reply_code, reply, None)
+    return Conclusion(state, handoff.reply_code, reply, None, handoff.tried)
 
 
 def clean(reply: str) -> str:
@@ -76,7 +84,7 @@ class Results:
         self.transports.append(transport)
 
     def columns(self) -> tuple[list[Any], ...]:
-        """id, fence, state, reply code, reply, transport, next attempt."""
+        """id, fence, state, reply code, reply, transport, next attempt, whether it was tried."""
         return (
             self.delivery_ids,
             self.fences,
@@ -85,4 +93,5 @@ class Results:
             [conclusion.reply for conclusion in self.conclusions],
             self.transports,
             [conclusion.next_attempt_at for conclusion in self.conclusions],
+            [conclusion.tried for conclusion in self.conclusions],
         )

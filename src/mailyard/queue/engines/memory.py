@@ -136,12 +136,16 @@ class MemoryEngine:
 
         return self._settle(jobs, tx, give_back)
 
-    async def release(self, jobs: Sequence[LeasedJob]) -> set[int]:
+    async def release(
+        self, jobs: Sequence[LeasedJob], delay_s: float = 0.0, tx: Any = None
+    ) -> set[int]:
         def give_back(job: MemoryJob) -> None:
             self._leave(job)
+            if delay_s > 0:
+                job.due_at = self._clock.now() + timedelta(seconds=delay_s)
             self._enter(job)
 
-        return self._settle(jobs, None, give_back)
+        return self._settle(jobs, tx, give_back)
 
     async def bury(self, jobs: Sequence[LeasedJob], error: str, tx: Any = None) -> set[int]:
         def bury(job: MemoryJob) -> None:

@@ -217,8 +217,10 @@ class PostgresEngine:
         done = await self._give_back(again, delay_s, 1, error, tx)
         return done | await self.bury(used_up, error, tx)
 
-    async def release(self, jobs: Sequence[LeasedJob]) -> set[int]:
-        return await self._give_back(jobs, 0.0, 0, None, None)
+    async def release(
+        self, jobs: Sequence[LeasedJob], delay_s: float = 0.0, tx: Connection | None = None
+    ) -> set[int]:
+        return await self._give_back(jobs, delay_s, 0, None, tx)
 
     async def bury(
         self, jobs: Sequence[LeasedJob], error: str, tx: Connection | None = None

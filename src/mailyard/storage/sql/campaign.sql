@@ -123,8 +123,9 @@ ORDER BY m.contact_id;
 -- name: step_chunk
 -- One step of the hand-off window, fenced: inserts the rows of finished recipients, adds them to
 -- the chunk's counts, and names the $17 who may leave next by moving `named_upto` to $5, unless the
--- campaign is not running. Who gets no mail has a row only if he is passed so. No row: a newer lease
--- has the chunk. Said again after a commit whose answer got lost, it changes nothing.
+-- campaign is not running. Who gets no mail has a row only if he is passed so. A row without a
+-- transport was not handed over, or nobody knows to whom. No row: a newer lease has the chunk. Said
+-- again after a commit whose answer got lost, it changes nothing.
 WITH held AS MATERIALIZED (
     SELECT c.state FROM campaign_chunk k JOIN campaign c ON c.id = k.campaign_id
     WHERE k.workspace_id = $1 AND k.campaign_id = $2 AND k.number = $3 AND k.fence = $4
@@ -134,13 +135,15 @@ WITH held AS MATERIALIZED (
     INSERT INTO delivery (id, workspace_id, campaign_id, contact_id, recipient, recipient_key, type,
                           state, attempts, fence, reply_code, reply, transport, handed_off_at,
                           next_attempt_at)
-    SELECT r.id, $1, $2, r.contact_id, r.recipient, r.recipient_key, $13::text, r.state::delivery_state,
-           CASE WHEN r.state IN ('suppressed', 'failed') THEN 0 ELSE 1 END, $4, r.reply_code,
-           r.reply, $14::text, CASE WHEN r.state IN ('suppressed', 'failed') THEN NULL ELSE $15::timestamptz END,
-           CASE WHEN r.state = 'deferred' THEN $16::timestamptz END
+    SELECT r.id, $1, $2, r.contact_id, r.recipient, r.recipient_key, $15::text, r.state::delivery_state,
+           CASE WHEN r.transport = '' AND r.state <> 'unknown' THEN 0 ELSE 1 END, $4, r.reply_code,
+           r.reply, r.transport,
+           CASE WHEN r.transport = '' AND r.state <> 'unknown' THEN NULL ELSE $16::timestamptz END,
+           r.next_attempt_at
     FROM held, unnest($6::uuid[], $7::uuid[], $8::text[], $9::bigint[], $10::text[], $11::smallint[],
-                      $12::text[])
-        AS r (id, contact_id, recipient, recipient_key, state, reply_code, reply)
+                      $12::text[], $13::text[], $14::timestamptz[])
+        AS r (id, contact_id, recipient, recipient_key, state, reply_code, reply, transport,
+              next_attempt_at)
     WHERE held.state = 'running' OR r.state NOT IN ('suppressed', 'failed')
     ON CONFLICT (id) DO NOTHING
     RETURNING state
@@ -179,7 +182,7 @@ RETURNING lost.lost;
 
 -- name: find_deferred
 -- Which of these deliveries wait for another attempt, ids in [$2, $3).
-SELECT id FROM delivery
+SELECT id, next_attempt_at FROM delivery
 WHERE workspace_id = $1 AND id >= $2 AND id < $3 AND id = ANY ($4::uuid[]) AND state = 'deferred';
 
 -- name: finish_chunk
@@ -232,8 +235,10 @@ WHERE c.workspace_id = $1 AND c.id = $2;
 -- name: load_retries
 -- Deferred recipients with what merges into their mail, and those whose retry was cut short. The
 -- deferred are fenced by $5 from now on, so that a worker that lost its lease names none of them.
+-- What the row says of the attempt before, which the next one overwrites, is kept as an event.
 WITH found AS MATERIALIZED (
-    SELECT id, contact_id, recipient, state, attempts FROM delivery
+    SELECT id, contact_id, recipient, state, attempts, reply_code, reply, transport, updated_at
+    FROM delivery
     WHERE workspace_id = $1 AND id >= $2 AND id < $3 AND id = ANY ($4::uuid[])
       AND state IN ('deferred', 'handed_off') AND fence < $5
     FOR UPDATE
@@ -241,6 +246,18 @@ WITH found AS MATERIALIZED (
     UPDATE delivery SET fence = $5 FROM found
     WHERE delivery.workspace_id = $1 AND delivery.id >= $2 AND delivery.id < $3
       AND delivery.id = found.id AND found.state = 'deferred'
+), told AS (
+    INSERT INTO delivery_event (delivery_id, seq, workspace_id, at, state, attempt, reply_code,
+                                detail, transport)
+    SELECT id, (SELECT coalesce(max(e.seq), 0) + 1 FROM delivery_event e
+                WHERE e.delivery_id = found.id AND e.delivery_id >= $2 AND e.delivery_id < $3),
+           $1, updated_at, 'deferred', attempts, reply_code, reply, transport
+    FROM found
+    WHERE state = 'deferred' AND attempts > 0
+      AND NOT EXISTS (SELECT FROM delivery_event e
+                      WHERE e.delivery_id = found.id AND e.delivery_id >= $2 AND e.delivery_id < $3
+                        AND e.state = 'deferred' AND e.attempt = found.attempts
+                        AND e.transport = found.transport)
 )
 SELECT d.id, d.contact_id, d.recipient, d.state::text, d.attempts,
        coalesce(c.name, '') AS name, coalesce(c.attributes::text, '{}') AS attributes,

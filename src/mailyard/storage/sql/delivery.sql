@@ -14,7 +14,7 @@ FROM delivery WHERE workspace_id = $1 AND id = $2;
 
 -- name: get_delivery_events
 -- What the row has forgotten, in order.
-SELECT seq, at, state::text, attempt, reply_code, detail
+SELECT seq, at, state::text, attempt, reply_code, detail, transport
 FROM delivery_event WHERE workspace_id = $1 AND delivery_id = $2 ORDER BY seq;
 
 -- name: list_by_recipient

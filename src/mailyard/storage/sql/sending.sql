@@ -94,7 +94,7 @@ WHERE e.id >= $3 AND e.id <= $4;
 -- tokens $4 of the leases that have their jobs now: a worker that had a job before names and records
 -- nobody of it any more. Whoever it had named and not recorded is `unknown` from now on.
 WITH held AS MATERIALIZED (
-    SELECT d.id, d.workspace_id, d.state, d.attempts, asked.token
+    SELECT d.id, d.workspace_id, d.state, d.attempts, d.transport, asked.token
     FROM unnest($1::uuid[], $4::bigint[], $5::uuid[]) AS asked (email_id, token, workspace_id)
     JOIN delivery d ON d.email_id = asked.email_id AND d.workspace_id = asked.workspace_id
     WHERE d.id >= $2 AND d.id < $3 AND d.fence < asked.token
@@ -107,17 +107,18 @@ WITH held AS MATERIALIZED (
         state = CASE WHEN held.state = 'handed_off' THEN 'unknown' ELSE held.state END
     FROM held WHERE d.id = held.id AND d.id >= $2 AND d.id < $3
 )
-INSERT INTO delivery_event (delivery_id, seq, workspace_id, state, attempt, detail)
+INSERT INTO delivery_event (delivery_id, seq, workspace_id, state, attempt, detail, transport)
 SELECT id, (SELECT coalesce(max(e.seq), 0) + 1 FROM delivery_event e
             WHERE e.delivery_id = held.id AND e.delivery_id >= $2 AND e.delivery_id < $3),
        workspace_id, 'unknown', attempts,
-       'its worker died between handing it over and recording the answer'
+       'its worker died between handing it over and recording the answer', transport
 FROM held WHERE state = 'handed_off';
 
 -- name: load_open_deliveries
 -- What of the emails $1 is not settled, ids in [$2, $3), with whether the recipient has been
 -- suppressed since. A failed one is here because only a redriven dead letter asks for it again.
-SELECT d.id, d.email_id, d.workspace_id, d.recipient, d.state::text, d.fence, d.attempts,
+SELECT d.id, d.email_id, d.workspace_id, d.recipient, d.state::text, d.fence, d.attempts, d.type,
+       d.next_attempt_at,
        EXISTS (SELECT FROM suppression s
                WHERE s.workspace_id = d.workspace_id AND s.address = lower(d.recipient)
                  AND s.stream = 'all') AS suppressed
@@ -129,30 +130,33 @@ ORDER BY d.id;
 -- name: step_deliveries
 -- One step of the hand-off window: records results under their fence, then names what may leave
 -- next: nobody whom a newer lease has claimed. Ids lie in [$1, $2]. Results: $3 id, $4 fence,
--- $5 state, $6 reply code, $7 reply, $8 transport, $9 next attempt. To be named: $10 id, $11 fence;
--- $12: also who may have got it, and who failed and is asked for again. Returns what was recorded
--- and what was named.
+-- $5 state, $6 reply code, $7 reply, $8 transport, $9 next attempt, $10 whether it was tried: what
+-- was handed back untried has had no attempt, and no event tells of it. To be named: $11 id,
+-- $12 fence; $13: also who may have got it, and who failed and is asked for again. Returns what was
+-- recorded and what was named.
 -- Said again after a commit whose answer got lost, it names the same and records nothing twice.
 WITH result AS (
     SELECT * FROM unnest($3::uuid[], $4::bigint[], $5::text[], $6::smallint[], $7::text[],
-                         $8::text[], $9::timestamptz[])
-        AS r (id, fence, state, reply_code, reply, transport, next_attempt_at)
+                         $8::text[], $9::timestamptz[], $10::boolean[])
+        AS r (id, fence, state, reply_code, reply, transport, next_attempt_at, tried)
 ), recorded AS (
     UPDATE delivery d
     SET state = r.state::delivery_state, reply_code = r.reply_code, reply = r.reply,
-        transport = r.transport, next_attempt_at = r.next_attempt_at, updated_at = now()
+        transport = CASE WHEN r.tried THEN r.transport ELSE d.transport END,
+        attempts = CASE WHEN r.tried THEN d.attempts ELSE d.attempts - 1 END,
+        next_attempt_at = r.next_attempt_at, updated_at = now()
     FROM result r
     WHERE d.id = r.id AND d.id >= $1 AND d.id <= $2
       AND d.fence = r.fence AND d.state = 'handed_off'
-    RETURNING d.id, d.workspace_id, d.attempts, d.state, d.reply_code, d.reply
+    RETURNING d.id, d.workspace_id, d.attempts, d.state, d.reply_code, d.reply, d.transport, r.tried
 ), held AS (
     SELECT d.id, n.fence, d.state = 'handed_off' AS again
-    FROM unnest($10::uuid[], $11::bigint[]) AS n (id, fence)
+    FROM unnest($11::uuid[], $12::bigint[]) AS n (id, fence)
     JOIN delivery d ON d.id = n.id
     WHERE d.id >= $1 AND d.id <= $2
       AND (d.fence = n.fence AND d.state = 'handed_off'
            OR d.fence <= n.fence AND (d.state IN ('queued', 'deferred')
-                                      OR $12 AND d.state IN ('unknown', 'failed')))
+                                      OR $13 AND d.state IN ('unknown', 'failed')))
     FOR UPDATE OF d
 ), named AS (
     UPDATE delivery d
@@ -162,11 +166,12 @@ WITH result AS (
     FROM held WHERE d.id = held.id AND d.id >= $1 AND d.id <= $2
     RETURNING d.id
 ), told AS (
-    INSERT INTO delivery_event (delivery_id, seq, workspace_id, state, attempt, reply_code, detail)
+    INSERT INTO delivery_event (delivery_id, seq, workspace_id, state, attempt, reply_code, detail,
+                                transport)
     SELECT t.id, (SELECT coalesce(max(e.seq), 0) + 1 FROM delivery_event e
                   WHERE e.delivery_id = t.id AND e.delivery_id >= $1 AND e.delivery_id <= $2),
-           t.workspace_id, t.state, t.attempts, t.reply_code, t.reply
-    FROM recorded t WHERE t.state IN ('deferred', 'unknown')
+           t.workspace_id, t.state, t.attempts, t.reply_code, t.reply, t.transport
+    FROM recorded t WHERE t.state IN ('deferred', 'unknown') AND t.tried
 )
 SELECT id, 'recorded' AS what, state::text FROM recorded
 UNION ALL

@@ -55,6 +55,7 @@ class DeliveryEvent(Output):
     attempt: int
     reply_code: int | None
     detail: str
+    transport: Annotated[str, Meta(description="The provider; empty where none had the mail.")]
 
 
 class DeliveryDetail(DeliveryItem):
@@ -169,6 +170,7 @@ async def get_delivery(call: Call[None, None]) -> DeliveryDetail:
                 attempt=event.attempt,
                 reply_code=event.reply_code,
                 detail=event.detail,
+                transport=event.transport,
             )
             for event in story
         ],

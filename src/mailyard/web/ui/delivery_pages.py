@@ -135,6 +135,7 @@ async def delivery(visit: Visit, delivery_id: str) -> Response[str]:
             "attempt": event.attempt,
             "reply_code": event.reply_code,
             "detail": event.detail,
+            "transport": event.transport,
         }
         for event in story
     ]
