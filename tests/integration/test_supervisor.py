@@ -6,6 +6,7 @@ import re
 import signal
 import smtplib
 import socket
+import ssl
 import time
 import urllib.request
 from pathlib import Path
@@ -64,13 +65,29 @@ def subjects(platform: Platform, inbox: dict[str, Any]) -> list[str]:
     return sorted(message["subject"] for message in page["items"])
 
 
+def submit(platform: Platform, recipient: str, subject: str) -> None:
+    """As an application does that knows a host and a password."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    port = platform.ready["submissions"]
+    with smtplib.SMTP_SSL("127.0.0.1", port, timeout=30, context=context) as client:
+        client.login("app", platform.ready["api_key"])
+        mail = f"From: a@example.org\r\nSubject: {subject}\r\n\r\nhello\r\n"
+        client.sendmail("a@example.org", [recipient], mail)
+
+
 def test_a_second_start_goes_on_with_the_same_data(tmp_path: Path) -> None:
-    with running_platform(tmp_path / "data") as platform:
+    (tls_port,) = free_ports(1)
+    with running_platform(
+        tmp_path / "data", submission_port="0", submissions_port=str(tls_port)
+    ) as platform:
         assert platform.ready["api_key"].startswith("my_")
         assert platform.ready["sign_in"].startswith(f"http://127.0.0.1:{platform.port}/sign-in/")
         key = platform.ready["api_key"]
         inbox = make_inbox(platform)
-        send_mail(platform, inbox["address"], "one")
+        assert (platform.ready["submission"], platform.ready["submissions"]) == (None, tls_port)
+        submit(platform, inbox["address"], "one")
         wait_until(lambda: subjects(platform, inbox) == ["one"])
         everyone = platform.pids
         assert platform.stop(signal.SIGINT) == 0
@@ -154,7 +171,7 @@ def test_a_folder_in_use_is_refused_by_name_and_the_holder_goes_on(tmp_path: Pat
         assert healthy(platform)
 
 
-@pytest.mark.parametrize("setting", ["port", "smtp_port"])
+@pytest.mark.parametrize("setting", ["port", "smtp_port", "submission_port"])
 def test_a_port_that_is_taken_is_refused_with_its_setting(tmp_path: Path, setting: str) -> None:
     (port,) = free_ports(1)
     with socket.socket() as other:

@@ -65,6 +65,13 @@ async def _examine() -> list[Finding]:
         ("SMTP port", settings.smtp_host, settings.smtp_port, "MAILYARD_SMTP_PORT"),
     ):
         findings.append(checkup.check_port(name, host, port, setting, running=running))
+    for name, wanted, setting in (
+        ("submission port", settings.submission_port, "MAILYARD_SUBMISSION_PORT"),
+        ("submissions port", settings.submissions_port, "MAILYARD_SUBMISSIONS_PORT"),
+    ):
+        if wanted:  # else the usual one is taken when it is free
+            found = checkup.check_port(name, settings.smtp_host, wanted, setting, running=running)
+            findings.append(found)
     if settings.embedded:
         findings += checkup.check_embedded(settings.data)
     if running or not settings.embedded:

@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated
@@ -14,9 +15,16 @@ import typer
 
 from mailyard.core.errors import MailyardError
 from mailyard.fleet.child import ChildSpec
-from mailyard.fleet.ports import check_free
+from mailyard.fleet.ports import check_free, settled
 from mailyard.fleet.supervisor import Supervisor
-from mailyard.settings import Settings, as_environment, check_budget, load_settings
+from mailyard.settings import (
+    SUBMISSION_PORT,
+    SUBMISSIONS_PORT,
+    Settings,
+    as_environment,
+    check_budget,
+    load_settings,
+)
 from mailyard.storage.embedded import EmbeddedPostgres
 
 if TYPE_CHECKING:
@@ -42,7 +50,7 @@ def up(
 
     Example: MAILYARD_PORT=8080 MAILYARD_DATA=/var/lib/mailyard mailyard up
     """
-    platform = Platform(load_settings(), as_json=as_json)
+    platform = Platform(_with_ports(load_settings()), as_json=as_json)
     asyncio.run(platform.run())
 
 
@@ -159,12 +167,15 @@ class Platform:
     def _announce(self, first: "FirstStart | None") -> None:
         settings = self._settings
         smtp = f"{settings.smtp_host}:{settings.smtp_port}"
+        ways = f"SMTP {smtp}{_submission(settings)}"
         link = None if first is None else f"{settings.page_url}/sign-in/{first.link_token}"
         if self._as_json:
             ready = {
                 "ready": True,
                 "page": settings.page_url,
                 "smtp": smtp,
+                "submission": settings.submission_port or None,
+                "submissions": settings.submissions_port or None,
                 "seconds": round(monotonic() - self._started, 2),
                 "api_key": first and first.api_key,
                 "sign_in": link,
@@ -173,7 +184,7 @@ class Platform:
             return
         lines = [
             "",
-            f"  Mailyard runs: page and API {settings.page_url}, SMTP {smtp}",
+            f"  Mailyard runs: page and API {settings.page_url}, {ways}",
         ]
         if first is not None:
             command, inbox = shlex.quote(sys.argv[0]), f"hello@{settings.inbox_domain}"
@@ -207,6 +218,40 @@ class Platform:
         else:
             line = f"{name:<12} {line}"
         print(line, file=sys.stderr, flush=True)
+
+
+def _with_ports(settings: Settings) -> Settings:
+    """With the ports of submission decided, for all processes alike. Raises ConfigurationError."""
+    if not settings.smtp_processes:
+        return settings
+    return replace(
+        settings,
+        submission_port=settled(
+            settings.submission_port,
+            SUBMISSION_PORT,
+            settings.smtp_host,
+            "MAILYARD_SUBMISSION_PORT",
+        ),
+        submissions_port=settled(
+            settings.submissions_port,
+            SUBMISSIONS_PORT,
+            settings.smtp_host,
+            "MAILYARD_SUBMISSIONS_PORT",
+        ),
+    )
+
+
+def _submission(settings: Settings) -> str:
+    """Where applications submit mail, for people; empty when nowhere."""
+    places = [
+        f"{port} ({how})"
+        for port, how in (
+            (settings.submission_port, "STARTTLS"),
+            (settings.submissions_port, "TLS"),
+        )
+        if port
+    ]
+    return f", submission on {' and '.join(places)}" if places else ""
 
 
 def _specs(settings: Settings) -> list[ChildSpec]:

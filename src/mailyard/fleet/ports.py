@@ -28,3 +28,19 @@ def check_free(host: str, port: int, setting: str) -> None:
             raise ConfigurationError(
                 f"cannot listen on {host}:{port}: {reason}; set {setting} to a free port"
             ) from error
+
+
+def settled(wanted: int | None, usual: int, host: str, setting: str) -> int:
+    """Where to listen when `wanted` (None: `usual` if it is free) was set; 0: nowhere.
+
+    Raises ConfigurationError when a port that somebody asked for is taken.
+    """
+    if wanted == 0:
+        return 0
+    try:
+        check_free(host, usual if wanted is None else wanted, setting)
+    except ConfigurationError:
+        if wanted is not None:
+            raise
+        return 0
+    return usual if wanted is None else wanted

@@ -74,6 +74,8 @@ class OwnPlatform:
             "MAILYARD_DATA": str(self.folder / "data"),
             "MAILYARD_PORT": str(http_port),
             "MAILYARD_SMTP_PORT": str(smtp_port),
+            "MAILYARD_SUBMISSION_PORT": "0",
+            "MAILYARD_SUBMISSIONS_PORT": "0",
             "MAILYARD_LOG_LEVEL": "warning",
             **self._settings,
         }

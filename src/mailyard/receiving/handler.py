@@ -12,6 +12,7 @@ from typing import Protocol
 
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
+from mailyard.protocol.smtp.session import LoginAsked
 from mailyard.receiving.later import Later
 
 
@@ -32,4 +33,12 @@ class SessionHandler(Protocol):
         `content` has CRLF line ends only, ends with CRLF (unless it came empty or by BDAT without)
         and is not dot-stuffed.
         """
+        ...
+
+
+class LoginHandler(Protocol):
+    """What decides who may sign in, where mail is submitted (RFC 6409)."""
+
+    def authenticate(self, question: LoginAsked) -> Reply | Later | Awaitable[Reply]:
+        """The answer to AUTH: 235 with `question.user` set, else 4yz/5yz."""
         ...

@@ -21,13 +21,14 @@ from mailyard.observe import metrics
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.server import ServerSession
 from mailyard.protocol.smtp.session import (
+    LoginAsked,
     MessageReceived,
     Question,
     RecipientAsked,
     SessionConfig,
     TlsRequested,
 )
-from mailyard.receiving.handler import SessionHandler
+from mailyard.receiving.handler import LoginHandler, SessionHandler
 from mailyard.receiving.later import Later
 
 _log = structlog.get_logger(__name__)
@@ -61,7 +62,8 @@ class Listener:
     """Serves SMTP on (`host`, `port`); port 0 takes a free one, see `port`.
 
     `session` says what each session offers and allows; its `tls_offered` follows from
-    `tls_context`.
+    `tls_context`. With `tls_on_connect` TLS comes first (RFC 8314 section 3.3). `logins` is needed
+    where `session` says `submission`.
     """
 
     def __init__(
@@ -75,6 +77,8 @@ class Listener:
         listener_limits: ListenerLimits | None = None,
         session: SessionConfig | None = None,
         reuse_port: bool = True,
+        tls_on_connect: bool = False,
+        logins: LoginHandler | None = None,
     ) -> None:
         self._host = host
         self._wanted_port = port
@@ -82,6 +86,8 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self.handler = handler
+        self.logins = logins
+        self.tls_on_connect = tls_on_connect
         self.limits = listener_limits or ListenerLimits()
         self.tls_context = tls_context
         base = session or SessionConfig(hostname)
@@ -158,6 +164,7 @@ class _Connection(asyncio.Protocol):
 
     __slots__ = (
         "_address",
+        "_handshaking",
         "_heard_at",
         "_listener",
         "_loop",
@@ -181,6 +188,7 @@ class _Connection(asyncio.Protocol):
         self._reading = True
         self._peer_slow = False
         self._pump_due = False
+        self._handshaking = False  # of TLS on connect: nothing is to be said yet
         self._opened_at = 0.0
         self._heard_at = 0.0
         self._turn_at = 0.0  # when it became the peer's turn: a command or a message is due
@@ -206,8 +214,14 @@ class _Connection(asyncio.Protocol):
         listener.connections.add(self)
         listener.per_address[self._address] += 1
         metrics.SMTP_SESSIONS.inc()
-        self._session = ServerSession(listener.config, self._address, int(peer[1]))
-        self._transport.write(self._session.take_output())
+        self._session = ServerSession(
+            listener.config, self._address, int(peer[1]), encrypted=listener.tls_on_connect
+        )
+        if listener.tls_on_connect:
+            self._handshaking = True
+            self._start_handshake(self._session, self._transport)
+        else:
+            self._transport.write(self._session.take_output())
 
     def data_received(self, data: bytes) -> None:
         session = self._session
@@ -303,6 +317,9 @@ class _Connection(asyncio.Protocol):
                 answer: Reply | Later | Awaitable[Reply] = listener.handler.accept_recipient(
                     question.peer, question.reverse_path, question.address
                 )
+            elif type(question) is LoginAsked:
+                assert listener.logins is not None, "AUTH is only offered with who decides"
+                answer = listener.logins.authenticate(question)
             else:
                 message = cast("MessageReceived", question)
                 size_bytes = len(message.content)
@@ -372,6 +389,10 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        if self._handshaking:
+            if session.closed:
+                transport.abort()
+            return
         output = session.take_output()
         if output:
             transport.write(output)
@@ -397,8 +418,11 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        transport.pause_reading()
         transport.write(session.take_output())
+        self._start_handshake(session, transport)
+
+    def _start_handshake(self, session: ServerSession, transport: asyncio.Transport) -> None:
+        transport.pause_reading()
         task = self._loop.create_task(self._handshake(session, transport))
         self._tasks.add(cast("Future[Reply]", task))
         task.add_done_callback(lambda done: self._tasks.discard(cast("Future[Reply]", done)))
@@ -422,7 +446,11 @@ class _Connection(asyncio.Protocol):
         if self._session is not session or secure is None:
             return
         self._transport = secure
-        session.tls_started()
+        if self._handshaking:
+            self._handshaking = False
+            self._flush(session)
+        else:
+            session.tls_started()
         self._turn_at = self._heard_at = self._loop.time()
 
 

@@ -11,8 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import msgspec
-
 from mailyard.access.audit import Actor
 from mailyard.core import ids, limits
 from mailyard.core.clock import Clock, SystemClock
@@ -27,9 +25,12 @@ from mailyard.sending.answer import (
     Claims,
     Idempotency,
 )
+from mailyard.sending.content import WholeMail, decode_content, encode_content
 from mailyard.sending.delivery import millisecond_range, recipient_key
 from mailyard.sending.group import GroupCommit
+from mailyard.sending.render import Rendered
 from mailyard.sending.request import (
+    PRIORITIES,
     EmailContent,
     EmailRequest,
     Prepared,
@@ -47,7 +48,7 @@ _LAST_ID = UUID(int=(1 << 128) - 1)
 DELIVER = "deliver"
 ATTEMPTS = 36  # with the backoff of deliver.py: about five days
 GROUP_EMAILS = 2 * limits.EMAILS_PER_BATCH
-_ENCODER = msgspec.json.Encoder()
+_WEIGHT_BYTES = 16 * limits.KIB  # of a whole mail weigh in a group as one more
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class _Mail:
             email.type,
             email.content.sender,
             email.content.subject,
-            _ENCODER.encode(email.content),
+            encode_content(email.content),
             email.send_at,
             email.expires_at,
             actor.kind if actor is not None else None,
@@ -108,6 +109,7 @@ class _Mail:
             kind=DELIVER,
             payload=self.id.bytes,
             workspace_id=workspace_id,
+            priority=PRIORITIES[email.priority],
             run_at=email.send_at,
             max_attempts=ATTEMPTS,
         )
@@ -173,6 +175,20 @@ class Emails:
         prepared = await self._prepare(workspace_id, request)
         return await self._submit(workspace_id, [prepared], idempotency, actor)
 
+    async def accept_prepared(
+        self,
+        workspace_id: UUID,
+        prepared: Prepared,
+        idempotency: Idempotency | None = None,
+        actor: Actor | None = None,
+    ) -> Answer:
+        """Take what was checked elsewhere: mail that is submitted by SMTP. Raises as `accept`."""
+        return await self._submit(workspace_id, [prepared], idempotency, actor)
+
+    async def render(self, workspace_id: UUID, template_id: UUID, data: dict[str, Any]) -> Rendered:
+        """A template's mail. Raises NotFound, InvalidInput."""
+        return await self._templates.render(workspace_id, template_id, data)
+
     async def accept_many(
         self,
         workspace_id: UUID,
@@ -201,7 +217,9 @@ class Emails:
         row = await self._database.fetchrow(_SQL.get_email, workspace_id, email_id, tx=tx)
         if row is None:
             raise NotFound("no such email")
-        content = msgspec.json.decode(row["content"], type=EmailContent)
+        content = decode_content(row["content"])
+        if isinstance(content, WholeMail):
+            content = content.view()
         return Email(**{**row, "content": content})
 
     async def page(
@@ -252,7 +270,8 @@ class Emails:
     ) -> Answer:
         mails = [_Mail(workspace_id, email, actor) for email in emails]
         unit = _Unit(Caller(workspace_id, idempotency), mails)
-        answer = await self._group.submit(unit, weight=len(mails))
+        size = sum(len(mail.email[5]) for mail in mails)
+        answer = await self._group.submit(unit, weight=len(mails) + size // _WEIGHT_BYTES)
         if isinstance(answer, MailyardError):
             raise answer
         return answer

@@ -5,15 +5,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-import msgspec
-
 from mailyard.core import ids
 from mailyard.core.errors import MailyardError
 from mailyard.protocol.address import parse_mailbox
 from mailyard.protocol.dkim.sign import Signer, sign_all
 from mailyard.queue.job import LeasedJob
+from mailyard.sending import header
 from mailyard.sending.compose import Composed, compose
-from mailyard.sending.request import EmailContent
+from mailyard.sending.content import WholeMail, decode_content
 from mailyard.sending.results import Conclusion
 from mailyard.sending.sign import Owned, sender_domain
 from mailyard.sending.states import State
@@ -41,6 +40,7 @@ class Errand:
     expires_at: datetime | None = None
     mail: Composed | None = None
     sender_address: str = ""
+    reverse_path: str = ""
     waiting: list[OpenDelivery] = field(default_factory=list)
     away: set[UUID] = field(default_factory=set)
     again_at: datetime | None = None  # when the first of its recipients is to be tried again
@@ -58,9 +58,12 @@ class Errand:
     def prepare(self, content: bytes, hostname: str) -> None:
         """Compose the mail, the same bytes at every attempt. A failure is kept in `gave_up`."""
         try:
-            parts = msgspec.json.decode(content, type=EmailContent)
+            parts = decode_content(content)
+            if isinstance(parts, WholeMail):
+                self._take_whole(parts, hostname)
+                return
             sender = parse_mailbox(parts.sender)
-            self.sender_address = sender.address
+            self.sender_address = self.reverse_path = sender.address
             self.mail = compose(
                 sender=sender,
                 to=[parse_mailbox(text) for text in parts.to],
@@ -72,10 +75,24 @@ class Errand:
                 headers=parts.headers,
                 attachments=parts.attachments,
                 date=ids.time_of(self.email_id),
-                message_id=f"{ids.type_id(ids.EMAIL, self.email_id)}@{hostname}",
+                message_id=self._message_id(hostname),
             )
-        except (MailyardError, msgspec.DecodeError) as error:
+        except MailyardError as error:
             self.gave_up = f"it cannot be composed: {error}"
+
+    def _message_id(self, hostname: str) -> str:
+        return f"{ids.type_id(ids.EMAIL, self.email_id)}@{hostname}"
+
+    def _take_whole(self, whole: WholeMail, hostname: str) -> None:
+        """A mail as it was submitted, with the headers that it lacks before its own."""
+        added = {
+            "Date": lambda: header.date(ids.time_of(self.email_id)),
+            "Message-ID": lambda: f"<{self._message_id(hostname)}>",
+        }
+        head = "".join(f"{name}: {added[name]()}\r\n" for name in whole.missing)
+        content = head.encode("ascii") + whole.mail
+        self.sender_address, self.reverse_path = whole.sender_address, whole.reverse_path
+        self.mail = Composed(content, not content.isascii(), whole.smtp_utf8)
 
     @property
     def sender(self) -> Owned:
@@ -107,7 +124,7 @@ class Errand:
         if self.mail is None:
             raise AssertionError("a mail that cannot be composed is never handed over")
         return Outgoing(
-            reverse_path=self.sender_address,
+            reverse_path=self.reverse_path,
             recipients=tuple(Recipient(one.id, one.recipient) for one in recipients),
             content=self.mail.content,
             eight_bit=self.mail.eight_bit,

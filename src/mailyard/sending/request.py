@@ -7,7 +7,7 @@ that no later stage has to ask. What passes is `Prepared`: parsed addresses and 
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
@@ -19,6 +19,12 @@ from mailyard.protocol.address import Mailbox, normalise, parse_mailbox
 from mailyard.sending import header
 from mailyard.sending.render import Rendered
 
+if TYPE_CHECKING:
+    from mailyard.sending.content import WholeMail
+
+if TYPE_CHECKING:
+    from mailyard.sending.content import WholeMail
+
 _TYPE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _HEADER_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 section 2.2: printable but the colon
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}")
@@ -29,6 +35,8 @@ _OURS = """
 _FORBIDDEN_HEADERS = frozenset(_OURS.split())
 
 DEFAULT_TYPE = "transactional"
+NORMAL = "normal"
+PRIORITIES = {"high": 2, NORMAL: 5, "low": 8}  # to the job's, where 0 is first
 SEND_AHEAD_MAX = timedelta(days=365)
 FILE_NAME_CHARACTERS = 255
 
@@ -60,6 +68,7 @@ class EmailRequest(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     type: str = DEFAULT_TYPE
     send_at: datetime | None = None
     expires_at: datetime | None = None
+    priority: str = NORMAL
 
 
 class EmailContent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -80,13 +89,14 @@ class EmailContent(msgspec.Struct, frozen=True, omit_defaults=True):
 class Prepared:
     """A checked request. `recipients` are distinct by `keys`, their normalised forms."""
 
-    content: EmailContent
+    content: "EmailContent | WholeMail"
     sender_address: str
     recipients: tuple[str, ...]
     keys: tuple[str, ...]
     type: str
     send_at: datetime | None
     expires_at: datetime | None
+    priority: str = NORMAL
 
 
 def check_line(value: str, field: str, characters_max: int) -> str:
@@ -102,6 +112,13 @@ def check_type(value: str, field: str = "type") -> str:
     if not _TYPE.fullmatch(value):
         raise InvalidInput("1 to 64 of a-z, 0-9, dot, dash and underscore", field=field)
     return value
+
+
+def check_priority(value: str, field: str = "priority") -> str:
+    """Which of the waiting mails of its lane goes first. Raises InvalidInput."""
+    if value.lower() not in PRIORITIES:
+        raise InvalidInput(f"one of {', '.join(PRIORITIES)}", field=field)
+    return value.lower()
 
 
 def check_mailbox(text: str, field: str) -> Mailbox:
@@ -144,7 +161,7 @@ def prepare(request: EmailRequest, rendered: Rendered | None, now: datetime) -> 
         check_mailbox(member, f"reply_to.{index}")
     check_headers(request.headers)
     check_type(request.type)
-    send_at, expires_at = _check_times(request, now)
+    send_at, expires_at = check_times(request.send_at, request.expires_at, now)
     return Prepared(
         content=_check_content(request, rendered),
         sender_address=sender.address,
@@ -153,21 +170,24 @@ def prepare(request: EmailRequest, rendered: Rendered | None, now: datetime) -> 
         type=request.type,
         send_at=send_at,
         expires_at=expires_at,
+        priority=check_priority(request.priority),
     )
 
 
-def _check_times(request: EmailRequest, now: datetime) -> tuple[datetime | None, datetime | None]:
-    for field, moment in (("send_at", request.send_at), ("expires_at", request.expires_at)):
+def check_times(
+    send_at: datetime | None, expires_at: datetime | None, now: datetime
+) -> tuple[datetime | None, datetime | None]:
+    """(not before, not after); a time to send that has passed is none. Raises InvalidInput."""
+    for field, moment in (("send_at", send_at), ("expires_at", expires_at)):
         if moment is not None and moment.tzinfo is None:
             raise InvalidInput("a time needs its offset from UTC", field=field)
-    send_at = request.send_at
     if send_at is not None and send_at <= now:
         send_at = None
     if send_at is not None and send_at > now + SEND_AHEAD_MAX:
         raise InvalidInput(f"more than {SEND_AHEAD_MAX.days} days ahead", field="send_at")
-    if request.expires_at is not None and request.expires_at <= (send_at or now):
+    if expires_at is not None and expires_at <= (send_at or now):
         raise InvalidInput("it would be expired before it is sent", field="expires_at")
-    return send_at, request.expires_at
+    return send_at, expires_at
 
 
 def _check_content(request: EmailRequest, rendered: Rendered | None) -> EmailContent:

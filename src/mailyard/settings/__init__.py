@@ -6,6 +6,14 @@ name, the value and what is allowed: a typing error must not run with a default.
 """
 
 from mailyard.settings.load import as_environment, check_budget, describe, load_settings
-from mailyard.settings.setting import Settings
+from mailyard.settings.setting import SUBMISSION_PORT, SUBMISSIONS_PORT, Settings
 
-__all__ = ["Settings", "as_environment", "check_budget", "describe", "load_settings"]
+__all__ = [
+    "SUBMISSIONS_PORT",
+    "SUBMISSION_PORT",
+    "Settings",
+    "as_environment",
+    "check_budget",
+    "describe",
+    "load_settings",
+]

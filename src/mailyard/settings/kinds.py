@@ -122,6 +122,7 @@ def _parse_text(text: str) -> str:
 
 
 PORT = whole(1, 65535)
+PORT_OR_NONE = whole(0, 65535)
 COUNT = whole(0, 64)
 FLAG = Kind(_parse_flag, "true or false")
 BYTES = Kind(_parse_size, "a size like 300MB or 1GB")

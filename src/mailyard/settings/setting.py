@@ -18,6 +18,7 @@ from mailyard.settings.kinds import (
     HTTP,
     MASTER_KEY,
     PORT,
+    PORT_OR_NONE,
     POSTGRES,
     SMTP,
     TEXT,
@@ -27,6 +28,9 @@ from mailyard.settings.kinds import (
     setting,
     whole,
 )
+
+SUBMISSION_PORT = 2587  # as 587 and 465, which need a privilege
+SUBMISSIONS_PORT = 2465
 
 
 def _host_name() -> str:
@@ -45,6 +49,18 @@ class Settings:
     port: int = setting(PORT, 8025, "port of the API and the page")
     smtp_host: str = setting(TEXT, "127.0.0.1", "address that the SMTP server listens on")
     smtp_port: int = setting(PORT, 2525, "port of the SMTP server")
+    submission_port: int | None = setting(
+        PORT_OR_NONE,
+        None,
+        f"port where applications submit mail, with STARTTLS (elsewhere 587): {SUBMISSION_PORT} "
+        "when it is free; 0: none",
+    )
+    submissions_port: int | None = setting(
+        PORT_OR_NONE,
+        None,
+        f"the same with TLS on connect (elsewhere 465): {SUBMISSIONS_PORT} when it is free; "
+        "0: none",
+    )
     hostname: str = setting(DOMAIN, "", "the name that SMTP greets with; the machine's when empty")
     base_url: str = setting(HTTP, "", "the page's address as people reach it")
     inbox_domain: str = setting(DOMAIN, "inbox.localhost", "domain of generated inbox addresses")

@@ -19,6 +19,8 @@ _ROUTE = re.compile(r"(?:@[^,:@]+,)*@[^,:@]+:")
 _SIZE = re.compile(r"[0-9]{1,20}")
 _BDAT = re.compile(r"([0-9]{1,20})( +LAST)? *", re.IGNORECASE | re.ASCII)
 
+_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")  # RFC 3461 section 4
+
 _SYNTAX = "5.5.4"
 
 
@@ -43,8 +45,11 @@ class MailCommand(Struct, frozen=True):
 
 
 @lru_cache(maxsize=256)  # a sender says the same MAIL again and again
-def parse_mail(argument: str) -> MailCommand:
-    """What follows `MAIL `. Raises Refused."""
+def parse_mail(argument: str, submission: bool = False) -> MailCommand:
+    """What follows `MAIL `. Raises Refused.
+
+    With `submission` the AUTH parameter is taken (RFC 4954 section 5), and not believed.
+    """
     match = _MAIL.fullmatch(argument.rstrip(" "))
     if match is None:
         raise Refused(Reply(501, _SYNTAX, "Syntax: MAIL FROM:<address>"))
@@ -59,6 +64,8 @@ def parse_mail(argument: str) -> MailCommand:
             eight_bit = value == "8BITMIME"
         elif name == "SMTPUTF8" and parameter.isalnum():
             smtp_utf8 = True
+        elif name == "AUTH" and submission and _XTEXT.fullmatch(parameter[5:]):
+            pass
         else:
             raise Refused(Reply(555, _SYNTAX, f"MAIL parameter not recognised: {parameter[:80]}"))
     if path:

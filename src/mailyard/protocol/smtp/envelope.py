@@ -1,5 +1,7 @@
 """Who is talking, and from whom to whom a message goes (RFC 5321 section 2.3.1)."""
 
+from collections.abc import Hashable
+
 from msgspec import Struct
 
 
@@ -7,7 +9,8 @@ class Peer(Struct, frozen=True):
     """The other end of a session, as known at the moment of the event that carries it.
 
     `address` is the IP address in text; `hello` what it said in EHLO or HELO; `tls` whether the
-    session is encrypted.
+    session is encrypted. `user` is who signed in with AUTH, whatever the shell's handler says that
+    is; None for nobody.
     """
 
     address: str
@@ -15,6 +18,7 @@ class Peer(Struct, frozen=True):
     hello: str
     esmtp: bool
     tls: bool
+    user: Hashable | None = None
 
 
 class Envelope(Struct, frozen=True):

@@ -17,11 +17,13 @@ reply, and nothing that was pipelined behind it is looked at.
 """
 
 from mailyard.core import limits
+from mailyard.protocol.smtp.authentication import Challenge, Credentials, Exchange, begin
 from mailyard.protocol.smtp.command import Refused
 from mailyard.protocol.smtp.envelope import Peer
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.session import (
     Event,
+    LoginAsked,
     MessageReceived,
     Question,
     SessionConfig,
@@ -44,18 +46,23 @@ _IN_DATA = State.IN_DATA
 _IN_CHUNK = State.IN_CHUNK
 _CLOSED = State.CLOSED
 _HANDSHAKE = State.HANDSHAKE
+_IN_AUTH = State.IN_AUTH
+_AUTH_ASKED = State.AUTH_ASKED
 
 
 class ServerSession(MailTransactions):
     """One session. Never raises on what a peer sends."""
 
-    def __init__(self, config: SessionConfig, address: str, port: int) -> None:
-        super().__init__(config, Peer(address, port, "", False, False))
+    def __init__(
+        self, config: SessionConfig, address: str, port: int, *, encrypted: bool = False
+    ) -> None:
+        super().__init__(config, Peer(address, port, "", False, encrypted))
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._blocked = False
         self._commands = 0
         self._draining: Reply | None = None
+        self._exchange: Exchange | None = None
         self._say(Reply(220, "", f"{config.hostname} ESMTP Mailyard").encode())
 
     # What the shell calls.
@@ -83,6 +90,10 @@ class ServerSession(MailTransactions):
                 done, event = self._read_data()
             elif state is _IN_CHUNK or self._skip_bytes:
                 done, event = self._read_chunk()
+            elif state is _IN_AUTH:
+                done, event = self._read_auth_line()
+            elif state is _AUTH_ASKED:
+                return None
             else:
                 self._forget_input()
                 return None
@@ -245,6 +256,8 @@ class ServerSession(MailTransactions):
                 self._say(b"252 2.5.0 Send some mail, and it will be tried\r\n")
             case b"HELP":
                 self._say(b"214 2.0.0 RFC 5321; see the documentation of Mailyard\r\n")
+            case b"AUTH" if self._config.submission:
+                return self._auth(argument)
             case b"EXPN" | b"AUTH" | b"ETRN" | b"TURN":
                 raise Refused(Reply(502, "5.5.1", "Command not implemented"))
             case _:
@@ -258,7 +271,7 @@ class ServerSession(MailTransactions):
         self._step_or_refuse(Step.HELLO)
         self._reset_transaction()
         peer = self._peer
-        self._peer = Peer(peer.address, peer.port, name, verb == b"EHLO", peer.tls)
+        self._peer = Peer(peer.address, peer.port, name, verb == b"EHLO", peer.tls, peer.user)
         config = self._config
         if verb == b"HELO":
             self._say(Reply(250, "", config.hostname).encode())
@@ -273,6 +286,56 @@ class ServerSession(MailTransactions):
         self._say(b"220 2.0.0 Ready to start TLS\r\n")
         self._forget_input()
         return TlsRequested()
+
+    # Signing in (RFC 4954).
+
+    def _auth(self, argument: str) -> Event | None:
+        peer = self._peer
+        if not peer.tls:
+            raise Refused(Reply(538, "5.7.11", "Encryption is required: STARTTLS comes first"))
+        if peer.user is not None:
+            raise Refused(Reply(503, "5.5.1", "Already signed in"))
+        self._step_or_refuse(Step.AUTH)
+        try:
+            self._exchange, outcome = begin(argument)
+        except Refused:
+            self._step(Step.AUTH_END)
+            raise
+        return self._go_on(outcome)
+
+    def _read_auth_line(self) -> tuple[bool, Event | None]:
+        """One line of the exchange; (False, None) when none is complete."""
+        data, start = self._input, self._at
+        newline = data.find(b"\n", start)
+        end = newline + 1 or len(data)
+        if end - start > limits.SMTP_AUTH_LINE_BYTES:
+            self._hang_up(Reply(500, "5.5.6", "Authentication exchange line too long"))
+            return False, None
+        if newline < 0:
+            return False, None
+        if newline == start or data.find(b"\r", start, end) != newline - 1:
+            self._hang_up(Reply(500, "5.5.2", "Lines end with CRLF; a bare CR or LF is refused"))
+            return False, None
+        self._at = end
+        assert self._exchange is not None, "there is an exchange while its lines are read"
+        try:
+            return True, self._go_on(self._exchange.line(data[start : newline - 1]))
+        except Refused as refused:
+            self._exchange = None
+            self._step(Step.AUTH_END)
+            self._refuse(refused.reply)
+            return True, None
+
+    def _go_on(self, outcome: Challenge | Credentials) -> Event | None:
+        if isinstance(outcome, Challenge):
+            self._step(Step.AUTH_LINE)
+            self._say(outcome.encode())
+            return None
+        self._exchange = None
+        self._step(Step.AUTH_WHOLE)
+        question = LoginAsked(self._peer, outcome)
+        self._unsaid.append(question)
+        return question
 
     # Small things.
 

@@ -1,10 +1,12 @@
 """What a server session is set up with, and what it asks of its shell."""
 
+from collections.abc import Hashable
 from typing import TypeAlias
 
 from msgspec import Struct
 
 from mailyard.core import limits
+from mailyard.protocol.smtp.authentication import MECHANISMS, Credentials
 from mailyard.protocol.smtp.command import MailCommand
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
@@ -15,6 +17,9 @@ class SessionConfig(Struct, frozen=True):
 
     `errors_per_session` counts refused commands and recipients since the last message that was
     taken, so that guessing addresses ends soon and a long session between servers goes on.
+
+    With `submission` (RFC 6409) nobody sends mail without AUTH (RFC 4954), which is there under TLS
+    only. `logins_per_session` failed ones end the session.
     """
 
     hostname: str
@@ -25,6 +30,8 @@ class SessionConfig(Struct, frozen=True):
     recipients_per_message: int = limits.SMTP_RECIPIENTS_PER_MESSAGE
     errors_per_session: int = limits.SMTP_ERRORS_PER_SESSION
     commands_per_session: int = limits.SMTP_COMMANDS_PER_SESSION
+    submission: bool = False
+    logins_per_session: int = limits.SMTP_LOGINS_PER_SESSION
 
     def capabilities(self, *, encrypted: bool) -> Reply:
         """The answer to EHLO (RFC 5321 section 4.1.1.1)."""
@@ -32,6 +39,8 @@ class SessionConfig(Struct, frozen=True):
         lines += ["SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING"]
         if self.tls_offered and not encrypted:
             lines.append("STARTTLS")
+        if self.submission and encrypted:
+            lines.append("AUTH " + " ".join(MECHANISMS))
         lines.append("HELP")
         return Reply(250, "", "\n".join(lines))
 
@@ -79,9 +88,18 @@ class RecipientAsked(Struct, eq=False):
     reply: bytes | None = None
 
 
+class LoginAsked(Struct, eq=False):
+    """Are these credentials good? Set `user` when they are, then `ServerSession.answer`."""
+
+    peer: Peer
+    credentials: Credentials
+    user: Hashable | None = None
+    reply: bytes | None = None
+
+
 class TlsRequested(Struct, frozen=True):
     """220 was said to STARTTLS: write the output, do the handshake, then call `tls_started`."""
 
 
-Question: TypeAlias = RecipientAsked | MessageReceived
-Event: TypeAlias = RecipientAsked | MessageReceived | TlsRequested
+Question: TypeAlias = RecipientAsked | MessageReceived | LoginAsked
+Event: TypeAlias = RecipientAsked | MessageReceived | LoginAsked | TlsRequested

@@ -1,4 +1,4 @@
-"""The server's automaton as a table (RFC 5321 section 4.1.4, RFC 3030, RFC 3207).
+"""The server's automaton as a table (RFC 5321 section 4.1.4, RFC 3030, RFC 3207, RFC 4954).
 
 Everything that decides "is this command allowed now, and what then" is here. A missing cell is a
 command out of sequence: it is answered with 503 and changes nothing. NOOP, VRFY and HELP are
@@ -9,7 +9,7 @@ from enum import IntEnum, auto
 
 
 class State(IntEnum):
-    """Where a session stands. The last four read no commands."""
+    """Where a session stands. The last six read no commands."""
 
     CONNECTED = auto()  # greeted, or TLS has just started: EHLO or HELO is due
     READY = auto()
@@ -19,6 +19,8 @@ class State(IntEnum):
     IN_DATA = auto()
     IN_CHUNK = auto()
     HANDSHAKE = auto()  # STARTTLS was answered with 220
+    IN_AUTH = auto()  # a line of the AUTH exchange is due
+    AUTH_ASKED = auto()  # the credentials are here; whether they are good is being asked
     CLOSED = auto()
 
 
@@ -39,6 +41,10 @@ class Step(IntEnum):
     RESET = auto()
     STARTTLS = auto()
     TLS_STARTED = auto()
+    AUTH = auto()
+    AUTH_LINE = auto()  # another line of the exchange is due
+    AUTH_WHOLE = auto()
+    AUTH_END = auto()  # answered, cancelled, or broken
     CLOSE = auto()
 
 
@@ -54,6 +60,7 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
         Step.MAIL: State.SENDER,
         Step.RESET: State.READY,
         Step.STARTTLS: State.HANDSHAKE,
+        Step.AUTH: State.IN_AUTH,
         Step.CLOSE: State.CLOSED,
     },
     State.SENDER: {
@@ -94,6 +101,16 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
     },
     State.HANDSHAKE: {
         Step.TLS_STARTED: State.CONNECTED,
+        Step.CLOSE: State.CLOSED,
+    },
+    State.IN_AUTH: {
+        Step.AUTH_LINE: State.IN_AUTH,
+        Step.AUTH_WHOLE: State.AUTH_ASKED,
+        Step.AUTH_END: State.READY,
+        Step.CLOSE: State.CLOSED,
+    },
+    State.AUTH_ASKED: {
+        Step.AUTH_END: State.READY,
         Step.CLOSE: State.CLOSED,
     },
     State.CLOSED: {},

@@ -20,6 +20,7 @@ from mailyard.protocol.smtp.envelope import Peer
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.session import (
     Event,
+    LoginAsked,
     MessageReceived,
     Question,
     RecipientAsked,
@@ -46,6 +47,8 @@ _MAIL = Step.MAIL
 _RECIPIENT = Step.RECIPIENT
 _RECIPIENT_TAKEN = Step.RECIPIENT_TAKEN
 _NOBODY = Reply(503, "5.5.1", "BDAT needs an accepted recipient")
+_SIGN_IN = Reply(530, "5.7.0", "Authentication required")
+_ENCRYPT = Reply(530, "5.7.0", "Must issue a STARTTLS command first")  # RFC 3207 section 4
 _NO_CONTENT = ContentReceiver(0)
 _NO_TRANSACTION = Transaction(MailCommand("", None, False, False), [])
 _FAULTS = {
@@ -82,6 +85,7 @@ class MailTransactions:
         self._chunk_last = False
         self._skip_bytes = 0
         self._errors = 0
+        self._failed_logins = 0
 
     def answer(self, question: Question, reply: Reply) -> None:
         """The shell's answer. Replies leave in the order of their questions."""
@@ -93,6 +97,8 @@ class MailTransactions:
             self._let_go(question)
             if reply.code < 400:
                 self._errors = 0
+        elif type(question) is LoginAsked:
+            self._answer_login(question, reply)
         unsaid = self._unsaid
         while unsaid and (said := unsaid[0].reply) is not None:
             self._output.append(said)
@@ -106,7 +112,9 @@ class MailTransactions:
             connected = self.state is State.CONNECTED
             why = "Say EHLO first" if connected else "A transaction is open"
             raise Refused(Reply(503, "5.5.1", why))
-        mail = parse_mail(argument)
+        if self._config.submission and self._peer.user is None:
+            raise Refused(_SIGN_IN if self._peer.tls else _ENCRYPT)
+        mail = parse_mail(argument, self._config.submission)
         if mail.declared_bytes is not None and mail.declared_bytes > self._config.message_bytes:
             raise Refused(_FAULTS[Fault.TOO_LARGE])
         self._transaction = Transaction(mail, [])
@@ -245,6 +253,20 @@ class MailTransactions:
             self._count_error()
         if transaction.message is not None and not transaction.asked:
             self._decide(transaction, transaction.message)
+
+    def _answer_login(self, question: LoginAsked, reply: Reply) -> None:
+        if self.state is _CLOSED:
+            return
+        self._step(Step.AUTH_END)
+        if reply.code < 400:
+            peer = self._peer
+            self._peer = Peer(
+                peer.address, peer.port, peer.hello, peer.esmtp, peer.tls, question.user
+            )
+            return
+        self._failed_logins += 1
+        if self._failed_logins >= self._config.logins_per_session:
+            self._hang_up(Reply(421, "4.7.0", "Too many failed attempts to sign in"))
 
     def _let_go(self, message: MessageReceived) -> None:
         """An answered message may wait for its turn to be told; its content need not."""
