@@ -18,6 +18,7 @@ from mailyard.access.vault import Vault
 from mailyard.access.workspace import Workspaces
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.live import LiveEvents
+from mailyard.campaigns.behaviour import Behaviour
 from mailyard.campaigns.campaign import Campaigns
 from mailyard.campaigns.contact import Contacts
 from mailyard.campaigns.contact_list import Lists
@@ -95,6 +96,7 @@ def services(database: Database) -> Any:
         fresh_dns=Resolver([DnsServer("127.0.0.1", 9)], SystemClock()),  # nobody answers
         contacts=Contacts(database=database),
         lists=Lists(database=database),
+        behaviour=Behaviour(database=database),
         imports=Imports(database=database, engine=engine),
         campaigns=Campaigns(
             database=database,

@@ -60,6 +60,7 @@ class Things:
             "readInboxes": {"inbox_ids": [self.ids["ibx"]]},
             "createContact": {"address": "another@example.org"},
             "changeContact": {"name": "changed"},
+            "recordContactEvents": {"events": [{"contact": self.ids["con"], "kind": "bought"}]},
             "createList": {"name": "another"},
             "renameList": {"name": "changed"},
             "addListContacts": {"contact_ids": [self.ids["con"]]},

@@ -14,6 +14,7 @@ TENANT_TABLES = frozenset(
         "campaign",
         "campaign_chunk",
         "contact",
+        "contact_event",
         "contact_import",
         "contact_import_part",
         "contact_import_reject",

@@ -19,7 +19,7 @@ from mailyard.web.api.routes import DOCUMENTED, ROUTES
 _THEIRS, _OURS = "zebra", "otter"
 _ADDRESSED = [route for route in DOCUMENTED if any(prefix for _, prefix in route.parameters)]
 # Routes without an id in the path whose body names things of the workspace.
-_NAMING_IN_BODY = ("createCampaign", "addListContacts", "readInboxes")
+_NAMING_IN_BODY = ("createCampaign", "addListContacts", "readInboxes", "recordContactEvents")
 
 
 @pytest.fixture
@@ -95,6 +95,8 @@ async def test_ids_inside_bodies_and_queries_reach_nothing_of_another(platform: 
             assert _THEIRS.encode() not in reply.body, route.operation
             if route.operation == "readInboxes":
                 assert reply.json == {"items": []}
+            elif route.operation == "recordContactEvents":
+                assert reply.json == {"recorded": 0, "repeated": 0, "unknown": [0]}
             elif route.operation == "addListContacts":
                 assert reply.json == {"changed": 0}
             else:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from mailyard.app.sending import Sending
 
 if TYPE_CHECKING:
+    from mailyard.campaigns.behaviour import Behaviour
     from mailyard.campaigns.campaign import Campaigns
     from mailyard.campaigns.contact import Contacts
     from mailyard.campaigns.contact_list import Lists
@@ -27,6 +28,12 @@ class Campaigning(Sending):
         from mailyard.campaigns.contact_list import Lists
 
         return Lists(database=self.database)
+
+    @cached_property
+    def behaviour(self) -> "Behaviour":
+        from mailyard.campaigns.behaviour import Behaviour
+
+        return Behaviour(database=self.database, clock=self.clock)
 
     @cached_property
     def imports(self) -> "Imports":

@@ -52,7 +52,7 @@ class Partition:
 class Keep:
     """For how many months after their own what has no expiry of its own stays; 0: for ever."""
 
-    history_months: int = 0  # deliveries, their events, and the mails that were accepted to be sent
+    history_months: int = 0  # deliveries and their events, accepted mails, what contacts did
     audit_months: int = 0
 
 
@@ -72,7 +72,7 @@ class _Ranged:
 
 
 def _ranged_tables() -> Iterator[_Ranged]:
-    for parent in (*_HISTORY, "audit_log"):
+    for parent in (*_HISTORY, "audit_log", "contact_event"):
         yield _Ranged(parent, daily=False)
     yield _Ranged(
         "live_event", True, on_id=False, keep_days=LIVE_EVENT_KEEP_DAYS, storage=_INSERT_ONLY
@@ -142,7 +142,7 @@ def expires_at(name: str, keep: Keep = FOR_EVER) -> datetime | None:
 
 
 def _months_of(parent: str, keep: Keep) -> int:
-    if parent in _HISTORY:
+    if parent in _HISTORY or parent == "contact_event":
         return keep.history_months
     return keep.audit_months if parent == "audit_log" else 0
 
@@ -161,6 +161,13 @@ async def ensure_partitions(database: Database, now: datetime) -> int:
     for family in families.values():
         made += await _make(database, family)
     return made
+
+
+async def ensure_month(database: Database, parent: str, moment: datetime) -> int:
+    """Make the month of `moment` of the table `parent`, however long it is gone; as above."""
+    start = _floor(moment.astimezone(UTC), daily=False)
+    wish = _range_partition(_BY_PARENT[parent], start, _months_later(start, 1))
+    return await _make(database, [wish])
 
 
 async def drop_expired(database: Database, now: datetime, keep: Keep = FOR_EVER) -> list[str]:

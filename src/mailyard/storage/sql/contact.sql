@@ -35,9 +35,11 @@ WHERE workspace_id = $1 AND id = $2
 RETURNING id, address, name, attributes, created_at, updated_at;
 
 -- name: delete_contacts
--- Remove contacts and their memberships; the ids that were there.
+-- Remove contacts, their memberships and what they did; the ids that were there.
 WITH gone AS (
     DELETE FROM list_member WHERE workspace_id = $1 AND contact_id = ANY ($2::uuid[])
+), forgotten AS (
+    DELETE FROM contact_event WHERE workspace_id = $1 AND contact_id = ANY ($2::uuid[])
 )
 DELETE FROM contact WHERE workspace_id = $1 AND id = ANY ($2::uuid[]) RETURNING id;
 

@@ -3,6 +3,7 @@
 from mailyard.web.api import (
     audit,
     campaigns,
+    contact_events,
     contacts,
     deliveries,
     demos,
@@ -32,6 +33,7 @@ ROUTES: tuple[Route, ...] = (
     *inboxes.ROUTES,
     *messages.ROUTES,
     *contacts.ROUTES,
+    *contact_events.ROUTES,
     *lists.ROUTES,
     *imports.ROUTES,
     *campaigns.ROUTES,
