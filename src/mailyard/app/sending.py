@@ -4,7 +4,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mailyard.app.receiving import Receiving
+from mailyard.app.own_delivery import OwnDelivery
 
 if TYPE_CHECKING:
     from mailyard.net.dns import Resolver
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from mailyard.sending.sign import Signing
     from mailyard.sending.suppress import Suppressions
     from mailyard.sending.template import Templates
-    from mailyard.sending.transports.smtp import SmtpTransport
+    from mailyard.sending.transport import Transport
 
 
-class Sending(Receiving):
+class Sending(OwnDelivery):
     """Templates, domains, deliveries, ways out."""
 
     @cached_property
@@ -80,12 +80,15 @@ class Sending(Receiving):
         return Signing(database=self.database, vault=self.vault, clock=self.clock)
 
     @cached_property
-    def transport(self) -> "SmtpTransport":
-        """The way out: the relay of the settings, or our own listener in a fresh install."""
+    def transport(self) -> "Transport":
+        """The way out: the relay of the settings, or our own listener in a fresh install, or the
+        recipients' own mail servers."""
         from mailyard.protocol.smtp.client_mail import StartTls
         from mailyard.sending.transports.smtp import SmtpOptions, SmtpTransport
 
         settings = self.settings
+        if settings.delivery == "mx":
+            return self.mx_transport()
         tls_on_connect = False
         if not settings.relay_url:
             host = "127.0.0.1" if settings.smtp_host in ("0.0.0.0", "::") else settings.smtp_host

@@ -115,6 +115,16 @@ def _parse_dns_servers(text: str) -> str:
     return text
 
 
+def _parse_networks(text: str) -> str:
+    from mailyard.net.guard import networks
+
+    try:
+        networks(text.replace(",", " ").split())
+    except ConfigurationError as error:
+        raise ValueError(error.message) from None
+    return text
+
+
 def _parse_text(text: str) -> str:
     if any(ord(character) < 32 for character in text):
         raise ValueError
@@ -134,6 +144,7 @@ FILE = Kind(
 )
 MASTER_KEY = Kind(_parse_master_keys, "base64 of 32 bytes, or several with commas between")
 DNS_SERVERS = Kind(_parse_dns_servers, "addresses like 127.0.0.1:53, with commas between")
+NETWORKS = Kind(_parse_networks, "networks like 10.1.0.0/16, with commas between")
 POSTGRES = url("postgresql", "postgres")
 SMTP = url("smtp", "smtps")
 HTTP = url("http", "https")

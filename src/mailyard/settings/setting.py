@@ -17,6 +17,7 @@ from mailyard.settings.kinds import (
     FOLDER,
     HTTP,
     MASTER_KEY,
+    NETWORKS,
     PORT,
     PORT_OR_NONE,
     POSTGRES,
@@ -103,11 +104,26 @@ class Settings:
         "STARTTLS towards the relay; required: its certificate is verified, with smtps too",
     )
     relay_connections: int = setting(whole(1, 200), 10, "connections of one worker to the relay")
+    delivery: str = setting(
+        choice("relay", "mx"),
+        "relay",
+        "mail goes to the relay, or by ourselves to the recipients' own mail servers",
+    )
+    mx_port: int = setting(PORT, 25, "port of the recipients' mail servers; 25 but in trials")
+    mx_networks: str = setting(
+        NETWORKS, "", "networks that own delivery may reach although they are not public"
+    )
+    shaping_file: Path | None = setting(
+        FILE, None, "TOML over the shipped limits and rules of receivers"
+    )
     tls_cert: Path | None = setting(FILE, None, "PEM certificate chain of the SMTP server")
     tls_key: Path | None = setting(FILE, None, "PEM key of the certificate")
 
     dns_servers: str = setting(
         DNS_SERVERS, "", "DNS resolvers by address, in order of use; the system's when empty"
+    )
+    dns_validates: bool = setting(
+        FLAG, False, "dns_servers check DNSSEC and nobody can change what they say: allows DANE"
     )
     master_key: str = setting(
         MASTER_KEY, "", "what keeps stored secrets, newest first; made in `data` when empty"

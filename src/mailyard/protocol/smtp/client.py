@@ -172,7 +172,7 @@ class ClientSession(MailHandOver):
 
     def _refuse_session(self, what: str, reply: PeerReply, stage: Stage) -> None:
         reason = f"{what} refused: {reply.code} {reply.text}"
-        self._end(Verdict(Fate.LATER, reply.code, reason, stage), reason, clean=False)
+        self._end(Verdict(Fate.LATER, reply.code, reply.text, stage), reason, clean=False)
 
     def _hello_reply(self, due: Await, reply: PeerReply) -> None:
         if reply.code != 250:

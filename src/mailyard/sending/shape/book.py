@@ -25,6 +25,7 @@ from typing import Any
 from mailyard.core.errors import ConfigurationError
 from mailyard.sending.shape import fields
 from mailyard.sending.shape.fields import Spot
+from mailyard.sending.shape.locate import line_of
 from mailyard.sending.shape.receiver import DEFAULT, Book, Limits, Receiver
 from mailyard.sending.shape.rule import Rule
 
@@ -68,8 +69,24 @@ def shipped() -> Book:
 def read_book(layers: Iterable[tuple[str, str]]) -> Book:
     """The book of `layers`, each the name of a file and its text; later ones lie over earlier ones.
 
-    Raises ConfigurationError.
+    Raises ConfigurationError naming the file, the line and the key.
     """
+    texts = list(layers)
+    try:
+        return _read_book(texts)
+    except ConfigurationError as error:
+        raise _located(error, dict(texts)) from None
+
+
+def _located(error: ConfigurationError, texts: Mapping[str, str]) -> ConfigurationError:
+    file, colon, rest = error.message.partition(": ")
+    line = line_of(texts[file], error.field) if colon and file in texts and error.field else None
+    if line is None:
+        return error
+    return ConfigurationError(f"{file}, line {line}: {rest}", field=error.field)
+
+
+def _read_book(layers: Iterable[tuple[str, str]]) -> Book:
     entries: dict[str, Entry] = {}
     origins: dict[str, str] = {}
     for file, text in layers:

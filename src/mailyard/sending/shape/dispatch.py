@@ -12,7 +12,9 @@ one of its mails is answered), `drawing` (until the bucket has spoken), or nowhe
 has no line). So a site that cannot go costs nothing until its instant comes.
 
 A line is short (LINE_MAX): this is what a process has in hand, not the queue. What a paused or
-probing site would keep waiting goes back to the queue with the instant at which to come again.
+probing site would keep waiting goes back to the queue with the instant at which to come again. So
+does what stands too far behind in a line that does not move (`shed`), one after another, as the
+site's rate will let them.
 """
 
 from collections import deque
@@ -31,10 +33,12 @@ from mailyard.sending.shape.receiver import Place
 from mailyard.sending.shape.site import PRISTINE, Draw, Mode, News, Reaction, Site
 
 LINE_MAX = 1_000  # mails of one site in one process
+CROWDED_MAX = 8  # of a site whose line has been found too slow, until it is empty again
 SITES_MAX = 20_000  # states that are remembered, besides those with mails in hand
 TURN_MAILS = 20  # of one site before the next one's turn
 HAND_BACK_S = 5.0  # who must wait longer does it in the queue, where it costs no memory
 _FORGET_LOOKS_AT = 8
+_CROWDED = "more wait for this site than it takes soon"
 JITTER_SHARE = 0.2  # those who come back do not come in one instant
 
 Mail = TypeVar("Mail")
@@ -87,6 +91,8 @@ class _Desk(Generic[Mail]):
     line: deque[Mail] = field(default_factory=deque)
     where: str = ""  # "", ready, asleep, full, drawing
     ticket: int = 0
+    crowded: bool = False
+    back_at_s: float = 0.0  # when the last of those that the line had no place for comes again
 
 
 class Dispatch(Generic[Mail]):
@@ -97,7 +103,11 @@ class Dispatch(Generic[Mail]):
     """
 
     def __init__(
-        self, *, random: Random, leased: int | None = None, sites_max: int = SITES_MAX
+        self,
+        *,
+        random: Random,
+        leased: int | None = None,
+        sites_max: int = SITES_MAX,
     ) -> None:
         self._random = random
         self._fresh = replace(PRISTINE, leased=leased)
@@ -130,6 +140,9 @@ class Dispatch(Generic[Mail]):
             if desk is None or desk.where != "ready":
                 continue
             desk.where = ""
+            if not desk.line:
+                desk.crowded = False
+                continue
             room -= self._turn(now_s, key, desk, min(room, TURN_MAILS), taken)
         return taken
 
@@ -191,6 +204,40 @@ class Dispatch(Generic[Mail]):
             if desk.line:
                 self._make_ready(key, desk)
 
+    def shed(self, now_s: float, key: str) -> list[HandedBack[Mail]]:
+        """The line of `key` moves too slowly for the places that it takes: all but its front go
+        back, and it stays short until it is empty."""
+        desk = self._desks.get(key)
+        if desk is None or len(desk.line) <= CROWDED_MAX:
+            return []
+        desk.crowded = True
+        mails = [desk.line.pop() for _ in range(len(desk.line) - CROWDED_MAX)]
+        self.waiting -= len(mails)
+        mails.reverse()
+        return [HandedBack(key, [mail], self._slot(now_s, desk), _CROWDED) for mail in mails]
+
+    def lines(self) -> list[tuple[str, Mail]]:
+        """The sites where mails wait, each with the one that has waited longest."""
+        return [(key, desk.line[0]) for key, desk in self._desks.items() if desk.line]
+
+    def emptied(self) -> list[Mail]:
+        """Everything that waits in a line, which is in none any more: the process ends."""
+        mails = [mail for desk in self._desks.values() for mail in desk.line]
+        for desk in self._desks.values():
+            desk.line.clear()
+        self.waiting = 0
+        return mails
+
+    def line(self, key: str) -> int:
+        """How many mails of a site wait here."""
+        desk = self._desks.get(key)
+        return len(desk.line) if desk else 0
+
+    def place(self, key: str) -> Place | None:
+        """The place of a key; None when it is not remembered."""
+        desk = self._desks.get(key)
+        return desk.place if desk else None
+
     def state(self, key: str) -> Site:
         """What is known of a site."""
         desk = self._desks.get(key)
@@ -221,6 +268,7 @@ class Dispatch(Generic[Mail]):
             mails = [desk.line.popleft() for _ in range(decision.allowed)]
             self.waiting -= len(mails)
             taken.turns.append(Turn(key, desk.place, mails))
+            desk.crowded = desk.crowded and bool(desk.line)
             if desk.line:
                 self._make_ready(key, desk)
         elif decision.draw is not None:
@@ -254,8 +302,8 @@ class Dispatch(Generic[Mail]):
         if blocked is not None:
             keep, until_s, why = blocked
             return (until_s, why) if len(desk.line) + desk.site.held >= keep else None
-        if len(desk.line) >= LINE_MAX:
-            return self._later(now_s, HAND_BACK_S), "its line in this process is full"
+        if len(desk.line) >= (CROWDED_MAX if desk.crowded else LINE_MAX):
+            return self._slot(now_s, desk), _CROWDED
         return None
 
     def _blocked(self, now_s: float, desk: _Desk[Mail]) -> tuple[int, float, str] | None:
@@ -267,6 +315,12 @@ class Dispatch(Generic[Mail]):
             wait_s = max(desk.site.probe_at_s - now_s, HAND_BACK_S)
             return 1, self._later(now_s, wait_s), desk.site.why
         return None
+
+    def _slot(self, now_s: float, desk: _Desk[Mail]) -> float:
+        """When the next mail that has no place here may come again."""
+        per_s = machine.per_s_at(now_s, desk.site, desk.place.receiver.limits)
+        desk.back_at_s = max(desk.back_at_s, now_s + HAND_BACK_S) + 1.0 / per_s
+        return desk.back_at_s
 
     def _later(self, now_s: float, wait_s: float) -> float:
         return now_s + wait_s * (1.0 + JITTER_SHARE * self._random.random())

@@ -170,8 +170,11 @@ class SmtpTransport:
         """The next mail that waits."""
         return self._queue.popleft() if self._queue else None
 
-    def settle(self, mail: ClientMail, verdicts: list[Verdict]) -> None:
+    def settle(
+        self, mail: ClientMail, verdicts: list[Verdict], connection: Connection | None = None
+    ) -> None:
         """Tell the caller about every recipient of `mail`."""
+        del connection
         ticket = cast("_Ticket", mail.token)
         for recipient, verdict in zip(ticket.mail.recipients, verdicts, strict=True):
             handoff = Handoff(
@@ -189,12 +192,12 @@ class SmtpTransport:
         if not self._unanswered:
             self._answered_all.set()
 
-    def give_back(self, mail: ClientMail, verdict: Verdict, session_was_good: bool) -> None:
+    def give_back(self, mail: ClientMail, verdict: Verdict, connection: Connection) -> None:
         """The peer has not begun `mail`. A session that had been working has merely ended: the
         mail goes to another one, once; after a 421 once for each that may be ending with it."""
         ticket = cast("_Ticket", mail.token)
         returns = self.options.connections if verdict.code == 421 else 1
-        if session_was_good and ticket.returns < returns and not self._closing:
+        if connection.ready and ticket.returns < returns and not self._closing:
             ticket.returns += 1
             self._queue.appendleft(mail)
             self._dispatch_soon()

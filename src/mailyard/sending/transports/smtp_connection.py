@@ -31,11 +31,11 @@ class Patience(Struct, frozen=True):
 class Owner(Protocol):
     """What a connection tells, and asks for."""
 
-    def settle(self, mail: ClientMail, verdicts: list[Verdict]) -> None:
+    def settle(self, mail: ClientMail, verdicts: list[Verdict], connection: "Connection") -> None:
         """`mail` has its verdicts, one a recipient."""
         ...
 
-    def give_back(self, mail: ClientMail, verdict: Verdict, session_was_good: bool) -> None:
+    def give_back(self, mail: ClientMail, verdict: Verdict, connection: "Connection") -> None:
         """The session ended before any content of `mail` was sent."""
         ...
 
@@ -161,9 +161,9 @@ class Connection(asyncio.Protocol):
                 self._loop.call_soon(self._content_flushed)
         for event in session.take_events():
             if type(event) is MailDone:
-                self._owner.settle(event.mail, event.verdicts)
+                self._owner.settle(event.mail, event.verdicts, self)
             elif type(event) is MailReturned:
-                self._owner.give_back(event.mail, event.verdict, self.ready)
+                self._owner.give_back(event.mail, event.verdict, self)
             elif type(event) is SessionReady:
                 self.ready = True
                 self._owner.ready(self)

@@ -1,0 +1,1 @@
+"""Own delivery to MX, see `transport`."""
