@@ -235,15 +235,29 @@ def test_rates(text: str, per_s: float) -> None:
     assert measure.rate(text).per_s == per_s
 
 
+RULES = """
+[receiver.big]
+mx = ["b.example"]
+
+[[receiver.big.rule]]
+name = "a"
+code = ["421"]
+slow = 0.5
+[[receiver.big.rule]]
+name = "b"
+code = ["450"]
+pause = "soon"
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "line", "key"),
     [
-        ('[receiver.big]\nmx = ["big.example"]\nrate = "fast"\n', 3, "receiver.big.rate"),
-        ('[receiver.big]\nmx = ["b.example"]\n\n[[receiver.big.rule]]\nname = "a"\ncode = ["421"]'
-         '\n[[receiver.big.rule]]\nname = "b"\ncode = ["450"]\npause = "soon"\n', 9, "receiver.big.rule[2].pause"),
-        ('# mine\n[receiver.big]\nconections = 3\n', 3, "receiver.big.conections"),
+        ('[receiver.big]\nmx = ["b.example"]\nrate = "fast"\n', 3, "receiver.big.rate"),
+        (RULES, 12, "receiver.big.rule[2].pause"),
+        ("# mine\n[receiver.big]\nconections = 3\n", 3, "receiver.big.conections"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_found_by_file_line_and_key(text: str, line: int, key: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         read_book([("shipped.toml", DEFAULT), ("mine.toml", text)])
