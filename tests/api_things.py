@@ -117,7 +117,7 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
     await make("tpl", "/v1/templates", {"name": word, "subject": word, "text": word})
     await make("con", "/v1/contacts", {"address": f"{word}@example.org", "name": word})
     await make("lst", "/v1/lists", {"name": word})
-    await make("sup", "/v1/suppressions", {"address": f"{word}-no@example.org", "reason": word})
+    await make("sup", "/v1/suppressions", {"address": f"{word}-no@example.org", "evidence": word})
     await make("dom", "/v1/domains", {"name": f"{word}.example.org"})
     await _publish(platform, things)
     await make("key", "/v1/keys", {"name": word, "scopes": ["emails:read"]})

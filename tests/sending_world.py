@@ -26,6 +26,7 @@ from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.sending.accept import Emails
 from mailyard.sending.deliver import Deliverer
 from mailyard.sending.handoff import Window
+from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing
 from mailyard.sending.template import Templates
 from mailyard.sending.transport import Handoff, Outcome, Outgoing
@@ -117,6 +118,7 @@ class Process:
             hostname=HOSTNAME,
             window=Window(places),
             clock=clock,
+            return_paths=world.return_paths,
         )
         self.chunks = ChunkSender(
             database=database,
@@ -129,6 +131,7 @@ class Process:
             signing=signing,
             rate_limit=world.rate_limit,
             hostname=HOSTNAME,
+            return_paths=world.return_paths,
         )
         self.retries = RetrySender(
             database=database,
@@ -140,6 +143,7 @@ class Process:
             progress=self.chunks.progress,
             window=self.chunks.window,
             hostname=HOSTNAME,
+            return_paths=world.return_paths,
         )
         self.planner = Planner(database=database, engine=engine, clock=clock)
         self.worker = Worker(
@@ -177,6 +181,7 @@ class World:
         self.workspace_id = ids.uuid7()
         self.list_id = ids.uuid7()
         self.ledger = Ledger()
+        self.return_paths: ReturnPaths | None = None
 
     async def open(self) -> None:
         await self.bus.open()

@@ -82,7 +82,7 @@ async def test_an_accepted_email_reaches_every_recipient_in_one_mail(world: Worl
 
 async def test_a_suppressed_recipient_gets_a_row_and_no_mail(world: World) -> None:
     suppressions = Suppressions(database=world.database)
-    await suppressions.add(world.workspace_id, "Bob@Example.com", reason="asked us")
+    await suppressions.add(world.workspace_id, "Bob@Example.com", evidence="asked us")
     made = await accept(world, request("ada@example.com", "bob@example.com"))
     assert [one.state for one in made.recipients] == [State.QUEUED, State.SUPPRESSED]
     async with world.workers():
@@ -124,7 +124,7 @@ async def test_callers_at_once_with_one_key_and_other_bodies_get_one_answer_and_
 
 async def test_a_replayed_answer_says_who_was_suppressed_at_first(world: World) -> None:
     suppressions = Suppressions(database=world.database)
-    entry = await suppressions.add(world.workspace_id, "bob@example.com", reason="asked us")
+    entry = await suppressions.add(world.workspace_id, "bob@example.com", evidence="asked us")
     key, sent = Idempotency("order-19", b"body"), request("ada@example.com", "bob@example.com")
     first = await world.emails.accept(world.workspace_id, sent, key)
     assert [one.state for one in first.emails[0].recipients] == [State.QUEUED, State.SUPPRESSED]
@@ -143,7 +143,7 @@ async def test_a_key_that_another_route_is_using_is_in_progress(world: World) ->
 
 async def test_a_mail_whose_recipients_are_all_suppressed_has_no_job(world: World) -> None:
     suppressions = Suppressions(database=world.database)
-    await suppressions.add(world.workspace_id, "bob@example.com", reason="asked us")
+    await suppressions.add(world.workspace_id, "bob@example.com", evidence="asked us")
     made = await accept(world, request("bob@example.com"))
     assert [one.state for one in made.recipients] == [State.SUPPRESSED]
     (depth,) = await world.engine.depth([EMAIL_SEND])

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from mailyard.sending.accept import Emails
     from mailyard.sending.delivery import Deliveries
     from mailyard.sending.domain import Domains
+    from mailyard.sending.return_path import ReturnPaths
+    from mailyard.sending.returns.address import ReturnAddresses
+    from mailyard.sending.returns.record import Recorder
     from mailyard.sending.sign import Signing
     from mailyard.sending.suppress import Suppressions
     from mailyard.sending.template import Templates
@@ -47,6 +50,37 @@ class Sending(OwnDelivery):
         from mailyard.sending.suppress import Suppressions
 
         return Suppressions(database=self.database)
+
+    @cached_property
+    def return_paths(self) -> "ReturnPaths | None":
+        """What makes the return-paths of sent mail; None where it goes out without."""
+        from mailyard.sending.return_path import ReturnPaths
+
+        domain = self.settings.returns_at
+        if not domain:
+            return None
+        return ReturnPaths(domain=domain, keys=self.vault.keys_for("return-path"))
+
+    @cached_property
+    def return_addresses(self) -> "ReturnAddresses | None":
+        """Where the listener takes mail that comes back; None where none is asked for."""
+        from mailyard.sending.returns.address import ReturnAddresses
+
+        if self.return_paths is None:
+            return None
+        return ReturnAddresses(paths=self.return_paths, domain=self.settings.returns_at)
+
+    @cached_property
+    def recorder(self) -> "Recorder":
+        """What writes into the stories of deliveries what happened after their hand-over."""
+        from mailyard.sending.returns.record import Recorder
+
+        return Recorder(
+            database=self.database,
+            live=self.live,
+            suppressions=self.suppressions,
+            clock=self.clock,
+        )
 
     @cached_property
     def fresh_dns(self) -> "Resolver":

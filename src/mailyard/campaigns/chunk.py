@@ -36,6 +36,7 @@ from mailyard.queue.job import EMAIL_BULK
 from mailyard.queue.worker import Batch, Handler
 from mailyard.ratelimit.ratelimit import RateLimit
 from mailyard.sending.handoff import Window
+from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing
 from mailyard.sending.template import Templates
 from mailyard.sending.transport import Transport
@@ -63,6 +64,7 @@ class ChunkSender:
         signing: Signing,
         rate_limit: RateLimit,
         hostname: str,
+        return_paths: ReturnPaths | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
         window: Window | None = None,
@@ -73,6 +75,7 @@ class ChunkSender:
         self.signing = signing
         self.rate_limit = rate_limit
         self.hostname = hostname
+        self.return_paths = return_paths
         self.clock = clock or SystemClock()
         self.random = random or Random()
         self.window = window or Window(limits.HANDOFF_WINDOW_BULK)
@@ -105,7 +108,13 @@ class ChunkSender:
         )
         if row is not None:
             mail = await campaign_mail(
-                self.templates, self.signing, self.hostname, job.workspace_id, campaign_id, row
+                self.templates,
+                self.signing,
+                self.hostname,
+                job.workspace_id,
+                campaign_id,
+                row,
+                self.return_paths,
             )
             place = Place(job.workspace_id, campaign_id, number, job)
             await ChunkRun(self, batch, place, row, mail).run()

@@ -15,6 +15,7 @@ from mailyard.sending import header
 from mailyard.sending.delivery import unix_ms
 from mailyard.sending.mould import Mould
 from mailyard.sending.render import Compiled
+from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing, sender_domain
 from mailyard.sending.template import Templates
 from mailyard.sending.transport import CAMPAIGN, Outgoing, Recipient
@@ -50,6 +51,7 @@ class CampaignMail:
         list_unsubscribe: str,
         hostname: str,
         signers: Sequence[Signer] = (),
+        return_paths: ReturnPaths | None = None,
     ) -> None:
         self._workspace_id = workspace_id
         self._type = type
@@ -68,6 +70,7 @@ class CampaignMail:
         self._unsubscribe_is_own = DELIVERY_MARK in list_unsubscribe
         self._hostname = hostname
         self._signers = signers
+        self._return_paths = return_paths
 
     @property
     def unix_ms(self) -> int:
@@ -108,12 +111,15 @@ class CampaignMail:
         )
         if self._signers:
             content = sign_all(self._signers, content, date.timestamp()) + content
+        reverse_path = self._reverse_path
+        if self._return_paths is not None:
+            reverse_path = self._return_paths.address_for(delivery_id)
         return Written(
             delivery_id,
             contact_id,
             address,
             Outgoing(
-                self._reverse_path,
+                reverse_path,
                 (Recipient(delivery_id, address),),
                 content,
                 not content.isascii(),
@@ -132,6 +138,7 @@ async def campaign_mail(
     workspace_id: UUID,
     campaign_id: UUID,
     row: asyncpg.Record,
+    return_paths: ReturnPaths | None = None,
 ) -> CampaignMail:
     """The mail that a campaign's row describes. Raises NotFound, InvalidInput."""
     template = await templates.compiled(workspace_id, row["template_id"], row["template_version"])
@@ -147,6 +154,7 @@ async def campaign_mail(
         list_unsubscribe=row["list_unsubscribe"],
         hostname=hostname,
         signers=signers,
+        return_paths=return_paths,
     )
 
 

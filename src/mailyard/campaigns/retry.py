@@ -27,6 +27,7 @@ from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.handoff import Window
 from mailyard.sending.results import Results, conclude
+from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing
 from mailyard.sending.states import State as DeliveryState
 from mailyard.sending.template import Templates
@@ -97,6 +98,7 @@ class RetrySender:
         progress: ProgressEvents,
         window: Window,
         hostname: str,
+        return_paths: ReturnPaths | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
     ) -> None:
@@ -108,6 +110,7 @@ class RetrySender:
         self.progress = progress
         self.window = window
         self.hostname = hostname
+        self.return_paths = return_paths
         self.clock = clock or SystemClock()
         self.random = random or Random()
 
@@ -125,7 +128,13 @@ class RetrySender:
         if row is None:
             return
         mail = await campaign_mail(
-            self.templates, self.signing, self.hostname, job.workspace_id, campaign_id, row
+            self.templates,
+            self.signing,
+            self.hostname,
+            job.workspace_id,
+            campaign_id,
+            row,
+            self.return_paths,
         )
         await _Round(self, batch, job, job.workspace_id, campaign_id, mail, row["state"]).run()
         if await self.database.fetchval(_SQL.finish_campaign, job.workspace_id, campaign_id):

@@ -34,6 +34,12 @@ DELIVERIES = Counter(
     ["lane", "state"],
     registry=REGISTRY,
 )
+RETURNED_MAIL = Counter(
+    "mailyard_returned_mail_total",
+    "Mails that came back to a return-path or a feedback address, by what they were.",
+    ["kind"],
+    registry=REGISTRY,
+)
 JOBS = Counter(
     "mailyard_jobs_total",
     "Jobs finished, by queue and outcome.",

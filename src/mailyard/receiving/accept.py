@@ -3,7 +3,8 @@
 What is stored is what came, with our trace line before it (RFC 5321 section 4.4). The reverse path
 is kept beside the bytes and not as a Return-Path line, so that the bytes stay the peer's. A message
 is stored once a workspace, however many of its inboxes it is for, in the longest of their retention
-classes.
+classes. What comes back to a return-path is stored like it, in nobody's name: whose it is, the
+delivery says that the address names, and who sends mail reads that (`ReturnMail`).
 """
 
 import re
@@ -11,6 +12,7 @@ from collections.abc import Awaitable
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
+from typing import Protocol
 from uuid import UUID
 
 from mailyard.core.clock import Clock, SystemClock
@@ -25,7 +27,15 @@ from mailyard.core.limits import (
 from mailyard.protocol.address import normalise
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
-from mailyard.receiving.commit import TRY_LATER, Arrival, Enqueuer, GroupCommit, Row
+from mailyard.receiving.commit import (
+    NOBODY,
+    RETURNED_DAYS,
+    TRY_LATER,
+    Arrival,
+    Enqueuer,
+    GroupCommit,
+    Row,
+)
 from mailyard.receiving.later import Later
 from mailyard.receiving.retention import longest
 from mailyard.receiving.route import Route, Router
@@ -33,12 +43,21 @@ from mailyard.storage.database import Database
 
 RECIPIENT_OK = Reply(250, "2.1.5", "Ok")
 NO_SUCH_INBOX = Reply(550, "5.1.1", "No such inbox here")
+NO_SUCH_RETURN_PATH = Reply(550, "5.1.1", "No mail was sent from that return-path")
 NOT_AN_ADDRESS = Reply(553, "5.1.3", "That is not a mailbox address")
 INBOX_GONE = Reply(554, "5.1.1", "The inbox is gone")
 OVERLOADED = Reply(451, "4.3.1", "Too much mail at once, try again later")
 
 _PLAIN_HELLO = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")
 _REMEMBERED_ROUTES = 20_000
+
+
+class ReturnMail(Protocol):
+    """Which addresses are for mail that comes back (`sending.returns.address` fits)."""
+
+    def takes(self, address: str) -> bool | None:
+        """Whether mail to the normalised `address` is taken; None: it is no such address."""
+        ...
 
 
 class Acceptor:
@@ -54,6 +73,7 @@ class Acceptor:
         database: Database,
         engine: Enqueuer,
         hostname: str,
+        returns: ReturnMail | None = None,
         clock: Clock | None = None,
         waiting_bytes: int = ACCEPT_WAITING_BYTES,
         waiting_messages: int = ACCEPT_WAITING_MESSAGES,
@@ -62,6 +82,7 @@ class Acceptor:
     ) -> None:
         self._clock = clock or SystemClock()
         self._hostname = hostname
+        self._returns = returns
         self._waiting_bytes = waiting_bytes
         self._waiting_messages = waiting_messages
         self._router = Router(
@@ -85,11 +106,15 @@ class Acceptor:
         reverse_path: str,  # noqa: ARG002
         address: str,
     ) -> Reply | Later:
-        """RCPT: 250, or 550 for an address that is no living inbox's."""
+        """RCPT: 250, or 550 for an address that is no living inbox's and no return-path of ours."""
         try:
-            return self._router.find(self._whole(address))
+            whole = self._whole(address)
         except InvalidInput:
             return NOT_AN_ADDRESS
+        taken = self._returns.takes(whole) if self._returns is not None else None
+        if taken is None:
+            return self._router.find(whole)
+        return RECIPIENT_OK if taken else NO_SUCH_RETURN_PATH
 
     def accept_message(
         self, envelope: Envelope, content: bytes
@@ -101,12 +126,12 @@ class Acceptor:
             or commit.held_messages >= self._waiting_messages
         ):
             return OVERLOADED
-        routes = {}
+        routes: dict[UUID | str, Route] = {}
         for address in envelope.recipients:
-            route = self._remembered(address) or self._remembered(self._whole(address))
+            route = self._remembered(address) or self._known(self._whole(address))
             if route is None:
                 return self._accept_after_lookup(envelope, content)
-            routes[route.inbox_id] = route
+            routes[route.inbox_id or route.address] = route
         return self._store(envelope, content, list(routes.values()))
 
     async def close(self) -> None:
@@ -130,18 +155,26 @@ class Acceptor:
         self._routes[address] = route
         return RECIPIENT_OK
 
+    def _known(self, address: str) -> Route | None:
+        """Where a normalised address leads, as far as that needs no question."""
+        if self._returns is not None and self._returns.takes(address):
+            return Route(address, NOBODY, None, RETURNED_DAYS)
+        return self._remembered(address)
+
     def _remembered(self, address: str) -> Route | None:
         return self._routes.get(address) or self._older_routes.get(address)
 
     async def _accept_after_lookup(self, envelope: Envelope, content: bytes) -> Reply:
         """For a session so old that the routes of its recipients are no longer remembered."""
-        routes = {}
+        routes: dict[UUID | str, Route] = {}
         try:
             for address in dict.fromkeys(map(self._whole, envelope.recipients)):
-                await self._router.find(address)
-                route = self._remembered(address)
+                route = self._known(address)
+                if route is None:
+                    await self._router.find(address)
+                    route = self._remembered(address)
                 if route is not None:
-                    routes[route.inbox_id] = route
+                    routes[route.inbox_id or route.address] = route
         except Unavailable:
             return TRY_LATER
         if not routes:
@@ -196,7 +229,7 @@ def _row(envelope: Envelope, raw: bytes, message_id: UUID, routes: list[Route]) 
         longest([route.retention_days for route in routes]),
         envelope.reverse_path,
         [route.address for route in routes],
-        [route.inbox_id for route in routes],
+        [route.inbox_id for route in routes if route.inbox_id is not None],
         envelope.peer.hello,
         envelope.peer.address,
         len(raw),

@@ -30,12 +30,15 @@ from mailyard.core.errors import Unavailable
 from mailyard.core.limits import ACCEPT_GROUP_BYTES, ACCEPT_GROUP_MESSAGES
 from mailyard.observe.metrics import QUERY_SECONDS
 from mailyard.protocol.smtp.reply import Reply
-from mailyard.queue.job import INBOUND_EMAIL, NewJob
+from mailyard.queue.job import EMAIL_EVENTS, INBOUND_EMAIL, NewJob
 from mailyard.receiving.later import Later
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 INGEST = "ingest"
+RETURNED_MAIL = "returned-mail"  # what came back, for who knows what was sent (sending.returns)
+NOBODY = UUID(int=0)  # in whose name such mail is stored, until a delivery says whose it is
+RETURNED_DAYS = 30  # its retention class
 QUERIES = load("receiving")
 
 # The order of a row's values in `Arrival.rows`.
@@ -102,7 +105,7 @@ class Enqueuer(Protocol):
 
 
 class GroupCommit:
-    """Stores arrivals and enqueues one `ingest` job a workspace and group. One event loop's."""
+    """Stores arrivals and enqueues one job a workspace and group. One event loop's."""
 
     def __init__(
         self, *, database: Database, engine: Enqueuer, clock: Clock, patience_s: float
@@ -213,13 +216,14 @@ class GroupCommit:
         message (its documentation, 54.2.2.1) and answers the last statement after the commit.
         """
         rows = [row for arrival in group for row in arrival.rows]
-        enqueue = await self._engine.statement(_ingest_jobs(rows))
+        jobs = _jobs(rows)
+        enqueue = await self._engine.statement(jobs)
         started = perf_counter()
         tag = await _copy_and(enqueue, connection, rows)
         _COPY_SECONDS.observe(perf_counter() - started)
         if tag != _ENQUEUED:
             raise Unavailable(f"PostgreSQL answered {tag} to the enqueue")
-        self._engine.announce((INBOUND_EMAIL,))
+        self._engine.announce(list({job.queue for job in jobs}))
 
     async def _store_apart(
         self, connection: Connection, group: list[Arrival], alone: Reply, error: Exception
@@ -290,7 +294,7 @@ def _refuse_for_now(group: list[Arrival], reply: Reply, error: Exception) -> Non
         arrival.settle(reply)
 
 
-def _ingest_jobs(rows: Sequence[Row]) -> list[NewJob]:
+def _jobs(rows: Sequence[Row]) -> list[NewJob]:
     """One job a workspace; its payload names each message, its class and its size."""
     by_workspace: dict[UUID, list[tuple[Any, ...]]] = {}
     for row in rows:
@@ -302,5 +306,7 @@ def _ingest_jobs(rows: Sequence[Row]) -> list[NewJob]:
             payload=msgspec.json.encode(messages),
             workspace_id=workspace_id,
         )
+        if workspace_id != NOBODY
+        else NewJob(EMAIL_EVENTS, RETURNED_MAIL, msgspec.json.encode(messages))
         for workspace_id, messages in by_workspace.items()
     ]

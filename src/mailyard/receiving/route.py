@@ -29,11 +29,14 @@ _PAUSE_BETWEEN_TRIES_S = 0.2
 
 
 class Route(Struct, frozen=True):
-    """A living inbox, and how many days its mail is kept (0: without end)."""
+    """A living inbox, and how many days its mail is kept (0: without end).
+
+    Without an inbox: an address at which mail comes back, whose mail is nobody's yet.
+    """
 
     address: str
     workspace_id: UUID
-    inbox_id: UUID
+    inbox_id: UUID | None
     retention_days: int
 
 

@@ -31,6 +31,7 @@ from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.errand import Errand, OpenDelivery
 from mailyard.sending.handoff import Window
 from mailyard.sending.results import Results, conclude
+from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing
 from mailyard.sending.states import State
 from mailyard.sending.transport import Handoff, Transport
@@ -61,6 +62,7 @@ class Deliverer:
         signing: Signing,
         live: LiveEvents,
         hostname: str,
+        return_paths: ReturnPaths | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
         window: Window | None = None,
@@ -70,6 +72,7 @@ class Deliverer:
         self.signing = signing
         self.live = live
         self.hostname = hostname
+        self.return_paths = return_paths
         self.clock = clock or SystemClock()
         self.random = random or Random()
         self.window = window or Window(limits.HANDOFF_WINDOW_SEND)
@@ -332,7 +335,8 @@ class _Run:
                 leaving.setdefault(errand.email_id, (errand, []))[1].append(one)
         self._away += len(named)
         for errand, recipients in leaving.values():
-            self._own.transport.submit(errand.outgoing(recipients), self._done)
+            for mail in errand.mails(recipients, self._own.return_paths):
+                self._own.transport.submit(mail, self._done)
 
     def _done(self, handoff: Handoff) -> None:
         """The transport's answer for one recipient."""

@@ -66,6 +66,7 @@ class Delivery:
     attempts: int
     reply_code: int | None
     reply: str
+    reason: str
     transport: str
     queued_at: datetime
     handed_off_at: datetime | None
@@ -84,6 +85,12 @@ class StoryEvent:
     reply_code: int | None
     detail: str
     transport: str = ""
+    kind: str = ""  # what was told of it after its hand-over; empty: our own attempt said it
+    reason: str = ""
+    status: str = ""
+    source: str = ""  # who told
+    seq: int | None = None  # of a kept event
+    message_id: UUID | None = None  # of the mail that told it
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,7 @@ class Deliveries:
         events = await self._database.fetch(_SQL.get_delivery_events, workspace_id, delivery_id)
         return delivery, story(
             delivery,
-            [StoryEvent(event["at"], State(event["state"]), *event[3:]) for event in events],
+            [StoryEvent(**{**event, "state": State(event["state"])}) for event in events],
         )
 
     async def page(
@@ -239,6 +246,8 @@ def story(delivery: Delivery, kept: Sequence[StoryEvent]) -> list[StoryEvent]:
 
 def _is_same(stands: StoryEvent, kept: StoryEvent) -> bool:
     """Whether what the row says is kept as an event too. (Old events know no transport.)"""
+    if kept.kind not in ("", kept.state):
+        return False  # told of a delivery that stayed where it was
     return (kept.state, kept.attempt) == (stands.state, stands.attempt) and (
         kept.transport in ("", stands.transport)
     )

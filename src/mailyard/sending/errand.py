@@ -14,6 +14,7 @@ from mailyard.sending import header
 from mailyard.sending.compose import Composed, compose
 from mailyard.sending.content import WholeMail, decode_content
 from mailyard.sending.results import Conclusion
+from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Owned, sender_domain
 from mailyard.sending.states import State
 from mailyard.sending.transport import TRANSACTIONAL, Outgoing, Recipient
@@ -119,12 +120,21 @@ class Errand:
             return State.FAILED, self.gave_up
         return None
 
-    def outgoing(self, recipients: list[OpenDelivery]) -> Outgoing:
-        """The mail for some of its recipients, in one transaction of the transport."""
+    def mails(
+        self, recipients: list[OpenDelivery], return_paths: ReturnPaths | None
+    ) -> list[Outgoing]:
+        """The mail for some of its recipients: each in an envelope of his own, for what comes back
+        says by its address whose it is. All in one without return-paths, and where the sender wants
+        nothing back (the null sender)."""
+        if return_paths is None or not self.reverse_path:
+            return [self._outgoing(recipients, self.reverse_path)]
+        return [self._outgoing([one], return_paths.address_for(one.id)) for one in recipients]
+
+    def _outgoing(self, recipients: list[OpenDelivery], reverse_path: str) -> Outgoing:
         if self.mail is None:
             raise AssertionError("a mail that cannot be composed is never handed over")
         return Outgoing(
-            reverse_path=self.reverse_path,
+            reverse_path=reverse_path,
             recipients=tuple(Recipient(one.id, one.recipient) for one in recipients),
             content=self.mail.content,
             eight_bit=self.mail.eight_bit,

@@ -5,7 +5,7 @@ that nobody can make up a bounce of a delivery, or find deliveries by trying. 45
 5321 section 4.5.3.1.1 allows 64. Only letters and digits that survive a change of case are used,
 because peers write local parts in either.
 
-Keys are rotated by putting the new one first: it signs, and both are honoured.
+Keys are rotated by putting the new one first: it signs, and all are honoured.
 """
 
 import hmac
@@ -19,7 +19,6 @@ from mailyard.core import ids
 from mailyard.core.errors import ConfigurationError, InvalidInput
 
 KEY_BYTES = 32  # RFC 2104 section 3: as long as the hash
-KEYS_ALIVE = 2  # the one that signs and the one before
 _PREFIX = "b"
 _MAC_BYTES = 10  # 80 bits, 16 letters: 2^79 tries for one forged bounce
 _PURPOSE = b"mailyard return-path 1\0"  # the key may serve other purposes
@@ -29,16 +28,14 @@ _ADDRESS_CHARACTERS = 320
 
 
 class ReturnPaths:
-    """Makes and reads return-paths. `keys`: the one that signs, then perhaps the one before it.
+    """Makes and reads return-paths. `keys`: the one that signs, then those before it.
 
-    Raises ConfigurationError when there is none, more than two, or one of less than 32 bytes.
+    Raises ConfigurationError when there is none, or one of less than 32 bytes.
     """
 
     def __init__(self, *, domain: str, keys: Sequence[bytes]) -> None:
-        if not 1 <= len(keys) <= KEYS_ALIVE:
-            raise ConfigurationError(
-                f"return-paths need one or two keys, the signing one first; there are {len(keys)}"
-            )
+        if not keys:
+            raise ConfigurationError("return-paths need a key")
         if any(len(key) < KEY_BYTES for key in keys):
             raise ConfigurationError(f"a return-path key needs at least {KEY_BYTES} bytes")
         self._domain = domain
@@ -60,6 +57,10 @@ class ReturnPaths:
         except InvalidInput:
             return None
         return delivery_id if self._is_signed(delivery_id, found[2]) else None
+
+    def is_one(self, address: str) -> bool:
+        """Whether `address` looks like a return-path, whoever signed it."""
+        return _SIGNED.search(address[:_ADDRESS_CHARACTERS].rpartition("@")[0].lower()) is not None
 
     def find(self, addresses: Iterable[str]) -> UUID | None:
         """The delivery of the first address that is a return-path of ours."""

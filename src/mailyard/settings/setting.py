@@ -65,6 +65,11 @@ class Settings:
     hostname: str = setting(DOMAIN, "", "the name that SMTP greets with; the machine's when empty")
     base_url: str = setting(HTTP, "", "the page's address as people reach it")
     inbox_domain: str = setting(DOMAIN, "inbox.localhost", "domain of generated inbox addresses")
+    return_domain: str = setting(
+        DOMAIN,
+        "",
+        "domain of return-paths, whose MX is here; returns.<inbox domain> without a relay",
+    )
 
     database_url: str = setting(POSTGRES, "", "PostgreSQL to use; embedded when empty")
     database_direct_url: str = setting(POSTGRES, "", "past the pooler; database_url when empty")
@@ -166,6 +171,17 @@ class Settings:
     def smtp_name(self) -> str:
         """The name in the SMTP greeting and in EHLO."""
         return self.hostname or _host_name()
+
+    @property
+    def returns_at(self) -> str:
+        """The domain of return-paths; empty: mail goes out under its sender's own address.
+
+        Without a relay our own listener takes the mail, and what comes back: so a fresh install
+        needs no setting.
+        """
+        if self.return_domain or self.relay_url:
+            return self.return_domain
+        return f"returns.{self.inbox_domain}"
 
     @property
     def embedded(self) -> bool:

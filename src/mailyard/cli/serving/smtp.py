@@ -34,6 +34,7 @@ class SmtpService:
             database=application.database,
             engine=application.engine,
             hostname=settings.smtp_name,
+            returns=application.return_addresses,
             clock=application.clock,
         )
         self._limits = ListenerLimits(

@@ -16,6 +16,7 @@ from mailyard.proving.in_process import Services
 from mailyard.queue.worker import Handler, Worker
 from mailyard.receiving.ingest import Ingest
 from mailyard.sending.deliver import Deliverer
+from mailyard.sending.returns.mail import ReturnedMail
 
 _TRANSPORT_DRAIN_S = 5.0
 
@@ -60,6 +61,7 @@ def handlers(application: Application) -> list[Handler]:
         signing=application.signing,
         rate_limit=application.limits,
         hostname=hostname,
+        return_paths=application.return_paths,
         clock=application.clock,
     )
     retries = RetrySender(
@@ -71,6 +73,7 @@ def handlers(application: Application) -> list[Handler]:
         progress=application.progress,
         window=chunks.window,
         hostname=hostname,
+        return_paths=application.return_paths,
         clock=application.clock,
     )
     demos = DemoRunner(
@@ -88,12 +91,14 @@ def handlers(application: Application) -> list[Handler]:
     )
     return [
         Ingest(database=database, live=live).handler(),
+        *returned_mail(application),
         Deliverer(
             database=database,
             transport=application.transport,
             signing=application.signing,
             live=live,
             hostname=hostname,
+            return_paths=application.return_paths,
             clock=application.clock,
         ).handler(),
         Planner(
@@ -119,4 +124,19 @@ def handlers(application: Application) -> list[Handler]:
                 application.limits.sweep,
             ]
         ),
+    ]
+
+
+def returned_mail(application: Application) -> list[Handler]:
+    """What reads the mail that comes back, where return-paths are in use."""
+    if application.return_paths is None:
+        return []
+    return [
+        ReturnedMail(
+            database=application.database,
+            engine=application.engine,
+            recorder=application.recorder,
+            paths=application.return_paths,
+            clock=application.clock,
+        ).handler()
     ]

@@ -39,6 +39,7 @@ class DeliveryItem(Output):
     attempts: int
     reply_code: Annotated[int | None, Meta(description="The last SMTP reply.")]
     reply: str
+    reason: Annotated[str, Meta(description="Why it stands there, where something came back.")]
     transport: str
     queued_at: Moment
     handed_off_at: Moment | None
@@ -56,6 +57,20 @@ class DeliveryEvent(Output):
     reply_code: int | None
     detail: str
     transport: Annotated[str, Meta(description="The provider; empty where none had the mail.")]
+    told: Annotated[
+        str,
+        Meta(
+            description="What was told after the hand-over: `delivered`, `bounced`, `delayed`, "
+            "`complained`, `unsubscribed`, `replied`, `challenged`. Empty: our own attempt said it."
+        ),
+    ]
+    reason: Annotated[str, Meta(description="Of a bounce or a complaint, such as `user_unknown`.")]
+    status: Annotated[str, Meta(description="The enhanced status code (RFC 3463).")]
+    source: Annotated[str, Meta(description="Who told it: `mail` or a provider's kind.")]
+    message: Annotated[
+        int | None,
+        Meta(description="The number under which the mail that told it can be read."),
+    ]
 
 
 class DeliveryDetail(DeliveryItem):
@@ -98,6 +113,7 @@ def fields_of(delivery: Delivery) -> dict[str, Any]:
         "attempts": delivery.attempts,
         "reply_code": delivery.reply_code,
         "reply": delivery.reply,
+        "reason": delivery.reason,
         "transport": delivery.transport,
         "queued_at": delivery.queued_at,
         "handed_off_at": delivery.handed_off_at,
@@ -171,6 +187,11 @@ async def get_delivery(call: Call[None, None]) -> DeliveryDetail:
                 reply_code=event.reply_code,
                 detail=event.detail,
                 transport=event.transport,
+                told=event.kind,
+                reason=event.reason,
+                status=event.status,
+                source=event.source,
+                message=event.seq if event.message_id is not None else None,
             )
             for event in story
         ],

@@ -9,6 +9,7 @@ from mailyard.access.audit import Change
 from mailyard.core import ids
 from mailyard.sending.suppress import Suppression
 from mailyard.web.api.page import (
+    DeliveryId,
     Input,
     Moment,
     NextCursor,
@@ -27,12 +28,19 @@ _Stream = Annotated[
 ]
 
 
+_Reason = Annotated[
+    Literal["hard_bounce", "complaint", "unsubscribed", "by_hand"],
+    Meta(description="Why the address gets no mail."),
+]
+
+
 class NewSuppression(Input):
     """An address that shall get no mail."""
 
     address: Annotated[str, Meta(min_length=3, max_length=320, examples=["ada@example.org"])]
     stream: _Stream = "all"
-    reason: Annotated[str, Meta(max_length=500)] = "by hand"
+    reason: _Reason = "by_hand"
+    evidence: Annotated[str, Meta(max_length=500, description="What is known about it.")] = ""
 
 
 class SuppressionItem(Output):
@@ -42,6 +50,11 @@ class SuppressionItem(Output):
     address: str
     stream: str
     reason: str
+    source: Annotated[
+        str, Meta(description="Who said so: `mail`, a provider's kind, `api`, `page`, a file.")
+    ]
+    evidence: Annotated[str, Meta(description="What was said, such as the refusing answer.")]
+    delivery_id: Annotated[DeliveryId | None, Meta(description="The mail that it was said of.")]
     created_at: Moment
 
 
@@ -56,6 +69,8 @@ class SuppressionsQuery(PageQuery):
     """Which suppressions to list."""
 
     address: Annotated[str, Meta(max_length=320)] | None = None
+    stream: _Stream | None = None
+    reason: _Reason | None = None
 
 
 def _item(one: Suppression) -> SuppressionItem:
@@ -64,20 +79,35 @@ def _item(one: Suppression) -> SuppressionItem:
         address=one.address,
         stream=one.stream,
         reason=one.reason,
+        source=one.source,
+        evidence=one.evidence,
+        delivery_id=ids.type_id(ids.DELIVERY, one.delivery_id) if one.delivery_id else None,
         created_at=one.created_at,
     )
 
 
 def _told(one: Suppression) -> dict[str, str]:
     """A suppression as the audit log keeps it."""
-    return {"address": one.address, "stream": one.stream, "reason": one.reason}
+    return {
+        "address": one.address,
+        "stream": one.stream,
+        "reason": one.reason,
+        "source": one.source,
+        "evidence": one.evidence,
+    }
 
 
 async def add_suppression(call: Call[NewSuppression, None]) -> Answer:
     body = call.body
     async with call.app.database.transaction() as tx:
         one = await call.app.suppressions.add(
-            call.workspace_id, body.address, body.stream, body.reason, tx
+            call.workspace_id,
+            body.address,
+            body.stream,
+            body.reason,
+            tx,
+            source="api",
+            evidence=body.evidence,
         )
         subject = ids.type_id(ids.SUPPRESSION, one.id)
         return await call.done(tx, _item(one), Change("suppression.add", subject, None, _told(one)))
@@ -88,6 +118,8 @@ async def list_suppressions(call: Call[None, SuppressionsQuery]) -> SuppressionP
     found = await call.app.suppressions.page(
         call.workspace_id,
         address=query.address,
+        stream=query.stream,
+        reason=query.reason,
         before=read_cursor(query.cursor),
         limit=query.limit,
     )
