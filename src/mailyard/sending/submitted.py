@@ -25,7 +25,7 @@ ORDER_PREFIX = "x-mailyard-"
 ORDERS = (
     "Template", "Data", "Tag", "Priority", "Send-At", "Expires-At", "Idempotency-Key",
 )  # fmt: skip
-HOPS_MAX = 50  # a mail with more trace lines goes in circles (RFC 5321 section 6.3: at least 100)
+HOPS_MAX = 100  # a mail with more trace lines goes in circles (RFC 5321 section 6.3)
 
 _KNOWN_ORDERS = {ORDER_PREFIX + name.lower(): name for name in ORDERS}
 _TAKEN_OUT = frozenset(("bcc", "resent-bcc"))
