@@ -15,6 +15,8 @@ PY      = $(VENV)/bin/python
 PIP     = $(PY) -m pip --disable-pip-version-check install -q
 TESTS  ?= tests
 FUZZ_S ?= 60
+# Processes that run the tests. They wait more than they compute: one more than a small machine's cores.
+JOBS   ?= 3
 
 # Short names for the settings that one changes most.
 ifdef PORT
@@ -39,7 +41,8 @@ run: install
 test: install-dev
 	tests/services/install.sh
 	$(MAKE) check
-	$(PY) -m pytest $(TESTS) --ignore=tests/corpora --ignore=tests/fuzz
+	$(PY) -m pytest $(TESTS) --ignore=tests/corpora --ignore=tests/fuzz \
+		--numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: install-dev
 	$(PY) -m ruff check .

@@ -6,6 +6,7 @@ the session, in a temporary folder.
 
 import asyncio
 import os
+import shutil
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from datetime import UTC, datetime
@@ -15,11 +16,24 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import parallel
 import pytest
 
 from mailyard.storage.database import Database, DatabaseAddress
 from mailyard.storage.migrate import migrate
 from mailyard.storage.partitions import ensure_partitions
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Several processes write to a folder of the run's own (a worker is told its part of it)."""
+    many = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if many and not config.option.basetemp:
+        config.option.basetemp = str(parallel.choose_folder())
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = parallel.in_order(items)
 
 
 def run_aside(work: Coroutine[Any, Any, Any]) -> Any:

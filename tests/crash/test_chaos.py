@@ -16,6 +16,8 @@ from mailyard.proving.chaos import POSTGRES, ROLES, SUPERVISOR, Chaos, Signal, S
 from mailyard.proving.own_platform import OwnPlatform
 
 LONG = bool(os.environ.get("MAILYARD_TEST_LONG"))
+# The promise is 30 s on a machine of one's own; in `make test` other tests run beside.
+ALIVE_WITHIN_S = 30.0 if LONG else 60.0
 WORKERS = 2
 UNKNOWN_PER_BLOW = 100  # named and not recorded, at most, by one worker process
 SETTINGS = {
@@ -45,7 +47,7 @@ async def test_nothing_promised_is_lost_and_nothing_comes_twice(tmp_path: Path) 
         ]
         chaos = Chaos(platform, storm=storm, seed=seed, log=world.ledger.note)
         await chaos.run()
-        alive_after_s = await until_alive(world, patience_s=30.0)
+        alive_after_s = await until_alive(world, patience_s=ALIVE_WITHIN_S)
         world.stopping.set()
         await asyncio.gather(*clients)
         findings = await audit(platform, world, settle_s=300.0 if LONG else 45.0)
@@ -91,4 +93,4 @@ async def test_each_role_comes_back_after_a_kill(tmp_path: Path, role: str) -> N
         chaos = Chaos(platform, storm=storm, seed=1, log=world.ledger.note)
         await chaos.run()
         assert {blow.signal for blow in chaos.blows} == {Signal.KILL}
-        await until_alive(world, patience_s=30.0)
+        await until_alive(world, patience_s=ALIVE_WITHIN_S)

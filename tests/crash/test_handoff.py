@@ -104,6 +104,10 @@ async def finish(world: World, campaign_id: object, answers: Callable[[str], Ans
     await asyncio.gather(task, return_exceptions=True)
 
 
+# How many were unknown after the deaths below, by where in a statement they fell.
+_UNKNOWN: Counter[bool] = Counter()
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("part", range(3))
 async def test_a_campaign_survives_death_at_every_statement(
@@ -135,7 +139,12 @@ async def test_a_campaign_survives_death_at_every_statement(
         assert sum(progress.counts.values()) == RECIPIENTS
         assert progress.counts["unknown"] == count
         unknown += count
-    assert unknown > 0 or not after, "no death fell between naming and recording"
+    _UNKNOWN[after] += unknown
+
+
+def test_some_of_those_deaths_fell_between_naming_and_recording() -> None:
+    """Which one does depends on the machine's speed."""
+    assert _UNKNOWN[True] > 0
 
 
 async def test_a_stalled_worker_that_wakes_up_repeats_nothing(world: World) -> None:

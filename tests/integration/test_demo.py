@@ -20,8 +20,9 @@ FIRST_WORKSPACE = Query("SELECT id FROM workspace")
 
 
 async def test_the_demonstration_starts_a_platform_of_its_own_and_stops_it_again(
-    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
+    tmp_path = tmp_path_factory.mktemp("demo")  # short: a socket's path has 107 characters
     environment = {
         **{name: text for name, text in os.environ.items() if not name.startswith("MAILYARD_")},
         "MAILYARD_URL": "http://127.0.0.1:9",

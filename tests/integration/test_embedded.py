@@ -6,6 +6,7 @@ import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,13 +101,20 @@ async def test_durable_private_and_unprivileged_from_the_first_start(tmp_path: P
         await server.stop()
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter; pytest's own are private."""
+    with tempfile.TemporaryDirectory(prefix="mailyard-embedded-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
 @pytest.mark.skipif(not ROOT, reason="only root has two ways")
 @pytest.mark.parametrize("mode", [0o755, 0o700])
-async def test_root_runs_it_without_loosening_any_folder(tmp_path: Path, mode: int) -> None:
-    above = tmp_path / "above"
+async def test_root_runs_it_without_loosening_any_folder(open_folder: Path, mode: int) -> None:
+    above = open_folder / "above"
     above.mkdir()
-    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest makes its folders private
-        folder.chmod(0o755)
     above.chmod(mode)
     (above / "data").mkdir(mode=0o711)
     identity = choose_identity(cluster.binaries() / "postgres", above / "data" / "postgres")
@@ -221,16 +229,14 @@ async def test_no_permission_is_said_with_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not ROOT, reason="becomes another user")
-def test_another_users_folder_is_refused(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    (tmp_path / "data").mkdir(mode=0o755)
+def test_another_users_folder_is_refused(open_folder: Path) -> None:
+    (open_folder / "data").mkdir(mode=0o755)
     become = Identity("user", NOBODY.pw_uid, NOBODY.pw_gid, "nobody").enter()
     child = os.fork()
     if child == 0:
         try:
             become()
-            cluster.take_lock(tmp_path / "data")
+            cluster.take_lock(open_folder / "data")
         except ConfigurationError as error:
             os._exit(7 if "Permission denied" in error.message else 1)
         finally:

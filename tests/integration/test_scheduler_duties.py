@@ -181,7 +181,8 @@ async def test_one_leads_and_the_next_takes_over_with_a_larger_epoch(database: D
     assert await database.pool.fetchval("SELECT epoch FROM leader WHERE duty = 'test'") == 2
     # The server cuts the leader's session: it stops leading, and somebody leads again.
     await database.pool.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
     await until(lambda: leaders(3))
     # A larger epoch than its own: the leader stops by itself.

@@ -262,6 +262,7 @@ def test_signatures_that_do_not(
         (RECORD + b"; s=tlsrpt", Status.PERMERROR, "email"),
         (record_text(generate_ed25519().public()).encode(), Status.FAIL, "not of this header"),
     ],
+    ids=["revoked", "other record", "algorithm", "hash", "service", "other key"],
 )
 def test_key_records_that_do_not_verify(record: bytes, status: Status, reason: str) -> None:
     result = judged(signed(), record)
