@@ -23,8 +23,13 @@ from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.worker import Worker
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.sending.accept import Emails
+from mailyard.sending.imprint import Imprints
 from mailyard.sending.sign import Signing
 from mailyard.sending.template import Templates
+from mailyard.sending.track.domain import TrackingNames
+from mailyard.sending.track.link import Links
+from mailyard.sending.track.token import Tokens
+from mailyard.sending.track.tracking import Tracking
 from mailyard.sending.transports.smtp import SmtpTransport
 from mailyard.storage.database import Database, DatabaseAddress
 from mailyard.storage.migrate import migrate
@@ -73,12 +78,21 @@ class Parts:
         self.templates = Templates(database=self.database)
         self.signing = Signing(database=self.database, vault=Vault(list))  # no domain, no key
         self.progress = ProgressEvents(database=self.database, live=self.live)
+        self.imprints = Imprints(database=self.database)
+        self.tracking = Tracking(
+            tokens=Tokens(Vault(lambda: [b"bench key of 32 bytes, no secret"]).keys_for),
+            links=Links(database=self.database),
+            names=TrackingNames(database=self.database, default="https://click.example.org"),
+            imprints=self.imprints,
+        )
         self.emails = Emails(database=self.database, engine=self.engine, templates=self.templates)
         self.campaigns = Campaigns(
             database=self.database,
             engine=self.engine,
             templates=self.templates,
             progress=self.progress,
+            tracking=self.tracking,
+            imprints=self.imprints,
         )
 
     async def open(self) -> None:
@@ -99,6 +113,7 @@ class Parts:
             live=self.live,
             templates=self.templates,
             signing=self.signing,
+            tracking=self.tracking,
             rate_limit=MemoryRateLimit(clock=SystemClock()),
             hostname="bench.example.org",
         )
@@ -108,6 +123,7 @@ class Parts:
             transport=transport,
             templates=self.templates,
             signing=self.signing,
+            tracking=self.tracking,
             progress=chunks.progress,
             window=chunks.window,
             hostname="bench.example.org",

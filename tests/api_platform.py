@@ -23,7 +23,9 @@ from mailyard.campaigns.campaign import Campaigns
 from mailyard.campaigns.contact import Contacts
 from mailyard.campaigns.contact_list import Lists
 from mailyard.campaigns.importing import Imports
+from mailyard.campaigns.preference import PreferenceCenter
 from mailyard.campaigns.progress import ProgressEvents
+from mailyard.campaigns.topic import Topics
 from mailyard.core.clock import SystemClock
 from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.message import Messages
@@ -36,8 +38,14 @@ from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.sending.accept import Emails
 from mailyard.sending.delivery import Deliveries
 from mailyard.sending.domain import Domains
+from mailyard.sending.imprint import Imprints
 from mailyard.sending.suppress import Suppressions
 from mailyard.sending.template import Templates
+from mailyard.sending.track.domain import TrackingDomains, TrackingNames
+from mailyard.sending.track.hit import HitCollector
+from mailyard.sending.track.link import Links
+from mailyard.sending.track.token import Tokens
+from mailyard.sending.track.tracking import Tracking
 from mailyard.settings import Settings
 from mailyard.storage.database import Database
 from mailyard.web.asgi import Front, build
@@ -73,6 +81,15 @@ def services(database: Database) -> Any:
     live = LiveEvents(database=database, bus=bus)
     inboxes = Inboxes(database=database, domains=[DOMAIN])
     templates = Templates(database=database)
+    suppressions = Suppressions(database=database)
+    imprints, topics = Imprints(database=database), Topics(database=database)
+    names = TrackingNames(database=database, default="https://mail.example.org")
+    tracking = Tracking(
+        tokens=Tokens(VAULT.keys_for),
+        links=Links(database=database),
+        names=names,
+        imprints=imprints,
+    )
     return SimpleNamespace(
         settings=Settings(),
         database=database,
@@ -91,7 +108,20 @@ def services(database: Database) -> Any:
         templates=templates,
         emails=Emails(database=database, engine=engine, templates=templates),
         deliveries=Deliveries(database=database),
-        suppressions=Suppressions(database=database),
+        suppressions=suppressions,
+        imprints=imprints,
+        tracking=tracking,
+        tracking_names=names,
+        tracking_domains=TrackingDomains(database=database, target="mail.example.org"),
+        hits=HitCollector(engine=engine),
+        topics=topics,
+        preferences=PreferenceCenter(
+            database=database,
+            engine=engine,
+            suppressions=suppressions,
+            topics=topics,
+            audit=audit,
+        ),
         domains=Domains(database=database, vault=VAULT),
         fresh_dns=Resolver([DnsServer("127.0.0.1", 9)], SystemClock()),  # nobody answers
         contacts=Contacts(database=database),
@@ -103,6 +133,8 @@ def services(database: Database) -> Any:
             engine=engine,
             templates=templates,
             progress=ProgressEvents(database=database, live=live),
+            tracking=tracking,
+            imprints=imprints,
         ),
         demos=Demos(database=database, engine=engine),
         queue_admin=QueueAdmin(engine=engine),

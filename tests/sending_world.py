@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from mailyard.access.vault import Vault
@@ -26,13 +27,19 @@ from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.sending.accept import Emails
 from mailyard.sending.deliver import Deliverer
 from mailyard.sending.handoff import Window
+from mailyard.sending.imprint import Imprints
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing
 from mailyard.sending.template import Templates
+from mailyard.sending.track.domain import TrackingNames
+from mailyard.sending.track.link import Links
+from mailyard.sending.track.token import Tokens
+from mailyard.sending.track.tracking import Tracking
 from mailyard.sending.transport import Handoff, Outcome, Outgoing
 from mailyard.storage.database import Database
 
 HOSTNAME = "mail.example.org"
+BASE = "https://mail.example.org"
 VAULT = Vault(lambda: [b"m" * 32])
 
 
@@ -94,6 +101,16 @@ class LedgerTransport:
         pass
 
 
+def tracking_over(database: Database, clock: ManualClock | SystemClock) -> Tracking:
+    """Links as a process makes them."""
+    return Tracking(
+        tokens=Tokens(VAULT.keys_for),
+        links=Links(database=database),
+        names=TrackingNames(database=database, default=BASE, clock=clock),
+        imprints=Imprints(database=database, clock=clock),
+    )
+
+
 class Process:
     """What one worker process has of its own: transport, windows, handlers."""
 
@@ -109,11 +126,13 @@ class Process:
         engine = PostgresEngine(database=database, bus=world.bus, clock=clock)
         live = LiveEvents(database=database, bus=world.bus)
         signing = Signing(database=database, vault=VAULT, clock=clock)
+        tracking = tracking_over(database, clock)
         self.transport = transport
         self.deliverer = Deliverer(
             database=database,
             transport=transport,
             signing=signing,
+            tracking=tracking,
             live=live,
             hostname=HOSTNAME,
             window=Window(places),
@@ -129,6 +148,7 @@ class Process:
             clock=clock,
             templates=world.templates,
             signing=signing,
+            tracking=tracking,
             rate_limit=world.rate_limit,
             hostname=HOSTNAME,
             return_paths=world.return_paths,
@@ -140,6 +160,7 @@ class Process:
             transport=transport,
             templates=world.templates,
             signing=signing,
+            tracking=tracking,
             progress=self.chunks.progress,
             window=self.chunks.window,
             hostname=HOSTNAME,
@@ -177,6 +198,8 @@ class World:
             engine=self.engine,
             templates=self.templates,
             progress=ProgressEvents(database=database, live=self.live),
+            tracking=tracking_over(database, self.clock),
+            imprints=Imprints(database=database, clock=self.clock),
         )
         self.workspace_id = ids.uuid7()
         self.list_id = ids.uuid7()
@@ -247,18 +270,23 @@ class World:
             )
         return template_id
 
-    async def campaign(self, template_id: UUID | None = None, rate: float | None = None) -> UUID:
-        """A draft to the list."""
+    async def campaign(
+        self, template_id: UUID | None = None, rate: float | None = None, **more: Any
+    ) -> UUID:
+        """A draft to the list. `more`: other fields of NewCampaign, in the place of the usual."""
         template_id = template_id or await self.template()
         made = await self.campaigns.create(
             self.workspace_id,
             NewCampaign(
-                name="Spring",
-                list=ids.type_id(ids.LIST, self.list_id),
-                template=ids.type_id(ids.TEMPLATE, template_id),
-                sender="Shop <shop@example.org>",
-                list_unsubscribe="https://example.org/u/{delivery}",
-                rate_per_s=rate,
+                **{
+                    "name": "Spring",
+                    "list": ids.type_id(ids.LIST, self.list_id),
+                    "template": ids.type_id(ids.TEMPLATE, template_id),
+                    "sender": "Shop <shop@example.org>",
+                    "list_unsubscribe": "https://example.org/u/{delivery}",
+                    "rate_per_s": rate,
+                    **more,
+                }
             ),
         )
         return made.id

@@ -36,10 +36,17 @@ TENANT_TABLES = frozenset(
         "membership",
         "message",
         "provider_hook",
+        "imprint",
+        "contact_topic",
         "session",
         "suppression",
         "template",
         "template_version",
+        "topic",
+        "tracked_link",
+        "tracking_domain",
+        "tracking_event",
+        "tracking_first",
     }
 )
 

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from mailyard.campaigns.contact import Contacts
     from mailyard.campaigns.contact_list import Lists
     from mailyard.campaigns.importing import Imports
+    from mailyard.campaigns.preference import PreferenceCenter
     from mailyard.campaigns.progress import ProgressEvents
+    from mailyard.campaigns.topic import Topics
 
 
 class Campaigning(Sending):
@@ -48,6 +50,25 @@ class Campaigning(Sending):
         return ProgressEvents(database=self.database, live=self.live)
 
     @cached_property
+    def topics(self) -> "Topics":
+        from mailyard.campaigns.topic import Topics
+
+        return Topics(database=self.database)
+
+    @cached_property
+    def preferences(self) -> "PreferenceCenter":
+        from mailyard.campaigns.preference import PreferenceCenter
+
+        return PreferenceCenter(
+            database=self.database,
+            engine=self.engine,
+            suppressions=self.suppressions,
+            topics=self.topics,
+            audit=self.audit,
+            clock=self.clock,
+        )
+
+    @cached_property
     def campaigns(self) -> "Campaigns":
         from mailyard.campaigns.campaign import Campaigns
 
@@ -56,6 +77,8 @@ class Campaigning(Sending):
             engine=self.engine,
             templates=self.templates,
             progress=self.progress,
+            tracking=self.tracking,
+            imprints=self.imprints,
             hostname=self.settings.smtp_name,
             clock=self.clock,
         )

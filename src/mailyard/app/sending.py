@@ -11,12 +11,16 @@ if TYPE_CHECKING:
     from mailyard.sending.accept import Emails
     from mailyard.sending.delivery import Deliveries
     from mailyard.sending.domain import Domains
+    from mailyard.sending.imprint import Imprints
     from mailyard.sending.return_path import ReturnPaths
     from mailyard.sending.returns.address import ReturnAddresses
     from mailyard.sending.returns.record import Recorder
     from mailyard.sending.sign import Signing
     from mailyard.sending.suppress import Suppressions
     from mailyard.sending.template import Templates
+    from mailyard.sending.track.domain import TrackingDomains, TrackingNames
+    from mailyard.sending.track.hit import HitCollector
+    from mailyard.sending.track.tracking import Tracking
     from mailyard.sending.transport import Transport
 
 
@@ -112,6 +116,48 @@ class Sending(OwnDelivery):
         from mailyard.sending.sign import Signing
 
         return Signing(database=self.database, vault=self.vault, clock=self.clock)
+
+    # Tracking.
+
+    @cached_property
+    def imprints(self) -> "Imprints":
+        from mailyard.sending.imprint import Imprints
+
+        return Imprints(database=self.database, clock=self.clock)
+
+    @cached_property
+    def tracking_names(self) -> "TrackingNames":
+        from mailyard.sending.track.domain import TrackingNames
+
+        return TrackingNames(
+            database=self.database, default=self.settings.page_url, clock=self.clock
+        )
+
+    @cached_property
+    def tracking_domains(self) -> "TrackingDomains":
+        from mailyard.sending.track.domain import TrackingDomains
+
+        target = urlsplit(self.settings.page_url).hostname or "localhost"
+        return TrackingDomains(database=self.database, target=target, clock=self.clock)
+
+    @cached_property
+    def tracking(self) -> "Tracking":
+        from mailyard.sending.track.link import Links
+        from mailyard.sending.track.token import Tokens
+        from mailyard.sending.track.tracking import Tracking
+
+        return Tracking(
+            tokens=Tokens(self.vault.keys_for),
+            links=Links(database=self.database),
+            names=self.tracking_names,
+            imprints=self.imprints,
+        )
+
+    @cached_property
+    def hits(self) -> "HitCollector":
+        from mailyard.sending.track.hit import HitCollector
+
+        return HitCollector(engine=self.engine)
 
     @cached_property
     def transport(self) -> "Transport":

@@ -24,8 +24,10 @@ from mailyard.core import ids, limits
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, MailyardError, NotFound
 from mailyard.queue.engine import Engine
+from mailyard.sending.imprint import Imprints
 from mailyard.sending.request import check_line, check_mailbox, check_type
 from mailyard.sending.template import Templates
+from mailyard.sending.track.tracking import Asked, Tracking, format_utm
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -35,6 +37,24 @@ _LAST_ID = UUID(int=(1 << 128) - 1)
 NAME_CHARACTERS = 200
 RATE_MAX_PER_S = 1_000_000.0
 SAMPLE_CONTACTS = 100
+UTM_CHARACTERS = 200
+
+
+class Following(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether opens and clicks are followed; what is not said is as the workspace has it."""
+
+    opens: bool | None = None
+    clicks: bool | None = None
+
+
+class Utm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is appended to the links of a campaign as `utm_source`, `utm_medium`, …"""
+
+    source: str = ""
+    medium: str = ""
+    campaign: str = ""
+    term: str = ""
+    content: str = ""
 
 
 class NewCampaign(msgspec.Struct, frozen=True, rename={"sender": "from"}):
@@ -49,6 +69,9 @@ class NewCampaign(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     rate_per_s: float | None = None
     type: str = "campaign"
     template_version: int | None = None
+    topic: str | None = None
+    track: Following = Following()
+    utm: Utm = Utm()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +95,10 @@ class Campaign:
     finished_at: datetime | None
     recipients: int
     planned: bool
+    topic_id: UUID | None
+    track_opens: bool
+    track_clicks: bool
+    utm: str
 
 
 class Campaigns:
@@ -84,6 +111,8 @@ class Campaigns:
         engine: Engine,
         templates: Templates,
         progress: ProgressEvents,
+        tracking: Tracking,
+        imprints: Imprints,
         hostname: str = "localhost",
         clock: Clock | None = None,
     ) -> None:
@@ -91,6 +120,8 @@ class Campaigns:
         self._engine = engine
         self._templates = templates
         self._progress = progress
+        self._tracking = tracking
+        self._imprints = imprints
         self._hostname = hostname
         self._clock = clock or SystemClock()
 
@@ -107,6 +138,13 @@ class Campaigns:
             check_mailbox(new.reply_to, "reply_to")
         _check_unsubscribe(new.list_unsubscribe)
         _check_rate(new.rate_per_s)
+        utm = _checked_utm(new.utm)
+        topic_id = None
+        if new.topic is not None:
+            topic_id = ids.parse_type_id(ids.TOPIC, new.topic, "topic")
+            if not await self._database.fetchval(_SQL.has_topic, workspace_id, topic_id, tx=tx):
+                raise NotFound("no such topic", field="topic")
+        usual = await self._imprints.get(workspace_id, tx)
         list_id = ids.parse_type_id(ids.LIST, new.list, "list")
         if not await self._database.fetchval(_SQL.has_list, workspace_id, list_id, tx=tx):
             raise NotFound("no such list", field="list")
@@ -130,6 +168,10 @@ class Campaigns:
             new.reply_to,
             new.list_unsubscribe,
             new.rate_per_s,
+            topic_id,
+            usual.track_opens if new.track.opens is None else new.track.opens,
+            usual.track_clicks if new.track.clicks is None else new.track.clicks,
+            utm,
             tx=tx,
         )
         return await self.get(workspace_id, campaign_id, tx)
@@ -253,6 +295,19 @@ class Campaigns:
             workspace_id, campaign.template_id, campaign.template_version, tx=tx
         )
         now = self._clock.now()
+        tracked = await self._tracking.of_campaign(
+            workspace_id,
+            campaign_id,
+            compiled,
+            campaign.template_version,
+            Asked(
+                sender=campaign.sender,
+                opens=campaign.track_opens,
+                clicks=campaign.track_clicks,
+                utm=campaign.utm,
+                automatic=not campaign.list_unsubscribe,
+            ),
+        )
         mail = CampaignMail(
             workspace_id=workspace_id,
             campaign_id=campaign_id,
@@ -263,6 +318,7 @@ class Campaigns:
             reply_to=campaign.reply_to,
             list_unsubscribe=campaign.list_unsubscribe,
             hostname=self._hostname,
+            tracked=tracked,
         )
         nobody = campaign_id  # a mail that is only tried has neither a delivery nor a contact
         rows = await self._database.fetch(
@@ -284,6 +340,13 @@ def _check_unsubscribe(url: str) -> None:
     check_line(url, "list_unsubscribe", limits.HEADER_LINE_BYTES - 100)
     if url and (urlsplit(url).scheme != "https" or not urlsplit(url).hostname):
         raise InvalidInput("an https address (RFC 8058 section 3.1)", field="list_unsubscribe")
+
+
+def _checked_utm(utm: Utm) -> str:
+    tags = msgspec.structs.asdict(utm)
+    for name, value in tags.items():
+        check_line(value, f"utm.{name}", UTM_CHARACTERS)
+    return format_utm(tags)
 
 
 def _check_rate(rate_per_s: float | None) -> None:

@@ -39,6 +39,7 @@ from mailyard.sending.handoff import Window
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing
 from mailyard.sending.template import Templates
+from mailyard.sending.track.tracking import Tracking
 from mailyard.sending.transport import Transport
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
@@ -62,6 +63,7 @@ class ChunkSender:
         live: LiveEvents,
         templates: Templates,
         signing: Signing,
+        tracking: Tracking,
         rate_limit: RateLimit,
         hostname: str,
         return_paths: ReturnPaths | None = None,
@@ -73,6 +75,7 @@ class ChunkSender:
         self.engine = engine
         self.templates = templates
         self.signing = signing
+        self.tracking = tracking
         self.rate_limit = rate_limit
         self.hostname = hostname
         self.return_paths = return_paths
@@ -85,6 +88,7 @@ class ChunkSender:
             transport=transport,
             window=self.window,
             progress=self.progress,
+            links=tracking.links,
             clock=self.clock,
             random=self.random,
         )
@@ -110,6 +114,7 @@ class ChunkSender:
             mail = await campaign_mail(
                 self.templates,
                 self.signing,
+                self.tracking,
                 self.hostname,
                 job.workspace_id,
                 campaign_id,
@@ -140,6 +145,7 @@ class ChunkRun:
         self._hand_off = HandOff(sender.means, place, row, mail)
         self._rate: float | None = row["rate_per_s"]
         self._list_id: UUID = row["list_id"]
+        self._topic_id: UUID | None = row["topic_id"]
         self._first_started_at: datetime = row["first_started_at"]
         self._after: UUID = row["after_contact"]
         self._last: UUID = row["last_contact"]
@@ -170,6 +176,7 @@ class ChunkRun:
             self._after,
             self._last,
             self._first_started_at,
+            self._topic_id,
         )
 
     # Ending -----------------------------------------------------------------------------------

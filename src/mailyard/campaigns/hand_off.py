@@ -19,7 +19,7 @@ import asyncpg
 from mailyard.campaigns.chunk_rows import ChunkRows
 from mailyard.campaigns.mail import CampaignMail, Written, today
 from mailyard.campaigns.progress import ProgressEvents
-from mailyard.campaigns.retry import RETRY_BACKOFF, Waiting
+from mailyard.campaigns.retry import RETRY_BACKOFF, UNWANTED, Waiting
 from mailyard.campaigns.states import State
 from mailyard.core.backoff import Backoff
 from mailyard.core.clock import Clock
@@ -29,6 +29,7 @@ from mailyard.queue.job import EMAIL_BULK, LeasedJob
 from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.handoff import Step, Window
 from mailyard.sending.states import State as DeliveryState
+from mailyard.sending.track.link import Links, StoredLink
 from mailyard.sending.transport import Handoff, Outcome, Transport
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
@@ -53,6 +54,7 @@ class Means:
     transport: Transport
     window: Window
     progress: ProgressEvents
+    links: Links
     clock: Clock
     random: Random
 
@@ -183,12 +185,12 @@ class HandOff:
                 await asyncio.sleep(0)
 
     def _write_one(self, contact: asyncpg.Record) -> None:
-        contact_id, address, name, attributes, suppressed = contact
-        self._ahead.append(
-            Unsent(contact_id, address, DeliveryState.SUPPRESSED, "the recipient is suppressed")
-            if suppressed
-            else self._written(contact_id, address, name, attributes)
-        )
+        contact_id, address, name, attributes, suppressed, unwanted = contact
+        if suppressed or unwanted:
+            why = "the recipient is suppressed" if suppressed else UNWANTED
+            self._ahead.append(Unsent(contact_id, address, DeliveryState.SUPPRESSED, why))
+        else:
+            self._ahead.append(self._written(contact_id, address, name, attributes))
 
     def _written(
         self, contact_id: UUID, address: str, name: str, attributes: str
@@ -252,7 +254,13 @@ class HandOff:
         count = self._count_for(step.named, at_most)
         upto = self._ahead[count - 1].contact_id if count else None
         self._settle_unsent(self._ahead[:count], rows)
-        commit = asyncio.create_task(self._commit_surely(rows, upto, count, step))
+        links = [
+            link
+            for one in self._ahead[:count]
+            if isinstance(one, Written) and one.links
+            for link in one.links
+        ]
+        commit = asyncio.create_task(self._commit_surely(rows, upto, count, step, links))
         try:
             await self.write_ahead(count + self._means.window.size)
         finally:
@@ -333,12 +341,22 @@ class HandOff:
     # Committing -------------------------------------------------------------------------------
 
     async def _commit_surely(
-        self, rows: ChunkRows, upto: UUID | None, passed: int, step: Step
+        self,
+        rows: ChunkRows,
+        upto: UUID | None,
+        passed: int,
+        step: Step,
+        links: Sequence[StoredLink],
     ) -> tuple[UUID | None, str]:
-        """`_commit`, said again while PostgreSQL is away. Keeps the window's account."""
+        """`_commit`, said again while PostgreSQL is away. Keeps the window's account. The addresses
+        that mails lead to stand before the mails may leave."""
         failures = 0
         while True:
             try:
+                if links:
+                    await self._means.links.store(
+                        self._place.workspace_id, self._place.campaign_id, links
+                    )
                 answer = await self._commit(rows, upto, passed)
                 break
             except BaseException as error:

@@ -18,6 +18,9 @@ from mailyard.sending.render import Compiled
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing, sender_domain
 from mailyard.sending.template import Templates
+from mailyard.sending.track.dress import Tracked
+from mailyard.sending.track.link import StoredLink
+from mailyard.sending.track.tracking import Asked, Tracking
 from mailyard.sending.transport import CAMPAIGN, Outgoing, Recipient
 
 DELIVERY_MARK = "{delivery}"
@@ -27,12 +30,14 @@ _decode_attributes = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Written(NamedTuple):
-    """A mail for one contact, composed."""
+    """A mail for one contact, composed. `links` are addresses of its own, which are stored before
+    it leaves."""
 
     delivery_id: UUID
     contact_id: UUID
     address: str
     outgoing: Outgoing
+    links: tuple[StoredLink, ...] = ()
 
 
 class CampaignMail:
@@ -52,12 +57,17 @@ class CampaignMail:
         hostname: str,
         signers: Sequence[Signer] = (),
         return_paths: ReturnPaths | None = None,
+        tracked: Tracked | None = None,
     ) -> None:
+        """`tracked`: the dressed template; None when there is nothing of ours in it. Without a
+        `list_unsubscribe` the address is that of `tracked`."""
         self._workspace_id = workspace_id
         self._type = type
         self._key = campaign_id.bytes
         self._unix_ms = unix_ms(first_started_at)
-        self._template = template
+        self._template = template if tracked is None else tracked.template
+        self._tracked = None if tracked is None or tracked.idle else tracked
+        self._unsubscribe_base = "" if tracked is None or list_unsubscribe else f"{tracked.base}/u/"
         mailbox = parse_mailbox(sender)
         self._reverse_path = mailbox.address
         self._sender_is_utf8 = header.needs_smtp_utf8(mailbox.address)
@@ -95,16 +105,25 @@ class CampaignMail:
         data = _decode_attributes(attributes)
         data["name"] = name
         data["address"] = address
-        rendered = self._template.render(data)
         unsubscribe = self._list_unsubscribe
         if self._unsubscribe_is_own:
             unsubscribe = unsubscribe.replace(DELIVERY_MARK, delivery_id.hex)
+        tracked = self._tracked
+        links: tuple[StoredLink, ...] = ()
+        if tracked is None:
+            subject, html, text = self._template.render(data)
+        else:
+            preferences = tracked.fill(data, delivery_id.bytes)
+            subject, html, text = self._template.render(data)
+            html, links = tracked.lead(html, delivery_id.bytes)
+            if self._unsubscribe_base:
+                unsubscribe = self._unsubscribe_base + preferences
         content = self._mould.compose(
             name,
             address,
-            rendered.subject,
-            rendered.text,
-            rendered.html,
+            subject,
+            text,
+            html,
             f"{delivery_id.hex}@{self._hostname}",
             date,
             unsubscribe,
@@ -128,12 +147,14 @@ class CampaignMail:
                 CAMPAIGN,
                 self._type,
             ),
+            links,
         )
 
 
 async def campaign_mail(
     templates: Templates,
     signing: Signing,
+    tracking: Tracking,
     hostname: str,
     workspace_id: UUID,
     campaign_id: UUID,
@@ -143,6 +164,9 @@ async def campaign_mail(
     """The mail that a campaign's row describes. Raises NotFound, InvalidInput."""
     template = await templates.compiled(workspace_id, row["template_id"], row["template_version"])
     signers = await signing.signers(workspace_id, sender_domain(row["sender"]))
+    tracked = await tracking.of_campaign(
+        workspace_id, campaign_id, template, row["template_version"], asked_of(row)
+    )
     return CampaignMail(
         workspace_id=workspace_id,
         campaign_id=campaign_id,
@@ -155,6 +179,18 @@ async def campaign_mail(
         hostname=hostname,
         signers=signers,
         return_paths=return_paths,
+        tracked=tracked,
+    )
+
+
+def asked_of(row: asyncpg.Record) -> Asked:
+    """How a campaign's mail is to be followed. Who names no List-Unsubscribe gets ours."""
+    return Asked(
+        sender=row["sender"],
+        opens=row["track_opens"],
+        clicks=row["track_clicks"],
+        utm=row["utm"],
+        automatic=not row["list_unsubscribe"],
     )
 
 

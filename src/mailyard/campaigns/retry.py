@@ -31,6 +31,7 @@ from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing
 from mailyard.sending.states import State as DeliveryState
 from mailyard.sending.template import Templates
+from mailyard.sending.track.tracking import Tracking
 from mailyard.sending.transport import Handoff, Transport
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
@@ -46,6 +47,7 @@ RECONNECTS = 20  # longer than a lease: by then the job is somebody else's
 PAUSED_S = 60.0  # how often a retry looks whether its campaign goes on
 JOB_RECIPIENTS = 1_000
 _TOGETHER = timedelta(seconds=5)
+UNWANTED = "the recipient does not want this topic"
 _MOVED = ("accepted", "bounced", "failed", "suppressed", "unknown", "cancelled")
 
 Waiting = tuple[UUID, datetime]  # a delivery, and when it is to be tried again
@@ -95,6 +97,7 @@ class RetrySender:
         transport: Transport,
         templates: Templates,
         signing: Signing,
+        tracking: Tracking,
         progress: ProgressEvents,
         window: Window,
         hostname: str,
@@ -107,6 +110,7 @@ class RetrySender:
         self.transport = transport
         self.templates = templates
         self.signing = signing
+        self.tracking = tracking
         self.progress = progress
         self.window = window
         self.hostname = hostname
@@ -130,13 +134,14 @@ class RetrySender:
         mail = await campaign_mail(
             self.templates,
             self.signing,
+            self.tracking,
             self.hostname,
             job.workspace_id,
             campaign_id,
             row,
             self.return_paths,
         )
-        await _Round(self, batch, job, job.workspace_id, campaign_id, mail, row["state"]).run()
+        await _Round(self, batch, job, job.workspace_id, campaign_id, mail, row).run()
         if await self.database.fetchval(_SQL.finish_campaign, job.workspace_id, campaign_id):
             await self.progress.tell(job.workspace_id, campaign_id)
 
@@ -149,6 +154,8 @@ def _early_end(row: asyncpg.Record) -> _End | None:
     that lease's last word comes first and defers it: then it is for the next round."""
     if row["suppressed"]:
         return row["id"], DeliveryState.SUPPRESSED, "the recipient is suppressed"
+    if row["unwanted"]:
+        return row["id"], DeliveryState.SUPPRESSED, UNWANTED
     if row["state"] != DeliveryState.DEFERRED:
         return row["id"], DeliveryState.DEFERRED, "its worker died"
     return None
@@ -165,7 +172,7 @@ class _Round:
         workspace_id: UUID,
         campaign_id: UUID,
         mail: CampaignMail,
-        state: str,
+        campaign: asyncpg.Record,
     ) -> None:
         self._own = sender
         self._batch = batch
@@ -173,7 +180,8 @@ class _Round:
         self._workspace_id = workspace_id
         self._campaign_id = campaign_id
         self._mail = mail
-        self._state = state
+        self._state: str = campaign["state"]
+        self._topic_id: UUID | None = campaign["topic_id"]
         self._number = int.from_bytes(job.payload[16:20], "big")
         self._wanted = [
             UUID(bytes=job.payload[at : at + 16]) for at in range(20, len(job.payload), 16)
@@ -202,6 +210,7 @@ class _Round:
             self._high,
             self._wanted,
             self._job.token,
+            self._topic_id,
         )
         if self._state == State.CANCELLED:
             await self._settle([(row["id"], DeliveryState.CANCELLED, "cancelled") for row in rows])
@@ -281,9 +290,14 @@ class _Round:
     async def _step(self, mails: list[Written]) -> None:
         results, self._results = self._results, Results()
         step = self._own.window.begin(len(results), len(mails))
+        links = [link for written in mails for link in written.links]
         failures = 0
         while True:
             try:
+                if links:
+                    await self._own.tracking.links.store(
+                        self._workspace_id, self._campaign_id, links
+                    )
                 named = await self._commit(results, mails)
                 break
             except BaseException as error:

@@ -52,6 +52,9 @@ AUDIT = "aud"
 SUPPRESSION = "sup"
 DOMAIN = "dom"
 DEMO = "dmo"
+TOPIC = "top"
+TRACKING_DOMAIN = "tdm"
+LINK = "lnk"
 
 
 # A system call for each id would be the dearest part of it, so random bits are fetched in blocks.

@@ -34,6 +34,7 @@ from mailyard.sending.results import Results, conclude
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing
 from mailyard.sending.states import State
+from mailyard.sending.track.tracking import Tracking
 from mailyard.sending.transport import Handoff, Transport
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
@@ -60,6 +61,7 @@ class Deliverer:
         database: Database,
         transport: Transport,
         signing: Signing,
+        tracking: Tracking,
         live: LiveEvents,
         hostname: str,
         return_paths: ReturnPaths | None = None,
@@ -70,6 +72,7 @@ class Deliverer:
         self.database = database
         self.transport = transport
         self.signing = signing
+        self.tracking = tracking
         self.live = live
         self.hostname = hostname
         self.return_paths = return_paths
@@ -124,8 +127,22 @@ class Deliverer:
         for errand in errands.values():
             if errand.waiting and errand.mail is None and not errand.gave_up:
                 errand.gave_up = "its content is gone"
+        await self._follow([errand for errand in errands.values() if errand.parts is not None])
         await self._sign([errand for errand in errands.values() if errand.mail is not None])
         return list(errands.values())
+
+    async def _follow(self, followed: Sequence[Errand]) -> None:
+        """Store the addresses of mails whose clicks are followed, before any of them leaves."""
+        for errand in followed:
+            assert errand.parts is not None
+            track = errand.parts.track
+            errand.page = await self.tracking.of_email(
+                errand.workspace_id,
+                errand.parts.sender,
+                errand.parts.html,
+                opens=track.opens,
+                clicks=track.clicks,
+            )
 
     async def _sign(self, composed: Sequence[Errand]) -> None:
         """Sign the mails of senders whose domains are set up."""

@@ -1,6 +1,6 @@
 """One `deliver` job in hand: its email, composed, and which of its recipients are where."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -13,10 +13,12 @@ from mailyard.queue.job import LeasedJob
 from mailyard.sending import header
 from mailyard.sending.compose import Composed, compose
 from mailyard.sending.content import WholeMail, decode_content
+from mailyard.sending.request import EmailContent
 from mailyard.sending.results import Conclusion
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Owned, sender_domain
 from mailyard.sending.states import State
+from mailyard.sending.track.dress import TrackedPage
 from mailyard.sending.transport import TRANSACTIONAL, Outgoing, Recipient
 
 
@@ -40,8 +42,12 @@ class Errand:
     next_attempt_at: datetime  # should another attempt be needed
     expires_at: datetime | None = None
     mail: Composed | None = None
+    parts: EmailContent | None = None  # of a mail that is followed: each recipient has his own
+    page: TrackedPage | None = None
+    signed: tuple[Sequence[Signer], datetime] | None = None
     sender_address: str = ""
     reverse_path: str = ""
+    hostname: str = ""
     waiting: list[OpenDelivery] = field(default_factory=list)
     away: set[UUID] = field(default_factory=set)
     again_at: datetime | None = None  # when the first of its recipients is to be tried again
@@ -60,35 +66,41 @@ class Errand:
         """Compose the mail, the same bytes at every attempt. A failure is kept in `gave_up`."""
         try:
             parts = decode_content(content)
+            self.hostname = hostname
             if isinstance(parts, WholeMail):
-                self._take_whole(parts, hostname)
+                self._take_whole(parts)
                 return
-            sender = parse_mailbox(parts.sender)
-            self.sender_address = self.reverse_path = sender.address
-            self.mail = compose(
-                sender=sender,
-                to=[parse_mailbox(text) for text in parts.to],
-                cc=[parse_mailbox(text) for text in parts.cc],
-                reply_to=[parse_mailbox(text) for text in parts.reply_to],
-                subject=parts.subject,
-                text=parts.text,
-                html=parts.html,
-                headers=parts.headers,
-                attachments=parts.attachments,
-                date=ids.time_of(self.email_id),
-                message_id=self._message_id(hostname),
-            )
+            self.sender_address = self.reverse_path = parse_mailbox(parts.sender).address
+            self.mail = self._composed(parts, parts.html)
+            if parts.html and (parts.track.opens or parts.track.clicks):
+                self.parts = parts
         except MailyardError as error:
             self.gave_up = f"it cannot be composed: {error}"
 
-    def _message_id(self, hostname: str) -> str:
-        return f"{ids.type_id(ids.EMAIL, self.email_id)}@{hostname}"
+    def _composed(self, parts: EmailContent, html: str) -> Composed:
+        return compose(
+            sender=parse_mailbox(parts.sender),
+            to=[parse_mailbox(text) for text in parts.to],
+            cc=[parse_mailbox(text) for text in parts.cc],
+            reply_to=[parse_mailbox(text) for text in parts.reply_to],
+            subject=parts.subject,
+            text=parts.text,
+            html=html,
+            headers=parts.headers,
+            attachments=parts.attachments,
+            date=ids.time_of(self.email_id),
+            message_id=self._message_id,
+        )
 
-    def _take_whole(self, whole: WholeMail, hostname: str) -> None:
+    @property
+    def _message_id(self) -> str:
+        return f"{ids.type_id(ids.EMAIL, self.email_id)}@{self.hostname}"
+
+    def _take_whole(self, whole: WholeMail) -> None:
         """A mail as it was submitted, with the headers that it lacks before its own."""
         added = {
             "Date": lambda: header.date(ids.time_of(self.email_id)),
-            "Message-ID": lambda: f"<{self._message_id(hostname)}>",
+            "Message-ID": lambda: f"<{self._message_id}>",
         }
         head = "".join(f"{name}: {added[name]()}\r\n" for name in whole.missing)
         content = head.encode("ascii") + whole.mail
@@ -109,6 +121,7 @@ class Errand:
             self.mail, self.gave_up = None, f"it cannot be signed: {error}"
         else:
             self.mail = self.mail._replace(content=signatures + self.mail.content)
+            self.signed = signers, now
 
     def early_end(self, recipient: OpenDelivery, now: datetime) -> tuple[State, str] | None:
         """How a recipient ends without being handed over, and why; None when it is to go."""
@@ -122,23 +135,44 @@ class Errand:
 
     def mails(
         self, recipients: list[OpenDelivery], return_paths: ReturnPaths | None
-    ) -> list[Outgoing]:
+    ) -> Iterator[Outgoing]:
         """The mail for some of its recipients: each in an envelope of his own, for what comes back
         says by its address whose it is. All in one without return-paths, and where the sender wants
-        nothing back (the null sender)."""
-        if return_paths is None or not self.reverse_path:
-            return [self._outgoing(recipients, self.reverse_path)]
-        return [self._outgoing([one], return_paths.address_for(one.id)) for one in recipients]
-
-    def _outgoing(self, recipients: list[OpenDelivery], reverse_path: str) -> Outgoing:
+        nothing back (the null sender), unless each has links of his own."""
         if self.mail is None:
             raise AssertionError("a mail that cannot be composed is never handed over")
+        returns = return_paths if self.reverse_path else None
+        if returns is None and self.page is None:
+            yield self._outgoing(recipients, self.reverse_path, self.mail)
+            return
+        for one in recipients:
+            reverse_path = self.reverse_path if returns is None else returns.address_for(one.id)
+            yield self._outgoing([one], reverse_path, self._own_mail(one, self.mail))
+
+    def _own_mail(self, recipient: OpenDelivery, shared: Composed) -> Composed:
+        """The mail with the recipient's own links; the shared one when it is not followed, and when
+        it would be too large."""
+        if self.page is None or self.parts is None:
+            return shared
+        try:
+            mail = self._composed(self.parts, self.page.write(recipient.id.bytes))
+            if self.signed is None:
+                return mail
+            signers, now = self.signed
+            signatures = sign_all(signers, mail.content, now.timestamp())
+        except MailyardError:
+            return shared
+        return mail._replace(content=signatures + mail.content)
+
+    def _outgoing(
+        self, recipients: list[OpenDelivery], reverse_path: str, mail: Composed
+    ) -> Outgoing:
         return Outgoing(
             reverse_path=reverse_path,
             recipients=tuple(Recipient(one.id, one.recipient) for one in recipients),
-            content=self.mail.content,
-            eight_bit=self.mail.eight_bit,
-            smtp_utf8=self.mail.smtp_utf8,
+            content=mail.content,
+            eight_bit=mail.eight_bit,
+            smtp_utf8=mail.smtp_utf8,
             workspace_id=self.workspace_id,
             stream=TRANSACTIONAL,
             tag=recipients[0].type,

@@ -272,6 +272,15 @@ class Compiled:
         self.paths = frozenset(paths - _ENGINE_NAMES)
         self._straight = straight_mail(given, self.variables, self._by_engine)
 
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """What it was compiled from: subject, html, text."""
+        return self._sources
+
+    def rewritten(self, html: str, text: str) -> "Compiled":
+        """The same template with other bodies. Raises InvalidInput."""
+        return Compiled(self._sources["subject"], html, text)
+
     def render(self, data: Mapping[str, Any]) -> Rendered:
         """One mail. Raises InvalidInput: a variable is missing, the output is too large, …"""
         shape = _Shape()

@@ -50,6 +50,13 @@ class Attachment(msgspec.Struct, frozen=True):
     content_id: str | None = None
 
 
+class EmailTrack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Whether opens and clicks of a mail are followed: not unless it is asked for."""
+
+    opens: bool = False
+    clicks: bool = False
+
+
 class EmailRequest(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     """One mail to send: raw parts, or a template with its data."""
 
@@ -69,6 +76,7 @@ class EmailRequest(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     send_at: datetime | None = None
     expires_at: datetime | None = None
     priority: str = NORMAL
+    track: EmailTrack = EmailTrack()
 
 
 class EmailContent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -83,6 +91,7 @@ class EmailContent(msgspec.Struct, frozen=True, omit_defaults=True):
     text: str
     headers: dict[str, str]
     attachments: list[Attachment]
+    track: EmailTrack = EmailTrack()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +224,7 @@ def _check_content(request: EmailRequest, rendered: Rendered | None) -> EmailCon
         text=text,
         headers=request.headers,
         attachments=request.attachments,
+        track=request.track,
     )
 
 

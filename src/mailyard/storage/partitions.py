@@ -57,7 +57,7 @@ class Keep:
 
 
 FOR_EVER = Keep()
-_HISTORY = ("delivery", "delivery_event", "email")
+_HISTORY = ("delivery", "delivery_event", "email", "tracking_event", "tracking_first")
 
 
 @dataclass(frozen=True, slots=True)

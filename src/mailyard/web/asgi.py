@@ -3,6 +3,7 @@
 /v1/events, /v1/inboxes/{id}/wait   web/live: raw, thousands of them open at once
 /v1/…                               web/api: the table of routes
 /health/… /metrics /stats           below: cheap, and alive when everything else is not
+/c/… /o/… /u/… /p/…                 web/track: the links in mail
 /docs, /v1/openapi.json             the API's documentation
 everything else                     web/ui: the pages
 """
@@ -28,6 +29,8 @@ from mailyard.web.api.routes import DOCUMENTED, ROUTES
 from mailyard.web.api.server import SECURITY_HEADERS, ApiServer
 from mailyard.web.live.app import Live, build_live, is_live
 from mailyard.web.protocol import Asgi, Receive, Scope, Send
+from mailyard.web.track.app import PATHS as LINK_PATHS
+from mailyard.web.track.app import TrackApp
 
 if TYPE_CHECKING:
     from mailyard.app import Application
@@ -75,6 +78,7 @@ class Front:
         self._api = api
         self._live = live
         self._pages = pages
+        self._links = TrackApp(application)
         self._started = monotonic()
         self._ready: tuple[float, bool] = (0.0, False)
         self._stats: tuple[float, bytes] = (0.0, b"")
@@ -107,6 +111,10 @@ class Front:
             await self._answer_plain(scope, send, plain)
         elif path.startswith("/v1/") or path == "/v1":
             await (self._live if is_live(scope) else self._api)(scope, receive, send)
+        elif path[:3] in LINK_PATHS:
+            await self._links(scope, receive, send)
+        elif await self._links.is_link_host(scope):
+            await self._links.not_found(scope, send)
         else:
             await self._pages(scope, receive, send)
 

@@ -5,6 +5,7 @@ import os
 import socket
 
 from mailyard.app import Application
+from mailyard.campaigns.acts import ContactActs
 from mailyard.campaigns.chunk import ChunkSender
 from mailyard.campaigns.import_run import ImportRunner
 from mailyard.campaigns.plan import Planner
@@ -17,6 +18,8 @@ from mailyard.queue.worker import Handler, Worker
 from mailyard.receiving.ingest import Ingest
 from mailyard.sending.deliver import Deliverer
 from mailyard.sending.returns.mail import ReturnedMail
+from mailyard.sending.track.judge import shipped_rules
+from mailyard.sending.track.record import Recorder
 
 _TRANSPORT_DRAIN_S = 5.0
 
@@ -59,6 +62,7 @@ def handlers(application: Application) -> list[Handler]:
         live=live,
         templates=application.templates,
         signing=application.signing,
+        tracking=application.tracking,
         rate_limit=application.limits,
         hostname=hostname,
         return_paths=application.return_paths,
@@ -70,6 +74,7 @@ def handlers(application: Application) -> list[Handler]:
         transport=application.transport,
         templates=application.templates,
         signing=application.signing,
+        tracking=application.tracking,
         progress=application.progress,
         window=chunks.window,
         hostname=hostname,
@@ -96,6 +101,7 @@ def handlers(application: Application) -> list[Handler]:
             database=database,
             transport=application.transport,
             signing=application.signing,
+            tracking=application.tracking,
             live=live,
             hostname=hostname,
             return_paths=application.return_paths,
@@ -109,6 +115,15 @@ def handlers(application: Application) -> list[Handler]:
         ).handler(),
         chunks.handler(),
         retries.handler(),
+        application.preferences.handler(),
+        Recorder(
+            database=database,
+            engine=engine,
+            live=live,
+            rules=shipped_rules(),
+            acts=ContactActs(behaviour=application.behaviour),
+            clock=application.clock,
+        ).handler(),
         ImportRunner(
             database=database,
             contacts=application.contacts,

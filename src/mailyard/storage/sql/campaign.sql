@@ -3,21 +3,22 @@
 -- name: insert_campaign
 -- A new campaign, in draft.
 INSERT INTO campaign (id, workspace_id, name, type, template_id, template_version, list_id, sender,
-                      reply_to, list_unsubscribe, rate_per_s, state)
-VALUES ($2, $1, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'draft');
+                      reply_to, list_unsubscribe, rate_per_s, topic_id, track_opens, track_clicks,
+                      utm, state)
+VALUES ($2, $1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 'draft');
 
 -- name: get_campaign
 -- One campaign.
 SELECT id, workspace_id, name, type, template_id, template_version, list_id, sender, reply_to,
        list_unsubscribe, rate_per_s, state, created_at, first_started_at, finished_at, recipients,
-       planned
+       planned, topic_id, track_opens, track_clicks, utm
 FROM campaign WHERE workspace_id = $1 AND id = $2;
 
 -- name: page_campaigns
 -- Newest first, ids below $2.
 SELECT id, workspace_id, name, type, template_id, template_version, list_id, sender, reply_to,
        list_unsubscribe, rate_per_s, state, created_at, first_started_at, finished_at, recipients,
-       planned
+       planned, topic_id, track_opens, track_clicks, utm
 FROM campaign WHERE workspace_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3;
 
 -- name: lock_campaign
@@ -49,6 +50,10 @@ WHERE t.workspace_id = $1 AND t.id = $2 AND v.version = coalesce($3::integer, t.
 -- name: has_list
 -- Whether the list is the workspace's.
 SELECT true FROM contact_list WHERE workspace_id = $1 AND id = $2;
+
+-- name: has_topic
+-- Whether the topic is the workspace's.
+SELECT true FROM topic WHERE workspace_id = $1 AND id = $2;
 
 -- name: sample_members
 -- Some members of a list, to try a template on.
@@ -107,14 +112,20 @@ WHERE k.workspace_id = $1 AND k.campaign_id = $2 AND k.number = $3 AND k.fence <
   AND k.state <> 'finished' AND c.id = k.campaign_id AND c.workspace_id = k.workspace_id
 RETURNING k.after_contact, k.last_contact, k.named_upto, c.state, c.type, c.template_id,
           c.template_version, c.list_id, c.sender, c.reply_to, c.list_unsubscribe, c.rate_per_s,
-          c.first_started_at, c.ids_by_chunk;
+          c.first_started_at, c.ids_by_chunk, c.topic_id, c.track_opens, c.track_clicks, c.utm;
 
 -- name: load_chunk
--- The recipients of a chunk, ($3, $4] of the list $2, with what merges into the mail.
+-- The recipients of a chunk, ($3, $4] of the list $2, with what merges into the mail. Whoever does
+-- not want the topic $6 is told apart: it was refused, or not asked for where it has to be.
 SELECT m.contact_id, c.address, c.name, c.attributes::text,
        EXISTS (SELECT FROM suppression s
                WHERE s.workspace_id = $1 AND s.address = c.address
-                 AND s.stream IN ('all', 'campaign')) AS suppressed
+                 AND s.stream IN ('all', 'campaign')) AS suppressed,
+       $6::uuid IS NOT NULL AND NOT coalesce(
+           (SELECT w.subscribed FROM contact_topic w
+            WHERE w.workspace_id = $1 AND w.topic_id = $6 AND w.address = c.address),
+           (SELECT NOT t.on_request FROM topic t WHERE t.workspace_id = $1 AND t.id = $6),
+           false) AS unwanted
 FROM list_member m JOIN contact c ON c.id = m.contact_id AND c.workspace_id = m.workspace_id
 WHERE m.workspace_id = $1 AND m.list_id = $2 AND m.contact_id > $3 AND m.contact_id <= $4
   AND m.added_at <= $5
@@ -263,7 +274,12 @@ SELECT d.id, d.contact_id, d.recipient, d.state::text, d.attempts,
        coalesce(c.name, '') AS name, coalesce(c.attributes::text, '{}') AS attributes,
        EXISTS (SELECT FROM suppression s
                WHERE s.workspace_id = $1 AND s.address = d.recipient
-                 AND s.stream IN ('all', 'campaign')) AS suppressed
+                 AND s.stream IN ('all', 'campaign')) AS suppressed,
+       $6::uuid IS NOT NULL AND NOT coalesce(
+           (SELECT w.subscribed FROM contact_topic w
+            WHERE w.workspace_id = $1 AND w.topic_id = $6 AND w.address = lower(d.recipient)),
+           (SELECT NOT t.on_request FROM topic t WHERE t.workspace_id = $1 AND t.id = $6),
+           false) AS unwanted
 FROM found d LEFT JOIN contact c ON c.id = d.contact_id AND c.workspace_id = $1
 ORDER BY d.id;
 
@@ -278,5 +294,5 @@ WHERE workspace_id = $1 AND campaign_id = $2 AND number = $3;
 -- name: read_campaign_mail
 -- What the mail of a campaign is made of.
 SELECT state, type, template_id, template_version, sender, reply_to, list_unsubscribe, rate_per_s,
-       first_started_at
+       first_started_at, topic_id, track_opens, track_clicks, utm
 FROM campaign WHERE workspace_id = $1 AND id = $2;

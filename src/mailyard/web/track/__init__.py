@@ -1,0 +1,1 @@
+"""What links in mail lead to: redirects, pixels, unsubscribing, the preference page."""
