@@ -55,7 +55,7 @@ async def test_a_missing_variable_is_an_error_before_anything_is_sent(
     with pytest.raises(InvalidInput) as refused:
         await templates.render(workspace, made.id, {})
     assert refused.value.field == "data.city"
-    assert refused.value.message == "html, line 2: `city` is undefined"
+    assert refused.value.message == "html, line 2, column 4: `city` is undefined"
 
 
 async def test_publishing_adds_a_version_and_the_old_one_stays(

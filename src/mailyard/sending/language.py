@@ -11,10 +11,12 @@ inside comments, where two lexers could part ways, are not in the subset.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput, TooLarge
+from mailyard.sending.position import OPENING, Positions
 
 STATEMENTS = frozenset(("if", "elif", "else", "endif", "for", "endfor", "set"))
 FILTERS = frozenset((
@@ -55,7 +57,6 @@ _CONTAINER_NAMES = frozenset(
 TOKENS_PER_TAG = 400  # deep nesting overflows the engine's stack long after this
 WEIGHT_MAX = 64
 
-_OPENING = re.compile(r"\{[{%#]")
 _TOKEN = re.compile(
     r"""(?P<space>\s++)
     |(?P<name>[A-Za-z_][A-Za-z0-9_]*+)
@@ -82,57 +83,35 @@ class Examined:
     container_names: bool  # reads an attribute that a Python container would answer itself
 
 
-class _Examiner:
-    def __init__(self, source: str, field: str) -> None:
+class Lexer:
+    """Finds the tags of a source. Raises InvalidInput naming `field` and the place."""
+
+    def __init__(self, source: str, field: str, positions: Positions) -> None:
         self.source = source
         self.field = field
-        self.weights: dict[str, int] = {}
-        self.names: set[str] = set()
-        self.walks = 0
-        self.loop_walks = 0
-        self.total = 0
-        self.open_loops = 0
-        self.loops = False
-        self.loop_text = 0
-        self.container_names = False
+        self._positions = positions
 
     def refuse(self, message: str, position: int) -> InvalidInput:
-        line = self.source.count("\n", 0, position) + 1
-        return InvalidInput(f"{self.field}, line {line}: {message}", field=self.field)
+        return InvalidInput(f"{self._positions.at(position)}: {message}", field=self.field)
 
-    def run(self) -> Examined:
-        source = self.source
+    def tags(self) -> Iterator[tuple[int, int, list[Token]]]:
+        """Start, end and tokens of each tag; a comment has no tokens."""
         position = 0
-        code = False
-        while (opening := _OPENING.search(source, position)) is not None:
-            code = True
-            if self.open_loops:
-                self.loop_text = max(self.loop_text, opening.start() - position)
+        while (opening := OPENING.search(self.source, position)) is not None:
+            start = opening.start()
+            tokens: list[Token] = []
             if opening[0] == "{#":
-                position = self._comment(opening.start())
-                continue
-            tokens, position = self._tag(opening.start(), "}}" if opening[0] == "{{" else "%}")
-            if opening[0] == "{{":
-                self.total += self._weigh(tokens, opening.start())
+                position = self._comment(start)
             else:
-                self._statement(tokens, opening.start())
-        return Examined(
-            code=code,
-            weight=self.total,
-            loop_text=self.loop_text,
-            loops=self.loops,
-            walks=self.walks,
-            loop_walks=self.loop_walks,
-            names=frozenset(self.names),
-            container_names=self.container_names,
-        )
+                tokens, position = self._tag(start, "}}" if opening[0] == "{{" else "%}")
+            yield start, position, tokens
 
     def _comment(self, start: int) -> int:
         end = self.source.find("#}", start + 2)
         inner = self.source[start + 2 : end]
         if end < 0:
             raise self.refuse("a comment is not closed", start)
-        if _OPENING.search(inner) or inner[:1] == "}" or inner[:2] == "-}":
+        if OPENING.search(inner) or inner[:1] == "}" or inner[:2] == "-}":
             raise self.refuse("a comment must not hold {{, {%, {# or start with }", start)
         return end + 2
 
@@ -170,6 +149,44 @@ class _Examiner:
         if rest[0] in "{}":
             return self.refuse("{ and } are not available inside a tag", position)
         return self.refuse(f"unexpected {rest[:1]!r}", position)
+
+
+class _Examiner(Lexer):
+    def __init__(self, source: str, field: str, positions: Positions) -> None:
+        super().__init__(source, field, positions)
+        self.weights: dict[str, int] = {}
+        self.names: set[str] = set()
+        self.walks = 0
+        self.loop_walks = 0
+        self.total = 0
+        self.open_loops = 0
+        self.loops = False
+        self.loop_text = 0
+        self.container_names = False
+
+    def run(self) -> Examined:
+        source = self.source
+        behind = 0
+        code = False
+        for start, end, tokens in self.tags():
+            code = True
+            if self.open_loops:
+                self.loop_text = max(self.loop_text, start - behind)
+            behind = end
+            if source.startswith("{{", start):
+                self.total += self._weigh(tokens, start)
+            elif tokens:
+                self._statement(tokens, start)
+        return Examined(
+            code=code,
+            weight=self.total,
+            loop_text=self.loop_text,
+            loops=self.loops,
+            walks=self.walks,
+            loop_walks=self.loop_walks,
+            names=frozenset(self.names),
+            container_names=self.container_names,
+        )
 
     # Statements ------------------------------------------------------------------------------
 
@@ -299,8 +316,8 @@ class _Examiner:
         raise self.refuse(f"calling {name!r} is not available in templates", at)
 
 
-def examine(source: str, field: str) -> Examined:
-    """Check that `source` is in the subset. Raises InvalidInput naming `field` and the line."""
+def examine(source: str, field: str, positions: Positions | None = None) -> Examined:
+    """Check that `source` is in the subset. Raises InvalidInput naming `field` and the place."""
     if len(source) > limits.TEMPLATE_SOURCE_BYTES:
         raise TooLarge(f"larger than {limits.TEMPLATE_SOURCE_BYTES} bytes", field=field)
-    return _Examiner(source, field).run()
+    return _Examiner(source, field, positions or Positions(source, field)).run()

@@ -1,9 +1,11 @@
-"""Proving a template before it is stored, in a process with walls.
+"""Building and proving a template before it is stored, in a process with walls.
 
 The subset of `language.py` bounds a template by reasoning; this is the second wall, should the
-reasoning or the engine be wrong. The child compiles the sources and renders them with made-up data,
-under a limit on its memory; the parent limits its time. It is started when the first template is
-published (a new interpreter, never a fork), ends when it has been idle, and dies with its parent.
+reasoning or an engine be wrong. The child builds the sources (`build/`: layouts, MJML, styles),
+compiles them and renders them with made-up data, under a limit on its memory and without a file
+descriptor to open a file or a socket with; the parent limits its time. It is started when the
+first template is published (a new interpreter, never a fork), ends when it has been idle, and dies
+with its parent.
 
 Messages are a length (four bytes, big end first) and JSON.
 """
@@ -14,31 +16,41 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput, MailyardError
+from mailyard.sending.build.source import EMAIL, Built, Part, Source
 from mailyard.sending.render import Compiled, TooMuch
 
 _IDLE_S = 30.0
 _START_S = 20.0  # a new interpreter on a loaded machine
 _PR_SET_PDEATHSIG = 1
 _MESSAGE_BYTES = 16 * limits.MIB
+_ANSWER_BYTES = 64 * limits.MIB
+_ROOT = Path(__file__).parents[2]  # the child runs the code that runs here, whatever is installed
+_CHILD = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from mailyard.sending import proof; proof.child()"
+)
 _SAMPLES = ("sample", "<&\"'>" * 400)
 
 
 class Task(msgspec.Struct, frozen=True):
-    subject: str
-    html: str
-    text: str
+    """What to build and prove; `library`: the layouts and blocks that it may name."""
+
+    source: Source
+    library: dict[str, Part] = {}
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The variables that the sources use, or what is wrong with them."""
+    """What was built and the variables that it uses, or what is wrong."""
 
-    variables: list[str] = []
+    built: Built = Built()
+    variables: tuple[str, ...] = ()
     error: str = ""
     field: str = ""
 
@@ -47,14 +59,21 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def judge(task: Task) -> Verdict:
-    """Compile and render with made-up data. Only what no data could cure is an error."""
+    """Build, compile and render with made-up data. Only what no data could cure is an error."""
+    from mailyard.sending.build.build import build, unusable_text  # which the parent never loads
+
     try:
-        compiled = Compiled(task.subject, task.html, task.text)
-        for sample in _SAMPLES:
+        built = build(task.source, task.library)
+        made_text = "text" in built.origins and not task.source.text.strip()
+        try:
+            compiled = Compiled(built.subject, built.html, built.text, built.origins)
+        except InvalidInput as error:
+            raise unusable_text(error) if made_text and error.field == "text" else error from None
+        for sample in _SAMPLES if task.source.kind == EMAIL else ():
             _try(compiled, sample)
     except MailyardError as error:
         return Verdict(error=error.message, field=error.field or "")
-    return Verdict(variables=list(compiled.variables))
+    return Verdict(built, compiled.variables)
 
 
 def _try(compiled: Compiled, sample: str) -> None:
@@ -90,10 +109,18 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
         sink.flush()
 
 
+def child() -> None:
+    """The whole life of the child: `_CHILD` calls it."""
+    judge(Task(Source("s", "<style>p{color:red}</style><p>x</p>")))  # loads what needs files
+    _wall_in(int(sys.argv[2]))
+    serve(sys.stdin.buffer, sys.stdout.buffer)
+
+
 def _wall_in(parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     memory = limits.TEMPLATE_PROOF_MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))  # nothing can be opened, read or dialled
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -118,28 +145,36 @@ class Prover:
         """The child's process id while there is one."""
         return self._child.pid if self._child is not None else None
 
-    async def prove(self, subject: str, html: str, text: str) -> tuple[str, ...]:
-        """The variables that the sources use. Raises InvalidInput with the source and line."""
-        task = msgspec.json.encode(Task(subject, html, text))
+    async def prove(
+        self, source: Source, library: Mapping[str, Part] | None = None
+    ) -> tuple[Built, tuple[str, ...]]:
+        """What the source becomes, and the variables that it uses.
+
+        Raises InvalidInput with the source and place.
+        """
+        task = msgspec.json.encode(Task(source, dict(library or {})))
         if len(task) > _MESSAGE_BYTES:
-            raise InvalidInput("the template is too large")
+            raise InvalidInput("the template and what it includes are too large")
+        body = "mjml" if source.mjml else "html"
         async with self._turn:
             self._stay_awake()
             try:
                 verdict = await self._ask(task)
             except TimeoutError:
                 await self._end()
-                raise InvalidInput("the template takes too long to prove", field="html") from None
+                raise InvalidInput("the template takes too long to prove", field=body) from None
             except (asyncio.IncompleteReadError, ConnectionError):
                 await self._end()
-                raise InvalidInput("the template takes too much memory", field="html") from None
+                raise InvalidInput(
+                    "the template takes too much memory, or nests too deep", field=body
+                ) from None
             except BaseException:  # cancelled in the middle: the pipe holds half an answer
                 await self._end()
                 raise
             self._idle = asyncio.get_running_loop().call_later(_IDLE_S, self._doze)
         if verdict.error:
             raise InvalidInput(verdict.error, field=verdict.field or None)
-        return tuple(verdict.variables)
+        return verdict.built, verdict.variables
 
     async def close(self) -> None:
         """End the child."""
@@ -151,30 +186,22 @@ class Prover:
         child = self._child
         if child is None or child.returncode is not None:
             child = await self._start()
-        assert child.stdin is not None and child.stdout is not None
         async with asyncio.timeout(self._timeout_s):
-            child.stdin.write(len(task).to_bytes(4, "big") + task)
-            await child.stdin.drain()
-            size = int.from_bytes(await child.stdout.readexactly(4), "big")
-            answer = await child.stdout.readexactly(size)
+            answer = await _exchange(child, task)
         return msgspec.json.decode(answer, type=Verdict)
 
     async def _start(self) -> asyncio.subprocess.Process:
         """A new child, ready: it has proven an empty template."""
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-m", "mailyard.sending.proof", str(os.getpid()),
+            sys.executable, "-I", "-c", _CHILD, str(_ROOT), str(os.getpid()),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             limit=2 * limits.MIB,
         )  # fmt: skip
         self._child = child
-        assert child.stdin is not None and child.stdout is not None
-        task = msgspec.json.encode(Task("", "", ""))
         async with asyncio.timeout(_START_S):
-            child.stdin.write(len(task).to_bytes(4, "big") + task)
-            size = int.from_bytes(await child.stdout.readexactly(4), "big")
-            await child.stdout.readexactly(size)
+            await _exchange(child, msgspec.json.encode(Task(Source())))
         return child
 
     async def _end(self) -> None:
@@ -197,6 +224,13 @@ class Prover:
             self._child = None
 
 
-if __name__ == "__main__":
-    _wall_in(int(sys.argv[1]))
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+async def _exchange(child: asyncio.subprocess.Process, task: bytes) -> bytes:
+    """Send a task, read its answer. Raises IncompleteReadError when the child has ended."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write(len(task).to_bytes(4, "big") + task)
+    await child.stdin.drain()
+    size = int.from_bytes(await child.stdout.readexactly(4), "big")
+    if size > _ANSWER_BYTES:
+        raise ConnectionError("an answer of the prover is too large")
+    return await child.stdout.readexactly(size)

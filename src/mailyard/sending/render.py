@@ -7,7 +7,7 @@ with a counter on every value that is written and with fuel that bounds its lite
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from minijinja import Environment, TemplateError
@@ -15,6 +15,7 @@ from minijinja import Environment, TemplateError
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput
 from mailyard.sending.language import Examined, examine
+from mailyard.sending.position import Origin, Positions
 from mailyard.sending.straight import straight_mail
 
 _UNCOUNTED_OUTPUT = 8 * limits.MIB  # what a render may come to without being counted
@@ -234,20 +235,33 @@ class _Counter:
 
 
 class Compiled:
-    """The three sources of one template version. Raises InvalidInput with the source and line."""
+    """The three sources of one template version. Raises InvalidInput with the source and place.
+
+    `origins`: for a source that was built, where each of its tags was written.
+    """
 
     __slots__ = (
-        "_counted", "_counter", "_examined", "_plain", "_sealing", "_sources", "_straight",
-        "paths", "variables",
+        "_counted", "_counter", "_examined", "_plain", "_positions", "_sealing", "_sources",
+        "_straight", "paths", "variables",
     )  # fmt: skip
 
     variables: tuple[str, ...]  # names, sorted
     paths: frozenset[str]  # the same with their attributes: `order.id`
 
-    def __init__(self, subject: str, html: str, text: str) -> None:
+    def __init__(
+        self,
+        subject: str,
+        html: str,
+        text: str,
+        origins: Mapping[str, Sequence[Origin]] | None = None,
+    ) -> None:
         given = {"subject": subject, "html": html, "text": text}
+        self._positions = {
+            name: Positions(source, name, (origins or {}).get(name, ()))
+            for name, source in given.items()
+        }
         self._examined: dict[str, Examined] = {
-            name: examine(source, name) for name, source in given.items()
+            name: examine(source, name, self._positions[name]) for name, source in given.items()
         }
         self._sources = given
         self._sealing = any(found.container_names for found in self._examined.values())
@@ -261,7 +275,7 @@ class Compiled:
                 self._plain.add_template(name, given[source])
                 self._counted.add_template(name, given[source])
             except TemplateError as error:
-                raise _explained(error, source) from None
+                raise _explained(error, source, self._positions[source]) from None
             read = self._plain.undeclared_variables_in_template(name)
             if not read <= self._examined[source].names | _ENGINE_NAMES:
                 # The engine sees code where the examination saw none.
@@ -325,7 +339,7 @@ class Compiled:
         try:
             rendered = engine.render_template(_SOURCES[source], **context)
         except TemplateError as error:
-            raise _explained(error, source) from None
+            raise _explained(error, source, self._positions[source]) from None
         except _OutputFull:
             raise _too_large(source) from None
         except _WorkFull:
@@ -383,10 +397,10 @@ def _too_large(source: str) -> TooMuch:
     )
 
 
-def _explained(error: TemplateError, source: str) -> InvalidInput:
-    """The engine's error as ours: which source, which line, which variable."""
+def _explained(error: TemplateError, source: str, positions: Positions) -> InvalidInput:
+    """The engine's error as ours: which source, which place, which variable."""
     detail = error.detail or error.kind
-    where = f"{source}, line {error.line}" if error.line else source
+    where = str(positions.at_byte(error.range[0])) if error.range else source
     if error.kind == "OutOfFuel":
         return _too_much_work(where)
     missing = _UNDEFINED.search(detail)

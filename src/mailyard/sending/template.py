@@ -1,34 +1,40 @@
-"""Stored templates: proven before they are stored, versioned, compiled once a process.
+"""Stored templates: built and proven before they are stored, versioned, with one version in use.
 
-A version never changes, so that a campaign renders to its end what it started with; publishing adds
-a version.
+A version never changes, so that a campaign renders to its end what it started with. Publishing adds
+a version and puts it into use; an older one can be put into use again. What is being written is a
+draft, which nothing renders but a preview. Layouts and blocks (`kind`) are parts of other
+templates: a version is built with the parts as they were published then, and says which.
 """
 
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from mailyard.core import limits
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import uuid7
+from mailyard.sending.build.source import EMAIL, KINDS, Built, Part, Source, names_in
 from mailyard.sending.proof import Prover
+from mailyard.sending.ready import Ready
 from mailyard.sending.render import Compiled, Rendered
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 _SQL = load("template")
-_COMPILED = 256  # versions that one process keeps compiled
 _NAME_CHARACTERS = 200
+_PARTS = 100  # layouts and blocks that one template may name, directly and through others
+_NO_TEMPLATE = "there is no such template"
+_NO_VERSION = "there is no such template or version"
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One version of a template. `variables`: the names that its three sources use."""
+    """One version of a template. `variables`: the names that its sources use."""
 
     id: UUID
     name: str
@@ -38,59 +44,121 @@ class Template:
     text: str
     variables: tuple[str, ...]
     created_at: datetime
+    kind: str = EMAIL
+    mjml: str = ""
+    inline_css: bool = True
+    author: str = ""
+    published: int = 0  # the version in use
+    newest: int = 0
+
+    @property
+    def source(self) -> Source:
+        """What its author wrote."""
+        return Source(
+            self.subject,
+            self.html,
+            self.mjml,
+            self.text,
+            kind=self.kind,
+            inline_css=self.inline_css,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateLine:
-    """One version in a list: everything but the bodies."""
+    """One version in a list: everything but the bodies. Version 0: nothing is published yet."""
 
     id: UUID
     name: str
     version: int
     subject: str
     variables: tuple[str, ...]
-    created_at: datetime
+    created_at: datetime | None
+    kind: str = EMAIL
+    author: str = ""
+    published: int = 0
+    newest: int = 0
+    has_draft: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What is being written of a template."""
+
+    id: UUID
+    name: str
+    published: int
+    source: Source
+    author: str
+    edited_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A layout or block in a template, or a template that uses one. `version` is built in."""
+
+    id: UUID
+    name: str
+    kind: str
+    version: int
+    published: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Proven:
     """Sources that `Templates.prove` found good: what a version is made from."""
 
-    subject: str
-    html: str
-    text: str
+    source: Source
+    built: Built
     variables: tuple[str, ...]
+    parts: tuple[tuple[UUID, int], ...] = ()  # the layouts and blocks in it, and their versions
 
 
 class Templates:
     """Create, publish, read and render the templates of a workspace. Close it at the end."""
 
-    def __init__(self, *, database: Database, prover: Prover | None = None) -> None:
+    def __init__(
+        self, *, database: Database, prover: Prover | None = None, ready: Ready | None = None
+    ) -> None:
         self._database = database
         self._prover = prover or Prover()
-        self._compiled: OrderedDict[tuple[UUID, UUID, int], Compiled] = OrderedDict()
+        self._ready = ready or Ready(database=database)
 
     async def close(self) -> None:
         """End the process that proves templates."""
         await self._prover.close()
 
+    # Proving -------------------------------------------------------------------------------------
+
     async def prove(self, subject: str, html: str, text: str) -> Proven:
-        """Find out whether the sources render within their bounds; before any transaction, for it
-        takes as long as they do. Raises InvalidInput (source and line).
+        """As `prove_source`, for a template that stands alone."""
+        return await self.prove_source(None, Source(subject, html, "", text))
+
+    async def prove_source(self, workspace_id: UUID | None, source: Source) -> Proven:
+        """Find out what the source becomes, with the parts of the workspace that it names, and
+        whether that renders within its bounds; before any transaction, for it takes as long as it
+        does. Raises InvalidInput (source, line and column).
         """
-        for field, source in (("subject", subject), ("html", html), ("text", text)):
-            if "\0" in source:
-                raise InvalidInput("NUL is not allowed here", field=field)
-            if not source.isascii():
-                try:
-                    source.encode()
-                except UnicodeEncodeError:
-                    raise InvalidInput("not valid Unicode", field=field) from None
-        if not subject.strip():
-            raise InvalidInput("a subject is needed", field="subject")
-        if not html.strip() and not text.strip():
-            raise InvalidInput("HTML or text is needed", field="html")
-        return Proven(subject, html, text, await self._prover.prove(subject, html, text))
+        check_source(source)
+        library: dict[str, Part] = {}
+        parts: dict[str, tuple[UUID, int]] = {}
+        wanted = names_in(source)
+        while wanted and workspace_id is not None:
+            if len(library) + len(wanted) > _PARTS:
+                raise InvalidInput(f"more than {_PARTS} layouts and blocks", field="html")
+            rows = await self._database.fetch(_SQL.parts_by_name, workspace_id, list(wanted))
+            for row in rows:
+                part = Part(row["kind"], row["html"], row["mjml"], row["text"])
+                library[row["name"]] = part
+                parts[row["name"]] = (row["id"], row["version"])
+            asked = {name for row in rows for name in names_in(library[row["name"]])}
+            wanted = asked - library.keys()
+            if not rows:
+                break
+        built, variables = await self._prover.prove(source, library)
+        return Proven(source, built, variables, tuple(parts.values()))
+
+    # Writing -------------------------------------------------------------------------------------
 
     async def create(
         self,
@@ -98,23 +166,39 @@ class Templates:
         name: str,
         source: Proven,
         *,
+        author: str = "",
         tx: Connection | None = None,
     ) -> Template:
         """Store version 1. Raises InvalidInput for the name, Conflict when it stands already."""
+        if tx is None:
+            async with self._database.transaction() as own:
+                return await self.create(workspace_id, name, source, author=author, tx=own)
+        template_id = await self._insert(workspace_id, name, source.source.kind, tx)
+        return await self.publish(workspace_id, template_id, source, author=author, tx=tx)
+
+    async def create_draft(
+        self,
+        workspace_id: UUID,
+        name: str,
+        source: Source,
+        *,
+        author: str = "",
+        tx: Connection,
+    ) -> Draft:
+        """A template that has only a draft. Raises as `create` does."""
+        template_id = await self._insert(workspace_id, name, source.kind, tx)
+        return await self.save_draft(workspace_id, template_id, source, author=author, tx=tx)
+
+    async def _insert(self, workspace_id: UUID, name: str, kind: str, tx: Connection) -> UUID:
+        if kind not in KINDS:
+            raise InvalidInput(f"one of {', '.join(KINDS)}", field="kind")
         row = await self._database.fetchrow(
-            _SQL.insert_template,
-            workspace_id,
-            uuid7(),
-            _checked_name(name),
-            source.subject,
-            source.html,
-            source.text,
-            source.variables,
-            tx=tx,
+            _SQL.insert_template, workspace_id, uuid7(), _checked_name(name), kind, tx=tx
         )
         if row is None:
             raise Conflict("a template with this name is there already", field="name")
-        return _template(row)
+        made: UUID = row["id"]
+        return made
 
     async def publish(
         self,
@@ -122,22 +206,108 @@ class Templates:
         template_id: UUID,
         source: Proven,
         *,
+        author: str = "",
         tx: Connection | None = None,
     ) -> Template:
-        """Store the next version. Raises NotFound."""
+        """Store the next version and put it into use. Raises NotFound.
+
+        The caller says so with `announce` after the commit.
+        """
+        given, built = source.source, source.built
+        changed = built.origins
         row = await self._database.fetchrow(
             _SQL.insert_version,
             workspace_id,
             template_id,
-            source.subject,
-            source.html,
-            source.text,
+            given.subject,
+            given.html,
+            given.mjml,
+            given.text,
+            given.inline_css,
             source.variables,
+            built.html if "html" in changed else None,
+            built.text if "text" in changed else None,
+            msgspec.json.encode(changed).decode() if changed else None,
+            author,
+            [part_id for part_id, _ in source.parts],
+            [version for _, version in source.parts],
             tx=tx,
         )
         if row is None:
-            raise NotFound("there is no such template")
-        return _template(row)
+            raise NotFound(_NO_TEMPLATE)
+        if tx is None:
+            self.announce()
+        return await self.get(workspace_id, template_id, row["version"], tx=tx)
+
+    async def roll_back(
+        self, workspace_id: UUID, template_id: UUID, version: int, *, tx: Connection
+    ) -> int:
+        """Put a version that stands into use; the one that was before. Raises NotFound."""
+        row = await self._database.fetchrow(
+            _SQL.use_version, workspace_id, template_id, version, tx=tx
+        )
+        if row is None:
+            raise NotFound(_NO_VERSION)
+        before: int = row["version"]
+        return before
+
+    def announce(self) -> None:
+        """Another version is in use: every process looks again. Call it after the commit."""
+        self._ready.announce()
+
+    # Drafts --------------------------------------------------------------------------------------
+
+    async def save_draft(
+        self,
+        workspace_id: UUID,
+        template_id: UUID,
+        source: Source,
+        *,
+        author: str = "",
+        tx: Connection | None = None,
+    ) -> Draft:
+        """Keep what is being written, right or wrong. Raises InvalidInput for text that cannot be
+        stored, NotFound."""
+        check_characters(source)
+        row = await self._database.fetchrow(
+            _SQL.save_draft,
+            workspace_id,
+            template_id,
+            source.subject,
+            source.html,
+            source.mjml,
+            source.text,
+            source.inline_css,
+            author,
+            tx=tx,
+        )
+        if row is None:
+            raise NotFound(_NO_TEMPLATE)
+        return await self.draft(workspace_id, template_id, tx=tx)
+
+    async def draft(
+        self, workspace_id: UUID, template_id: UUID, *, tx: Connection | None = None
+    ) -> Draft:
+        """What is being written. Raises NotFound when nothing is."""
+        row = await self._database.fetchrow(_SQL.get_draft, workspace_id, template_id, tx=tx)
+        if row is None:
+            raise NotFound("this template has no draft")
+        source = Source(
+            row["subject"], row["html"], row["mjml"], row["text"], row["kind"],
+            inline_css=row["inline_css"],
+        )  # fmt: skip
+        return Draft(
+            row["id"], row["name"], row["published"], source, row["author"], row["edited_at"]
+        )
+
+    async def drop_draft(
+        self, workspace_id: UUID, template_id: UUID, *, tx: Connection | None = None
+    ) -> bool:
+        """Forget what is being written; whether there was anything."""
+        row = await self._database.fetchrow(_SQL.drop_draft, workspace_id, template_id, tx=tx)
+        return row is not None
+
+    # Reading -------------------------------------------------------------------------------------
 
     async def get(
         self,
@@ -147,13 +317,29 @@ class Templates:
         *,
         tx: Connection | None = None,
     ) -> Template:
-        """One version, the newest when none is named. Raises NotFound."""
+        """One version, the one in use when none is named. Raises NotFound."""
         row = await self._database.fetchrow(
             _SQL.get_version, workspace_id, template_id, version, tx=tx
         )
         if row is None:
-            raise NotFound("there is no such template or version")
-        return _template(row)
+            raise NotFound(_NO_VERSION)
+        return Template(**{**row, "variables": tuple(row["variables"])})
+
+    async def find(self, workspace_id: UUID, word: str) -> Use:
+        """The template of this name, with its version in use (0: none). Raises NotFound."""
+        row = await self._database.fetchrow(_SQL.published_by_name, workspace_id, word)
+        if row is None:
+            raise NotFound(_NO_TEMPLATE, field="template")
+        return Use(**row, published=row["version"])
+
+    async def head(
+        self, workspace_id: UUID, template_id: UUID, *, tx: Connection | None = None
+    ) -> Use:
+        """What a template is, and its version in use (0: none). Raises NotFound."""
+        row = await self._database.fetchrow(_SQL.published_by_id, workspace_id, template_id, tx=tx)
+        if row is None:
+            raise NotFound(_NO_TEMPLATE)
+        return Use(**row, published=row["version"])
 
     async def versions(
         self,
@@ -168,81 +354,98 @@ class Templates:
             _SQL.page_versions, workspace_id, template_id, before, limit
         )
         if not rows and before is None:
-            raise NotFound("there is no such template")
+            await self.head(workspace_id, template_id)
         return [_line(row) for row in rows]
+
+    async def list(
+        self, workspace_id: UUID, *, after: UUID | None = None, limit: int = limits.API_PAGE_ITEMS
+    ) -> list[TemplateLine]:
+        """A page of templates with their versions in use, the newest first, behind `after`."""
+        rows = await self._database.fetch(_SQL.page_templates, workspace_id, after, limit)
+        return [_line(row) for row in rows]
+
+    async def uses(self, workspace_id: UUID, template_id: UUID, version: int) -> Sequence[Use]:
+        """The layouts and blocks that a version was built with."""
+        rows = await self._database.fetch(_SQL.uses, workspace_id, template_id, version)
+        return [Use(**row) for row in rows]
+
+    async def users(self, workspace_id: UUID, template_id: UUID) -> Sequence[Use]:
+        """The templates in use that have this layout or block in them, and which version of it."""
+        rows = await self._database.fetch(_SQL.users, workspace_id, template_id, _PARTS)
+        return [Use(**row) for row in rows]
+
+    # Rendering -----------------------------------------------------------------------------------
 
     async def compiled(
         self,
         workspace_id: UUID,
-        template_id: UUID,
+        template: UUID | str,
         version: int | None = None,
         *,
         tx: Connection | None = None,
     ) -> Compiled:
-        """A version ready to render, from the cache when it is there. Raises NotFound."""
-        if version is None:
-            version = await self._database.fetchval(
-                _SQL.newest_version, workspace_id, template_id, tx=tx
-            )
-            if version is None:
-                raise NotFound("there is no such template", field="template")
-        key = (workspace_id, template_id, version)
-        found = self._compiled.get(key)
-        if found is None:
-            stored = await self.get(workspace_id, template_id, version, tx=tx)
-            found = Compiled(stored.subject, stored.html, stored.text)
-            self._compiled[key] = found
-            while len(self._compiled) > _COMPILED:
-                self._compiled.popitem(last=False)
-        else:
-            self._compiled.move_to_end(key)
-        return found
+        """A version ready to render, the one in use when none is named. `template`: id or name.
+
+        Raises NotFound.
+        """
+        return await self._ready.get(workspace_id, template, version, tx=tx)
 
     async def render(
         self,
         workspace_id: UUID,
-        template_id: UUID,
+        template: UUID | str,
         data: Mapping[str, Any],
         *,
         version: int | None = None,
     ) -> Rendered:
         """One mail's subject, HTML and text. Raises NotFound, InvalidInput naming the variable."""
-        return (await self.compiled(workspace_id, template_id, version)).render(data)
+        return (await self.compiled(workspace_id, template, version)).render(data)
 
-    async def list(
-        self, workspace_id: UUID, *, after: UUID | None = None, limit: int = limits.API_PAGE_ITEMS
-    ) -> list[TemplateLine]:
-        """A page of templates with their newest versions, the newest first, behind `after`."""
-        rows = await self._database.fetch(_SQL.page_templates, workspace_id, after, limit)
-        return [_line(row) for row in rows]
+
+def check_characters(source: Source) -> None:
+    """Raises InvalidInput for what no text column takes, and for a source that is too long."""
+    for field in ("subject", "html", "mjml", "text"):
+        text: str = getattr(source, field)
+        if "\0" in text:
+            raise InvalidInput("NUL is not allowed here", field=field)
+        if len(text) > limits.TEMPLATE_SOURCE_BYTES:
+            raise InvalidInput(f"larger than {limits.TEMPLATE_SOURCE_BYTES} bytes", field=field)
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise InvalidInput("not valid Unicode", field=field) from None
+
+
+def check_source(source: Source) -> None:
+    """Raises InvalidInput for a source that cannot be published, whatever stands in it."""
+    check_characters(source)
+    if source.html.strip() and source.mjml.strip():
+        raise InvalidInput("a template has HTML or MJML, not both", field="mjml")
+    if source.kind == EMAIL and not source.subject.strip():
+        raise InvalidInput("a subject is needed", field="subject")
+    if source.kind != EMAIL and source.subject.strip():
+        raise InvalidInput(f"a {source.kind} has no subject", field="subject")
+    if not (source.html.strip() or source.mjml.strip() or source.text.strip()):
+        raise InvalidInput("HTML, MJML or text is needed", field="html")
 
 
 def _checked_name(name: str) -> str:
     name = name.strip()
     if not 1 <= len(name) <= _NAME_CHARACTERS or not name.isprintable():
         raise InvalidInput(f"1 to {_NAME_CHARACTERS} printable characters", field="name")
+    if any(sign in name for sign in "\"'{}%"):
+        raise InvalidInput("a name has no quotes, braces and per cent signs", field="name")
     return name
-
-
-def _template(row: asyncpg.Record) -> Template:
-    return Template(
-        id=row["id"],
-        name=row["name"],
-        version=row["version"],
-        subject=row["subject"],
-        html=row["html"],
-        text=row["text"],
-        variables=tuple(row["variables"]),
-        created_at=row["created_at"],
-    )
 
 
 def _line(row: asyncpg.Record) -> TemplateLine:
     return TemplateLine(
-        id=row["id"],
-        name=row["name"],
-        version=row["version"],
-        subject=row["subject"],
-        variables=tuple(row["variables"]),
-        created_at=row["created_at"],
+        **{
+            **row,
+            "version": row["version"] or 0,
+            "subject": row["subject"] or "",
+            "author": row["author"] or "",
+            "variables": tuple(row["variables"] or ()),
+        }
     )

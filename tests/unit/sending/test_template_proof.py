@@ -37,8 +37,8 @@ async def test_a_good_template_names_its_variables(prover: Prover) -> None:
 @pytest.mark.parametrize(
     ("html", "reason"),
     [
-        ("a\n{% if %}", "html, line 2: unexpected end of block"),
-        ("a\n{{ x|nofilter }}", "html, line 2: unknown filter 'nofilter'"),
+        ("a\n{% if %}", "html, line 2, column 7: unexpected end of block"),
+        ("a\n{{ x|nofilter }}", "html, line 2, column 1: unknown filter 'nofilter'"),
         ("{% for i in range(100000) %}" * 3 + "{% endfor %}" * 3, "too much work"),
         ("{% for i in range(100000) %}{{ 'abcdefgh' }}" + "b" * 9_000 + "{% endfor %}", "html"),
         ("{% set x = 'ab' %}" + "{% set x = x ~ x %}" * 30 + "{{ x }}", "repeats values"),

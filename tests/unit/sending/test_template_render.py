@@ -70,18 +70,18 @@ def test_a_subject_is_one_line() -> None:
 
 
 def test_a_missing_variable_is_an_error_with_its_name_source_and_line() -> None:
-    for source, name in (
-        ("one\n{{ city }}", "city"),
-        ("one\n{{ order.id }}", "order"),
-        ("one\n{{ known.id }}", "known.id"),
-        ("one\n{{ city|upper }}", "city"),
-        ("one\n{% if city %}x{% endif %}", "city"),
-        ("one\n{% for x in city %}x{% endfor %}", "city"),
-        ("one\n{{ 'a' ~ city }}", "city"),
+    for source, name, column in (
+        ("one\n{{ city }}", "city", 4),
+        ("one\n{{ order.id }}", "order", 4),
+        ("one\n{{ known.id }}", "known.id", 4),
+        ("one\n{{ city|upper }}", "city", 9),
+        ("one\n{% if city %}x{% endif %}", "city", 7),
+        ("one\n{% for x in city %}x{% endfor %}", "city", 13),
+        ("one\nżółć {{ 'a' ~ city }}", "city", 9),
     ):
         error = refusal(source, known={})
         assert error.field == f"data.{name}"
-        assert error.message == f"text, line 2: `{name}` is undefined"
+        assert error.message == f"text, line 2, column {column}: `{name}` is undefined"
 
 
 @pytest.mark.parametrize("name", ["items", "keys", "pop", "get", "copy"])
@@ -110,7 +110,7 @@ def test_a_missing_key_is_missing_even_when_python_has_a_method_of_that_name(nam
 def test_a_mistake_is_reported_with_its_line(source: str, line: int, reason: str) -> None:
     error = refusal(source)
     assert error.field == "text"
-    assert error.message.startswith(f"text, line {line}: ")
+    assert error.message.startswith(f"text, line {line}, column ")
     assert reason in error.message
 
 

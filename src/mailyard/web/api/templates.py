@@ -124,7 +124,9 @@ async def create_template(call: Call[NewTemplate, None]) -> Answer:
         one = await templates.create(call.workspace_id, body.name, source, tx=tx)
         after = {"name": one.name, "version": one.version, "subject": one.subject}
         made = Change("template.create", ids.type_id(ids.TEMPLATE, one.id), None, after)
-        return await call.done(tx, _detail(one), made)
+        answer = await call.done(tx, _detail(one), made)
+    templates.announce()
+    return answer
 
 
 async def publish_template(call: Call[TemplateParts, None]) -> Answer:
