@@ -51,6 +51,8 @@ class Things:
             "createTemplate": {"name": "another", "subject": "s", "text": "t"},
             "publishTemplate": {"subject": "s", "text": "t"},
             "previewTemplate": {"data": {}},
+            "saveTemplateDraft": {"subject": "s", "text": "t"},
+            "sendTemplateTest": {"from": "a@example.org", "to": "b@example.org"},
             "createDomain": {"name": "another.example.org"},
             "addSuppression": {"address": "another@example.org"},
             "createInbox": {},
@@ -115,6 +117,12 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
     made["wsp"] = ids.type_id(ids.WORKSPACE, workspace_id)
     await make("ibx", "/v1/inboxes", {"address": f"{word}-box", "name": word, "labels": [word]})
     await make("tpl", "/v1/templates", {"name": word, "subject": word, "text": word})
+    await platform.call(
+        "PUT",
+        f"/v1/templates/{made['tpl']}/draft",
+        json={"subject": word, "text": word},
+        key=key,
+    )
     await make("con", "/v1/contacts", {"address": f"{word}@example.org", "name": word})
     await make("lst", "/v1/lists", {"name": word})
     await make("sup", "/v1/suppressions", {"address": f"{word}-no@example.org", "evidence": word})

@@ -12,6 +12,7 @@ from full_log import contents, differing, the_log_is_full
 from mailyard.access.audit import Actor, AuditEntry
 from mailyard.access.authenticate import SESSION_COOKIE
 from mailyard.core import ids
+from mailyard.sending.build.source import Source
 from mailyard.storage.database import Database
 from mailyard.web.api.route import Route
 from mailyard.web.api.routes import ROUTES
@@ -23,7 +24,7 @@ _CHANGES = [
     if route.method != "GET" and route.operation not in _READS
 ]
 # An email's own row is its entry, so that there are no two that one could lack.
-_OWN_ENTRY = {"sendEmail", "sendEmailBatch"}
+_OWN_ENTRY = {"sendEmail", "sendEmailBatch", "sendTemplateTest"}
 # A file that was refused stays, as failed.
 _KEPT_WHEN_REFUSED = {"startImport": {"contact_import", "import_part"}}
 
@@ -43,6 +44,10 @@ async def things(platform: Platform) -> Things:
 async def _call(platform: Platform, things: Things, route: Route, key: str) -> Any:
     if route.operation.endswith("DeadLetters"):
         things.dead_letter = await bury(platform, platform.workspace_id, "otter")
+    if route.operation.endswith("TemplateDraft"):
+        template_id = ids.parse_type_id(ids.TEMPLATE, things.ids["tpl"])
+        draft = Source("otter", "", "", "otter")
+        await platform.app.templates.save_draft(platform.workspace_id, template_id, draft)
     return await request(platform, route, things, key)
 
 
@@ -82,6 +87,10 @@ async def test_a_change_whose_audit_row_cannot_be_written_is_no_change(
             continue
         if route.operation.endswith("DeadLetters"):
             things.dead_letter = await bury(platform, platform.workspace_id, "otter")
+    if route.operation.endswith("TemplateDraft"):
+        template_id = ids.parse_type_id(ids.TEMPLATE, things.ids["tpl"])
+        draft = Source("otter", "", "", "otter")
+        await platform.app.templates.save_draft(platform.workspace_id, template_id, draft)
         before = await contents(platform.app.database)
         with the_log_is_full(monkeypatch):
             reply = await request(platform, route, things, platform.key)

@@ -29,9 +29,11 @@ class Sending(OwnDelivery):
 
     @cached_property
     def templates(self) -> "Templates":
+        from mailyard.sending.ready import Ready
         from mailyard.sending.template import Templates
 
-        templates = Templates(database=self.database)
+        ready = Ready(database=self.database, bus=self.bus, clock=self.clock)
+        templates = Templates(database=self.database, ready=ready)
         self.ends.append(templates.close)
         return templates
 

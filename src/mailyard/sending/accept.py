@@ -255,10 +255,10 @@ class Emails:
         return [row["recipient"] for row in rows]
 
     async def _prepare(self, workspace_id: UUID, request: EmailRequest) -> Prepared:
-        template_id = template_of(request)
+        template = template_of(request)
         rendered = None
-        if template_id is not None:
-            rendered = await self._templates.render(workspace_id, template_id, request.data)
+        if template is not None:
+            rendered = await self._templates.render(workspace_id, template, request.data)
         return prepare(request, rendered, self._clock.now())
 
     async def _submit(

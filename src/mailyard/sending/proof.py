@@ -36,6 +36,7 @@ _ROOT = Path(__file__).parents[2]  # the child runs the code that runs here, wha
 _CHILD = (
     "import sys; sys.path.insert(0, sys.argv[1]); from mailyard.sending import proof; proof.child()"
 )
+_WARMING = ("<style>p{color:red}</style><p>{{ x|money('EUR') }} {{ y|date }}</p>", "{% if %}")
 _SAMPLES = ("sample", "<&\"'>" * 400)
 
 
@@ -73,6 +74,12 @@ def judge(task: Task) -> Verdict:
             _try(compiled, sample)
     except MailyardError as error:
         return Verdict(error=error.message, field=error.field or "")
+    except MemoryError:
+        raise  # the process is done with
+    except BaseException as error:  # a panic of an engine is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        return Verdict(error=f"it cannot be built: {error}", field=task.source.body)
     return Verdict(built, compiled.variables)
 
 
@@ -111,7 +118,8 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
 def child() -> None:
     """The whole life of the child: `_CHILD` calls it."""
-    judge(Task(Source("s", "<style>p{color:red}</style><p>x</p>")))  # loads what needs files
+    for html in _WARMING:  # loads what needs files
+        judge(Task(Source("s", html)))
     _wall_in(int(sys.argv[2]))
     serve(sys.stdin.buffer, sys.stdout.buffer)
 
@@ -155,18 +163,19 @@ class Prover:
         task = msgspec.json.encode(Task(source, dict(library or {})))
         if len(task) > _MESSAGE_BYTES:
             raise InvalidInput("the template and what it includes are too large")
-        body = "mjml" if source.mjml else "html"
         async with self._turn:
             self._stay_awake()
             try:
                 verdict = await self._ask(task)
             except TimeoutError:
                 await self._end()
-                raise InvalidInput("the template takes too long to prove", field=body) from None
+                raise InvalidInput(
+                    "the template takes too long to prove", field=source.body
+                ) from None
             except (asyncio.IncompleteReadError, ConnectionError):
                 await self._end()
                 raise InvalidInput(
-                    "the template takes too much memory, or nests too deep", field=body
+                    "it takes too much memory, or nests too deep", field=source.body
                 ) from None
             except BaseException:  # cancelled in the middle: the pipe holds half an answer
                 await self._end()

@@ -312,11 +312,13 @@ class Compiled:
                 subject, html, text = written
                 return Rendered(_one_line(subject), html, text)
         context = {name: _sealed(value) for name, value in data.items()} if self._sealing else data
-        return Rendered(
-            _one_line(self._render("subject", context, shape)),
-            self._render("html", context, shape),
-            self._render("text", context, shape),
-        )
+        subject = _one_line(self._render("subject", context, shape))
+        html = self._render("html", context, shape)
+        text = self._render("text", context, shape)
+        if self._sources["text"].startswith("{%"):
+            # In front of the first text of a loop stands what parts it from the one before.
+            text = text.lstrip("\n")
+        return Rendered(subject, html, text)
 
     def _by_engine(self, source: str, data: Mapping[str, Any]) -> str:
         return self._plain.render_template(_SOURCES[source], **data)

@@ -34,6 +34,8 @@ _OURS = """
 """
 _FORBIDDEN_HEADERS = frozenset(_OURS.split())
 
+_TEMPLATE_ID = f"{TEMPLATE}_"  # no name begins so
+
 DEFAULT_TYPE = "transactional"
 NORMAL = "normal"
 PRIORITIES = {"high": 2, NORMAL: 5, "low": 8}  # to the job's, where 0 is first
@@ -249,12 +251,17 @@ def _check_attachments(attachments: list[Attachment]) -> None:
         )
 
 
-def template_of(request: EmailRequest) -> UUID | None:
-    """The template that `request` names; None when it brings its own parts. Raises InvalidInput."""
+def template_of(request: EmailRequest) -> UUID | str | None:
+    """The template that `request` names, by id or name; None when it brings its own parts.
+
+    Raises InvalidInput.
+    """
     if request.template is None:
         if request.data:
             raise InvalidInput("data is for a template, and none is named", field="data")
         return None
     if request.html is not None or request.text is not None or request.subject:
         raise InvalidInput("a template brings subject, html and text", field="template")
-    return parse_type_id(TEMPLATE, request.template, field="template")
+    if request.template.startswith(_TEMPLATE_ID):
+        return parse_type_id(TEMPLATE, request.template, field="template")
+    return request.template

@@ -307,6 +307,12 @@ class Templates:
         row = await self._database.fetchrow(_SQL.drop_draft, workspace_id, template_id, tx=tx)
         return row is not None
 
+    async def finish_draft(self, workspace_id: UUID, draft: Draft, *, tx: Connection) -> None:
+        """Forget a draft that is published now. Raises Conflict when it was edited meanwhile."""
+        row = await self._database.fetchrow(_SQL.drop_draft, workspace_id, draft.id, tx=tx)
+        if row is None or row["edited_at"] != draft.edited_at:
+            raise Conflict("the draft was changed meanwhile: look at it again")
+
     # Reading -------------------------------------------------------------------------------------
 
     async def get(
@@ -436,6 +442,8 @@ def _checked_name(name: str) -> str:
         raise InvalidInput(f"1 to {_NAME_CHARACTERS} printable characters", field="name")
     if any(sign in name for sign in "\"'{}%"):
         raise InvalidInput("a name has no quotes, braces and per cent signs", field="name")
+    if name.startswith("tpl_"):
+        raise InvalidInput("a name does not begin like an id", field="name")
     return name
 
 

@@ -42,10 +42,11 @@ WHERE workspace_id = $1 AND id = $2
 RETURNING recipients;
 
 -- name: read_template_version
--- The sources of a template: version $3, or the newest.
-SELECT v.version, v.subject, v.html, v.text
+-- Which version of an email's template: $3, or the one in use.
+SELECT v.version
 FROM template t JOIN template_version v ON v.template_id = t.id AND v.workspace_id = t.workspace_id
-WHERE t.workspace_id = $1 AND t.id = $2 AND v.version = coalesce($3::integer, t.version);
+WHERE t.workspace_id = $1 AND t.id = $2 AND t.kind = 'email'
+  AND v.version = coalesce($3::integer, t.version);
 
 -- name: has_list
 -- Whether the list is the workspace's.

@@ -24,7 +24,6 @@ from mailyard.web.api.page import (
     NextCursor,
     Output,
     PageQuery,
-    TemplateId,
     page_of,
     read_cursor,
     since_epoch,
@@ -34,7 +33,7 @@ from mailyard.web.api.route import Answer, Call, Route
 TAG = "Emails"
 _ENCODER = msgspec.json.Encoder()
 
-_Mailbox = Annotated[
+Mailbox = Annotated[
     str,
     Meta(
         min_length=3,
@@ -43,7 +42,7 @@ _Mailbox = Annotated[
         examples=["Ada Lovelace <ada@example.org>"],
     ),
 ]
-_Mailboxes = Annotated[list[_Mailbox], Meta(max_length=limits.RECIPIENTS_PER_EMAIL)]
+_Mailboxes = Annotated[list[Mailbox], Meta(max_length=limits.RECIPIENTS_PER_EMAIL)]
 _HeaderName = Annotated[str, Meta(min_length=1, max_length=76)]
 _HeaderValue = Annotated[str, Meta(max_length=limits.HEADER_VALUE_BYTES)]
 
@@ -73,7 +72,7 @@ class NewEmail(
 ):
     """An email to send: subject with html, text or both; or a template with its data."""
 
-    sender: _Mailbox
+    sender: Mailbox
     to: _Mailboxes
     cc: _Mailboxes = []
     bcc: _Mailboxes = []
@@ -90,7 +89,18 @@ class NewEmail(
         ),
     ] = {}
     attachments: _Attachments = []  # type: ignore[assignment]  # a list that is only read
-    template: TemplateId | None = None
+    template: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=200,
+                description="A template: its id, or its name.",
+                examples=["welcome"],
+            ),
+        ]
+        | None
+    ) = None
     data: Annotated[dict[str, Any], Meta(description="What the template's variables are.")] = {}
     type: Annotated[
         str,
@@ -206,7 +216,7 @@ def _accepted(accepted: Accepted) -> AcceptedEmail:
     )
 
 
-def _idempotency(call: Call[Any, Any]) -> Idempotency | None:
+def idempotency_of(call: Call[Any, Any]) -> Idempotency | None:
     if call.idempotency_key is None:
         return None
     return Idempotency(call.idempotency_key, call.body_hash)
@@ -217,16 +227,21 @@ def _answer(result: AcceptAnswer, body: Any) -> Answer:
     return Answer(202, _ENCODER.encode(body), headers=headers)
 
 
+def accepted_answer(result: AcceptAnswer) -> Answer:
+    """The answer to one email that was taken."""
+    return _answer(result, _accepted(result.emails[0]))
+
+
 async def send(call: Call[NewEmail, None]) -> Answer:
     result = await call.app.emails.accept(
-        call.workspace_id, call.body, _idempotency(call), call.principal.actor
+        call.workspace_id, call.body, idempotency_of(call), call.principal.actor
     )
-    return _answer(result, _accepted(result.emails[0]))
+    return accepted_answer(result)
 
 
 async def send_batch(call: Call[NewEmailBatch, None]) -> Answer:
     result = await call.app.emails.accept_many(
-        call.workspace_id, call.body.emails, _idempotency(call), call.principal.actor
+        call.workspace_id, call.body.emails, idempotency_of(call), call.principal.actor
     )
     emails = [_accepted(one) for one in result.emails]
     return _answer(result, AcceptedEmailBatch(emails=emails))

@@ -19,6 +19,7 @@ from mailyard.web.api import (
     queues,
     stats,
     suppressions,
+    template_drafts,
     templates,
     workspaces,
 )
@@ -28,6 +29,7 @@ ROUTES: tuple[Route, ...] = (
     *emails.ROUTES,
     *deliveries.ROUTES,
     *templates.ROUTES,
+    *template_drafts.ROUTES,
     *suppressions.ROUTES,
     *domains.ROUTES,
     *inboxes.ROUTES,

@@ -1,17 +1,16 @@
-"""Templates: subject, HTML and text with variables; versions that never change."""
+"""Templates: subject, HTML or MJML, and text, with variables; versions that never change."""
 
-# ruff: noqa: RUF012 (msgspec copies a default that is a list or an object)
-
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from mailyard.access import scope
 from mailyard.access.audit import Change
 from mailyard.core import ids, limits
-from mailyard.core.errors import InvalidInput, NotFound
-from mailyard.sending.template import Template, TemplateLine
-from mailyard.web.api.body import check_depth
+from mailyard.core.errors import NotFound
+from mailyard.sending.build.source import EMAIL, Source
+from mailyard.sending.template import Draft, Proven, Template, TemplateLine, Use
+from mailyard.storage.database import Connection
 from mailyard.web.api.page import (
     Input,
     Limit,
@@ -26,55 +25,63 @@ from mailyard.web.api.page import (
 from mailyard.web.api.route import Answer, Call, Route
 
 TAG = "Templates"
-_BODY_BYTES = 3 * limits.TEMPLATE_SOURCE_BYTES + limits.MIB
+BODY_BYTES = 4 * limits.TEMPLATE_SOURCE_BYTES + limits.MIB
 _Source = Annotated[str, Meta(max_length=limits.TEMPLATE_SOURCE_BYTES)]
-_Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Version = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Kind = Literal["email", "layout", "block"]
 
 
 class TemplateParts(Input):
-    """The sources of a template, in the language of Jinja."""
+    """The sources of a template, in the language of Jinja: a body in HTML or MJML, and text.
 
-    subject: Annotated[_Source, Meta(examples=["Hello {{ name }}"])]
+    `{% extends "name" %}` and `{% include "name" %}` take layouts and blocks of the workspace, as
+    they are published now. Without `text` the text part is made from the body.
+    """
+
+    subject: Annotated[_Source, Meta(examples=["Hello {{ name }}"])] = ""
     html: Annotated[_Source, Meta(examples=["<p>Hello {{ name }}</p>"])] = ""
+    mjml: _Source = ""
     text: Annotated[_Source, Meta(examples=["Hello {{ name }}"])] = ""
+    inline_css: Annotated[
+        bool, Meta(description="Whether rules of `<style>` move into the elements they are for.")
+    ] = True
 
 
 class NewTemplate(TemplateParts, kw_only=True):
-    """A template to make; this is its version 1."""
+    """A template to make; this is its version 1, or its draft."""
 
     name: Annotated[str, Meta(min_length=1, max_length=200)]
-
-
-class PreviewData(Input):
-    """What the variables are, for a preview."""
-
-    data: dict[str, Any] = {}
-    version: _Version | None = None
-
-    def __post_init__(self) -> None:
-        check_depth(self.data, "data")
+    kind: Annotated[
+        Kind, Meta(description="An `email` is sent; a `layout` and a `block` are parts of others.")
+    ] = "email"
+    draft: Annotated[bool, Meta(description="Keep it as a draft: nothing is proven yet.")] = False
 
 
 class TemplateItem(Output):
-    """A version of a template without its bodies."""
+    """A version of a template without its bodies. Version 0: nothing is published yet."""
 
     id: TemplateId
     name: str
+    kind: Kind
     version: int
+    published: Annotated[int, Meta(description="The version in use; 0: none.")]
     subject: str
     variables: Annotated[list[str], Meta(description="The names that its sources use.")]
-    created_at: Moment
+    author: str
+    created_at: Moment | None
 
 
 class TemplateDetail(TemplateItem):
     """A version of a template."""
 
     html: str
+    mjml: str
     text: str
+    inline_css: bool
 
 
 class TemplatePage(Output):
-    """Templates with their newest versions, newest first."""
+    """Templates with their versions in use, newest template first."""
 
     items: list[TemplateItem]
     next_cursor: NextCursor
@@ -91,58 +98,152 @@ class VersionsQuery(Input):
     """Which versions to list."""
 
     limit: Limit = limits.API_PAGE_ITEMS
-    before: _Version | None = None
+    before: Version | None = None
 
 
-class Preview(Output):
-    """What the template makes of the data."""
+class UseItem(Output):
+    """A layout or block in a template, or a template that one is in."""
 
-    subject: str
-    html: str
-    text: str
+    id: TemplateId
+    name: str
+    kind: Kind
+    version: Annotated[int, Meta(description="The version of the layout or block that is in it.")]
+    current: Annotated[bool, Meta(description="Whether that is the one in use now.")]
+
+
+class TemplateUses(Output):
+    """What the version in use was built with, and what was built with the template."""
+
+    uses: list[UseItem]
+    used_by: list[UseItem]
+
+
+def source_of(parts: TemplateParts, kind: str = EMAIL) -> Source:
+    """What the caller wrote, as a source of a template of `kind`."""
+    return Source(parts.subject, parts.html, parts.mjml, parts.text, kind, parts.inline_css)
 
 
 def _fields(one: Template | TemplateLine) -> dict[str, Any]:
     return {
         "id": ids.type_id(ids.TEMPLATE, one.id),
         "name": one.name,
+        "kind": one.kind,
         "version": one.version,
+        "published": one.published,
         "subject": one.subject,
         "variables": list(one.variables),
+        "author": one.author,
         "created_at": one.created_at,
     }
 
 
-def _detail(one: Template) -> TemplateDetail:
-    return TemplateDetail(**_fields(one), html=one.html, text=one.text)
+def detail_of(one: Template | Draft) -> TemplateDetail:
+    """A version with its bodies; of a draft, as version 0."""
+    if isinstance(one, Template):
+        fields, source = _fields(one), one.source
+    else:
+        source = one.source
+        fields = {
+            "id": ids.type_id(ids.TEMPLATE, one.id),
+            "name": one.name,
+            "kind": source.kind,
+            "version": 0,
+            "published": one.published,
+            "subject": source.subject,
+            "variables": [],
+            "author": one.author,
+            "created_at": one.edited_at,
+        }
+    return TemplateDetail(
+        **fields,
+        html=source.html,
+        mjml=source.mjml,
+        text=source.text,
+        inline_css=source.inline_css,
+    )
 
 
 async def create_template(call: Call[NewTemplate, None]) -> Answer:
     body, templates = call.body, call.app.templates
-    source = await templates.prove(body.subject, body.html, body.text)
+    author = call.principal.actor.name
+    source = source_of(body, body.kind)
+    if body.draft:
+        async with call.app.database.transaction() as tx:
+            draft = await templates.create_draft(
+                call.workspace_id, body.name, source, author=author, tx=tx
+            )
+            after: dict[str, Any] = {"name": draft.name, "version": 0, "subject": body.subject}
+            made = Change("template.create", ids.type_id(ids.TEMPLATE, draft.id), None, after)
+            return await call.done(tx, detail_of(draft), made)
+    proven = await templates.prove_source(call.workspace_id, source)
     async with call.app.database.transaction() as tx:
-        one = await templates.create(call.workspace_id, body.name, source, tx=tx)
+        one = await templates.create(call.workspace_id, body.name, proven, author=author, tx=tx)
         after = {"name": one.name, "version": one.version, "subject": one.subject}
         made = Change("template.create", ids.type_id(ids.TEMPLATE, one.id), None, after)
-        answer = await call.done(tx, _detail(one), made)
+        answer = await call.done(tx, detail_of(one), made)
     templates.announce()
     return answer
 
 
 async def publish_template(call: Call[TemplateParts, None]) -> Answer:
-    body, template_id, templates = call.body, call.ids["template_id"], call.app.templates
-    await templates.get(call.workspace_id, template_id)
-    source = await templates.prove(body.subject, body.html, body.text)
+    head = await call.app.templates.head(call.workspace_id, call.ids["template_id"])
+    return await publish(call, head, source_of(call.body, head.kind))
+
+
+async def republish_template(call: Call[None, None]) -> Answer:
+    """The version in use once more, with its layouts and blocks as they are published now."""
+    templates, template_id = call.app.templates, call.ids["template_id"]
+    head = await templates.head(call.workspace_id, template_id)
+    one = await templates.get(call.workspace_id, template_id)
+    return await publish(call, head, one.source)
+
+
+async def publish(
+    call: Call[Any, None], head: Use, source: Source, draft: Draft | None = None
+) -> Answer:
+    """The next version from `source`; a draft that it came from is done with."""
+    templates = call.app.templates
+    proven = await templates.prove_source(call.workspace_id, source)
     async with call.app.database.transaction() as tx:
-        one = await templates.publish(call.workspace_id, template_id, source, tx=tx)
-        before = await templates.get(call.workspace_id, template_id, one.version - 1, tx=tx)
-        published = Change(
-            "template.publish",
+        one, changed = await _published(call, head, proven, draft, tx)
+        answer = await call.done(tx, detail_of(one), changed)
+    templates.announce()
+    return answer
+
+
+async def _published(
+    call: Call[Any, None], head: Use, proven: Proven, draft: Draft | None, tx: Connection
+) -> tuple[Template, Change]:
+    templates = call.app.templates
+    if draft is not None:
+        await templates.finish_draft(call.workspace_id, draft, tx=tx)
+    one = await templates.publish(
+        call.workspace_id, head.id, proven, author=call.principal.actor.name, tx=tx
+    )
+    changed = Change(
+        "template.publish",
+        ids.type_id(ids.TEMPLATE, head.id),
+        {"version": head.published},
+        {"version": one.version, "subject": one.subject},
+    )
+    return one, changed
+
+
+async def use_version(call: Call[None, None]) -> Answer:
+    templates, template_id = call.app.templates, call.ids["template_id"]
+    version = _version_of(call)
+    async with call.app.database.transaction() as tx:
+        before = await templates.roll_back(call.workspace_id, template_id, version, tx=tx)
+        one = await templates.get(call.workspace_id, template_id, version, tx=tx)
+        changed = Change(
+            "template.use_version",
             ids.type_id(ids.TEMPLATE, template_id),
-            {"version": before.version, "subject": before.subject},
-            {"version": one.version, "subject": one.subject},
+            {"version": before},
+            {"version": version},
         )
-        return await call.done(tx, _detail(one), published)
+        answer = await call.done(tx, detail_of(one), changed)
+    templates.announce()
+    return answer
 
 
 async def list_templates(call: Call[None, PageQuery]) -> TemplatePage:
@@ -153,7 +254,11 @@ async def list_templates(call: Call[None, PageQuery]) -> TemplatePage:
 
 
 async def get_template(call: Call[None, None]) -> TemplateDetail:
-    return _detail(await call.app.templates.get(call.workspace_id, call.ids["template_id"]))
+    templates, template_id = call.app.templates, call.ids["template_id"]
+    head = await templates.head(call.workspace_id, template_id)
+    if head.published == 0:
+        return detail_of(await templates.draft(call.workspace_id, template_id))
+    return detail_of(await templates.get(call.workspace_id, template_id))
 
 
 async def list_versions(call: Call[None, VersionsQuery]) -> VersionPage:
@@ -169,27 +274,38 @@ async def list_versions(call: Call[None, VersionsQuery]) -> VersionPage:
 
 
 async def get_version(call: Call[None, None]) -> TemplateDetail:
-    text = call.names["version"]
-    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 9):
-        raise NotFound("there is no such template or version")
-    return _detail(
-        await call.app.templates.get(call.workspace_id, call.ids["template_id"], int(text))
+    version = _version_of(call)
+    return detail_of(
+        await call.app.templates.get(call.workspace_id, call.ids["template_id"], version)
     )
 
 
-async def preview_template(call: Call[PreviewData, None]) -> Preview:
-    try:
-        made = await call.app.templates.render(
-            call.workspace_id,
-            call.ids["template_id"],
-            call.body.data,
-            version=call.body.version,
-        )
-    except InvalidInput as error:
-        if error.field is not None and not error.field.startswith("data"):
-            error.field = f"data.{error.field}"
-        raise
-    return Preview(subject=made.subject, html=made.html, text=made.text)
+async def get_uses(call: Call[None, None]) -> TemplateUses:
+    templates, template_id = call.app.templates, call.ids["template_id"]
+    head = await templates.head(call.workspace_id, template_id)
+    uses = await templates.uses(call.workspace_id, template_id, head.published)
+    users = await templates.users(call.workspace_id, template_id)
+    return TemplateUses(
+        uses=[_use(one, one.version == one.published) for one in uses],
+        used_by=[_use(one, one.version == head.published) for one in users],
+    )
+
+
+def _use(one: Use, current: bool) -> UseItem:
+    return UseItem(
+        id=ids.type_id(ids.TEMPLATE, one.id),
+        name=one.name,
+        kind=one.kind,  # type: ignore[arg-type]  # the table's check
+        version=one.version,
+        current=current,
+    )
+
+
+def _version_of(call: Call[Any, Any]) -> int:
+    text = call.names["version"]
+    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 9):
+        raise NotFound("there is no such template or version")
+    return int(text)
 
 
 ROUTES = (
@@ -204,8 +320,8 @@ ROUTES = (
         status=201,
         answer=TemplateDetail,
         body=NewTemplate,
-        body_bytes=_BODY_BYTES,
-        description="It is proven first, within limits of time, memory and output.",
+        body_bytes=BODY_BYTES,
+        description="It is built and proven first, within limits of time, memory and output.",
     ),
     Route(
         "GET",
@@ -224,7 +340,7 @@ ROUTES = (
         get_template,
         "getTemplate",
         TAG,
-        "Read the newest version of a template",
+        "Read the version in use of a template",
         scope.TEMPLATES_READ,
         answer=TemplateDetail,
     ),
@@ -239,7 +355,7 @@ ROUTES = (
         status=201,
         answer=TemplateDetail,
         body=TemplateParts,
-        body_bytes=_BODY_BYTES,
+        body_bytes=BODY_BYTES,
     ),
     Route(
         "GET",
@@ -264,14 +380,34 @@ ROUTES = (
     ),
     Route(
         "POST",
-        "/v1/templates/{template_id:tpl}/preview",
-        preview_template,
-        "previewTemplate",
+        "/v1/templates/{template_id:tpl}/versions/{version}/use",
+        use_version,
+        "useTemplateVersion",
         TAG,
-        "See what a template makes of some data",
+        "Put a version into use again",
+        scope.TEMPLATES_WRITE,
+        answer=TemplateDetail,
+        description="Running campaigns keep the version that they began with.",
+    ),
+    Route(
+        "POST",
+        "/v1/templates/{template_id:tpl}/republish",
+        republish_template,
+        "republishTemplate",
+        TAG,
+        "Publish the version in use with today's layouts and blocks",
+        scope.TEMPLATES_WRITE,
+        status=201,
+        answer=TemplateDetail,
+    ),
+    Route(
+        "GET",
+        "/v1/templates/{template_id:tpl}/uses",
+        get_uses,
+        "getTemplateUses",
+        TAG,
+        "Read which layouts and blocks a template has in it, and what it is in",
         scope.TEMPLATES_READ,
-        answer=Preview,
-        body=PreviewData,
-        idempotency="none",
+        answer=TemplateUses,
     ),
 )

@@ -49,6 +49,7 @@ async def make_template(visit: Visit) -> Response[Any]:
             )
     except (InvalidInput, Conflict) as error:
         return _form_page(visit, form, problem=_said(error))
+    visit.application.templates.announce()
     return visit.go(f"/templates/{shown}", "made")
 
 
@@ -78,6 +79,7 @@ async def publish(visit: Visit, template_id: str) -> Response[Any]:
             )
     except InvalidInput as error:
         return await _template_page(visit, identifier, form, _said(error))
+    visit.application.templates.announce()
     return visit.go(f"/templates/{template_id}", "saved")
 
 
