@@ -185,9 +185,11 @@ class Emails:
         """Take what was checked elsewhere: mail that is submitted by SMTP. Raises as `accept`."""
         return await self._submit(workspace_id, [prepared], idempotency, actor)
 
-    async def render(self, workspace_id: UUID, template_id: UUID, data: dict[str, Any]) -> Rendered:
+    async def render(
+        self, workspace_id: UUID, template: UUID | str, data: dict[str, Any]
+    ) -> Rendered:
         """A template's mail. Raises NotFound, InvalidInput."""
-        return await self._templates.render(workspace_id, template_id, data)
+        return await self._templates.render(workspace_id, template, data)
 
     async def accept_many(
         self,

@@ -135,9 +135,9 @@ class Submission:
         now = self._clock.now()
         if "Template" in mail.orders:
             request = _template_request(mail, envelope)
-            template_id = template_of(request)
-            assert template_id is not None, "it was named"
-            rendered = await emails.render(holder.workspace_id, template_id, request.data)
+            template = template_of(request)
+            assert template is not None, "it was named"
+            rendered = await emails.render(holder.workspace_id, template, request.data)
             prepared = prepare(request, rendered, now)
         else:
             prepared = _whole(mail, envelope, now)
