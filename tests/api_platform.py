@@ -36,6 +36,7 @@ from mailyard.queue.admin import QueueAdmin
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.sending.accept import Emails
+from mailyard.sending.allowance import Allowances
 from mailyard.sending.delivery import Deliveries
 from mailyard.sending.domain import Domains
 from mailyard.sending.imprint import Imprints
@@ -90,6 +91,7 @@ def services(database: Database) -> Any:
         names=names,
         imprints=imprints,
     )
+    allowances = Allowances(database=database)
     return SimpleNamespace(
         settings=Settings(),
         database=database,
@@ -106,7 +108,8 @@ def services(database: Database) -> Any:
         inboxes=inboxes,
         messages=Messages(database=database, inboxes=inboxes),
         templates=templates,
-        emails=Emails(database=database, engine=engine, templates=templates),
+        emails=Emails(database=database, engine=engine, templates=templates, allowances=allowances),
+        allowances=allowances,
         deliveries=Deliveries(database=database),
         suppressions=suppressions,
         imprints=imprints,

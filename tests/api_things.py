@@ -81,6 +81,7 @@ class Things:
             "changeMember": {"role": "viewer"},
             "createWorkspace": {"name": "another"},
             "renameWorkspace": {"name": "changed"},
+            "changeLimits": {"time_zone": "Europe/Rome", "emails_per_day": 1_000_000},
         }
         return bodies[route.operation]
 
@@ -147,7 +148,10 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
         "send_at": "2026-12-31T00:00:00Z",
     }
     sent = await platform.call("POST", "/v1/emails", json=email, key=key)
-    made["eml"], made["dlv"] = sent.json["id"], sent.json["recipients"][0]["delivery_id"]
+    made["eml"] = sent.json["id"]
+    # Of another email: whoever withdraws the one may still withdraw the other.
+    sent = await platform.call("POST", "/v1/emails", json=email, key=key)
+    made["dlv"] = sent.json["recipients"][0]["delivery_id"]
     uploaded = await platform.call(
         "POST",
         f"/v1/imports?file_name={word}.csv",

@@ -7,6 +7,7 @@ import smtplib
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from importlib import import_module
 from pathlib import Path
@@ -101,6 +102,25 @@ async def test_a_mail_is_sent_waited_for_and_read(shell: Shell) -> None:
     shown = await shell.run("inbox", "read", inbox["id"], "--message", listed["items"][0]["id"])
     assert "From: Ada <ada@example.org>" in shown.out
     assert "Hello from standard input" in shown.out
+
+
+async def test_an_email_is_withdrawn_and_limits_are_set_and_shown(shell: Shell) -> None:
+    sent = await shell.json(
+        "send", "--from", "me@inbox.localhost", "--to", "a@inbox.localhost",
+        "--to", "b@inbox.localhost", "--subject", "Later", "--text", "x", "--priority", "low",
+        "--send-at", (datetime.now(UTC) + timedelta(hours=1)).isoformat(),
+    )  # fmt: skip
+    one = await shell.json("email", "cancel", sent["id"], "--to", "B@inbox.localhost")
+    assert one == {"recipients": ["b@inbox.localhost"]}
+    shown = await shell.json("email", "show", sent["id"])
+    states = {item["recipient"]: item["state"] for item in shown["items"]}
+    assert states == {"a@inbox.localhost": "queued", "b@inbox.localhost": "cancelled"}
+    limits = await shell.json(
+        "limits", "set", "--zone", "Europe/Rome", "--cap", "3/7", "--quota", "500000"
+    )
+    assert (limits["time_zone"], limits["campaigns_days"]) == ("Europe/Rome", 7)
+    shown = await shell.run("limits", "set", "--cap", "none", "--quota", "none", "--zone", "UTC")
+    assert "recipients a day       none" in shown.out
 
 
 async def test_a_wait_for_what_does_not_come_ends_with_status_1(shell: Shell) -> None:
@@ -235,6 +255,7 @@ COMMANDS_FOR_PEOPLE = (
     *("inbox create", "inbox list", "inbox read", "inbox wait", "inbox delete"),
     *("campaign create", "campaign start", "campaign pause", "campaign resume"),
     *("campaign cancel", "campaign watch", "campaign list"),
+    *("email show", "email cancel", "limits show", "limits set"),
     *("queue list", "queue pause", "queue resume", "queue dead", "queue redrive"),
 )
 

@@ -253,7 +253,7 @@ async def test_a_suppressed_recipient_gets_a_row_and_no_mail_and_a_revoked_key_e
 ) -> None:
     world = submission.world
     await Suppressions(database=world.database).add(
-        world.workspace_id, "ada@example.com", stream="all", reason="bounced"
+        world.workspace_id, "ada@example.com", stream="all", reason="hard_bounce"
     )
     assert (await say(submission, RAW))[0].startswith("250")
     assert await world.states("true") == {"ada@example.com": "suppressed"}

@@ -44,6 +44,7 @@ _FORMS = (
         {"name": "new", "template_id": "{tpl}", "list_id": "{lst}", "sender": "a@example.org"},
     ),
     Form("/imports", "import.create", {"list": "imported"}, upload=True),
+    Form("/limits", "limits.change", {"time_zone": "Europe/Rome", "emails_per_day": "500"}),
     Form("/access/keys", "key.create", {"name": "new", "scopes": "emails:read"}),
     Form("/access/keys/{key}/revoke", "key.revoke"),
     Form("/access/members", "user.add", {"email": "new@example.org", "role": "viewer"}),

@@ -38,6 +38,8 @@ TENANT_TABLES = frozenset(
         "provider_hook",
         "imprint",
         "contact_topic",
+        "sending_limits",
+        "sending_use",
         "session",
         "suppression",
         "template",

@@ -9,6 +9,7 @@ from mailyard.app.own_delivery import OwnDelivery
 if TYPE_CHECKING:
     from mailyard.net.dns import Resolver
     from mailyard.sending.accept import Emails
+    from mailyard.sending.allowance import Allowances
     from mailyard.sending.delivery import Deliveries
     from mailyard.sending.domain import Domains
     from mailyard.sending.imprint import Imprints
@@ -42,8 +43,18 @@ class Sending(OwnDelivery):
         from mailyard.sending.accept import Emails
 
         return Emails(
-            database=self.database, engine=self.engine, templates=self.templates, clock=self.clock
+            database=self.database,
+            engine=self.engine,
+            templates=self.templates,
+            allowances=self.allowances,
+            clock=self.clock,
         )
+
+    @cached_property
+    def allowances(self) -> "Allowances":
+        from mailyard.sending.allowance import Allowances
+
+        return Allowances(database=self.database)
 
     @cached_property
     def deliveries(self) -> "Deliveries":

@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("mailyard.cli.doctor", "Check the machine and the configuration."),
     "demo": ("mailyard.cli.demo", "Send a campaign to inboxes of its own and prove the result."),
     "send": ("mailyard.cli.send", "Send one mail."),
+    "email": ("mailyard.cli.email", "Look at a sent email, withdraw what has not left."),
+    "limits": ("mailyard.cli.limits", "Show and set the workspace's sending limits."),
     "inbox": ("mailyard.cli.inbox", "Make inboxes, list and read their mail, wait for it."),
     "import": ("mailyard.cli.import_", "Import contacts from a CSV file."),
     "campaign": ("mailyard.cli.campaign", "Start, pause, resume, cancel and watch campaigns."),

@@ -30,6 +30,10 @@ def send(
     idempotency_key: Annotated[
         str, typer.Option(help="The same key again sends nothing twice.")
     ] = "",
+    send_at: Annotated[str, typer.Option(help="Not before, like 2026-12-24T09:00:00Z.")] = "",
+    expires_at: Annotated[str, typer.Option(help="Not handed over after.")] = "",
+    priority: Annotated[str, typer.Option(help="high, normal or low.")] = "",
+    type_: Annotated[str, typer.Option("--type", help="Your word for this kind of mail.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Send one mail; it is durable when this returns, and on its way.
@@ -46,6 +50,8 @@ def send(
         body["data"] = _object(data or "{}")
         del body["subject"]
     body |= {name: people for name, people in (("cc", cc), ("bcc", bcc)) if people}
+    said = {"send_at": send_at, "expires_at": expires_at, "priority": priority, "type": type_}
+    body |= {name: text for name, text in said.items() if text}
     if attach:
         body["attachments"] = [
             {"filename": path.name, "content": base64.b64encode(_read(path)).decode()}

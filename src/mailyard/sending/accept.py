@@ -17,6 +17,7 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import Conflict, InvalidInput, MailyardError, NotFound
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_SEND, NewJob
+from mailyard.sending.allowance import Allowances, Limits, Wanted
 from mailyard.sending.answer import (
     Accepted,
     AcceptedRecipient,
@@ -135,10 +136,19 @@ class _Mail:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """What one call brings into the group: its mails stand or fall together."""
+    """What one call brings into the group: its mails stand or fall together. `limits` are there
+    when somebody has to count."""
 
     caller: Caller
     mails: list[_Mail]
+    limits: Limits | None
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is to be counted."""
+        assert self.limits is not None, "only who has limits is counted"
+        recipients = sum(len(mail.deliveries) for mail in self.mails)
+        return Wanted(self.caller.workspace_id, self.limits, recipients)
 
 
 class Emails:
@@ -150,8 +160,10 @@ class Emails:
         database: Database,
         engine: Engine,
         templates: Templates,
+        allowances: Allowances | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self._allowances = allowances or Allowances(database=database, clock=clock)
         self._database = database
         self._engine = engine
         self._templates = templates
@@ -170,7 +182,7 @@ class Emails:
         """Take one email: durable when this returns. `actor` is who sends it, for the audit log.
 
         Raises InvalidInput or TooLarge naming the field, NotFound for the template,
-        IdempotencyMismatch, Unavailable.
+        RateLimited past the workspace's limits, IdempotencyMismatch, Unavailable.
         """
         prepared = await self._prepare(workspace_id, request)
         return await self._submit(workspace_id, [prepared], idempotency, actor)
@@ -256,6 +268,25 @@ class Emails:
             raise Conflict("every recipient has been handed over or settled already")
         return [row["recipient"] for row in rows]
 
+    async def cancel_delivery(
+        self, workspace_id: UUID, delivery_id: UUID, tx: Connection | None = None
+    ) -> State:
+        """Withdraw an email from one recipient; the delivery's state before.
+
+        Raises NotFound, and Conflict once the mail was handed over or is settled otherwise.
+        """
+        before = await self._database.fetchval(
+            _SQL.cancel_delivery, workspace_id, delivery_id, tx=tx
+        )
+        if before is not None:
+            return State(before)
+        row = await self._database.fetchrow(_SQL.find_delivery, workspace_id, delivery_id, tx=tx)
+        if row is None:
+            raise NotFound("no such delivery")
+        if row["email_id"] is None:
+            raise Conflict("this is a campaign's mail: cancel the campaign")
+        raise Conflict(f"the delivery is {row['state']}: nothing can be withdrawn")
+
     async def _prepare(self, workspace_id: UUID, request: EmailRequest) -> Prepared:
         template = template_of(request)
         rendered = None
@@ -271,7 +302,8 @@ class Emails:
         actor: Actor | None,
     ) -> Answer:
         mails = [_Mail(workspace_id, email, actor) for email in emails]
-        unit = _Unit(Caller(workspace_id, idempotency), mails)
+        limits = self._allowances.known(workspace_id) or await self._allowances.of(workspace_id)
+        unit = _Unit(Caller(workspace_id, idempotency), mails, limits if limits.counted else None)
         size = sum(len(mail.email[5]) for mail in mails)
         answer = await self._group.submit(unit, weight=len(mails) + size // _WEIGHT_BYTES)
         if isinstance(answer, MailyardError):
@@ -283,10 +315,23 @@ class Emails:
         until = self._clock.now() + timedelta(seconds=limits.IDEMPOTENCY_KEEP_S)
         async with self._database.transaction() as tx:
             fresh = await claims.claim(self._database, until, tx)
+            fresh = await self._within_limits(units, fresh, claims, tx)
             suppressed = await self._insert([m for i in fresh for m in units[i].mails], tx)
             made = {i: [mail.accepted(suppressed) for mail in units[i].mails] for i in fresh}
             await claims.keep(self._database, made, tx)
         return claims.answers(made)
+
+    async def _within_limits(
+        self, units: Sequence[_Unit], fresh: list[int], claims: Claims, tx: Connection
+    ) -> list[int]:
+        """Those of the callers whose workspaces may send so much now; the others are refused."""
+        counted = [index for index in fresh if units[index].limits is not None]
+        if not counted:
+            return fresh
+        errors = await self._allowances.draw([units[index].wanted for index in counted], tx)
+        refused = {i: error for i, error in zip(counted, errors, strict=True) if error is not None}
+        await claims.refuse(self._database, refused, tx)
+        return [index for index in fresh if index not in refused]
 
     async def _insert(self, mails: Sequence[_Mail], tx: Connection) -> set[UUID]:
         """Write emails, deliveries, counters and jobs; the deliveries born suppressed."""

@@ -121,6 +121,24 @@ class Claims:
             elif key in keys:  # given back since the claim met it: the caller may come again
                 self._answered[index] = self._replay(index, caller.idempotency.body_hash, None)
 
+    async def refuse(
+        self, database: Database, refused: Mapping[int, MailyardError], tx: Connection
+    ) -> None:
+        """Give the keys of callers back whose mail is not to be written, and their errors to all
+        who came with them."""
+        keys = [key for key, index in self._first.items() if index in refused]
+        for index, caller in enumerate(self._callers):
+            first = self._first_of(caller, index)
+            if first in refused:
+                self._answered[index] = refused[first]
+        if keys:
+            await database.execute(
+                _SQL.give_back_idempotency_keys,
+                [workspace_id for workspace_id, _ in keys],
+                [key for _, key in keys],
+                tx=tx,
+            )
+
     async def keep(
         self, database: Database, made: Mapping[int, list[Accepted]], tx: Connection
     ) -> None:

@@ -221,6 +221,8 @@ class _Run:
     async def hand_off(self) -> None:
         """Name, submit and record until every job of the batch is settled."""
         while self._errands:
+            if self._some_ran_out():
+                await self.end_early()
             wanted = self._next()
             if wanted or self._results or any(errand.finished for errand in self._errands):
                 await self._step(wanted)
@@ -237,6 +239,14 @@ class _Run:
         """This run ends: what it has not recorded is found unrecorded by whoever comes next."""
         self._abandoned = True
         self._own.window.forget(self._away + len(self._results))
+
+    def _some_ran_out(self) -> bool:
+        """Whether somebody's time ran out while he waited for his turn."""
+        timed = [one for one in self._errands if one.expires_at is not None and one.waiting]
+        if not timed:
+            return False
+        now = self._own.clock.now()
+        return any(one.expires_at is not None and one.expires_at <= now for one in timed)
 
     def _next(self) -> Wanted:
         """What is to be named in the next step, as far as there is room for it."""

@@ -19,7 +19,7 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.protocol.address import normalise
 from mailyard.sending.states import State
-from mailyard.storage.database import Database
+from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import Query, load
 
 _SQL = load("delivery")
@@ -108,13 +108,17 @@ class Deliveries:
         self._database = database
         self._clock = clock or SystemClock()
 
-    async def get(self, workspace_id: UUID, delivery_id: UUID) -> tuple[Delivery, list[StoryEvent]]:
+    async def get(
+        self, workspace_id: UUID, delivery_id: UUID, tx: Connection | None = None
+    ) -> tuple[Delivery, list[StoryEvent]]:
         """A delivery and its story from the beginning. Raises NotFound."""
-        row = await self._database.fetchrow(_SQL.get_delivery, workspace_id, delivery_id)
+        row = await self._database.fetchrow(_SQL.get_delivery, workspace_id, delivery_id, tx=tx)
         if row is None:
             raise NotFound("no such delivery")
         delivery = _delivery(row)
-        events = await self._database.fetch(_SQL.get_delivery_events, workspace_id, delivery_id)
+        events = await self._database.fetch(
+            _SQL.get_delivery_events, workspace_id, delivery_id, tx=tx
+        )
         return delivery, story(
             delivery,
             [StoryEvent(**{**event, "state": State(event["state"])}) for event in events],

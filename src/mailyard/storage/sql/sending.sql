@@ -23,6 +23,12 @@ SELECT i.workspace_id, i.key, i.body_hash, i.answer
 FROM unnest($1::uuid[], $2::text[]) AS asked (workspace_id, key)
 JOIN idempotency_key i ON i.workspace_id = asked.workspace_id AND i.key = asked.key;
 
+-- name: give_back_idempotency_keys
+-- The mail of these keys, claimed in this transaction, is not taken: they may come again.
+DELETE FROM idempotency_key i
+USING unnest($1::uuid[], $2::text[]) AS given (workspace_id, key)
+WHERE i.workspace_id = given.workspace_id AND i.key = given.key;
+
 -- name: insert_accepted
 -- A group of accepted requests: their content ($1 to $8) and actor ($9, $10), one delivery a
 -- recipient ($11 to $19; $15 is the normalised address), suppressed or queued, and the counters. A
@@ -81,6 +87,21 @@ UPDATE delivery SET state = 'cancelled', updated_at = now(), next_attempt_at = N
 WHERE workspace_id = $1 AND email_id = $2 AND id >= $3 AND id < $4
   AND state IN ('queued', 'deferred')
 RETURNING id, recipient;
+
+-- name: cancel_delivery
+-- Withdraws an email from one recipient whom it was not handed over to yet; his state before.
+WITH held AS (
+    SELECT id, state FROM delivery
+    WHERE workspace_id = $1 AND id = $2 AND email_id IS NOT NULL AND state IN ('queued', 'deferred')
+    FOR UPDATE
+)
+UPDATE delivery d SET state = 'cancelled', updated_at = now(), next_attempt_at = NULL
+FROM held WHERE d.id = held.id AND d.workspace_id = $1
+RETURNING held.state::text;
+
+-- name: find_delivery
+-- Where a delivery stands, and whether it is an email's.
+SELECT email_id, state::text FROM delivery WHERE workspace_id = $1 AND id = $2;
 
 -- name: load_emails
 -- The content of the emails $1 of the workspaces $2 (pairs), whose ids lie in [$3, $4].

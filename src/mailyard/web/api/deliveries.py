@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from mailyard.access import scope
+from mailyard.access.audit import Change
 from mailyard.core import ids
 from mailyard.core.errors import InvalidInput
 from mailyard.sending.delivery import Delivery, Page
@@ -21,7 +22,7 @@ from mailyard.web.api.page import (
     since_epoch,
     write_cursor,
 )
-from mailyard.web.api.route import Call, Route
+from mailyard.web.api.route import Answer, Call, Route
 from mailyard.web.delivery import as_it_stands
 
 TAG = "Deliveries"
@@ -198,6 +199,20 @@ async def get_delivery(call: Call[None, None]) -> DeliveryDetail:
     )
 
 
+async def cancel_delivery(call: Call[None, None]) -> Answer:
+    delivery_id = call.ids["delivery_id"]
+    async with call.app.database.transaction() as tx:
+        before = await call.app.emails.cancel_delivery(call.workspace_id, delivery_id, tx)
+        withdrawn = Change(
+            "delivery.cancel",
+            ids.type_id(ids.DELIVERY, delivery_id),
+            {"state": before.value},
+            {"state": State.CANCELLED.value},
+        )
+        delivery, _ = await call.app.deliveries.get(call.workspace_id, delivery_id, tx)
+        return await call.done(tx, DeliveryItem(**fields_of(delivery)), withdrawn)
+
+
 ROUTES = (
     Route(
         "GET",
@@ -222,5 +237,16 @@ ROUTES = (
         answer=DeliveryDetail,
         description="Its state is `leased` while a worker holds it and has not handed it off yet. "
         "Lists show `queued` or `deferred` then.",
+    ),
+    Route(
+        "POST",
+        "/v1/deliveries/{delivery_id:dlv}/cancel",
+        cancel_delivery,
+        "cancelDelivery",
+        TAG,
+        "Withdraw an email from one recipient",
+        scope.EMAILS_SEND,
+        answer=DeliveryItem,
+        description="409 once the mail was handed over. A campaign is cancelled as a whole.",
     ),
 )

@@ -3,7 +3,7 @@
 # ruff: noqa: RUF012 (msgspec copies a default that is a list or an object)
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -114,8 +114,15 @@ class NewEmail(
         Annotated[datetime, Meta(tz=True, description="Not before; up to a year ahead.")] | None
     ) = None
     expires_at: (
-        Annotated[datetime, Meta(tz=True, description="Not tried again after this.")] | None
+        Annotated[
+            datetime, Meta(tz=True, description="Not handed over after this: it is `expired`.")
+        ]
+        | None
     ) = None
+    priority: Annotated[
+        Literal["high", "normal", "low"],
+        Meta(description="Which of the emails that wait goes first."),
+    ] = "normal"
 
     def __post_init__(self) -> None:
         if self.data:
@@ -322,7 +329,8 @@ ROUTES = (
         errors=(404,),
         idempotency="own",
         description="Durable when answered: the email, its deliveries and the job to send it are "
-        "one commit. An idempotency key is part of that commit.",
+        "one commit. An idempotency key is part of that commit. 429 also past the workspace's own "
+        "limits.",
     ),
     Route(
         "POST",

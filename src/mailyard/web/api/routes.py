@@ -12,6 +12,7 @@ from mailyard.web.api import (
     imports,
     inboxes,
     keys,
+    limits,
     lists,
     live,
     members,
@@ -45,6 +46,7 @@ ROUTES: tuple[Route, ...] = (
     *keys.ROUTES,
     *members.ROUTES,
     *workspaces.ROUTES,
+    *limits.ROUTES,
     *audit.ROUTES,
 )
 

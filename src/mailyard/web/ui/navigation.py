@@ -9,6 +9,7 @@ NAVIGATION = (
             ("/campaigns", "Campaigns"),
             ("/templates", "Templates"),
             ("/deliveries", "Deliveries"),
+            ("/limits", "Sending limits"),
         ),
     ),
     (
