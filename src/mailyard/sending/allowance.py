@@ -28,6 +28,7 @@ LIMITS_CACHE_ENTRIES = 10_000
 RATE_MAX_PER_S = 1_000_000.0
 QUOTA_MAX = 10**12
 CAP_MAX = 1_000
+_ROUNDING_S = 0.000_002  # PostgreSQL keeps microseconds
 CAP_DAYS_MAX = 365
 
 
@@ -219,17 +220,17 @@ class _Held:
                 retry_after_s=(tomorrow - self._now).total_seconds(),
             )
         if limits.emails_per_s is not None:
-            now_s = self._now.timestamp()
+            # Counted from now: of seconds since 1970 a float keeps a quarter of a microsecond.
+            ahead_s = (self.tat - self._now).total_seconds()
             burst = max(1.0, limits.emails_per_s)
-            tat_s, wait_s = gcra(
-                self.tat.timestamp(), now_s, recipients, limits.emails_per_s, burst
-            )
-            if wait_s > 0:
+            _, wait_s = gcra(ahead_s, 0.0, recipients, limits.emails_per_s, burst)
+            if wait_s > _ROUNDING_S:
                 return RateLimited(
                     f"the workspace sends {limits.emails_per_s:g} emails a second",
                     retry_after_s=wait_s,
                 )
-            self.tat = self._now + timedelta(seconds=tat_s - now_s)
+            moved_s = max(ahead_s, 0.0) + recipients / limits.emails_per_s
+            self.tat = self._now + timedelta(seconds=moved_s)
         self.day, self.used = today, used + recipients
         return None
 
