@@ -1,0 +1,74 @@
+"""Elements that HTML implies where nobody wrote them, and template code on their edge.
+
+A parser opens `<body>` at the first text and `<tbody>` at the first `<tr>`. A loop that begins just
+before would then begin outside of them and end inside, so they are written where the code begins.
+What a parser may still do, move an element elsewhere, is found by comparing afterwards.
+"""
+
+from mailyard.sending.build.markup import Markup, Node
+
+_IMPLIED = frozenset("html head body tbody colgroup".split())
+
+
+def implied(markup: Markup, nodes: list[Node]) -> dict[int, str]:
+    """What to write at which offsets, so that a parser opens nothing by itself behind code."""
+    added: dict[int, str] = {}
+    if not any(node.kind == "start" and node.name == "body" for node in nodes):
+        added[_body(nodes)] = "<body>"
+    tables: list[str] = []  # `table` while no part of it is open, else that part
+    for index, node in enumerate(nodes):
+        if node.kind == "start" and node.name == "table":
+            tables.append("table")
+        elif node.kind == "end" and node.name == "table" and tables:
+            tables.pop()
+        elif tables and node.kind == "start" and node.name in ("tbody", "thead", "tfoot", "tr"):
+            tables[-1] = "tbody" if node.name == "tr" else node.name
+        elif tables and node.kind == "end" and node.name in ("tbody", "thead", "tfoot"):
+            tables[-1] = "table"
+        elif tables and tables[-1] == "table" and node.kind == "text":
+            code = markup.tags_in(node.begin, node.stop)
+            following = next((one for one in nodes[index:] if one.kind == "start"), None)
+            if code and following is not None and following.name == "tr":
+                added[markup.place(code[0])] = "<tbody>"
+                tables[-1] = "tbody"
+    return added
+
+
+def _body(nodes: list[Node]) -> int:
+    """Where the body begins that nobody wrote."""
+    place = 0
+    for node in nodes:
+        if node.kind == "declaration" or (node.kind == "start" and node.name == "html"):
+            place = node.stop
+        elif node.kind == "end" and node.name == "head":
+            return node.stop
+    return place
+
+
+def check_same(markup: Markup, nodes: list[Node], made: Markup) -> None:
+    """Elements and code come in the order in which they were written.
+
+    Raises InvalidInput with the place where they begin not to.
+    """
+    before, after = _order(markup, nodes), _order(made, made.nodes())
+    for index, (word, place) in enumerate(before):
+        if index >= len(after) or after[index][0] != word:
+            raise markup.refuse(
+                place,
+                f"{word} cannot stand here as HTML has it, or an element before it is not closed:"
+                " correct it, or do without inlining CSS (`inline_css`)",
+            )
+
+
+def _order(markup: Markup, nodes: list[Node]) -> list[tuple[str, int]]:
+    """Start tags and the code between them, with their places."""
+    found: list[tuple[str, int]] = []
+    for node in nodes:
+        if node.kind == "start" and node.name not in _IMPLIED and node.name != "style":
+            found.append((f"<{node.name}>", node.begin))
+        elif node.kind == "text":
+            found += [
+                (markup.tags[index].text, markup.place(index))
+                for index in markup.tags_in(node.begin, node.stop)
+            ]
+    return found

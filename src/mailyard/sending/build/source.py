@@ -1,0 +1,69 @@
+"""What comes into a build and what comes out: plain values that travel to the process with walls."""
+
+import re
+
+import msgspec
+
+from mailyard.sending.position import Origin
+
+EMAIL = "email"
+LAYOUT = "layout"
+BLOCK = "block"
+KINDS = (EMAIL, LAYOUT, BLOCK)
+
+
+REFERENCE = re.compile(
+    r"""\{%[-+]?\s*(extends|include)\s+(?:"([^"{}%]+)"|'([^'{}%]+)')\s*[-+]?%\}"""
+)
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Another template of the workspace, as `extends` and `include` take it."""
+
+    kind: str
+    html: str
+    mjml: str
+    text: str
+
+    def source(self, part: str) -> str | None:
+        """What stands in a source of the part `html`, `mjml` or `text`; None when it has none.
+
+        MJML takes HTML too, for it stands inside `mj-text` and `mj-raw`.
+        """
+        if part == "mjml":
+            return self.mjml or self.html or None
+        return (self.html if part == "html" else self.text) or None
+
+
+class Source(msgspec.Struct, frozen=True):
+    """What an author wrote. The body is `html` or `mjml`; without `text` it is made from that."""
+
+    subject: str = ""
+    html: str = ""
+    mjml: str = ""
+    text: str = ""
+    kind: str = EMAIL
+    inline_css: bool = True
+
+    @property
+    def body(self) -> str:
+        """The field that the body stands in."""
+        return "mjml" if self.mjml.strip() else "html"
+
+
+class Built(msgspec.Struct, frozen=True):
+    """What is rendered for each recipient. `origins` only for sources that differ from the given."""
+
+    subject: str = ""
+    html: str = ""
+    text: str = ""
+    origins: dict[str, list[Origin]] = {}
+
+
+def names_in(one: Source | Part) -> set[str]:
+    """The names of the layouts and blocks that the sources ask for, as far as they can be read."""
+    return {
+        found[2] or found[3]
+        for text in (one.html, one.mjml, one.text)
+        for found in REFERENCE.finditer(text)
+    }
