@@ -39,6 +39,7 @@ from mailyard.sending.accept import Emails
 from mailyard.sending.allowance import Allowances
 from mailyard.sending.delivery import Deliveries
 from mailyard.sending.domain import Domains
+from mailyard.sending.domain_check import OwnSide
 from mailyard.sending.imprint import Imprints
 from mailyard.sending.suppress import Suppressions
 from mailyard.sending.template import Templates
@@ -126,6 +127,9 @@ def services(database: Database) -> Any:
             audit=audit,
         ),
         domains=Domains(database=database, vault=VAULT),
+        own_side=OwnSide(
+            hello="mail.yard.example", spf_terms=("ip4:192.0.2.1",), takes_returns=True
+        ),
         fresh_dns=Resolver([DnsServer("127.0.0.1", 9)], SystemClock()),  # nobody answers
         contacts=Contacts(database=database),
         lists=Lists(database=database),

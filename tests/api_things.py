@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from api_platform import Platform
+from domains_seen import keys_stand
 
 from mailyard.core import ids
 from mailyard.queue.job import MEDIA, NewJob
@@ -53,6 +54,7 @@ class Things:
             "previewTemplate": {"data": {}},
             "saveTemplateDraft": {"subject": "s", "text": "t"},
             "sendTemplateTest": {"from": "a@example.org", "to": "b@example.org"},
+            "changeDomain": {"return_path": "bounces"},
             "createDomain": {"name": "another.example.org"},
             "addSuppression": {"address": "another@example.org"},
             "createInbox": {},
@@ -173,7 +175,7 @@ async def _publish(platform: Platform, things: Things) -> None:
     domains, workspace_id = platform.app.domains, things.workspace_id
     domain = await domains.get(workspace_id, domain_id)
     async with platform.app.database.transaction() as tx:
-        await domains.note(workspace_id, domain_id, {key.id: "" for key in domain.keys}, tx)
+        await domains.note(workspace_id, domain_id, keys_stand(domain), tx)
 
 
 async def _receive(platform: Platform, things: Things) -> str:

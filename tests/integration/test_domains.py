@@ -12,6 +12,7 @@ import pytest
 from api_platform import VAULT, Platform, start
 from dkim_peers import dkimpy_passes
 from dns_server import Fault, ScriptedDns
+from domains_seen import keys_stand
 from sending_world import World
 
 from mailyard.access.vault import Vault
@@ -122,10 +123,10 @@ async def test_each_key_is_judged_by_itself(platform: Platform, zone: ScriptedDn
 @pytest.mark.parametrize(
     ("record", "says"),
     [
-        ('"v=DKIM1; k=rsa; p="', "revokes"),
-        ('"v=DKIM1; k=rsa; p=AAAA"', "is wrong"),
-        ('"v=DKIM2; p=x"', "is wrong"),
-        ('"something else"', "is wrong"),
+        ('"v=DKIM1; k=rsa; p="', "revoked"),
+        ('"v=DKIM1; k=rsa; p=AAAA"', "another key"),
+        ('"v=DKIM2; p=x"', "v=DKIM1"),
+        ('"something else"', "no DKIM key"),
     ],
 )
 async def test_what_is_wrong_with_a_record_is_said(
@@ -136,7 +137,7 @@ async def test_what_is_wrong_with_a_record_is_said(
     zone.add(domain["keys"][0]["record_name"], "TXT", record)
     seen = await checked(platform, domain)
     assert says in seen["keys"][0]["finding"]
-    assert "replace it" in seen["keys"][0]["finding"]
+    assert "with the record given here" in seen["keys"][0]["finding"]
     assert states(seen) == ["waiting", "signing"]
 
 
@@ -148,7 +149,7 @@ async def test_a_second_record_beside_the_right_one_is_one_too_many(
     ed = domain["keys"][1]
     zone.add(ed["record_name"], "TXT", f'"{ed["record"]}"', '"v=DKIM1; p="')
     seen = await checked(platform, domain)
-    assert "several TXT records" in seen["keys"][1]["finding"]
+    assert "there are 2 DKIM keys" in seen["keys"][1]["finding"]
 
 
 @pytest.mark.parametrize("fault", [Fault.TIMEOUT, Fault.SERVFAIL, Fault.REFUSED])
@@ -251,17 +252,14 @@ async def signing(world: World, domains: Domains, name: str = "example.org") -> 
     """A domain whose keys sign."""
     async with world.database.transaction() as tx:
         domain = await domains.create(world.workspace_id, name, await fresh_keys(), tx)
-        return await domains.note(
-            world.workspace_id, domain.id, {key.id: "" for key in domain.keys}, tx
-        )
+        return await domains.note(world.workspace_id, domain.id, keys_stand(domain), tx)
 
 
 async def rotate(world: World, domains: Domains, domain: Domain) -> Domain:
     """New keys in place of those that sign."""
     async with world.database.transaction() as tx:
         after = await domains.rotate(world.workspace_id, domain.id, await fresh_keys(), tx)
-        seen = {key.id: "" for key in after.keys}
-        return await domains.note(world.workspace_id, domain.id, seen, tx)
+        return await domains.note(world.workspace_id, domain.id, keys_stand(after), tx)
 
 
 async def sent(world: World, mails: int) -> list[bytes]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mailyard.sending.allowance import Allowances
     from mailyard.sending.delivery import Deliveries
     from mailyard.sending.domain import Domains
+    from mailyard.sending.domain_check import OwnSide
     from mailyard.sending.imprint import Imprints
     from mailyard.sending.return_path import ReturnPaths
     from mailyard.sending.returns.address import ReturnAddresses
@@ -123,6 +124,13 @@ class Sending(OwnDelivery):
         from mailyard.sending.domain import Domains
 
         return Domains(database=self.database, vault=self.vault, clock=self.clock)
+
+    @cached_property
+    def own_side(self) -> "OwnSide":
+        """Our own part in the records of sending domains."""
+        from mailyard.app.own_side import own_side
+
+        return own_side(self.settings)
 
     @cached_property
     def signing(self) -> "Signing":

@@ -58,6 +58,7 @@ class CampaignMail:
         signers: Sequence[Signer] = (),
         return_paths: ReturnPaths | None = None,
         tracked: Tracked | None = None,
+        return_domain: str = "",
     ) -> None:
         """`tracked`: the dressed template; None when there is nothing of ours in it. Without a
         `list_unsubscribe` the address is that of `tracked`."""
@@ -81,6 +82,7 @@ class CampaignMail:
         self._hostname = hostname
         self._signers = signers
         self._return_paths = return_paths
+        self._return_domain = return_domain  # the sending domain's own; empty: the shared one
 
     @property
     def unix_ms(self) -> int:
@@ -132,7 +134,7 @@ class CampaignMail:
             content = sign_all(self._signers, content, date.timestamp()) + content
         reverse_path = self._reverse_path
         if self._return_paths is not None:
-            reverse_path = self._return_paths.address_for(delivery_id)
+            reverse_path = self._return_paths.address_for(delivery_id, self._return_domain)
         return Written(
             delivery_id,
             contact_id,
@@ -163,7 +165,8 @@ async def campaign_mail(
 ) -> CampaignMail:
     """The mail that a campaign's row describes. Raises NotFound, InvalidInput."""
     template = await templates.compiled(workspace_id, row["template_id"], row["template_version"])
-    signers = await signing.signers(workspace_id, sender_domain(row["sender"]))
+    domain = sender_domain(row["sender"])
+    signers = await signing.signers(workspace_id, domain)
     tracked = await tracking.of_campaign(
         workspace_id, campaign_id, template, row["template_version"], asked_of(row)
     )
@@ -179,6 +182,7 @@ async def campaign_mail(
         hostname=hostname,
         signers=signers,
         return_paths=return_paths,
+        return_domain=signing.return_domain(workspace_id, domain),
         tracked=tracked,
     )
 

@@ -25,6 +25,7 @@ class Purpose(Enum):
     TRACKING = "tracking"
     RECEIVING = "receiving"
     ADDRESS_NAME = "address_name"
+    TLS = "tls"
 
 
 class State(Enum):
@@ -94,6 +95,11 @@ class WantedRecord:
             return f"{self.value}."
         pieces = range(0, len(self.value), STRING_CHARACTERS)
         return " ".join(f'"{self.value[at : at + STRING_CHARACTERS]}"' for at in pieces)
+
+    @property
+    def zone_line(self) -> str:
+        """The whole record as a line of a zone file."""
+        return f"{self.name}. IN {self.kind} {self.zone_value}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,7 @@ class Deliverer:
         signers = await self.signing.signers_of(senders)
         signed = 0
         for errand, sender in zip(composed, senders, strict=True):
+            errand.return_domain = self.signing.return_domain(*sender)
             if signers[sender]:
                 errand.sign(signers[sender], self.clock.now())
                 signed += 1

@@ -5,6 +5,9 @@ stand in DNS: what nobody can verify is worse than no signature. A rotation make
 the old ones; the old ones sign until the new ones are seen in DNS and are retired then. A retired
 key's private half is forgotten at once, its record has to stand while mail that it signed is still
 on its way (RETIRED_KEPT).
+
+What DNS says of all its records is found by `domain_check.look` and kept here by `Domains.note`: a
+return-path name of the domain's own is used from when its records stand.
 """
 
 import asyncio
@@ -12,10 +15,10 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from mailyard.access.vault import Vault
 from mailyard.core import ids
@@ -23,14 +26,9 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.protocol.address import ascii_domain
 from mailyard.protocol.dkim.key import PrivateKey, generate_ed25519, generate_rsa
-from mailyard.protocol.dkim.record import (
-    BadKeyRecord,
-    parse_key_record,
-    record_name,
-    record_text,
-)
+from mailyard.protocol.dkim.record import record_name, record_text
 from mailyard.protocol.dkim.tags import domain_value
-from mailyard.protocol.dns_answer import Answer, Result, TemporaryFailure
+from mailyard.protocol.dns_records import Purpose, State, Verdict
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -43,6 +41,10 @@ KEYS_MAX = 12  # of one domain: a rotation a day for as long as retired ones are
 WAITING = "waiting"
 SIGNING = "signing"
 RETIRED = "retired"
+
+_STANDS = (State.GOOD, State.WARNING)
+_RETURN_PATH = (Purpose.RETURN_PATH, Purpose.RETURN_PATH_SPF)
+_decode_verdicts = msgspec.json.Decoder(tuple[Verdict, ...]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,20 @@ class DkimKey:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A domain of a workspace, in its ASCII form, with its keys, oldest first."""
+    """A domain of a workspace, in its ASCII form, with its keys, oldest first.
+
+    `return_path`: the name under it to which its mail comes back, '' for the one that all share;
+    used once it is `return_path_ready`. `verdicts`: what the last check found, at `checked_at`.
+    """
 
     id: UUID
     workspace_id: UUID
     name: str
     keys: tuple[DkimKey, ...]
+    return_path: str = ""
+    return_path_ready: bool = False
+    verdicts: tuple[Verdict, ...] = ()
+    checked_at: datetime | None = None
 
     @property
     def created_at(self) -> datetime:
@@ -81,12 +91,6 @@ class Domain:
     def signs(self) -> bool:
         """Whether mail from this domain is signed."""
         return any(key.state == SIGNING for key in self.keys)
-
-
-class TxtLookup(Protocol):
-    """What a look at DNS needs (`net.dns.Resolver` fits)."""
-
-    async def txt(self, name: str) -> Result[str]: ...
 
 
 Keys = Sequence[PrivateKey]
@@ -105,12 +109,19 @@ class Domains:
         self._vault = vault
         self._clock = clock or SystemClock()
 
-    async def create(self, workspace_id: UUID, name: str, keys: Keys, tx: Connection) -> Domain:
+    async def create(
+        self, workspace_id: UUID, name: str, keys: Keys, tx: Connection, return_path: str = ""
+    ) -> Domain:
         """Add a domain with its first keys. Raises InvalidInput, Conflict when it is there."""
-        domain_name = _checked(name)
+        domain_name = _checked(name, "name")
         domain_id = ids.uuid7()
         if not await self._database.fetchval(
-            _SQL.add_domain, workspace_id, domain_id, domain_name, tx=tx
+            _SQL.add_domain,
+            workspace_id,
+            domain_id,
+            domain_name,
+            _name_below(domain_name, return_path),
+            tx=tx,
         ):
             raise Conflict(f"{domain_name} is a sending domain already", field="name")
         await self._add_keys(workspace_id, domain_id, keys, tx)
@@ -158,29 +169,46 @@ class Domains:
         await self._add_keys(workspace_id, domain_id, keys, tx)
         return await self.get(workspace_id, domain_id, tx)
 
-    async def look(self, domain: Domain, records: TxtLookup) -> dict[UUID, str]:
-        """What DNS says about each key that is not retired: what is wrong, or empty."""
-        wanted = [key for key in domain.keys if key.state != RETIRED]
-        found = await asyncio.gather(*(records.txt(key.record_name) for key in wanted))
-        return {key.id: finding(key, result) for key, result in zip(wanted, found, strict=True)}
+    async def set_return_path(
+        self, workspace_id: UUID, domain_id: UUID, return_path: str, tx: Connection
+    ) -> Domain:
+        """Let mail come back to `return_path`, a name under the domain ('bounces' will do), once
+        its records stand; '' for the one that all share. Raises NotFound, InvalidInput."""
+        domain = await self.get(workspace_id, domain_id, tx)
+        wanted = _name_below(domain.name, return_path)
+        await self._database.execute(_SQL.set_return_path, workspace_id, domain_id, wanted, tx=tx)
+        return await self.get(workspace_id, domain_id, tx)
 
     async def note(
-        self, workspace_id: UUID, domain_id: UUID, findings: dict[UUID, str], tx: Connection
+        self, workspace_id: UUID, domain_id: UUID, verdicts: Sequence[Verdict], tx: Connection
     ) -> Domain:
-        """Keep what `look` found: keys whose records stand begin to sign, those they replace are
-        retired. Raises NotFound."""
+        """Keep what a check found: keys whose records stand begin to sign, those they replace are
+        retired; a return-path is used or not. Raises NotFound."""
         await self._hold(workspace_id, domain_id, tx)
-        now = self._clock.now()
+        domain, now = await self.get(workspace_id, domain_id, tx), self._clock.now()
+        by_name = {one.name: one for one in verdicts if one.purpose is Purpose.DKIM}
+        seen = [(key.id, by_name[key.record_name]) for key in domain.keys
+                if key.state != RETIRED and key.record_name in by_name]  # fmt: skip
         await self._database.execute(
             _SQL.note_looks,
             workspace_id,
             domain_id,
-            list(findings),
-            list(findings.values()),
+            [key_id for key_id, _ in seen],
+            [finding(verdict) for _, verdict in seen],
+            [verdict.state in _STANDS for _, verdict in seen],
             now,
             tx=tx,
         )
         await self._database.execute(_SQL.retire_keys, workspace_id, domain_id, now, tx=tx)
+        await self._database.execute(
+            _SQL.note_check,
+            workspace_id,
+            domain_id,
+            _return_path_ready(domain, verdicts),
+            msgspec.json.encode(verdicts).decode(),
+            now,
+            tx=tx,
+        )
         return await self.get(workspace_id, domain_id, tx)
 
     async def seal_anew(self, limit: int = 100) -> int:
@@ -231,43 +259,60 @@ class Domains:
         for row in await self._database.fetch(_SQL.list_keys, workspace_id, list(names), tx=tx):
             keys[row["domain_id"]].append(_key(row, names[row["domain_id"]]))
         return [
-            Domain(row["id"], workspace_id, row["name"], tuple(keys[row["id"]])) for row in rows
+            Domain(
+                row["id"],
+                workspace_id,
+                row["name"],
+                tuple(keys[row["id"]]),
+                row["return_path"],
+                row["return_path_ready"],
+                _decode_verdicts(row["verdicts"]),
+                row["checked_at"],
+            )
+            for row in rows
         ]
 
 
-def finding(key: DkimKey, result: Result[str]) -> str:
-    """What is wrong with the TXT records found at the key's name; empty when nothing is."""
-    if isinstance(result, TemporaryFailure):
-        return (
-            f"DNS cannot say now what is at {key.record_name} ({result.trouble.value}); "
-            "look again later"
-        )
-    if not isinstance(result, Answer):
-        return f"there is no TXT record at {key.record_name}: add one with the text given here"
-    ours = parse_key_record(key.record.encode()).key
-    wrong = ""
-    for text in result.records:
-        try:
-            found = parse_key_record(text.encode("utf-8", "replace")).key
-        except BadKeyRecord as error:
-            wrong = f"{error.message}: {text[:80]!r}"
-            continue
-        if found == ours:
-            return "" if len(result.records) == 1 else _too_many(key)
-        wrong = "it revokes the key" if found is None else "it has another key"
-    return f"the TXT record at {key.record_name} is wrong ({wrong}): replace it"
+def finding(verdict: Verdict) -> str:
+    """What is wrong with a record, in a sentence; empty when nothing is."""
+    if verdict.state is State.GOOD:
+        return ""
+    if verdict.state is State.UNKNOWN:
+        return f"{verdict.problem}; look again later"
+    if verdict.state is State.MISSING:
+        return f"{verdict.problem} at {verdict.name}: add the one given here"
+    if not verdict.write:
+        return verdict.problem
+    return f"{verdict.problem}: replace what stands at {verdict.name} with the record given here"
 
 
-def _too_many(key: DkimKey) -> str:
-    return f"there are several TXT records at {key.record_name}: keep the one given here alone"
+def _return_path_ready(domain: Domain, verdicts: Sequence[Verdict]) -> bool:
+    """Whether the return-path's records stand; what DNS could not say changes nothing."""
+    mine = [one for one in verdicts if one.purpose in _RETURN_PATH]
+    states = [one.state for one in mine if one.name == domain.return_path]
+    if any(state in (State.MISSING, State.WRONG) for state in states):
+        return False
+    if any(state is State.UNKNOWN for state in states):
+        return domain.return_path_ready
+    return bool(domain.return_path and states)
 
 
-def _checked(name: str) -> str:
+def _name_below(domain: str, text: str) -> str:
+    """The full name of `text`, which is one label or more, or the full name itself."""
+    text = text.strip().lower().removesuffix(".")
+    if not text:
+        return ""
+    if text == domain:
+        raise InvalidInput(f"a name under {domain} is wanted, like bounces", field="return_path")
+    return _checked(text if text.endswith(f".{domain}") else f"{text}.{domain}", "return_path")
+
+
+def _checked(name: str, field: str) -> str:
     try:
-        return domain_value(ascii_domain(name.strip().removesuffix(".")), "name")
+        return domain_value(ascii_domain(name.strip().removesuffix(".")), field)
     except InvalidInput:
         raise InvalidInput(
-            f"{name[:80]!r} is no domain; a full name like example.org is wanted", field="name"
+            f"{name[:80]!r} is no domain; a full name like example.org is wanted", field=field
         ) from None
 
 

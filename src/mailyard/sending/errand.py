@@ -48,6 +48,7 @@ class Errand:
     sender_address: str = ""
     reverse_path: str = ""
     hostname: str = ""
+    return_domain: str = ""  # the sending domain's own, for return-paths; empty: the shared one
     waiting: list[OpenDelivery] = field(default_factory=list)
     away: set[UUID] = field(default_factory=set)
     again_at: datetime | None = None  # when the first of its recipients is to be tried again
@@ -146,7 +147,9 @@ class Errand:
             yield self._outgoing(recipients, self.reverse_path, self.mail)
             return
         for one in recipients:
-            reverse_path = self.reverse_path if returns is None else returns.address_for(one.id)
+            reverse_path = self.reverse_path
+            if returns is not None:
+                reverse_path = returns.address_for(one.id, self.return_domain)
             yield self._outgoing([one], reverse_path, self._own_mail(one, self.mail))
 
     def _own_mail(self, recipient: OpenDelivery, shared: Composed) -> Composed:

@@ -1,4 +1,5 @@
-"""Which keys sign a mail: those of its sender's domain that are seen in DNS.
+"""Which keys sign a mail, and where it comes back to: those of its sender's domain that are seen in
+DNS, and the domain's return-path.
 
 What was found is remembered for REMEMBERED_S, in every process by itself: so long a key that was
 just rotated may still sign, and its record stands for two weeks more. A mail from a domain that the
@@ -24,7 +25,7 @@ _SQL = load("domain")
 REMEMBERED_S = 10.0
 _DOMAINS_REMEMBERED = 10_000
 
-_NEVER_ASKED: tuple[float, tuple[Signer, ...]] = (-1.0, ())
+_NEVER_ASKED: tuple[float, tuple[Signer, ...], str] = (-1.0, (), "")
 
 Owned = tuple[UUID, str]  # workspace, domain in its ASCII form
 
@@ -36,7 +37,7 @@ class Signing:
         self._database = database
         self._vault = vault
         self._clock = clock or SystemClock()
-        self._known: dict[Owned, tuple[float, tuple[Signer, ...]]] = {}
+        self._known: dict[Owned, tuple[float, tuple[Signer, ...], str]] = {}
         self._loaded: dict[UUID, Signer] = {}  # by key: opening one costs as much as signing
 
     async def signers(self, workspace_id: UUID, domain: str) -> Sequence[Signer]:
@@ -50,7 +51,7 @@ class Signing:
         held: dict[Owned, Sequence[Signer]] = {}
         missing = []
         for one in set(asked):
-            until, signers = self._known.get(one, _NEVER_ASKED)
+            until, signers, _ = self._known.get(one, _NEVER_ASKED)
             if until < now:
                 missing.append(one)
             else:
@@ -59,6 +60,11 @@ class Signing:
             held |= await self._look_up(missing, now + REMEMBERED_S)
         return held
 
+    def return_domain(self, workspace_id: UUID, domain: str) -> str:
+        """Where mail of `domain` comes back to, when that is a name of its own; for who has just
+        asked for its signers."""
+        return self._known.get((workspace_id, domain), _NEVER_ASKED)[2]
+
     async def _look_up(
         self, asked: Sequence[Owned], until: float
     ) -> dict[Owned, tuple[Signer, ...]]:
@@ -66,17 +72,24 @@ class Signing:
             _SQL.signing_keys, [one[0] for one in asked], [one[1] for one in asked]
         )
         found: dict[Owned, list[Signer]] = {one: [] for one in asked}
+        return_domains: dict[Owned, str] = {}
         for row in rows:
+            one = row["workspace_id"], row["name"]
+            return_domains[one] = row["return_path"]
+            if row["id"] is None:
+                continue
             signer = self._loaded.get(row["id"])
             if signer is None:
                 signer = Signer(row["name"], row["selector"], self._private_key(row))
-            found[row["workspace_id"], row["name"]].append(signer)
+            found[one].append(signer)
             self._loaded[row["id"]] = signer
         if len(self._known) > _DOMAINS_REMEMBERED:
             self._known.clear()
             self._loaded.clear()
         signing = {one: tuple(signers) for one, signers in found.items()}
-        self._known.update((one, (until, signers)) for one, signers in signing.items())
+        self._known.update(
+            (one, (until, signers, return_domains.get(one, ""))) for one, signers in signing.items()
+        )
         return signing
 
     def _private_key(self, row: asyncpg.Record) -> PrivateKey:

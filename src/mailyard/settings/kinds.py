@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from mailyard.core import limits
-from mailyard.core.errors import ConfigurationError
+from mailyard.core.errors import ConfigurationError, InvalidInput
 
 _SIZE = re.compile(r"^(\d+)\s*(kb|mb|gb|)$")
 _SIZE_UNITS = {"": 1, "kb": limits.KIB, "mb": limits.MIB, "gb": 1024 * limits.MIB}
@@ -125,6 +126,23 @@ def _parse_networks(text: str) -> str:
     return text
 
 
+def _parse_spf(text: str) -> str:
+    from mailyard.protocol.dns_spf_record import parse_spf
+
+    if text:
+        try:
+            parse_spf(f"v=spf1 {' '.join(text.split())}")
+        except InvalidInput as error:
+            raise ValueError(error.message) from None
+    return text
+
+
+def _parse_addresses(text: str) -> str:
+    for word in text.replace(",", " ").split():
+        ip_address(word)
+    return text
+
+
 def _parse_text(text: str) -> str:
     if any(ord(character) < 32 for character in text):
         raise ValueError
@@ -145,6 +163,8 @@ FILE = Kind(
 MASTER_KEY = Kind(_parse_master_keys, "base64 of 32 bytes, or several with commas between")
 DNS_SERVERS = Kind(_parse_dns_servers, "addresses like 127.0.0.1:53, with commas between")
 NETWORKS = Kind(_parse_networks, "networks like 10.1.0.0/16, with commas between")
+SPF = Kind(_parse_spf, "SPF terms like include:spf.relay.example or ip4:192.0.2.1")
+ADDRESSES = Kind(_parse_addresses, "IP addresses, with commas between")
 POSTGRES = url("postgresql", "postgres")
 SMTP = url("smtp", "smtps")
 HTTP = url("http", "https")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mailyard.core import limits
 from mailyard.settings.kinds import (
+    ADDRESSES,
     BYTES,
     COUNT,
     DNS_SERVERS,
@@ -22,6 +23,7 @@ from mailyard.settings.kinds import (
     PORT_OR_NONE,
     POSTGRES,
     SMTP,
+    SPF,
     TEXT,
     choice,
     number,
@@ -129,6 +131,12 @@ class Settings:
     )
     dns_validates: bool = setting(
         FLAG, False, "dns_servers check DNSSEC and nobody can change what they say: allows DANE"
+    )
+    spf: str = setting(
+        SPF, "", "what SPF must allow for our mail; by itself the addresses below, or our host"
+    )
+    sending_addresses: str = setting(
+        ADDRESSES, "", "the addresses that our mail leaves from: their names (PTR) are checked"
     )
     master_key: str = setting(
         MASTER_KEY, "", "what keeps stored secrets, newest first; made in `data` when empty"

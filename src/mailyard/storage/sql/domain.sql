@@ -1,8 +1,9 @@
 -- Domains that a workspace sends from, and their DKIM keys.
 
 -- name: add_domain
--- Adds the domain $3 of workspace $1 as $2. No row when the workspace has it already.
-INSERT INTO domain (id, workspace_id, name) VALUES ($2, $1, $3)
+-- Adds the domain $3 of workspace $1 as $2, with the return-path $4. No row when the workspace has
+-- it already.
+INSERT INTO domain (id, workspace_id, name, return_path) VALUES ($2, $1, $3, $4)
 ON CONFLICT (workspace_id, name) DO NOTHING
 RETURNING id;
 
@@ -16,7 +17,8 @@ FROM unnest($3::uuid[], $4::text[], $5::text[], $6::text[], $7::bytea[])
 
 -- name: get_domain
 -- One domain.
-SELECT id, workspace_id, name FROM domain WHERE workspace_id = $1 AND id = $2;
+SELECT id, workspace_id, name, return_path, return_path_ready, verdicts, checked_at
+FROM domain WHERE workspace_id = $1 AND id = $2;
 
 -- name: hold_domain
 -- One domain; until the end of the transaction nobody else changes its keys.
@@ -24,7 +26,8 @@ SELECT id, workspace_id, name FROM domain WHERE workspace_id = $1 AND id = $2 FO
 
 -- name: list_domains
 -- Newest first, ids below $2.
-SELECT id, workspace_id, name FROM domain
+SELECT id, workspace_id, name, return_path, return_path_ready, verdicts, checked_at
+FROM domain
 WHERE workspace_id = $1 AND id < $2
 ORDER BY id DESC LIMIT $3;
 
@@ -40,16 +43,28 @@ WHERE workspace_id = $1 AND domain_id = ANY($2::uuid[])
 ORDER BY id;
 
 -- name: note_looks
--- What a look at DNS found: keys $3 of the domain $2 of workspace $1, findings $4, at $5. A key whose
--- record stands begins to sign.
+-- What a look at DNS found: keys $3 of the domain $2 of workspace $1, findings $4, whether the record
+-- stands $5, at $6. A key whose record stands begins to sign.
 UPDATE dkim_key
 SET finding = seen.finding,
-    looked_at = $5,
-    state = CASE WHEN dkim_key.state = 'waiting' AND seen.finding = '' THEN 'signing'
+    looked_at = $6,
+    state = CASE WHEN dkim_key.state = 'waiting' AND seen.stands THEN 'signing'
                  ELSE dkim_key.state END
-FROM unnest($3::uuid[], $4::text[]) AS seen (id, finding)
+FROM unnest($3::uuid[], $4::text[], $5::boolean[]) AS seen (id, finding, stands)
 WHERE dkim_key.workspace_id = $1 AND dkim_key.domain_id = $2 AND dkim_key.id = seen.id
   AND dkim_key.state <> 'retired';
+
+-- name: set_return_path
+-- Another return-path $3 for the domain $2 of workspace $1; its records have not been seen.
+UPDATE domain
+SET return_path = $3, return_path_ready = return_path_ready AND return_path = $3
+WHERE workspace_id = $1 AND id = $2;
+
+-- name: note_check
+-- What the last check of the domain $2 of workspace $1 found: whether its return-path can be used $3,
+-- the verdicts $4 (JSON), at $5.
+UPDATE domain SET return_path_ready = $3, verdicts = $4, checked_at = $5
+WHERE workspace_id = $1 AND id = $2;
 
 -- name: retire_keys
 -- Of each algorithm the newest signing key signs on; the older ones, and what waited before it, are
@@ -69,12 +84,16 @@ DELETE FROM dkim_key
 WHERE workspace_id = $1 AND domain_id = $2 AND state = 'retired' AND retired_at < $3;
 
 -- name: signing_keys
--- What signs for each of the pairs (workspace $1, domain $2).
-SELECT domain.workspace_id, domain.name, dkim_key.id, dkim_key.selector, dkim_key.sealed_key
+-- What signs for each of the pairs (workspace $1, domain $2), and where its mail comes back to. A
+-- domain that nothing signs for has one row, without a key.
+SELECT domain.workspace_id, domain.name,
+       CASE WHEN domain.return_path_ready THEN domain.return_path ELSE '' END AS return_path,
+       dkim_key.id, dkim_key.selector, dkim_key.sealed_key
 FROM unnest($1::uuid[], $2::text[]) AS asked (workspace_id, name)
 JOIN domain ON domain.workspace_id = asked.workspace_id AND domain.name = asked.name
-JOIN dkim_key ON dkim_key.workspace_id = domain.workspace_id AND dkim_key.domain_id = domain.id
-WHERE dkim_key.state = 'signing'
+LEFT JOIN dkim_key
+    ON dkim_key.workspace_id = domain.workspace_id AND dkim_key.domain_id = domain.id
+    AND dkim_key.state = 'signing'
 ORDER BY dkim_key.id;
 
 -- name: any_sealed
