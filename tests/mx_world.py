@@ -13,7 +13,6 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from random import Random
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,7 +22,9 @@ from smtp_wire import until
 
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.net.dns import DnsLimits, Resolver
+from mailyard.net.guard import networks, refusal
 from mailyard.net.mail_route import MailRouter
+from mailyard.protocol.dns_answer import Address
 from mailyard.protocol.mta_sts import StsPolicy
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.ratelimit.adapters.memory_leases import MemoryLeases
@@ -36,6 +37,14 @@ from mailyard.sending.transports.mx.secure import Security
 from mailyard.sending.transports.mx.source import Source
 from mailyard.sending.transports.mx.transport import MxTransport
 from mailyard.sending.transports.mx.yard import MxOptions
+
+LOOPBACK = networks(["127.0.0.0/8"])
+
+
+def may_connect(address: Address) -> bool:
+    """What an installation allows that has MAILYARD_MX_NETWORKS=127.0.0.0/8."""
+    return refusal(str(address), LOOPBACK) is None
+
 
 BOOK = """
 [receiver.default]
@@ -195,7 +204,7 @@ class World:
         clock = clock or SystemClock()
         resolver = Resolver([self.dns.address], clock, limits or DnsLimits(deadline_s=20.0))
         self._stack.push_async_callback(resolver.close)
-        router = MailRouter(resolver, Random(1), ("me.example",), (), lambda _: True)
+        router = MailRouter(resolver, Random(1), ("me.example",), (), may_connect)
         options = {"port": self.port, "idle_s": 30.0, "patience_s": 20.0} | more.pop("options", {})
         transport = MxTransport(
             name="mx",
@@ -268,4 +277,4 @@ async def mx_world(*, authenticated: bool = False) -> AsyncIterator[World]:
                 await transport.close(0.1)
 
 
-__all__ = ["Peer", "Session", "World", "ip_address", "mx_world"]
+__all__ = ["Peer", "Session", "World", "mx_world"]
