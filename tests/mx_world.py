@@ -167,7 +167,7 @@ class World:
         self.answers: dict[UUID, Handoff] = {}
         self.by_address: dict[str, Handoff] = {}
         self.outstanding: dict[UUID, str] = {}
-        self.suppressed: list[tuple[UUID, str, str]] = []
+        self.suppressed: list[tuple[UUID, str, UUID, str]] = []
         self._stack = stack
         self._hosts = 0
         self.transports: list[MxTransport] = []

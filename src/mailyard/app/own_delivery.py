@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from mailyard.net.dns import Resolver
     from mailyard.ratelimit.adapters.postgres_leases import PostgresLeases
     from mailyard.sending.shape.receiver import Book
+    from mailyard.sending.shaping import Shaping
+    from mailyard.sending.sts import StsCache
+    from mailyard.sending.suppress import Suppressions
+    from mailyard.sending.tls_count import TlsCounter
     from mailyard.sending.transports.mx.transport import MxTransport
 
 
@@ -26,6 +30,12 @@ class OwnDelivery(Receiving):
         resolver = Resolver(servers, self.clock)
         self.ends.append(resolver.close)
         return resolver
+
+    @cached_property
+    def suppressions(self) -> "Suppressions":
+        from mailyard.sending.suppress import Suppressions
+
+        return Suppressions(database=self.database)
 
     @cached_property
     def receivers(self) -> "Book":
@@ -50,12 +60,41 @@ class OwnDelivery(Receiving):
 
         return PostgresLeases(database=self.database)
 
+    @cached_property
+    def shaping(self) -> "Shaping":
+        from mailyard.sending.shaping import Shaping
+
+        return Shaping(database=self.database, book=self.receivers, clock=self.clock)
+
+    @cached_property
+    def tls_results(self) -> "TlsCounter":
+        from mailyard.sending.tls_count import TlsCounter
+
+        return TlsCounter(database=self.database, clock=self.clock)
+
+    @cached_property
+    def sts(self) -> "StsCache":
+        """What MTA-STS asks of the domains that are written to."""
+        from mailyard.net.guard import networks
+        from mailyard.net.http import HttpClient
+        from mailyard.sending.sts import HttpsFetcher, StsCache
+
+        allowed = networks(self.settings.mx_networks.replace(",", " ").split())
+        http = HttpClient(allowed=allowed)
+        cache = StsCache(
+            database=self.database, dns=self.dns, fetcher=HttpsFetcher(http), clock=self.clock
+        )
+        self.ends += [http.close, cache.close]
+        return cache
+
     def mx_transport(self, name: str = "mx") -> "MxTransport":
         """A way out of our own. One a process, for its shares of limits are its own."""
         from random import Random
 
         from mailyard.net.guard import networks, refusal
         from mailyard.net.mail_route import MailRouter
+        from mailyard.sending.late_stops import LateStops
+        from mailyard.sending.shaping_board import SiteBoard
         from mailyard.sending.transports.mx.road import Roads
         from mailyard.sending.transports.mx.secure import Security
         from mailyard.sending.transports.mx.source import Source
@@ -63,6 +102,7 @@ class OwnDelivery(Receiving):
         from mailyard.sending.transports.mx.yard import MxOptions
 
         settings = self.settings
+        stops = LateStops(database=self.database, suppressions=self.suppressions, source=name)
         allowed = networks(settings.mx_networks.replace(",", " ").split())
         router = MailRouter(
             self.dns,
@@ -73,12 +113,16 @@ class OwnDelivery(Receiving):
         )
         return MxTransport(
             name=name,
-            roads=Roads(router, None, self.clock),
+            roads=Roads(router, self.sts, self.clock),
             security=Security(router),
             book=self.receivers,
             rate=self.limits,
             leases=self.leases,
             source=Source("", settings.smtp_name),
+            board=SiteBoard(database=self.database, book=self.receivers, clock=self.clock),
+            tls_counts=self.tls_results,
+            suppress=stops,
+            keepers=(self.tls_results, stops),
             options=MxOptions(port=settings.mx_port),
             clock=self.clock,
         )

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mailyard.sending.returns.address import ReturnAddresses
     from mailyard.sending.returns.record import Recorder
     from mailyard.sending.sign import Signing
-    from mailyard.sending.suppress import Suppressions
     from mailyard.sending.template import Templates
     from mailyard.sending.track.domain import TrackingDomains, TrackingNames
     from mailyard.sending.track.hit import HitCollector
@@ -62,12 +61,6 @@ class Sending(OwnDelivery):
         from mailyard.sending.delivery import Deliveries
 
         return Deliveries(database=self.database, clock=self.clock)
-
-    @cached_property
-    def suppressions(self) -> "Suppressions":
-        from mailyard.sending.suppress import Suppressions
-
-        return Suppressions(database=self.database)
 
     @cached_property
     def return_paths(self) -> "ReturnPaths | None":

@@ -134,6 +134,10 @@ def handlers(application: Application) -> list[Handler]:
         sweep.handler(
             [
                 sweep.free_addresses(database),
+                application.leases.sweep,
+                application.shaping.sweep,
+                application.tls_results.sweep,
+                application.sts.sweep,
                 application.idempotency.sweep,
                 application.sessions.sweep,
                 application.limits.sweep,

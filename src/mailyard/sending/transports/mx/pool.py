@@ -329,7 +329,7 @@ class Pool:
         self._lines.discard(line)
         if not line.opened.done():
             in_clear = line.demand.required and not line.encrypted and line.tls_problem is None
-            if in_clear and end.verdict.stage is Stage.HELLO and end.verdict.code is None:
+            if in_clear and end.verdict.stage is Stage.TLS:
                 self._count(line.demand.policy_type.value, line.target, "starttls-not-supported")
             line.opened.set_result(end)
             return

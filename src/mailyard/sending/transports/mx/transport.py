@@ -11,7 +11,7 @@ shaping exactly once: what its answer was, or that it did not go.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from random import Random
 from typing import Protocol
@@ -50,16 +50,32 @@ COME_BACK_S = 30.0  # who waited in vain for a connection; with jitter
 RETRY_JITTER = 0.2
 _CUT = "shutting down"
 
-Suppress = Callable[[UUID, str, str], None]
-"""(workspace, address, why): nothing more to this recipient."""
+Suppress = Callable[[UUID, str, UUID, str], None]
+"""(workspace, address, delivery, what was said): nothing more to this recipient."""
+
+
+class Keeper(Protocol):
+    """What collects for the database beside the work (`tls_count`, `late_stops`)."""
+
+    async def keep(self) -> None:
+        """Write now and then, until cancelled."""
+        ...
+
+    async def flush(self) -> None:
+        """Write everything now."""
+        ...
 
 
 class Board(Protocol):
-    """Where what is learnt of sites is shown and told to the other workers (`sending.shaping`)."""
+    """Where what is learnt of sites is shown, and told to the others (`sending.shaping_board`)."""
 
     def note(
-        self, key: str, place: Place, answer: str, accepted: bool, reaction: Reaction
+        self, key: str, place: Place, outcome: Outcome, shown: str, reaction: Reaction
     ) -> None: ...
+
+    async def keep(self, sites: Dispatch[Parcel], stir: Callable[[], None]) -> None: ...
+
+    async def flush(self, sites: Dispatch[Parcel], *, all_of_it: bool = False) -> None: ...
 
 
 class MxTransport:
@@ -78,6 +94,7 @@ class MxTransport:
         board: Board | None = None,
         tls_counts: TlsCounts | None = None,
         suppress: Suppress | None = None,
+        keepers: Sequence[Keeper] = (),
         options: MxOptions | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
@@ -95,6 +112,7 @@ class MxTransport:
         self._source = source
         self._board = board
         self._suppress = suppress
+        self._keepers = keepers
         self._clock = clock or SystemClock()
         self.dispatch: Dispatch[Parcel] = Dispatch(random=self.random, leased=0)
         self._holdings = Holdings(leases, self._clock, self._claim, self._leased)
@@ -106,7 +124,7 @@ class MxTransport:
         self._unanswered = 0
         self._answered_all = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._keeper: asyncio.Task[None] | None = None
+        self._kept = False
         self._pump_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._sweep_due = False
@@ -146,15 +164,21 @@ class MxTransport:
             pool.fail(_CUT)
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [*self._tasks, *([self._keeper] if self._keeper else [])]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._keeper is not None:
-            try:
-                await self._holdings.release()
-            except (MailyardError, OSError) as error:
-                _log.info("leases_not_released", error=str(error))  # they run out by themselves
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._kept:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Write what was learnt, and give back what was held."""
+        work = [keeper.flush() for keeper in self._keepers]
+        if self._board is not None:
+            work.append(self._board.flush(self.dispatch, all_of_it=True))
+        work.append(self._holdings.release())
+        for done in await asyncio.gather(*work, return_exceptions=True):
+            if isinstance(done, Exception):
+                _log.warning("mx_transport_left_untidy", error=str(done))  # leases run out alone
 
     def _give_up_lines(self) -> None:
         """What has no turn yet, or no road."""
@@ -175,8 +199,8 @@ class MxTransport:
     def _pump(self) -> None:
         """Place what is new, then let go what may go."""
         self._pump_due = False
-        if self._keeper is None:
-            self._keeper = asyncio.create_task(self._holdings.keep(), name="mx leases")
+        if not self._kept:
+            self._keep()
         incoming, self._incoming = self._incoming, []
         for parcel in incoming:
             self._look_up(parcel)
@@ -184,6 +208,15 @@ class MxTransport:
         if not self._sweep_due and not self._closed:
             self._sweep_due = True
             self.loop.call_later(_SWEEP_S, self._sweep)
+
+    def _keep(self) -> None:
+        """Begin what goes on beside the mails."""
+        self._kept = True
+        self.run(self._holdings.keep())
+        if self._board is not None:
+            self.run(self._board.keep(self.dispatch, self._pump_soon))
+        for keeper in self._keepers:
+            self.run(keeper.keep())
 
     def _look_up(self, parcel: Parcel) -> None:
         if self._closed:
@@ -368,8 +401,7 @@ class MxTransport:
         if self._board is not None:
             place = self.dispatch.place(parcel.key)
             if place is not None:
-                accepted = outcome is Outcome.ACCEPTED
-                self._board.note(parcel.key, place, answer.shown, accepted, reaction)
+                self._board.note(parcel.key, place, outcome, answer.shown, reaction)
         ruling = reaction.ruling
         if ruling.verdict is None:
             self._settle(parcel, outcome, verdict.code, said)
@@ -387,7 +419,9 @@ class MxTransport:
     def _tell_suppressed(self, parcel: Parcel, rule: str, shown: str) -> None:
         workspace_id = parcel.mail.workspace_id
         if self._suppress is not None and workspace_id is not None:
-            self._suppress(workspace_id, parcel.recipient.address, f"{rule}: {shown}")
+            recipient = parcel.recipient
+            said = f"{rule}: {shown}"
+            self._suppress(workspace_id, recipient.address, recipient.delivery_id, said)
 
     def again(self, parcel: Parcel) -> None:
         """See `Yard.again`."""
