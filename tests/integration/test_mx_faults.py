@@ -92,7 +92,7 @@ SAID = {
         "deferred",
         r"connecting to mx\.closed\.example \[127\.9\.9\.9\] failed: Co",
     ),
-    "timeout.example": ("deferred", r"^4\.4\.3 .*(timed out|nothing within)"),
+    "timeout.example": ("deferred", r"^4\.4\.3 .*no server answered in time"),
     "servfail.example": ("deferred", r"^4\.4\.3 .*SERVFAIL"),
     "loop.example": ("deferred", r"^4\.4\.3 .*alias"),
     "hundred.example": ("deferred", r"connecting to mx\d+\.hundred\.example .* failed"),
