@@ -41,8 +41,11 @@ from mailyard.sending.delivery import Deliveries
 from mailyard.sending.domain import Domains
 from mailyard.sending.domain_check import OwnSide
 from mailyard.sending.imprint import Imprints
+from mailyard.sending.shape.book import shipped
+from mailyard.sending.shaping import Shaping
 from mailyard.sending.suppress import Suppressions
 from mailyard.sending.template import Templates
+from mailyard.sending.tls_count import TlsCounter
 from mailyard.sending.track.domain import TrackingDomains, TrackingNames
 from mailyard.sending.track.hit import HitCollector
 from mailyard.sending.track.link import Links
@@ -95,6 +98,7 @@ def services(database: Database) -> Any:
     allowances = Allowances(database=database)
     return SimpleNamespace(
         settings=Settings(),
+        clock=SystemClock(),
         database=database,
         bus=bus,
         engine=engine,
@@ -145,6 +149,8 @@ def services(database: Database) -> Any:
         ),
         demos=Demos(database=database, engine=engine),
         queue_admin=QueueAdmin(engine=engine),
+        shaping=Shaping(database=database, book=shipped()),
+        tls_results=TlsCounter(database=database),
     )
 
 

@@ -75,6 +75,8 @@ class Things:
                 "template": self.ids["tpl"],
                 "from": "a@example.org",
             },
+            "pauseDestination": {"destination": f"mx.{self.word}.example", "seconds": 60},
+            "resumeDestination": {"destination": f"mx.{self.word}.example"},
             "redriveDeadLetters": {"ids": [self.dead_letter]},
             "discardDeadLetters": {"ids": [self.dead_letter]},
             "startDemo": {"recipients": 1},
@@ -166,7 +168,19 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
     made["msg"] = await _receive(platform, things)
     things.dead_letter = await bury(platform, workspace_id, word)
     made["dmo"] = await _demo(platform, workspace_id)
+    await _write_to(platform, word)
     return things
+
+
+async def _write_to(platform: Platform, word: str) -> None:
+    """A destination that the workspace has written to by own delivery."""
+    async with platform.app.database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO shaping_site (key, source, place, receiver, updated_at) "
+            "VALUES ('site::mx.' || $1 || '.example', '', 'mx.' || $1 || '.example', 'default', "
+            "now()) ON CONFLICT DO NOTHING",
+            word,
+        )
 
 
 async def _publish(platform: Platform, things: Things) -> None:

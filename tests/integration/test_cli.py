@@ -231,6 +231,17 @@ async def test_dead_letters_are_listed_and_redriven(shell: Shell) -> None:
     assert (await shell.run("queue", "redrive")).code == 2
 
 
+async def test_destinations_are_shown_paused_and_resumed(shell: Shell) -> None:
+    assert (await shell.json("shaping", "show"))["items"] == []
+    assert (await shell.json("shaping", "events"))["items"] == []
+    assert (await shell.json("shaping", "tls"))["items"] == []
+    unknown = await shell.run("shaping", "pause", "mx.example.org", "--for", "2 h")
+    assert (unknown.code, "nothing was sent" in unknown.err) == (1, True)
+    assert (await shell.run("shaping", "resume", "mx.example.org")).code == 1
+    wrong = await shell.run("shaping", "pause", "mx.example.org", "--for", "soon")
+    assert (wrong.code, "allowed is a number with s, min, h or d" in wrong.err) == (1, True)
+
+
 async def test_exit_codes_tell_refused_wrong_usage_away_and_misconfigured(shell: Shell) -> None:
     refused = await shell.run("inbox", "delete", "ibx_00000000000000000000000000")
     assert refused.code == 1
@@ -257,6 +268,7 @@ COMMANDS_FOR_PEOPLE = (
     *("campaign cancel", "campaign watch", "campaign list"),
     *("email show", "email cancel", "limits show", "limits set"),
     *("queue list", "queue pause", "queue resume", "queue dead", "queue redrive"),
+    *("shaping show", "shaping events", "shaping pause", "shaping resume", "shaping tls"),
 )
 
 

@@ -52,6 +52,12 @@ _FORMS = (
     Form("/demo", "demo.start", {"recipients": "1"}),
     Form("/dead-letters/redrive", "dead_letter.redrive", {"id": "{dead}"}),
     Form("/dead-letters/discard", "dead_letter.discard", {"id": "{dead}"}),
+    Form(
+        "/destinations/pause",
+        "destination.pause",
+        {"destination": "mx.otter.example", "seconds": "3600"},
+    ),
+    Form("/destinations/resume", "destination.resume", {"destination": "mx.otter.example"}),
     Form("/inboxes/{ibx}/messages/{msg}/delete", "message.delete"),
     Form("/inboxes/{ibx}/delete", "inbox.delete"),
     Form("/sign-out", "session.end"),

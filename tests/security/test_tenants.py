@@ -126,11 +126,17 @@ async def test_another_workspaces_dead_letters_stay_where_they_are(platform: Pla
 
 
 async def test_only_the_first_workspace_runs_the_installation(platform: Platform) -> None:
-    _, key = await platform.other_workspace()
+    other_id, key = await platform.other_workspace()
+    await make_things(platform, other_id, key, _THEIRS)
     for method, path, body in (
         ("GET", "/v1/queues", None),
         ("POST", "/v1/queues/media/pause", None),
         ("POST", "/v1/queues/media/resume", None),
+        ("GET", "/v1/shaping", None),
+        ("GET", "/v1/shaping/events", None),
+        ("POST", "/v1/shaping/pause", {"destination": "mx.zebra.example", "seconds": 60}),
+        ("POST", "/v1/shaping/resume", {"destination": "mx.zebra.example"}),
+        ("GET", "/v1/tls-results", None),
         ("POST", "/v1/workspaces", {"name": "x"}),
     ):
         assert (await platform.call(method, path, json=body, key=key)).status == 403

@@ -22,6 +22,8 @@ CONTACTS_READ = "contacts:read"
 CONTACTS_WRITE = "contacts:write"
 CAMPAIGNS_READ = "campaigns:read"
 CAMPAIGNS_WRITE = "campaigns:write"
+SHAPING_READ = "shaping:read"
+SHAPING_WRITE = "shaping:write"
 QUEUES_READ = "queues:read"
 QUEUES_WRITE = "queues:write"
 EVENTS_READ = "events:read"
@@ -45,6 +47,8 @@ SCOPES: dict[str, str] = {
     CONTACTS_WRITE: "Change contacts and lists, and import CSV files.",
     CAMPAIGNS_READ: "Read campaigns and their progress.",
     CAMPAIGNS_WRITE: "Make, start, pause, resume and cancel campaigns.",
+    SHAPING_READ: "Read how destinations are written to, and how TLS went.",
+    SHAPING_WRITE: "Pause destinations and let them go on.",
     QUEUES_READ: "Read queue depths and dead letters.",
     QUEUES_WRITE: "Pause and resume queues, redrive and discard dead letters.",
     EVENTS_READ: "Follow the live event stream.",

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("mailyard.cli.import_", "Import contacts from a CSV file."),
     "campaign": ("mailyard.cli.campaign", "Start, pause, resume, cancel and watch campaigns."),
     "queue": ("mailyard.cli.queue", "Show depths and dead letters, pause, resume, redrive."),
+    "shaping": ("mailyard.cli.shaping", "Show destinations as they are written to, pause, resume."),
     "key": ("mailyard.cli.key", "Make, list and revoke API keys."),
     "version": ("mailyard.cli.version", "Print the version."),
 }

@@ -16,7 +16,7 @@ from mailyard.core import ids
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.sending.shape.measure import DURATION_S_MAX
-from mailyard.sending.shape.receiver import DEFAULT, Book
+from mailyard.sending.shape.receiver import DEFAULT, Book, place_of, source_of
 from mailyard.sending.shape.site import PROBE_AFTER, Mode, Site, standing
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
@@ -81,6 +81,14 @@ class Happening:
     @property
     def at(self) -> datetime:
         return ids.time_of(self.id)
+
+    @property
+    def source(self) -> str:
+        return source_of(self.key)
+
+    @property
+    def place(self) -> str:
+        return place_of(self.key)
 
 
 class Shaping:

@@ -20,7 +20,7 @@ import structlog
 from mailyard.core import ids
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import MailyardError
-from mailyard.sending.shape.receiver import DEFAULT, Book, Place
+from mailyard.sending.shape.receiver import DEFAULT, Book, Place, source_of
 from mailyard.sending.shape.site import PROBE_AFTER, EventKind, News, Reaction, Site, SiteEvent
 from mailyard.sending.transport import Outcome
 from mailyard.storage.database import Database
@@ -213,11 +213,6 @@ class SiteBoard:
             row["why"],
         )
         sites.informed(now.timestamp(), key, Place(row["place"], receiver), news)
-
-
-def source_of(key: str) -> str:
-    """The source address in a place's key (`Place.key`); it may hold colons, a place none."""
-    return key.removeprefix("site:").rpartition(":")[0]
 
 
 def _event_columns(events: list[tuple[str, SiteEvent]]) -> list[list[Any]]:

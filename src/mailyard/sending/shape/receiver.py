@@ -55,6 +55,16 @@ class Place:
         return f"site:{source}:{self.name}"
 
 
+def source_of(key: str) -> str:
+    """The source address in a place's key; it may hold colons, a place holds none."""
+    return key.removeprefix("site:").rpartition(":")[0]
+
+
+def place_of(key: str) -> str:
+    """The place's name in its key."""
+    return key.rpartition(":")[2]
+
+
 class Book:
     """All receivers, found by domain or by the site's name; what fits nobody is the default's."""
 

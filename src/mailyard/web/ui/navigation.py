@@ -10,6 +10,7 @@ NAVIGATION = (
             ("/templates", "Templates"),
             ("/deliveries", "Deliveries"),
             ("/limits", "Sending limits"),
+            ("/destinations", "Destinations"),
         ),
     ),
     (

@@ -1,0 +1,352 @@
+"""Destinations: how each is written to now, what happened to it, pausing; and TLS results.
+
+Own delivery serves the whole installation, so all of this is its first workspace's.
+"""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from datetime import date
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from mailyard.access import scope
+from mailyard.access.audit import Change
+from mailyard.core.errors import InvalidInput
+from mailyard.core.limits import API_PAGE_ITEMS
+from mailyard.sending.shape.measure import DURATION_S_MAX
+from mailyard.sending.shaping import Destination, Happening
+from mailyard.sending.tls_count import FIRST, TlsResult
+from mailyard.web.api.page import (
+    Input,
+    Limit,
+    Moment,
+    NextCursor,
+    Output,
+    PageQuery,
+    page_of,
+    read_cursor,
+)
+from mailyard.web.api.route import Answer, Call, Route
+
+TAG = "Destinations"
+_OPERATOR = "Only from the installation's first workspace."
+_NameCursor = Annotated[
+    str,
+    Meta(
+        pattern="^[A-Za-z0-9_-]{1,1500}$",
+        description="`next_cursor` of the page before this one.",
+    ),
+]
+_Place = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=300,
+        description="The destination's name: its mail servers, or a receiver that has many.",
+        examples=["google", "mx.example.org"],
+    ),
+]
+
+
+class AnswerItem(Output):
+    """What a destination said, recipients' names left out."""
+
+    at: Moment
+    text: str
+    outcome: str
+
+
+class DestinationItem(Output):
+    """A destination as one source address sees it."""
+
+    destination: str
+    source: Annotated[str, Meta(description="The address that mail leaves from; empty: any.")]
+    receiver: Annotated[str, Meta(description="The entry of the shaping file that it is under.")]
+    mode: Annotated[str, Meta(description="`open`, `slower`, `paused` or `probing`.")]
+    share: Annotated[float, Meta(description="Of its limits, after answers that slowed it.")]
+    rate_per_s: Annotated[float, Meta(description="Recipients a second now, all workers together.")]
+    connections: Annotated[int, Meta(description="That workers hold now.")]
+    connections_most: int
+    workers: int
+    until: Annotated[Moment | None, Meta(description="Paused or not probed until then.")]
+    why: str
+    accepted: int
+    later: int
+    never: int
+    unknown: int
+    answers: Annotated[list[AnswerItem], Meta(description="The last that were no acceptances.")]
+    updated_at: Moment
+
+
+class DestinationPage(Output):
+    """Destinations by name."""
+
+    items: list[DestinationItem]
+    next_cursor: NextCursor
+
+
+class DestinationsQuery(Input):
+    """Which destinations to list."""
+
+    search: Annotated[str, Meta(max_length=100, description="Part of its name.")] = ""
+    held: Annotated[bool, Meta(description="Only those that are slower, paused or probing.")] = (
+        False
+    )
+    limit: Limit = API_PAGE_ITEMS
+    cursor: _NameCursor | None = None
+
+
+class EventItem(Output):
+    """What happened to a destination."""
+
+    at: Moment
+    destination: str
+    source: str
+    kind: Annotated[str, Meta(description="`paused`, `slowed`, `probing`, `back` or `alert`.")]
+    rule: str
+    answer: str
+    share: float
+    until: Moment | None
+    text: str
+
+
+class EventPage(Output):
+    """What happened, newest first."""
+
+    items: list[EventItem]
+    next_cursor: NextCursor
+
+
+class PauseDestination(Input):
+    """Which destination, how long, why."""
+
+    destination: _Place
+    seconds: Annotated[float, Meta(gt=0, le=DURATION_S_MAX)]
+    why: Annotated[str, Meta(min_length=1, max_length=150)] = "by hand"
+
+
+class ResumeDestination(Input):
+    """Which destination."""
+
+    destination: _Place
+
+
+class DestinationChanged(Output):
+    """The destination, and until when it is paused now."""
+
+    destination: str
+    until: Moment | None
+
+
+class TlsItem(Output):
+    """Sessions that ended alike."""
+
+    domain: str
+    policy_type: Annotated[str, Meta(description="`sts`, `tlsa` or `no-policy-found`.")]
+    host: str
+    result: Annotated[str, Meta(description="`success`, or a type of RFC 8460 section 4.3.")]
+    sessions: int
+
+
+class TlsPage(Output):
+    """TLS results of a day, by name."""
+
+    day: date
+    items: list[TlsItem]
+    next_cursor: NextCursor
+
+
+class TlsQuery(Input):
+    """Which day (UTC; today when not said)."""
+
+    day: date | None = None
+    limit: Limit = API_PAGE_ITEMS
+    cursor: _NameCursor | None = None
+
+
+def _item(one: Destination) -> DestinationItem:
+    return DestinationItem(
+        destination=one.place,
+        source=one.source,
+        receiver=one.receiver,
+        mode=one.mode.value,
+        share=one.share,
+        rate_per_s=one.rate_per_s,
+        connections=one.connections,
+        connections_most=one.connections_most,
+        workers=one.workers,
+        until=one.until,
+        why=one.why,
+        accepted=one.accepted,
+        later=one.later,
+        never=one.never,
+        unknown=one.unknown,
+        answers=[AnswerItem(said.at, said.text, said.outcome) for said in one.answers],
+        updated_at=one.updated_at,
+    )
+
+
+def _event(one: Happening) -> EventItem:
+    return EventItem(
+        at=one.at,
+        destination=one.place,
+        source=one.source,
+        kind=one.kind,
+        rule=one.rule,
+        answer=one.answer,
+        share=one.share,
+        until=one.until,
+        text=one.text,
+    )
+
+
+def _tls_item(one: TlsResult) -> TlsItem:
+    return TlsItem(one.domain, one.policy_type, one.host, one.result, one.sessions)
+
+
+def _names(cursor: str | None, count: int) -> list[str]:
+    """The names behind a cursor. Raises InvalidInput."""
+    if cursor is None:
+        return [""] * count
+    try:
+        names = msgspec.json.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, msgspec.DecodeError):
+        names = None
+    if (
+        not isinstance(names, list)
+        or len(names) != count
+        or not all(isinstance(name, str) and "\0" not in name for name in names)
+    ):
+        raise InvalidInput("this is no cursor of this list", field="cursor")
+    return names
+
+
+def _cursor(*names: str) -> str:
+    return urlsafe_b64encode(msgspec.json.encode(names)).decode().rstrip("=")
+
+
+async def list_destinations(call: Call[None, DestinationsQuery]) -> DestinationPage:
+    await call.app.workspaces.require_operator(call.workspace_id)
+    query = call.query
+    if "\0" in query.search:
+        raise InvalidInput("a name has no NUL in it", field="search")
+    found = await call.app.shaping.page(
+        after=_names(query.cursor, 1)[0], search=query.search, held=query.held, limit=query.limit
+    )
+    full = len(found) >= query.limit
+    return DestinationPage(
+        items=[_item(one) for one in found],
+        next_cursor=_cursor(found[-1].key) if full else None,
+    )
+
+
+async def list_events(call: Call[None, PageQuery]) -> EventPage:
+    await call.app.workspaces.require_operator(call.workspace_id)
+    query = call.query
+    found = await call.app.shaping.happenings(before=read_cursor(query.cursor), limit=query.limit)
+    return page_of(EventPage, found, _event, query.limit)
+
+
+async def pause_destination(call: Call[PauseDestination, None]) -> Answer:
+    await call.app.workspaces.require_operator(call.workspace_id)
+    body = call.body
+    async with call.app.database.transaction() as tx:
+        before, until = await call.app.shaping.pause(body.destination, body.seconds, body.why, tx)
+        after = {"until": until.isoformat(), "why": body.why}
+        change = Change("destination.pause", body.destination, before, after)
+        return await call.done(tx, DestinationChanged(body.destination, until), change)
+
+
+async def resume_destination(call: Call[ResumeDestination, None]) -> Answer:
+    await call.app.workspaces.require_operator(call.workspace_id)
+    body = call.body
+    async with call.app.database.transaction() as tx:
+        before = await call.app.shaping.resume(body.destination, tx)
+        change = Change("destination.resume", body.destination, before, {"until": None})
+        return await call.done(tx, DestinationChanged(body.destination, None), change)
+
+
+async def list_tls_results(call: Call[None, TlsQuery]) -> TlsPage:
+    await call.app.workspaces.require_operator(call.workspace_id)
+    query = call.query
+    day = query.day or call.app.clock.now().date()
+    domain, policy_type, host, result = _names(query.cursor, len(FIRST))
+    found = await call.app.tls_results.page(
+        day, after=(domain, policy_type, host, result), limit=query.limit
+    )
+    last = found[-1] if len(found) >= query.limit else None
+    return TlsPage(
+        day=day,
+        items=[_tls_item(one) for one in found],
+        next_cursor=_cursor(last.domain, last.policy_type, last.host, last.result)
+        if last is not None
+        else None,
+    )
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/v1/shaping",
+        list_destinations,
+        "listDestinations",
+        TAG,
+        "Read how each destination is written to now",
+        scope.SHAPING_READ,
+        answer=DestinationPage,
+        query=DestinationsQuery,
+        description="Connections, rate, pauses and why, the last answers. " + _OPERATOR,
+    ),
+    Route(
+        "GET",
+        "/v1/shaping/events",
+        list_events,
+        "listDestinationEvents",
+        TAG,
+        "Read what happened to destinations",
+        scope.SHAPING_READ,
+        answer=EventPage,
+        query=PageQuery,
+        description="Pauses, slower times, alerts of two weeks. " + _OPERATOR,
+    ),
+    Route(
+        "POST",
+        "/v1/shaping/pause",
+        pause_destination,
+        "pauseDestination",
+        TAG,
+        "Send nothing to a destination for a while",
+        scope.SHAPING_WRITE,
+        answer=DestinationChanged,
+        body=PauseDestination,
+        errors=(404,),
+        description="Its mail waits. Workers follow within seconds. " + _OPERATOR,
+    ),
+    Route(
+        "POST",
+        "/v1/shaping/resume",
+        resume_destination,
+        "resumeDestination",
+        TAG,
+        "Let a paused or probing destination go on",
+        scope.SHAPING_WRITE,
+        answer=DestinationChanged,
+        body=ResumeDestination,
+        errors=(404,),
+        description="A smaller share of its limits grows by itself. " + _OPERATOR,
+    ),
+    Route(
+        "GET",
+        "/v1/tls-results",
+        list_tls_results,
+        "listTlsResults",
+        TAG,
+        "Read how TLS went on a day",
+        scope.SHAPING_READ,
+        answer=TlsPage,
+        query=TlsQuery,
+        description="Sessions by domain, policy, host and result, as RFC 8460 counts them. "
+        + _OPERATOR,
+    ),
+)
