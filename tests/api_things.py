@@ -168,12 +168,13 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
     made["msg"] = await _receive(platform, things)
     things.dead_letter = await bury(platform, workspace_id, word)
     made["dmo"] = await _demo(platform, workspace_id)
-    await _write_to(platform, word)
+    if workspace_id == platform.workspace_id:  # which runs the installation
+        await _write_to(platform, word)
     return things
 
 
 async def _write_to(platform: Platform, word: str) -> None:
-    """A destination that the workspace has written to by own delivery."""
+    """A destination that own delivery has written to."""
     async with platform.app.database.connection() as connection:
         await connection.execute(
             "INSERT INTO shaping_site (key, source, place, receiver, updated_at) "

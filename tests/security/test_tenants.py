@@ -126,8 +126,8 @@ async def test_another_workspaces_dead_letters_stay_where_they_are(platform: Pla
 
 
 async def test_only_the_first_workspace_runs_the_installation(platform: Platform) -> None:
-    other_id, key = await platform.other_workspace()
-    await make_things(platform, other_id, key, _THEIRS)
+    _, key = await platform.other_workspace()
+    await make_things(platform, platform.workspace_id, platform.key, _THEIRS)
     for method, path, body in (
         ("GET", "/v1/queues", None),
         ("POST", "/v1/queues/media/pause", None),
