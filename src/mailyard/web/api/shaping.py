@@ -49,7 +49,7 @@ _Place = Annotated[
 ]
 
 
-class AnswerItem(Output):
+class DestinationAnswer(Output):
     """What a destination said, recipients' names left out."""
 
     at: Moment
@@ -75,7 +75,9 @@ class DestinationItem(Output):
     later: int
     never: int
     unknown: int
-    answers: Annotated[list[AnswerItem], Meta(description="The last that were no acceptances.")]
+    answers: Annotated[
+        list[DestinationAnswer], Meta(description="The last that were no acceptances.")
+    ]
     updated_at: Moment
 
 
@@ -97,7 +99,7 @@ class DestinationsQuery(Input):
     cursor: _NameCursor | None = None
 
 
-class EventItem(Output):
+class DestinationEvent(Output):
     """What happened to a destination."""
 
     at: Moment
@@ -111,10 +113,10 @@ class EventItem(Output):
     text: str
 
 
-class EventPage(Output):
+class DestinationEventPage(Output):
     """What happened, newest first."""
 
-    items: list[EventItem]
+    items: list[DestinationEvent]
     next_cursor: NextCursor
 
 
@@ -182,13 +184,13 @@ def _item(one: Destination) -> DestinationItem:
         later=one.later,
         never=one.never,
         unknown=one.unknown,
-        answers=[AnswerItem(said.at, said.text, said.outcome) for said in one.answers],
+        answers=[DestinationAnswer(said.at, said.text, said.outcome) for said in one.answers],
         updated_at=one.updated_at,
     )
 
 
-def _event(one: Happening) -> EventItem:
-    return EventItem(
+def _event(one: Happening) -> DestinationEvent:
+    return DestinationEvent(
         at=one.at,
         destination=one.place,
         source=one.source,
@@ -241,11 +243,11 @@ async def list_destinations(call: Call[None, DestinationsQuery]) -> DestinationP
     )
 
 
-async def list_events(call: Call[None, PageQuery]) -> EventPage:
+async def list_events(call: Call[None, PageQuery]) -> DestinationEventPage:
     await call.app.workspaces.require_operator(call.workspace_id)
     query = call.query
     found = await call.app.shaping.happenings(before=read_cursor(query.cursor), limit=query.limit)
-    return page_of(EventPage, found, _event, query.limit)
+    return page_of(DestinationEventPage, found, _event, query.limit)
 
 
 async def pause_destination(call: Call[PauseDestination, None]) -> Answer:
@@ -306,7 +308,7 @@ ROUTES = (
         TAG,
         "Read what happened to destinations",
         scope.SHAPING_READ,
-        answer=EventPage,
+        answer=DestinationEventPage,
         query=PageQuery,
         description="Pauses, slower times, alerts of two weeks. " + _OPERATOR,
     ),
