@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from mailyard.access.vault import Vault
@@ -19,7 +19,7 @@ from mailyard.campaigns.progress import Progress, ProgressEvents
 from mailyard.campaigns.retry import RetrySender
 from mailyard.campaigns.states import State
 from mailyard.core import ids
-from mailyard.core.clock import ManualClock, SystemClock
+from mailyard.core.clock import Clock, ManualClock, SystemClock
 from mailyard.core.limits import LEASE_S
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.worker import Worker
@@ -35,7 +35,7 @@ from mailyard.sending.track.domain import TrackingNames
 from mailyard.sending.track.link import Links
 from mailyard.sending.track.token import Tokens
 from mailyard.sending.track.tracking import Tracking
-from mailyard.sending.transport import Handoff, Outcome, Outgoing
+from mailyard.sending.transport import Chooser, Handoff, Outcome, Outgoing
 from mailyard.storage.database import Database
 
 HOSTNAME = "mail.example.org"
@@ -120,6 +120,7 @@ class Process:
         transport: LedgerTransport,
         database: Database | None = None,
         places: int = 20,
+        choose: Chooser | None = None,
     ) -> None:
         database = database or world.database
         clock = world.clock
@@ -131,6 +132,7 @@ class Process:
         self.deliverer = Deliverer(
             database=database,
             transport=transport,
+            choose=choose,
             signing=signing,
             tracking=tracking,
             live=live,
@@ -182,9 +184,9 @@ class Process:
 class World:
     """One workspace on a database of its own."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock | None = None) -> None:
         self.database = database
-        self.clock = ManualClock(datetime.now(UTC))
+        self.clock = cast("ManualClock", clock or ManualClock(datetime.now(UTC)))
         self.bus = MemoryBus()
         self.live = LiveEvents(database=database, bus=self.bus)
         self.engine = PostgresEngine(database=database, bus=self.bus, clock=self.clock)

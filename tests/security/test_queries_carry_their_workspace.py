@@ -66,6 +66,9 @@ REASONS = {
     "live.newest": "a place in the stream, no content",
     "live.oldest": "a place in the stream, no content",
     "partitions.at_work_since": "since when there is work, everywhere; no content",
+    "provider.any_sealed": "whether anybody has a secret; no content",
+    "provider.seal_anew": "the master key is the operator's, for all workspaces",
+    "provider.sealed_otherwise": "the master key is the operator's, for all workspaces",
     "receiving.find_stored": "the accepting process asks about ids that it has made itself",
 }
 

@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from mailyard.sending.domain import Domains
     from mailyard.sending.domain_check import OwnSide
     from mailyard.sending.imprint import Imprints
+    from mailyard.sending.outbound import Outbound
+    from mailyard.sending.provider import ProviderBook
     from mailyard.sending.return_path import ReturnPaths
     from mailyard.sending.returns.address import ReturnAddresses
     from mailyard.sending.returns.record import Recorder
+    from mailyard.sending.routing import Routing
     from mailyard.sending.sign import Signing
     from mailyard.sending.template import Templates
     from mailyard.sending.track.domain import TrackingDomains, TrackingNames
     from mailyard.sending.track.hit import HitCollector
     from mailyard.sending.track.tracking import Tracking
     from mailyard.sending.transport import Transport
+    from mailyard.sending.upkeep import Shelf, Upkeep
 
 
 class Sending(OwnDelivery):
@@ -172,6 +176,66 @@ class Sending(OwnDelivery):
         from mailyard.sending.track.hit import HitCollector
 
         return HitCollector(engine=self.engine)
+
+    # Ways out.
+
+    @cached_property
+    def providers(self) -> "ProviderBook":
+        from mailyard.sending.provider import ProviderBook
+
+        return ProviderBook(database=self.database, vault=self.vault, bus=self.bus)
+
+    @cached_property
+    def routing(self) -> "Routing":
+        from mailyard.sending.routing import Routing
+
+        return Routing(database=self.database)
+
+    @cached_property
+    def provider_shelf(self) -> "Shelf":
+        """What makes the transports of stored providers."""
+        from random import Random
+
+        from mailyard.net.guard import networks
+        from mailyard.net.http import HttpClient
+        from mailyard.sending.transports.kinds import Workshop
+        from mailyard.sending.upkeep import Shelf
+
+        settings = self.settings
+        allowed = networks(settings.provider_networks.replace(",", " ").split())
+        http = HttpClient(allowed=allowed)
+        self.ends.append(http.close)
+        workshop = Workshop(
+            hello=settings.smtp_name,
+            http=http,
+            rate=self.limits,
+            clock=self.clock,
+            random=Random(),
+            data=settings.data,
+            allowed=allowed,
+        )
+        return Shelf(vault=self.vault, workshop=workshop)
+
+    @cached_property
+    def outbound(self) -> "Outbound":
+        """The way out of a worker: stored providers by stored routes, or the relay."""
+        from mailyard.sending.outbound import Outbound
+
+        return Outbound(
+            relay=self.transport, make=lambda key: self.provider_shelf.make(key), clock=self.clock
+        )
+
+    @cached_property
+    def upkeep(self) -> "Upkeep":
+        """What has `outbound` follow the stored plan."""
+        from mailyard.sending.upkeep import Upkeep
+
+        return Upkeep(
+            database=self.database,
+            bus=self.bus,
+            shelf=self.provider_shelf,
+            outbound=self.outbound,
+        )
 
     @cached_property
     def transport(self) -> "Transport":

@@ -6,19 +6,23 @@ from uuid import UUID
 
 from mailyard.campaigns.mail import Written
 from mailyard.sending.delivery import recipient_key
-from mailyard.sending.results import STATE_OF, clean
+from mailyard.sending.results import STATE_OF, Passes, clean
 from mailyard.sending.states import State
 from mailyard.sending.transport import Handoff
 
+_FIRST_ATTEMPT = 1
+
 
 class ChunkRows:
-    """What waits for its commit. `handed_off` counts those that hold a place of the window."""
+    """What waits for its commit. `handed_off` counts those that hold a place of the window;
+    `passes` are the refusals of transports that were asked before the one that had the mail."""
 
-    __slots__ = ("_columns", "handed_off")
+    __slots__ = ("_columns", "handed_off", "passes")
 
     def __init__(self) -> None:
         self._columns: tuple[list[Any], ...] = ([], [], [], [], [], [], [], [], [])
         self.handed_off = 0
+        self.passes = Passes()
 
     def __len__(self) -> int:
         return len(self._columns[0])
@@ -71,6 +75,8 @@ class ChunkRows:
         self, written: Written, handoff: Handoff, next_attempt_at: datetime | None = None
     ) -> None:
         """Take the transport's answer; `next_attempt_at` when it was not taken yet."""
+        if handoff.passed:
+            self.passes.add(_FIRST_ATTEMPT, handoff.passed)
         state = STATE_OF[handoff.outcome]
         self.add(
             written.delivery_id,

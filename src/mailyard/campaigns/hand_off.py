@@ -385,10 +385,12 @@ class HandOff:
             self._handed_off_at,
             passed,
         )
-        if self._counts and self._means.clock.monotonic() - self._counted_at > COUNT_EVERY_S:
+        counting = self._counts and self._means.clock.monotonic() - self._counted_at > COUNT_EVERY_S
+        if counting or rows.passes:
             async with self._means.database.transaction() as tx:
                 row = await self._means.database.fetchrow(_SQL.step_chunk, *arguments, tx=tx)
                 if row is not None:
+                    await rows.passes.tell(self._means.database, place.workspace_id, tx)
                     await self.write_counts(tx)
             self._counts.clear()
             self._counted_at = self._means.clock.monotonic()

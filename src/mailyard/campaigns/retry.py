@@ -26,7 +26,7 @@ from mailyard.queue.job import EMAIL_BULK, LeasedJob, NewJob
 from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.handoff import Window
-from mailyard.sending.results import Results, conclude
+from mailyard.sending.results import Passes, Results, conclude
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing
 from mailyard.sending.states import State as DeliveryState
@@ -193,6 +193,8 @@ class _Round:
         self._next_attempt_at = sender.clock.now() + timedelta(seconds=backoff_s)
         self._away: set[UUID] = set()
         self._results = Results()
+        self._passes = Passes()
+        self._attempts_of: dict[UUID, int] = {}
         self._arrived = asyncio.Event()
         self._abandoned = False
 
@@ -218,7 +220,8 @@ class _Round:
         try:
             await self._settle([end for row in rows if (end := _early_end(row))])
             ready = [row for row in rows if _early_end(row) is None]
-            self._attempts = max((row["attempts"] for row in ready), default=0) + 1
+            self._attempts_of = {row["id"]: row["attempts"] + 1 for row in ready}
+            self._attempts = max(self._attempts_of.values(), default=1)
             delay_s = RETRY_BACKOFF.delay_s(self._attempts, self._own.random)
             self._next_attempt_at = now + timedelta(seconds=delay_s)
             untried = await self._hand_off(ready)
@@ -289,6 +292,7 @@ class _Round:
 
     async def _step(self, mails: list[Written]) -> None:
         results, self._results = self._results, Results()
+        passes, self._passes = self._passes, Passes()
         step = self._own.window.begin(len(results), len(mails))
         links = [link for written in mails for link in written.links]
         failures = 0
@@ -298,7 +302,7 @@ class _Round:
                     await self._own.tracking.links.store(
                         self._workspace_id, self._campaign_id, links
                     )
-                named = await self._commit(results, mails)
+                named = await self._commit(results, passes, mails)
                 break
             except BaseException as error:
                 failures += 1
@@ -316,8 +320,9 @@ class _Round:
                 self._own.transport.submit(written.outgoing, self._done)
         self._own.progress.touch(self._workspace_id, self._campaign_id)
 
-    async def _commit(self, results: Results, mails: list[Written]) -> set[UUID]:
+    async def _commit(self, results: Results, passes: Passes, mails: list[Written]) -> set[UUID]:
         async with self._own.database.transaction() as tx:
+            await passes.tell(self._own.database, self._workspace_id, tx)
             rows = await self._own.database.fetch(
                 _SENDING_SQL.step_deliveries,
                 self._low,
@@ -325,6 +330,7 @@ class _Round:
                 *results.columns(),
                 [written.delivery_id for written in mails],
                 [self._job.token] * len(mails),
+                [""] * len(mails),
                 False,
                 tx=tx,
             )
@@ -352,6 +358,8 @@ class _Round:
         last = self._attempts >= ATTEMPTS
         conclusion = conclude(handoff, self._next_attempt_at, None, last)
         self._away.discard(handoff.delivery_id)
+        if handoff.passed:
+            self._passes.add(self._attempts_of[handoff.delivery_id], handoff.passed)
         if conclusion.state is DeliveryState.DEFERRED and conclusion.next_attempt_at:
             self._again.append((handoff.delivery_id, conclusion.next_attempt_at))
         self._results.add(handoff.delivery_id, self._job.token, conclusion, handoff.transport)

@@ -30,12 +30,13 @@ from mailyard.sending.accept import DELIVER
 from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.errand import Errand, OpenDelivery
 from mailyard.sending.handoff import Window
-from mailyard.sending.results import Results, conclude
+from mailyard.sending.results import Conclusion, Results, clean, conclude
 from mailyard.sending.return_path import ReturnPaths
+from mailyard.sending.route.failover import TRIES_MAX
 from mailyard.sending.sign import Signing
 from mailyard.sending.states import State
 from mailyard.sending.track.tracking import Tracking
-from mailyard.sending.transport import Handoff, Transport
+from mailyard.sending.transport import TRANSACTIONAL, Chooser, Handoff, Outcome, Transport
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -53,7 +54,11 @@ Wanted = list[tuple[Errand, OpenDelivery]]
 
 
 class Deliverer:
-    """Hands transactional mail to `transport`. One a worker process, for its window is its own."""
+    """Hands transactional mail to `transport`. One a worker process, for its window is its own.
+
+    `choose` says who of several behind `transport` is to have a mail: that is written down before
+    the mail leaves, so that after a crash it goes to nobody else.
+    """
 
     def __init__(
         self,
@@ -65,12 +70,14 @@ class Deliverer:
         live: LiveEvents,
         hostname: str,
         return_paths: ReturnPaths | None = None,
+        choose: Chooser | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
         window: Window | None = None,
     ) -> None:
         self.database = database
         self.transport = transport
+        self.choose = choose
         self.signing = signing
         self.tracking = tracking
         self.live = live
@@ -115,7 +122,13 @@ class Deliverer:
                 if row["state"] == State.DEFERRED and again_at and again_at > now + _EARLY:
                     errand.comes_again(again_at)  # another recipient's turn has come
                     continue
-                one = OpenDelivery(row["id"], row["recipient"], row["suppressed"], row["type"])
+                one = OpenDelivery(
+                    row["id"],
+                    row["recipient"],
+                    row["suppressed"],
+                    row["type"],
+                    row["may_have_it"] or "",
+                )
                 errand.waiting.append(one)
         for index, email in enumerate(emails):
             errand = errands[email["id"]]
@@ -190,6 +203,9 @@ class _Run:
         self._batch = batch
         self._errands = errands  # those whose jobs are not settled yet
         self._of = {one.id: errand for errand in errands for one in errand.waiting}
+        self._ones = {one.id: one for errand in errands for one in errand.waiting}
+        self._chosen: dict[UUID, str] = {}
+        self._refused: dict[UUID, tuple[str, ...]] = {}  # who has, in this attempt
         self._results = Results()
         self._arrived = asyncio.Event()
         self._away = 0
@@ -254,13 +270,28 @@ class _Run:
         if self._batch.stopping.is_set():
             return []
         places = self._own.window.room + len(self._results)
+        recorded = set(self._results.delivery_ids) if self._refused else ()
         chosen: Wanted = []
         for errand in self._errands:
             for one in errand.waiting:
                 if len(chosen) >= places:
                     return chosen
-                chosen.append((errand, one))
+                if one.id not in recorded:  # a row is not recorded and named by one statement
+                    self._chosen[one.id] = self._choice(errand, one)
+                    chosen.append((errand, one))
         return chosen
+
+    def _choice(self, errand: Errand, one: OpenDelivery) -> str:
+        """Who is to have the mail; empty where nothing is to be chosen, or nobody can have it."""
+        if one.may_have_it or self._own.choose is None:
+            return one.may_have_it
+        return self._own.choose(
+            errand.workspace_id,
+            TRANSACTIONAL,
+            one.type,
+            one.recipient,
+            self._refused.get(one.id, ()),
+        )
 
     async def _step(self, wanted: Wanted) -> None:
         """One commit of the window, then the mails of those it named."""
@@ -300,6 +331,7 @@ class _Run:
                     *results.columns(),
                     [one.id for _, one in wanted],
                     [errand.job.token for errand, _ in wanted],
+                    [self._chosen[one.id] for _, one in wanted],
                     True,
                     tx=tx,
                 )
@@ -355,15 +387,16 @@ class _Run:
                 await self._batch.bury([errand.job], errand.gave_up, tx)
 
     def _submit(self, wanted: Wanted, named: set[UUID]) -> None:
-        leaving: dict[UUID, tuple[Errand, list[OpenDelivery]]] = {}
+        leaving: dict[tuple[UUID, str], tuple[Errand, list[OpenDelivery]]] = {}
         for errand, one in wanted:
             errand.waiting.remove(one)
             if one.id in named:  # else it was cancelled, or is somebody else's now
                 errand.away.add(one.id)
-                leaving.setdefault(errand.email_id, (errand, []))[1].append(one)
+                together = errand.email_id, self._chosen[one.id]
+                leaving.setdefault(together, (errand, []))[1].append(one)
         self._away += len(named)
-        for errand, recipients in leaving.values():
-            for mail in errand.mails(recipients, self._own.return_paths):
+        for (_, only), (errand, recipients) in leaving.items():
+            for mail in errand.mails(recipients, self._own.return_paths, only):
                 self._own.transport.submit(mail, self._done)
 
     def _done(self, handoff: Handoff) -> None:
@@ -371,10 +404,32 @@ class _Run:
         if self._abandoned:
             return
         errand = self._of[handoff.delivery_id]
-        conclusion = conclude(
-            handoff, errand.next_attempt_at, errand.expires_at, errand.is_last_attempt
-        )
         self._away -= 1
-        errand.came_back(handoff.delivery_id, conclusion)
+        if self._goes_elsewhere(errand, handoff):
+            now = self._own.clock.now()
+            reply = clean(handoff.reply)
+            conclusion = Conclusion(
+                State.DEFERRED, handoff.reply_code, reply, now, tried=handoff.tried
+            )
+            errand.away.discard(handoff.delivery_id)
+            errand.waiting.append(self._ones[handoff.delivery_id])
+        else:
+            conclusion = conclude(
+                handoff, errand.next_attempt_at, errand.expires_at, errand.is_last_attempt
+            )
+            errand.came_back(handoff.delivery_id, conclusion)
         self._results.add(handoff.delivery_id, errand.job.token, conclusion, handoff.transport)
         self._arrived.set()
+
+    def _goes_elsewhere(self, errand: Errand, handoff: Handoff) -> bool:
+        """Whether somebody else can have at once what certainly was not taken."""
+        one, chosen = self._ones[handoff.delivery_id], self._chosen[handoff.delivery_id]
+        if not handoff.route_fault or not chosen or one.may_have_it:
+            return False
+        if handoff.outcome not in (Outcome.LATER, Outcome.NEVER):
+            return False
+        refused = (*self._refused.get(one.id, ()), chosen)
+        if len(refused) >= TRIES_MAX:
+            return False
+        self._refused[one.id] = refused
+        return bool(self._choice(errand, one))

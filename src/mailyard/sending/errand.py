@@ -24,12 +24,14 @@ from mailyard.sending.transport import TRANSACTIONAL, Outgoing, Recipient
 
 @dataclass(frozen=True, slots=True)
 class OpenDelivery:
-    """A recipient that is not settled. `type`: what kind of mail, the caller's word."""
+    """A recipient that is not settled. `type`: what kind of mail, the caller's word. `may_have_it`:
+    the transport where an earlier attempt ended unknown; nobody else ever gets the mail."""
 
     id: UUID
     recipient: str
     suppressed: bool
     type: str = ""
+    may_have_it: str = ""
 
 
 @dataclass(slots=True)
@@ -135,22 +137,25 @@ class Errand:
         return None
 
     def mails(
-        self, recipients: list[OpenDelivery], return_paths: ReturnPaths | None
+        self, recipients: list[OpenDelivery], return_paths: ReturnPaths | None, only: str = ""
     ) -> Iterator[Outgoing]:
         """The mail for some of its recipients: each in an envelope of his own, for what comes back
         says by its address whose it is. All in one without return-paths, and where the sender wants
-        nothing back (the null sender), unless each has links of his own."""
+        nothing back (the null sender), unless each has links of his own.
+
+        `only`: the transport that is written down with the intent; empty where there is one alone.
+        """
         if self.mail is None:
             raise AssertionError("a mail that cannot be composed is never handed over")
         returns = return_paths if self.reverse_path else None
         if returns is None and self.page is None:
-            yield self._outgoing(recipients, self.reverse_path, self.mail)
+            yield self._outgoing(recipients, self.reverse_path, self.mail, only)
             return
         for one in recipients:
             reverse_path = self.reverse_path
             if returns is not None:
                 reverse_path = returns.address_for(one.id, self.return_domain)
-            yield self._outgoing([one], reverse_path, self._own_mail(one, self.mail))
+            yield self._outgoing([one], reverse_path, self._own_mail(one, self.mail), only)
 
     def _own_mail(self, recipient: OpenDelivery, shared: Composed) -> Composed:
         """The mail with the recipient's own links; the shared one when it is not followed, and when
@@ -168,7 +173,7 @@ class Errand:
         return mail._replace(content=signatures + mail.content)
 
     def _outgoing(
-        self, recipients: list[OpenDelivery], reverse_path: str, mail: Composed
+        self, recipients: list[OpenDelivery], reverse_path: str, mail: Composed, only: str
     ) -> Outgoing:
         return Outgoing(
             reverse_path=reverse_path,
@@ -179,6 +184,7 @@ class Errand:
             workspace_id=self.workspace_id,
             stream=TRANSACTIONAL,
             tag=recipients[0].type,
+            only=only,
         )
 
     def comes_again(self, at: datetime) -> None:

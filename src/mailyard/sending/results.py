@@ -1,5 +1,6 @@
 """What came back from a transport, as the state it means and as columns for one statement."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -7,6 +8,10 @@ from uuid import UUID
 
 from mailyard.sending.states import Event, State, after
 from mailyard.sending.transport import Handoff, Outcome
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import load
+
+_SQL = load("sending")
 
 REPLY_CHARACTERS = 500
 
@@ -63,6 +68,44 @@ def clean(reply: str) -> str:
     if "\0" in reply:
         reply = reply.replace("\0", "\N{REPLACEMENT CHARACTER}")
     return reply[:REPLY_CHARACTERS]
+
+
+@dataclass(slots=True)
+class Passes:
+    """Refusals of who was asked before the transport that a result tells of: columns too."""
+
+    delivery_ids: list[UUID] = field(default_factory=list)
+    attempts: list[int] = field(default_factory=list)
+    transports: list[str] = field(default_factory=list)
+    codes: list[int | None] = field(default_factory=list)
+    replies: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.delivery_ids)
+
+    def add(self, attempt: int, passed: Sequence[Handoff]) -> None:
+        for refusal in passed:
+            self.delivery_ids.append(refusal.delivery_id)
+            self.attempts.append(attempt)
+            self.transports.append(refusal.transport)
+            self.codes.append(refusal.reply_code)
+            self.replies.append(clean(refusal.reply))
+
+    async def tell(self, database: Database, workspace_id: UUID, tx: Connection) -> None:
+        """Write them into the deliveries' stories."""
+        if self.delivery_ids:
+            await database.execute(
+                _SQL.tell_passed,
+                min(self.delivery_ids),
+                max(self.delivery_ids),
+                workspace_id,
+                self.delivery_ids,
+                self.attempts,
+                self.transports,
+                self.codes,
+                self.replies,
+                tx=tx,
+            )
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ A transport takes mails without blocking and answers for every recipient exactly
 bounds how many are outstanding (the hand-off window); the transport adds no bound of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -65,7 +65,8 @@ class Handoff:
 
     `retry_at`, with LATER: when the mail is to come again, where the transport knows it better than
     a backoff. `tried`: False for a mail that is handed back before anything was said to a peer (no
-    place, not its time yet); that is no attempt.
+    place, not its time yet); that is no attempt. `passed`: the refusals of others who were given
+    the mail before in the same attempt.
     """
 
     delivery_id: UUID
@@ -76,11 +77,22 @@ class Handoff:
     route_fault: bool = False
     retry_at: datetime | None = None
     tried: bool = True
+    passed: tuple["Handoff", ...] = ()
 
 
 TRANSACTIONAL = "transactional"
 CAMPAIGN = "campaign"
 """The two streams that mail flows in."""
+
+
+class Chooser(Protocol):
+    """Says which transport is to have a recipient's mail now, before its intent is written."""
+
+    def __call__(
+        self, workspace_id: UUID, stream: str, tag: str, address: str, without: Collection[str]
+    ) -> str:
+        """Its name; empty when nobody can have it at this moment. `without`: nobody of these."""
+        ...
 
 
 class Transport(Protocol):

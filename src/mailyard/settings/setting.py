@@ -110,6 +110,9 @@ class Settings:
         "opportunistic",
         "STARTTLS towards the relay; required: its certificate is verified, with smtps too",
     )
+    provider_networks: str = setting(
+        NETWORKS, "", "networks like 10.0.0.0/8 that providers may be in although not public"
+    )
     relay_connections: int = setting(whole(1, 200), 10, "connections of one worker to the relay")
     delivery: str = setting(
         choice("relay", "mx"),

@@ -120,6 +120,8 @@ def test_whatever_they_answer_nobody_gets_a_mail_that_somebody_may_have(
         (Outcome.NEVER, 554, "5.7.1 sender not verified", Phase.MAIL, Fault.PROVIDER),
         (Outcome.LATER, 421, "4.3.2 closing", Phase.RCPT, Fault.PROVIDER),
         (Outcome.LATER, 451, "4.3.0 try again", Phase.CONTENT, Fault.PROVIDER),
+        (Outcome.LATER, None, "connection lost", Phase.RCPT, Fault.PROVIDER),
+        (Outcome.LATER, 452, "4.3.1 the disk is full", Phase.RCPT, Fault.PROVIDER),
         (Outcome.NEVER, 550, "5.1.1 no such user", Phase.RCPT, Fault.RECIPIENT),
         (Outcome.LATER, 452, "4.2.2 mailbox full", Phase.RCPT, Fault.RECIPIENT),
         (Outcome.NEVER, 550, "5.1.1 no such user", Phase.CONTENT, Fault.RECIPIENT),

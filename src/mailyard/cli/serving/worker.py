@@ -16,6 +16,7 @@ from mailyard.proving.demo import DemoRunner
 from mailyard.proving.in_process import Services
 from mailyard.queue.worker import Handler, Worker
 from mailyard.receiving.ingest import Ingest
+from mailyard.sending import upkeep
 from mailyard.sending.deliver import Deliverer
 from mailyard.sending.returns.mail import ReturnedMail
 from mailyard.sending.track.judge import shipped_rules
@@ -33,6 +34,7 @@ class WorkerService:
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        await self._application.upkeep.open()
         self._worker = Worker(
             engine=self._application.engine,
             handlers=handlers(self._application),
@@ -48,7 +50,8 @@ class WorkerService:
         if not self._running.done():
             self._running.cancel()  # leases of what is left run out, others take it up
             await asyncio.wait([self._running], timeout=1.0)
-        await self._application.transport.close(_TRANSPORT_DRAIN_S)
+        await self._application.outbound.close(_TRANSPORT_DRAIN_S)
+        await self._application.upkeep.close()
 
 
 def handlers(application: Application) -> list[Handler]:
@@ -58,7 +61,7 @@ def handlers(application: Application) -> list[Handler]:
     chunks = ChunkSender(
         database=database,
         engine=engine,
-        transport=application.transport,
+        transport=application.outbound,
         live=live,
         templates=application.templates,
         signing=application.signing,
@@ -71,7 +74,7 @@ def handlers(application: Application) -> list[Handler]:
     retries = RetrySender(
         database=database,
         engine=engine,
-        transport=application.transport,
+        transport=application.outbound,
         templates=application.templates,
         signing=application.signing,
         tracking=application.tracking,
@@ -99,7 +102,8 @@ def handlers(application: Application) -> list[Handler]:
         *returned_mail(application),
         Deliverer(
             database=database,
-            transport=application.transport,
+            transport=application.outbound,
+            choose=application.outbound.choose,
             signing=application.signing,
             tracking=application.tracking,
             live=live,
@@ -141,6 +145,7 @@ def handlers(application: Application) -> list[Handler]:
                 application.idempotency.sweep,
                 application.sessions.sweep,
                 application.limits.sweep,
+                upkeep.sweep(database),
             ]
         ),
     ]

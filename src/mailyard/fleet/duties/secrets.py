@@ -4,17 +4,18 @@ import structlog
 
 from mailyard.fleet.duty import Duty
 from mailyard.sending.domain import Domains
+from mailyard.sending.provider import ProviderBook
 
 EVERY_S = 60.0
 
 _LOG = structlog.get_logger(__name__)
 
 
-def seal_anew(domains: Domains) -> Duty:
+def seal_anew(domains: Domains, providers: ProviderBook) -> Duty:
     """Once this has nothing to say any more, the old master key can go."""
 
     async def do() -> bool:
-        sealed = await domains.seal_anew()
+        sealed = await domains.seal_anew() + await providers.seal_anew()
         if sealed:
             _LOG.info("secrets_sealed_anew", secrets=sealed)
         return bool(sealed)

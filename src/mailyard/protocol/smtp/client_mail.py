@@ -31,6 +31,7 @@ class Stage(StrEnum):
     CONNECT = "connect"
     HELLO = "hello"
     TLS = "tls"
+    AUTH = "auth"
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"

@@ -36,21 +36,24 @@ class Sending(Struct, eq=False):
 
 
 def problem_with(mail: ClientMail, extensions: Mapping[str, str]) -> Verdict | None:
-    """Why `mail` cannot go to a peer with these `extensions`, judged before a byte is sent."""
-    text = ""
+    """Why `mail` cannot go to a peer with these `extensions`, judged before a byte is sent.
+
+    What another peer may offer was said at EHLO; what no peer can take was found here.
+    """
+    text, stage = "", Stage.HELLO
     if mail.eight_bit and "8BITMIME" not in extensions:
         text = "5.6.3 the content is 8-bit and the peer does not offer 8BITMIME"
     elif mail.smtp_utf8 and "SMTPUTF8" not in extensions:
         text = "5.6.7 the mail needs SMTPUTF8 and the peer does not offer it"
     elif not mail.can_be_written:
-        text = "5.1.3 an address cannot be written in a command"
+        text, stage = "5.1.3 an address cannot be written in a command", Stage.HERE
     elif has_bare_line_end(mail.content):
-        text = "5.6.0 the content has a bare CR or LF"
+        text, stage = "5.6.0 the content has a bare CR or LF", Stage.HERE
     else:
         size = extensions.get("SIZE", "")
         if size.isdigit() and 0 < int(size) < len(mail.content):
             text = f"5.3.4 the peer takes at most {size} bytes"
-    return Verdict(Fate.NEVER, None, text) if text else None
+    return Verdict(Fate.NEVER, None, text, stage) if text else None
 
 
 def mail_command(mail: ClientMail, extensions: Mapping[str, str]) -> str:

@@ -157,6 +157,33 @@ def record(
     return _open(now_s, breaker, options, why, random)
 
 
+def count_good(breaker: Breaker, number: int, mails: int) -> Breaker:
+    """`mails` went well within the slice `number` of a closed breaker: many `record` at once."""
+    found = False
+    slices = []
+    for one in breaker.slices:
+        if one.number == number:
+            one, found = Slice(number, one.mails + mails, one.failures), True
+        slices.append(one)
+    if not found:
+        slices = [one for one in slices if number - _SLICES < one.number < number]
+        slices.append(Slice(number, mails, 0))
+    return replace(breaker, slices=tuple(slices), row=0)
+
+
+def slice_of(now_s: float, options: BreakerOptions) -> int:
+    """The number of the slice that `now_s` is in."""
+    return int(now_s * _SLICES / options.window_s)
+
+
+def unprobed(breaker: Breaker, ticket: Ticket) -> Breaker:
+    """The mail of `ticket` came back without anything having been said to the provider: if it was
+    a probe, the next mail is one."""
+    if breaker.position is not Position.HALF_OPEN or ticket.turn != breaker.turn:
+        return breaker
+    return replace(breaker, probe_since_s=None)
+
+
 def trip(
     now_s: float,
     breaker: Breaker,
@@ -211,7 +238,7 @@ def _is_lost(now_s: float, breaker: Breaker, options: BreakerOptions) -> bool:
 
 def _counted(now_s: float, breaker: Breaker, options: BreakerOptions, failed: bool) -> Breaker:
     """One mail more: in the newest of the slices that are within the window, and in the row."""
-    number = int(now_s * _SLICES / options.window_s)
+    number = slice_of(now_s, options)
     kept = tuple(one for one in breaker.slices if number - _SLICES < one.number < number)
     current = next((one for one in breaker.slices if one.number == number), Slice(number, 0, 0))
     newest = Slice(number, current.mails + 1, current.failures + int(failed))

@@ -101,19 +101,23 @@ def is_failure(outcome: Outcome, fault: Fault) -> bool:
 _ACCOUNT_CODES = frozenset({432, 454, 530, 534, 535, 538})  # RFC 4954 6, RFC 3207
 _BEFORE_RECIPIENT = frozenset({Phase.CONNECT, Phase.HELLO, Phase.TLS, Phase.AUTH, Phase.MAIL})
 _OF_RECIPIENT = ("1.", "2.")  # RFC 3463 3.2 and 3.3: addressing, mailbox
+_OF_SYSTEM = "3."  # RFC 3463 3.4: the mail system itself, full or out of order
 
 
 def fault_of(answer: Answer) -> Fault:
     """Whose matter an answer of an SMTP relay is. (An HTTP adapter knows its API's words itself.)
 
     421 is the server's own trouble in any phase (RFC 5321 3.8); before RCPT nothing has been said
-    about a recipient. A relay that answers 4xx to the content has not taken it.
+    about a recipient. A relay that answers 4xx to the content has not taken it. Without a code the
+    session ended before there was an answer.
     """
+    later = answer.outcome is Outcome.LATER
     if answer.code in _ACCOUNT_CODES or answer.code == 421 or answer.phase in _BEFORE_RECIPIENT:
+        return Fault.PROVIDER
+    if later and (answer.code is None or answer.enhanced[2:].startswith(_OF_SYSTEM)):
         return Fault.PROVIDER
     if answer.phase is Phase.RCPT or answer.enhanced[2:].startswith(_OF_RECIPIENT):
         return Fault.RECIPIENT
     if answer.phase in (Phase.DATA, Phase.CONTENT):
-        later = answer.outcome is Outcome.LATER
         return Fault.PROVIDER if later else Fault.CONTENT
     return Fault.UNSURE

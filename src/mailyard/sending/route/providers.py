@@ -39,7 +39,11 @@ class Providers:
         self._random = random
         self._options = options or BreakerOptions()
         self._breakers: dict[str, Breaker] = {}
+        self._changed_s: dict[str, float] = {}
         self._events: list[ProviderEvent] = []
+        # What went well since its slice began, not in the breaker yet: (slice, mails). Nearly every
+        # mail goes well, and a breaker is made anew for each that it is told of.
+        self._good: dict[str, tuple[int, int]] = {}
 
     def choose(self, now_s: float, routes: Routes, mail: Envelope) -> Choice:
         """Who may have `mail`, in order."""
@@ -76,12 +80,21 @@ class Providers:
         state = self.breaker(provider)
         if ticket.turn != state.turn:
             return
+        if outcome is Outcome.ACCEPTED and state.position is Position.CLOSED:
+            self._went_well(provider, machine.slice_of(now_s, self._options))
+            return
+        state = self._told_of_good(provider)
         failure = (reply or outcome.value) if is_failure(outcome, fault) else ""
         if outcome is Outcome.NEVER and failure:
             step = machine.trip(now_s, state, self._options, failure, self._random)
         else:
             step = machine.record(now_s, state, self._options, ticket, failure, self._random)
         self._keep(provider, step)
+
+    def unprobed(self, provider: str, ticket: Ticket) -> None:
+        """That mail came back untried: nothing is known, and the next one may be the probe."""
+        if provider in self._breakers:
+            self._breakers[provider] = machine.unprobed(self._breakers[provider], ticket)
 
     def pause(self, now_s: float, provider: str, retry_after_s: float, why: str) -> None:
         """The provider said when to come again (Retry-After)."""
@@ -94,12 +107,35 @@ class Providers:
     def breaker(self, provider: str) -> Breaker:
         return self._breakers.get(provider, CLOSED)
 
+    def changed_s(self, provider: str) -> float:
+        """When its breaker changed last; 0 for never."""
+        return self._changed_s.get(provider, 0.0)
+
     def events(self) -> Iterable[ProviderEvent]:
         """What changed since the last call, oldest first."""
         events, self._events = self._events, []
         return events
 
+    def _went_well(self, provider: str, number: int) -> None:
+        counted = self._good.get(provider)
+        if counted is not None and counted[0] == number:
+            self._good[provider] = number, counted[1] + 1
+            return
+        self._told_of_good(provider)
+        self._good[provider] = number, 1
+
+    def _told_of_good(self, provider: str) -> Breaker:
+        """The breaker, once it knows of all that went well."""
+        state = self.breaker(provider)
+        counted = self._good.pop(provider, None)
+        if counted is not None and state.position is Position.CLOSED:
+            state = self._breakers[provider] = machine.count_good(state, *counted)
+        return state
+
     def _keep(self, provider: str, step: Step) -> None:
         self._breakers[provider], events = step
+        if not events:
+            return
+        self._changed_s[provider] = events[-1].at_s
         self._events += [ProviderEvent(provider, event) for event in events]
         del self._events[:-EVENTS_KEPT]

@@ -27,7 +27,7 @@ class Envelope:
     tags: frozenset[str]
     domain: str
     site: str
-    stream: str  # the lane: email-send, email-bulk
+    stream: str  # "transactional", "campaign"
 
 
 @dataclass(frozen=True, slots=True)

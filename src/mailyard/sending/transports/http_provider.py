@@ -74,7 +74,10 @@ class ProviderOptions(Struct, frozen=True):
 
 
 class HttpProvider:
-    """The transport `name`, which speaks `vendor`'s API through `http`."""
+    """The transport `name`, which speaks `vendor`'s API through `http`.
+
+    Whoever has the same `rate_key` shares the provider's limit; the name, when not said.
+    """
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class HttpProvider:
         vendor: Vendor,
         http: HttpClient,
         rate: RateLimit,
+        rate_key: str = "",
         options: ProviderOptions | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
@@ -92,6 +96,7 @@ class HttpProvider:
         self.options = options or ProviderOptions()
         self._http = http
         self._rate = rate
+        self._rate_key = rate_key or f"provider:{name}"
         self._clock = clock or SystemClock()
         self._random = random or Random()
         self._incoming: deque[tuple[Outgoing, Done]] = deque()
@@ -236,10 +241,10 @@ class HttpProvider:
         return sum(len(piece.mail.recipients) for piece in batch)
 
     async def _draw(self, cost: int, per_s: float, burst: float) -> None:
-        wait_s = await self._rate.take(f"provider:{self.name}", cost, per_s, burst)
+        wait_s = await self._rate.take(self._rate_key, cost, per_s, burst)
         while wait_s > 0:
             await asyncio.sleep(wait_s)
-            wait_s = await self._rate.take(f"provider:{self.name}", cost, per_s, burst)
+            wait_s = await self._rate.take(self._rate_key, cost, per_s, burst)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         batch, exchange = self._requests.pop(task)

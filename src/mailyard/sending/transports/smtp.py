@@ -9,9 +9,10 @@ a short backoff, so that a dead relay costs a worker little more than time.
 """
 
 import asyncio
+import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from random import Random
 from typing import cast
 
@@ -19,15 +20,19 @@ import structlog
 from msgspec import Struct
 
 from mailyard.core.backoff import Backoff
+from mailyard.net.guard import Network, refusal
 from mailyard.net.tls import client_context
 from mailyard.protocol.smtp.client import ClientSession
 from mailyard.protocol.smtp.client_mail import (
     ClientMail,
     Fate,
     SessionEnded,
+    Stage,
     StartTls,
     Verdict,
 )
+from mailyard.sending.route.failover import Fault, fault_of
+from mailyard.sending.shape.answer import Phase, read_answer
 from mailyard.sending.transport import (
     HANDOFF_REPLY_CHARACTERS,
     Handoff,
@@ -47,6 +52,18 @@ _OUTCOMES = {
     Fate.NEVER: Outcome.NEVER,
     Fate.UNKNOWN: Outcome.UNKNOWN,
 }
+
+
+def is_the_ways(verdict: Verdict) -> bool:
+    """Whether a refusal is this relay's matter, so that another way may have the mail at once."""
+    if verdict.fate not in (Fate.LATER, Fate.NEVER):
+        return False
+    if verdict.stage is Stage.HERE:  # never asked: out of reach, closing; or it cannot be written
+        return verdict.fate is Fate.LATER
+    answer = read_answer(
+        _OUTCOMES[verdict.fate], verdict.code, verdict.text, Phase(verdict.stage.value)
+    )
+    return fault_of(answer) is Fault.PROVIDER
 
 
 class SmtpOptions(Struct, frozen=True):
@@ -81,7 +98,8 @@ class SmtpTransport:
     """Hands mails to the SMTP server at (`host`, `port`). `hello` is our name in EHLO.
 
     Without a `tls_context` the peer's certificate is verified when TLS is required, and any will
-    do when it is opportunistic.
+    do when it is opportunistic. `allowed`: what a tenant names is connected to at public addresses
+    and in these networks alone; None: wherever the operator says.
     """
 
     def __init__(
@@ -94,6 +112,7 @@ class SmtpTransport:
         tls_context: ssl.SSLContext | None = None,
         options: SmtpOptions | None = None,
         random: Random | None = None,
+        allowed: tuple[Network, ...] | None = None,
     ) -> None:
         self.name = name
         self.host = host
@@ -103,6 +122,7 @@ class SmtpTransport:
             verify=self.options.starttls is StartTls.REQUIRED
         )
         self._port = port
+        self._allowed = allowed
         self._patience = Patience(self.options.reply_timeout_s, self.options.idle_s)
         self._random = random or Random()
         self._queue: deque[ClientMail] = deque()
@@ -183,6 +203,7 @@ class SmtpTransport:
                 verdict.code,
                 verdict.text[:HANDOFF_REPLY_CHARACTERS],
                 self.name,
+                verdict.fate is not Fate.ACCEPTED and is_the_ways(verdict),
             )
             try:
                 ticket.done(handoff)
@@ -293,13 +314,34 @@ class SmtpTransport:
     async def _connected(self, connection: Connection) -> None:
         """Until the socket, and its TLS where that comes first, is there."""
         secure = self.options.tls_on_connect
-        await asyncio.get_running_loop().create_connection(
-            lambda: connection,
-            self.host,
-            self._port,
-            ssl=self.tls_context if secure else None,
-            server_hostname=self.host if secure else None,
+        for address in await self._addresses():
+            try:
+                await asyncio.get_running_loop().create_connection(
+                    lambda: connection,
+                    address,
+                    self._port,
+                    ssl=self.tls_context if secure else None,
+                    server_hostname=self.host if secure else None,
+                )
+                return
+            except OSError as error:
+                failure = error
+        raise failure
+
+    async def _addresses(self) -> Sequence[str]:
+        """Where to connect, in order: never empty. Raises OSError."""
+        if self._allowed is None:
+            return (self.host,)
+        found = await asyncio.get_running_loop().getaddrinfo(
+            self.host, self._port, type=socket.SOCK_STREAM
         )
+        addresses = list(dict.fromkeys(str(one[4][0]).partition("%")[0] for one in found))
+        reasons = {address: refusal(address, self._allowed) for address in addresses}
+        public = [address for address in addresses if reasons[address] is None]
+        if not public:
+            reason = next(iter(reasons.values()), None) or "it has no address"
+            raise OSError(f"{self.host} may not be connected to: {reason}")
+        return public
 
     def run_handshake(self, connection: Connection, plain: asyncio.Transport) -> None:
         """Do a TLS handshake on `connection`."""
@@ -330,10 +372,11 @@ class SmtpTransport:
         task.add_done_callback(self._tasks.discard)
 
     def _unreachable(self, reason: str) -> None:
-        loop = asyncio.get_running_loop()
-        self._failures += 1
-        self._retry_at = loop.time() + self.options.backoff.delay_s(self._failures, self._random)
-        _log.warning("smtp_destination_failed", transport=self.name, reason=reason)
+        now = asyncio.get_running_loop().time()
+        if now >= self._retry_at:  # connections that were opened together fail together, once
+            self._failures += 1
+            self._retry_at = now + self.options.backoff.delay_s(self._failures, self._random)
+            _log.warning("smtp_destination_failed", transport=self.name, reason=reason)
         if not any(connection.ready for connection in self._connections):
             self._fail_queue(reason)
         self._dispatch_soon()

@@ -137,9 +137,16 @@ FROM held WHERE state = 'handed_off';
 
 -- name: load_open_deliveries
 -- What of the emails $1 is not settled, ids in [$2, $3), with whether the recipient has been
--- suppressed since. A failed one is here because only a redriven dead letter asks for it again.
+-- suppressed since, and the transport that may have taken it in an earlier attempt. A failed one is
+-- here because only a redriven dead letter asks for it again.
 SELECT d.id, d.email_id, d.workspace_id, d.recipient, d.state::text, d.fence, d.attempts, d.type,
        d.next_attempt_at,
+       CASE WHEN d.attempts > 0 THEN
+           (SELECT e.transport FROM delivery_event e
+            WHERE e.delivery_id = d.id AND e.delivery_id >= $2 AND e.delivery_id < $3
+              AND e.state = 'unknown'
+            ORDER BY e.seq DESC LIMIT 1)
+       END AS may_have_it,
        EXISTS (SELECT FROM suppression s
                WHERE s.workspace_id = d.workspace_id AND s.address = lower(d.recipient)
                  AND s.stream = 'all') AS suppressed
@@ -153,8 +160,8 @@ ORDER BY d.id;
 -- next: nobody whom a newer lease has claimed. Ids lie in [$1, $2]. Results: $3 id, $4 fence,
 -- $5 state, $6 reply code, $7 reply, $8 transport, $9 next attempt, $10 whether it was tried: what
 -- was handed back untried has had no attempt, and no event tells of it. To be named: $11 id,
--- $12 fence; $13: also who may have got it, and who failed and is asked for again. Returns what was
--- recorded and what was named.
+-- $12 fence, $13 the transport that is to have it (none: known with the result); $14: also who may
+-- have got it, and who failed and is asked for again. Returns what was recorded and what was named.
 -- Said again after a commit whose answer got lost, it names the same and records nothing twice.
 WITH result AS (
     SELECT * FROM unnest($3::uuid[], $4::bigint[], $5::text[], $6::smallint[], $7::text[],
@@ -171,18 +178,19 @@ WITH result AS (
       AND d.fence = r.fence AND d.state = 'handed_off'
     RETURNING d.id, d.workspace_id, d.attempts, d.state, d.reply_code, d.reply, d.transport, r.tried
 ), held AS (
-    SELECT d.id, n.fence, d.state = 'handed_off' AS again
-    FROM unnest($11::uuid[], $12::bigint[]) AS n (id, fence)
+    SELECT d.id, n.fence, n.transport, d.state = 'handed_off' AS again
+    FROM unnest($11::uuid[], $12::bigint[], $13::text[]) AS n (id, fence, transport)
     JOIN delivery d ON d.id = n.id
     WHERE d.id >= $1 AND d.id <= $2
       AND (d.fence = n.fence AND d.state = 'handed_off'
            OR d.fence <= n.fence AND (d.state IN ('queued', 'deferred')
-                                      OR $13 AND d.state IN ('unknown', 'failed')))
+                                      OR $14 AND d.state IN ('unknown', 'failed')))
     FOR UPDATE OF d
 ), named AS (
     UPDATE delivery d
     SET state = 'handed_off', fence = held.fence,
         attempts = d.attempts + CASE WHEN held.again THEN 0 ELSE 1 END,
+        transport = CASE WHEN held.transport = '' THEN d.transport ELSE held.transport END,
         handed_off_at = now(), updated_at = now(), next_attempt_at = NULL
     FROM held WHERE d.id = held.id AND d.id >= $1 AND d.id <= $2
     RETURNING d.id
@@ -221,3 +229,19 @@ WITH wanted AS (
     RETURNING d.id, d.state::text
 )
 SELECT id, state FROM settled;
+
+-- name: tell_passed
+-- Who refused deliveries before the transport that a result tells of, within one attempt: ids lie in
+-- [$1, $2]; $3 workspace, $4 id, $5 attempt, $6 transport, $7 reply code, $8 reply. Said again after
+-- a commit whose answer got lost, it adds nothing.
+INSERT INTO delivery_event (delivery_id, seq, workspace_id, state, attempt, reply_code, detail,
+                            transport)
+SELECT p.id, (SELECT coalesce(max(e.seq), 0) FROM delivery_event e
+              WHERE e.delivery_id = p.id AND e.delivery_id >= $1 AND e.delivery_id <= $2)
+             + row_number() OVER (PARTITION BY p.id ORDER BY p.place),
+       $3, 'deferred', p.attempt, p.reply_code, p.reply, p.transport
+FROM unnest($4::uuid[], $5::smallint[], $6::text[], $7::smallint[], $8::text[])
+    WITH ORDINALITY AS p (id, attempt, transport, reply_code, reply, place)
+WHERE NOT EXISTS (SELECT FROM delivery_event e
+                  WHERE e.delivery_id = p.id AND e.delivery_id >= $1 AND e.delivery_id <= $2
+                    AND e.attempt = p.attempt AND e.transport = p.transport);
