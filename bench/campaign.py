@@ -138,8 +138,11 @@ def profiled(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
             note(f"  {name} | {count / total:.1%}")
 
 
-async def seed(parts: Parts, count: int) -> UUID:
-    """A workspace, a list of `count` contacts, a template; the id of a campaign in draft."""
+async def seed(parts: Parts, count: int, html: str = HTML, **more: Any) -> UUID:
+    """A workspace, a list of `count` contacts, a template; the id of a campaign that is started.
+
+    `more`: fields of NewCampaign in the place of the usual ones.
+    """
     workspace_id, list_id, template_id = ids.uuid7(), ids.uuid7(), ids.uuid7()
     async with parts.database.connection() as connection:
         await connection.execute("INSERT INTO workspace VALUES ($1, 'Bench')", workspace_id)
@@ -151,7 +154,7 @@ async def seed(parts: Parts, count: int) -> UUID:
         )
         await connection.execute(
             "INSERT INTO template_version VALUES ($1, 1, $2, $3, $4, $5, '{}')",
-            template_id, workspace_id, SUBJECT, HTML, TEXT,
+            template_id, workspace_id, SUBJECT, html, TEXT,
         )  # fmt: skip
         identifiers = [ids.uuid7() for _ in range(count)]
         await connection.copy_records_to_table(
@@ -174,21 +177,23 @@ async def seed(parts: Parts, count: int) -> UUID:
     made = await parts.campaigns.create(
         workspace_id,
         NewCampaign(
-            name="Spring",
-            list=ids.type_id(ids.LIST, list_id),
-            template=ids.type_id(ids.TEMPLATE, template_id),
-            sender="Shop <shop@example.org>",
-            list_unsubscribe="https://example.org/unsubscribe/{delivery}",
+            **{
+                "name": "Spring",
+                "list": ids.type_id(ids.LIST, list_id),
+                "template": ids.type_id(ids.TEMPLATE, template_id),
+                "sender": "Shop <shop@example.org>",
+                "list_unsubscribe": "https://example.org/unsubscribe/{delivery}",
+                **more,
+            }
         ),
     )
     await parts.campaigns.start(workspace_id, made.id)
     return made.id
 
 
-async def send(parts: Parts, count: int) -> float:
+async def send(parts: Parts, count: int, html: str = HTML, **more: Any) -> float:
     """Seed, start, and wait for the end; recipients a second. Raises when a row is missing."""
-    started = time.perf_counter()
-    campaign_id = await seed(parts, count)
+    campaign_id = await seed(parts, count, html, **more)
     started = time.perf_counter()
     async with parts.database.connection() as connection:
         while True:
@@ -208,12 +213,12 @@ async def send(parts: Parts, count: int) -> float:
     return count / seconds
 
 
-async def one_campaign(url: str) -> float:
+async def one_campaign(url: str, count: int = RECIPIENTS, html: str = HTML, **more: Any) -> float:
     """One run, on connections of its own."""
     parts = Parts(url, connections=4)
     await parts.open()
     try:
-        return await send(parts, RECIPIENTS)
+        return await send(parts, count, html, **more)
     finally:
         await parts.close()
 

@@ -22,6 +22,8 @@ BENCHES = (
     "live",
     "import",
     "mime",
+    "tracking",
+    "tracking_events",
     "ses",
 )
 TIMEOUT_S = 3600.0

@@ -10,20 +10,12 @@ a group that the database refuses is cut in halves until the bad one stands alon
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mailyard.core.errors import Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(slots=True)
-class _Waiting(Generic[Item, Result]):
-    item: Item
-    weight: int
-    answer: "asyncio.Future[Result]"
 
 
 class GroupCommit(Generic[Item, Result]):
@@ -42,16 +34,17 @@ class GroupCommit(Generic[Item, Result]):
     ) -> None:
         self._commit = commit
         self._weight_max = weight_max
-        self._waiting: deque[_Waiting[Item, Result]] = deque()
+        # (item, its weight, the caller's answer)
+        self._waiting: deque[tuple[Item, int, asyncio.Future[Result]]] = deque()
         self._committing: asyncio.Task[None] | None = None
 
-    async def submit(self, item: Item, weight: int = 1) -> Result:
-        """Durable when it returns. Raises what `commit` raised for this item alone."""
+    def submit(self, item: Item, weight: int = 1) -> "asyncio.Future[Result]":
+        """Await it: durable then. Raises what `commit` raised for this item alone."""
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(item, weight, answer))
+        self._waiting.append((item, weight, answer))
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit_all())
-        return await answer
+        return answer
 
     async def _commit_all(self) -> None:
         try:
@@ -62,27 +55,27 @@ class GroupCommit(Generic[Item, Result]):
         finally:
             self._committing = None
 
-    def _take(self) -> list[_Waiting[Item, Result]]:
+    def _take(self) -> "list[tuple[Item, int, asyncio.Future[Result]]]":
         group = [self._waiting.popleft()]
-        weight = group[0].weight
-        while self._waiting and weight + self._waiting[0].weight <= self._weight_max:
-            weight += self._waiting[0].weight
+        weight = group[0][1]
+        while self._waiting and weight + self._waiting[0][1] <= self._weight_max:
+            weight += self._waiting[0][1]
             group.append(self._waiting.popleft())
         return group
 
-    async def _settle(self, group: list[_Waiting[Item, Result]]) -> None:
+    async def _settle(self, group: "list[tuple[Item, int, asyncio.Future[Result]]]") -> None:
         try:
-            results = await self._commit([waiting.item for waiting in group])
+            results = await self._commit([item for item, _, _ in group])
         except Exception as error:
             if len(group) > 1 and not isinstance(error, Unavailable):
                 middle = len(group) // 2
                 await self._settle(group[:middle])
                 await self._settle(group[middle:])
                 return
-            for waiting in group:
-                if not waiting.answer.done():
-                    waiting.answer.set_exception(error)
+            for _, _, answer in group:
+                if not answer.done():
+                    answer.set_exception(error)
             return
-        for waiting, result in zip(group, results, strict=True):
-            if not waiting.answer.done():  # its caller may have gone; the mail stands all the same
-                waiting.answer.set_result(result)
+        for (_, _, answer), result in zip(group, results, strict=True):
+            if not answer.done():  # its caller may have gone; the mail stands all the same
+                answer.set_result(result)

@@ -194,6 +194,11 @@ class TrackingNames:
         self._of_workspace: dict[UUID, list[str]] = {}
         self.owners: dict[str, UUID] = {}
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time to look again."""
+        return self._clock.monotonic() >= self._until
+
     async def refresh(self) -> None:
         """Look again when it is time to."""
         now = self._clock.monotonic()

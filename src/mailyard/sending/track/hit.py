@@ -4,6 +4,7 @@ Hits that come while one commit runs share the next one; a commit holds one job 
 Who did it, and what follows from it, is found out by that job (`record.py`).
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from ipaddress import IPv4Address, ip_address
@@ -85,7 +86,7 @@ class HitCollector:
             self._commit, weight_max=GROUP_HITS
         )
 
-    async def take(
+    def take(
         self,
         workspace_id: UUID,
         delivery: bytes,
@@ -93,8 +94,8 @@ class HitCollector:
         method: str,
         user_agent: str,
         peer: str,
-    ) -> None:
-        """Durable when this returns. Raises Unavailable."""
+    ) -> "asyncio.Future[None]":
+        """Await it: durable then. Raises Unavailable."""
         clock = self._clock
         hit_id = ids.uuid7() if clock is None else ids.uuid7(int(clock.now().timestamp() * 1000))
         hit = Hit(
@@ -105,7 +106,7 @@ class HitCollector:
             user_agent[:AGENT_CHARACTERS],
             peer[:_PEER_CHARACTERS],
         )
-        await self._group.submit((workspace_id, hit))
+        return self._group.submit((workspace_id, hit))
 
     async def _commit(self, taken: Sequence[tuple[UUID, Hit]]) -> list[None]:
         of: dict[UUID, list[Hit]] = {}

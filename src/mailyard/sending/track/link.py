@@ -13,7 +13,6 @@ from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 _SQL = load("tracking")
-_REMEMBERED = 20_000  # addresses that one process keeps at hand, each below URL_CHARACTERS
 _STORED_REMEMBERED = 20_000
 _ZERO = UUID(int=0)
 
@@ -58,7 +57,6 @@ class Links:
 
     def __init__(self, *, database: Database) -> None:
         self._database = database
-        self._targets: OrderedDict[bytes, Target] = OrderedDict()
         self._stored: OrderedDict[UUID, None] = OrderedDict()
 
     async def store(
@@ -88,21 +86,10 @@ class Links:
             while len(self._stored) > _STORED_REMEMBERED:
                 self._stored.popitem(last=False)
 
-    def remembered(self, link: bytes) -> Target | None:
-        """Where a link leads, if this process has just been asked for it."""
-        return self._targets.get(link)
-
     async def find(self, link: bytes) -> Target | None:
-        """Where a link leads; None when it is not stored."""
-        found = self._targets.get(link)
-        if found is None:
-            row = await self._database.fetchrow(_SQL.find_link, UUID(bytes=link))
-            if row is None:
-                return None
-            found = self._targets[link] = Target(row["workspace_id"], row["url"])
-            while len(self._targets) > _REMEMBERED:
-                self._targets.popitem(last=False)
-        return found
+        """Where the link with these 16 bytes leads; None when it is not stored."""
+        row = await self._database.fetchrow(_SQL.find_link, UUID(bytes=link))
+        return None if row is None else Target(row["workspace_id"], row["url"])
 
     async def of_campaign(
         self,

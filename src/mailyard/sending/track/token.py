@@ -3,11 +3,12 @@
     16 bytes delivery | 16 bytes subject | 10 bytes MAC        in the URL-safe alphabet, no padding
 
 The subject of a click is the link, of everything else the workspace. The MAC is keyed BLAKE2b
-(RFC 7693) over purpose, delivery and subject: 80 bits, which can only be tried online. A MAC of any
+(RFC 7693) over purpose, subject and delivery: 80 bits, which can only be tried online. A MAC of any
 master key that is among the settings is good.
 """
 
-import binascii
+from binascii import Error as BinasciiError
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from hashlib import blake2b
@@ -42,6 +43,14 @@ class Tokens:
         self._keys_for = keys_for
 
     @cached_property
+    def _begun(self) -> dict[bytes, "list[blake2b]"]:
+        """Of each purpose, hashes that have taken in a key and the purpose."""
+        return {
+            purpose: [blake2b(purpose, digest_size=_MAC_BYTES, key=key) for key in keys]
+            for purpose, keys in self._keys.items()
+        }
+
+    @cached_property
     def _keys(self) -> dict[bytes, Keys]:
         link, unsubscribe = self._keys_for("link"), self._keys_for("unsubscribe")
         return {CLICK: link, OPEN: link, PREFERENCES: unsubscribe}
@@ -52,35 +61,46 @@ class Tokens:
 
     def read(self, purpose: bytes, text: str) -> Token | None:
         """What `text` says; None when it was not made here, or for another purpose."""
-        if len(text) != CHARACTERS or not text.isascii():
+        if len(text) != CHARACTERS:
             return None
         try:
-            raw = binascii.a2b_base64(text.encode().translate(_FROM_URL), strict_mode=True)
-        except binascii.Error:
+            raw = a2b_base64(text.encode("ascii").translate(_FROM_URL), strict_mode=True)
+        except (BinasciiError, UnicodeEncodeError):
             return None
         if len(raw) != _BYTES:
             return None
-        said, mac = purpose + raw[:32], raw[32:]
-        for key in self._keys[purpose]:
-            if compare_digest(blake2b(said, digest_size=_MAC_BYTES, key=key).digest(), mac):
-                return Token(raw[:16], raw[16:32])
+        delivery, subject, mac = raw[:16], raw[16:32], raw[32:]
+        for begun in self._begun[purpose]:
+            ours = begun.copy()
+            ours.update(subject)
+            ours.update(delivery)
+            if compare_digest(ours.digest(), mac):
+                return Token(delivery, subject)
         return None
 
 
 class Maker:
-    """Makes the same few tokens for one delivery after the other, a microsecond each."""
+    """Makes the same few tokens for one delivery after the other, less than a microsecond each."""
 
-    __slots__ = ("_wanted",)
+    __slots__ = ("_begun", "_places")
 
     def __init__(self, wanted: Sequence[tuple[bytes, bytes, bytes]]) -> None:
-        self._wanted = wanted
+        """`wanted`: purpose, subject, key."""
+        # Everything but the delivery is hashed beforehand.
+        self._begun = [
+            (subject, blake2b(purpose + subject, digest_size=_MAC_BYTES, key=key))
+            for purpose, subject, key in wanted
+        ]
+        self._places = [
+            slice(at, at + CHARACTERS) for at in range(0, len(wanted) * CHARACTERS, CHARACTERS)
+        ]
 
     def make(self, delivery: bytes) -> list[str]:
         """The tokens of the delivery with these 16 bytes, in order."""
-        pieces = []
-        for purpose, subject, key in self._wanted:
-            said = delivery + subject
-            pieces.append(said)
-            pieces.append(blake2b(purpose + said, digest_size=_MAC_BYTES, key=key).digest())
-        text = binascii.b2a_base64(b"".join(pieces), newline=False).translate(_TO_URL).decode()
-        return [text[at : at + CHARACTERS] for at in range(0, len(text), CHARACTERS)]
+        pieces: list[bytes] = []
+        for subject, begun in self._begun:
+            mac = begun.copy()
+            mac.update(delivery)
+            pieces += (delivery, subject, mac.digest())
+        text = b2a_base64(b"".join(pieces), newline=False).translate(_TO_URL).decode()
+        return [text[place] for place in self._places]

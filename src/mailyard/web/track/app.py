@@ -20,6 +20,7 @@ from uuid import UUID
 import structlog
 
 from mailyard.core.errors import MailyardError, Unavailable
+from mailyard.protocol.address import ascii_domain
 from mailyard.sending.track.link import Target
 from mailyard.sending.track.token import CHARACTERS, CLICK, OPEN, PREFERENCES
 from mailyard.web.protocol import Receive, Scope, Send
@@ -39,7 +40,27 @@ _GIF_HEADERS: Headers = [
     (b"content-length", b"%d" % len(_GIF)),
     (b"cache-control", b"no-store, max-age=0"),
 ]
-_LOCATIONS = 20_000
+_NO_BODY = {"type": "http.response.body", "body": b""}
+_REDIRECTS = 20_000  # links that one process has at hand
+
+
+class _Redirect:
+    """A link's answer, made once."""
+
+    __slots__ = ("start", "workspace_id")
+
+    def __init__(self, target: Target) -> None:
+        self.workspace_id = target.workspace_id
+        url = target.url
+        self.start = {
+            "type": "http.response.start",
+            "status": 302,
+            "headers": [
+                (b"location", url.encode() if url.isascii() else ascii_location(url)),
+                (b"content-length", b"0"),
+                (b"cache-control", b"no-store, max-age=0"),
+            ],
+        }
 
 
 class TrackApp:
@@ -52,7 +73,7 @@ class TrackApp:
         self._names = application.tracking_names
         self._hits = application.hits
         self._pages = Pages(application)
-        self._locations: dict[str, bytes] = {}
+        self._redirects: dict[bytes, _Redirect] = {}
         self._answers: dict[str, Callable[[Scope, str, Receive, Send], Awaitable[None]]] = {
             "/c/": self._click,
             "/o/": self._open,
@@ -62,7 +83,8 @@ class TrackApp:
 
     async def is_link_host(self, scope: Scope) -> bool:
         """Whether the request came by a tracking name, which serves nothing but links."""
-        await self._names.refresh()
+        if self._names.due:
+            await self._names.refresh()
         owners = self._names.owners
         return bool(owners) and _host_of(scope) in owners
 
@@ -84,41 +106,33 @@ class TrackApp:
     async def _click(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
         del receive
         token = self._tokens.read(CLICK, path[3:])
-        method, target = scope["method"], None
-        if token is not None and method in ("GET", "HEAD"):
-            target = await self._links.find(token.subject)
-        if token is None or target is None or not await self._may(scope, target.workspace_id):
+        method = scope["method"]
+        if token is None or method not in ("GET", "HEAD"):
             await self._pages.not_found(scope, send)
             return
-        _, agent, peer = _client_of(scope)
+        redirect = self._redirects.get(token.subject) or await self._find(token.subject)
+        if redirect is None or not await self._may(scope, redirect.workspace_id):
+            await self._pages.not_found(scope, send)
+            return
+        agent, peer = _client_of(scope)
         try:
             await self._hits.take(
-                target.workspace_id, token.delivery, token.subject, method, agent, peer
+                redirect.workspace_id, token.delivery, token.subject, method, agent, peer
             )
         except Unavailable as error:
             _LOG.warning("tracking.click_lost", error=str(error))
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 302,
-                "headers": [
-                    (b"location", self._location(target)),
-                    (b"content-length", b"0"),
-                    (b"cache-control", b"no-store, max-age=0"),
-                ],
-            }
-        )
-        await send({"type": "http.response.body", "body": b""})
+        await send(redirect.start)
+        await send(_NO_BODY)
 
-    def _location(self, target: Target) -> bytes:
-        if target.url.isascii():
-            return target.url.encode()
-        found = self._locations.get(target.url)
-        if found is None:
-            if len(self._locations) >= _LOCATIONS:
-                self._locations.clear()
-            found = self._locations[target.url] = ascii_location(target.url)
-        return found
+    async def _find(self, link: bytes) -> "_Redirect | None":
+        target = await self._links.find(link)
+        if target is None:
+            return None
+        redirect = _Redirect(target)
+        if len(self._redirects) >= _REDIRECTS:
+            self._redirects.clear()
+        self._redirects[link] = redirect
+        return redirect
 
     async def _open(self, scope: Scope, path: str, receive: Receive, send: Send) -> None:
         del receive
@@ -133,7 +147,7 @@ class TrackApp:
         if not await self._may(scope, workspace_id):
             await self._pages.not_found(scope, send)
             return
-        _, agent, peer = _client_of(scope)
+        agent, peer = _client_of(scope)
         await self._hits.take(workspace_id, token.delivery, b"", method, agent, peer)
         await send({"type": "http.response.start", "status": 200, "headers": _GIF_HEADERS})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else _GIF})
@@ -153,15 +167,14 @@ class TrackApp:
 
     async def _may(self, scope: Scope, workspace_id: UUID) -> bool:
         """Whether the name that the request came by may lead to what is this workspace's."""
-        await self._names.refresh()
+        if self._names.due:
+            await self._names.refresh()
         owners = self._names.owners
         return not owners or owners.get(_host_of(scope), workspace_id) == workspace_id
 
 
 def ascii_location(url: str) -> bytes:
     """An address as it goes into a header: its host in the IDNA form, the rest percent-encoded."""
-    from mailyard.protocol.address import ascii_domain
-
     parts = urlsplit(url)
     host = parts.hostname or ""
     netloc = parts.netloc if host.isascii() else ascii_domain(host)
@@ -179,22 +192,20 @@ def _host_of(scope: Scope) -> str:
     return ""
 
 
-def _client_of(scope: Scope) -> tuple[str, str, str]:
-    """(host, user agent, address). Behind a proxy on this machine or in a private network the
-    address is the one that the proxy names last."""
-    host = agent = forwarded = ""
+def _client_of(scope: Scope) -> tuple[str, str]:
+    """(user agent, address). Behind a proxy on this machine or in a private network the address is
+    the one that the proxy names last."""
+    agent = forwarded = b""
     for name, value in scope["headers"]:
         if name == b"user-agent":
-            agent = value.decode("latin-1")
-        elif name == b"host":
-            host = value.decode("latin-1")
+            agent = value
         elif name == b"x-forwarded-for":
-            forwarded = value.decode("latin-1")
+            forwarded = value
     client = scope.get("client")
-    peer = client[0] if client else ""
+    peer: str = client[0] if client else ""
     if forwarded and _is_near(peer):
-        peer = forwarded.rpartition(",")[2].strip()
-    return host, agent, peer
+        peer = forwarded.rpartition(b",")[2].strip().decode("latin-1")
+    return agent.decode("latin-1"), peer
 
 
 def _is_near(peer: str) -> bool:
