@@ -49,6 +49,7 @@ from mailyard.sending.tls_count import TlsCounter
 from mailyard.sending.track.domain import TrackingDomains, TrackingNames
 from mailyard.sending.track.hit import HitCollector
 from mailyard.sending.track.link import Links
+from mailyard.sending.track.report import TrackingReport
 from mailyard.sending.track.token import Tokens
 from mailyard.sending.track.tracking import Tracking
 from mailyard.settings import Settings
@@ -121,6 +122,7 @@ def services(database: Database) -> Any:
         tracking=tracking,
         tracking_names=names,
         tracking_domains=TrackingDomains(database=database, target="mail.example.org"),
+        tracking_report=TrackingReport(database=database, links=tracking.links),
         hits=HitCollector(engine=engine),
         topics=topics,
         preferences=PreferenceCenter(

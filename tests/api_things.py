@@ -74,9 +74,15 @@ class Things:
                 "list": self.ids["lst"],
                 "template": self.ids["tpl"],
                 "from": "a@example.org",
+                "topic": self.ids["top"],
             },
             "pauseDestination": {"destination": f"mx.{self.word}.example", "seconds": 60},
             "resumeDestination": {"destination": f"mx.{self.word}.example"},
+            "createTopic": {"name": "another"},
+            "changeTopic": {"description": "changed"},
+            "changeContactTopics": {"items": [{"topic": self.ids["top"], "subscribed": False}]},
+            "createTrackingDomain": {"name": "another.click.example.org"},
+            "changeImprint": {"physical_address": "1 Any Street", "footer_text": "changed"},
             "redriveDeadLetters": {"ids": [self.dead_letter]},
             "discardDeadLetters": {"ids": [self.dead_letter]},
             "startDemo": {"recipients": 1},
@@ -133,6 +139,9 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
     await make("sup", "/v1/suppressions", {"address": f"{word}-no@example.org", "evidence": word})
     await make("dom", "/v1/domains", {"name": f"{word}.example.org"})
     await _publish(platform, things)
+    await make("top", "/v1/topics", {"name": word, "description": word})
+    await make("tdm", "/v1/tracking-domains", {"name": f"click.{word}.example.org"})
+    await platform.call("PUT", "/v1/imprint", json={"physical_address": word}, key=key)
     await make("key", "/v1/keys", {"name": word, "scopes": ["emails:read"]})
     await make("usr", "/v1/members", {"email": f"{word}-owner@example.org", "role": "owner"})
     await platform.call(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mailyard.sending.template import Templates
     from mailyard.sending.track.domain import TrackingDomains, TrackingNames
     from mailyard.sending.track.hit import HitCollector
+    from mailyard.sending.track.report import TrackingReport
     from mailyard.sending.track.tracking import Tracking
     from mailyard.sending.transport import Transport
     from mailyard.sending.upkeep import Shelf, Upkeep
@@ -170,6 +171,12 @@ class Sending(OwnDelivery):
             names=self.tracking_names,
             imprints=self.imprints,
         )
+
+    @cached_property
+    def tracking_report(self) -> "TrackingReport":
+        from mailyard.sending.track.report import TrackingReport
+
+        return TrackingReport(database=self.database, links=self.tracking.links)
 
     @cached_property
     def hits(self) -> "HitCollector":

@@ -28,7 +28,7 @@ _SQL = load("topic")
 _TRACKING_SQL = load("tracking")
 _SENDING_SQL = load("sending")
 
-REASON = "unsubscribed"
+REASON = suppress.Reason.UNSUBSCRIBED.value
 UNSUBSCRIBE = "unsubscribe"
 _AGAIN_S = 5.0
 _JOB_ATTEMPTS = 12
@@ -158,7 +158,13 @@ class PreferenceCenter:
 
     async def _stop(self, holder: Holder, tx: Connection) -> None:
         added = await self._suppressions.add_many(
-            holder.workspace_id, [holder.address], suppress.CAMPAIGN, REASON, tx
+            holder.workspace_id,
+            [holder.address],
+            suppress.CAMPAIGN,
+            REASON,
+            tx,
+            source="link",
+            evidence=ids.type_id(ids.DELIVERY, holder.delivery_id),
         )
         for one in added:
             after = {"address": one.address, "stream": one.stream, "reason": one.reason}

@@ -59,6 +59,9 @@ class EmailTrack(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     clicks: bool = False
 
 
+NOT_TRACKED = EmailTrack()  # one object: what is the default is not stored
+
+
 class EmailRequest(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     """One mail to send: raw parts, or a template with its data."""
 
@@ -78,7 +81,7 @@ class EmailRequest(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     send_at: datetime | None = None
     expires_at: datetime | None = None
     priority: str = NORMAL
-    track: EmailTrack = EmailTrack()
+    track: EmailTrack = NOT_TRACKED
 
 
 class EmailContent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -93,7 +96,7 @@ class EmailContent(msgspec.Struct, frozen=True, omit_defaults=True):
     text: str
     headers: dict[str, str]
     attachments: list[Attachment]
-    track: EmailTrack = EmailTrack()
+    track: EmailTrack = NOT_TRACKED
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,13 @@ from msgspec import Meta
 
 from mailyard.access import scope
 from mailyard.access.audit import Change
-from mailyard.campaigns.campaign import NAME_CHARACTERS, RATE_MAX_PER_S, Campaign
+from mailyard.campaigns.campaign import (
+    NAME_CHARACTERS,
+    RATE_MAX_PER_S,
+    Campaign,
+    Following,
+    Utm,
+)
 from mailyard.campaigns.campaign import NewCampaign as Wanted
 from mailyard.campaigns.states import State
 from mailyard.core import ids, limits
@@ -22,6 +28,7 @@ from mailyard.web.api.page import (
     Output,
     PageQuery,
     TemplateId,
+    TopicId,
     page_of,
     read_cursor,
 )
@@ -45,13 +52,30 @@ class NewCampaign(
     ]
     reply_to: _Line = ""
     list_unsubscribe: Annotated[
-        _Line, Meta(description="An https address that unsubscribes on POST (RFC 8058).")
+        _Line,
+        Meta(
+            description="An https address of your own that unsubscribes on POST (RFC 8058). "
+            "Without one Mailyard's is used."
+        ),
     ] = ""
     rate_per_s: _Rate | None = None
     type: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,63}$")] = "campaign"
     template_version: (
         Annotated[int, Meta(ge=1, le=2**31 - 1, description="The newest when not said.")] | None
     ) = None
+    topic: (
+        Annotated[
+            TopicId, Meta(description="What it is about: who does not want that gets no mail.")
+        ]
+        | None
+    ) = None
+    track: Annotated[
+        Following,
+        Meta(description="Whether opens and clicks are followed; as the imprint says by default."),
+    ] = Following()
+    utm: Annotated[
+        Utm, Meta(description="Appended to links as `utm_source`, …, where they have none.")
+    ] = Utm()
 
 
 class CampaignItem(Output):
@@ -68,6 +92,10 @@ class CampaignItem(Output):
     reply_to: str
     list_unsubscribe: str
     rate_per_s: float | None
+    topic: TopicId | None
+    track_opens: bool
+    track_clicks: bool
+    utm: Annotated[str, Meta(description="What is appended to links.")]
     recipients: Annotated[int, Meta(description="Members of the list at the first start.")]
     created_at: Moment
     first_started_at: Moment | None
@@ -105,6 +133,10 @@ def _item(one: Campaign) -> CampaignItem:
         reply_to=one.reply_to,
         list_unsubscribe=one.list_unsubscribe,
         rate_per_s=one.rate_per_s,
+        topic=ids.type_id(ids.TOPIC, one.topic_id) if one.topic_id else None,
+        track_opens=one.track_opens,
+        track_clicks=one.track_clicks,
+        utm=one.utm,
         recipients=one.recipients,
         created_at=one.created_at,
         first_started_at=one.first_started_at,

@@ -74,10 +74,24 @@ class DeliveryEvent(Output):
     ]
 
 
+class TrackingEvent(Output):
+    """What was seen of a delivery after it had left."""
+
+    at: Moment
+    kind: Annotated[str, Meta(description="`opened`, `clicked`, `unsubscribed`.")]
+    machine: Annotated[
+        str, Meta(description="The rule that says that no person did it; empty: a person.")
+    ]
+    url: Annotated[str | None, Meta(description="Where a click led.")]
+    user_agent: str
+    network: Annotated[str, Meta(description="Of the client; addresses are not kept.")]
+
+
 class DeliveryDetail(DeliveryItem):
     """A delivery with its story from the beginning."""
 
     events: list[DeliveryEvent]
+    tracking: list[TrackingEvent]
 
 
 class DeliveryPage(Output):
@@ -178,8 +192,20 @@ def _only(query: DeliveriesQuery, chosen: str, allowed: set[str]) -> None:
 
 async def get_delivery(call: Call[None, None]) -> DeliveryDetail:
     delivery, story = await call.app.deliveries.get(call.workspace_id, call.ids["delivery_id"])
+    seen = await call.app.tracking_report.of_delivery(call.workspace_id, delivery.id)
     return DeliveryDetail(
         **fields_of(await as_it_stands(call.app.engine, delivery)),
+        tracking=[
+            TrackingEvent(
+                at=event.at,
+                kind=event.kind,
+                machine=event.machine,
+                url=event.url,
+                user_agent=event.user_agent,
+                network=event.network,
+            )
+            for event in seen
+        ],
         events=[
             DeliveryEvent(
                 at=event.at,

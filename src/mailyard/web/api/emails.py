@@ -14,7 +14,7 @@ from mailyard.core import ids, limits
 from mailyard.sending.accept import Email
 from mailyard.sending.answer import Accepted, Idempotency
 from mailyard.sending.answer import Answer as AcceptAnswer
-from mailyard.sending.request import Attachment, EmailRequest
+from mailyard.sending.request import NOT_TRACKED, Attachment, EmailRequest, EmailTrack
 from mailyard.web.api.body import check_depth
 from mailyard.web.api.page import (
     DeliveryId,
@@ -119,6 +119,10 @@ class NewEmail(
         ]
         | None
     ) = None
+    track: Annotated[
+        EmailTrack,
+        Meta(description="Whether its opens and clicks are followed: not unless it is said."),
+    ] = NOT_TRACKED
     priority: Annotated[
         Literal["high", "normal", "low"],
         Meta(description="Which of the emails that wait goes first."),

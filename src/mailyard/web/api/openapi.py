@@ -33,6 +33,8 @@ _ID_NAMES = {
     "cmp": "campaign",
     "dom": "sending domain",
     "sup": "suppression",
+    "top": "topic",
+    "tdm": "tracking domain",
     "dmo": "demo run",
 }
 # Two rooms each have states of their own and call them so.

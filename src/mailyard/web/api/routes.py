@@ -23,6 +23,8 @@ from mailyard.web.api import (
     suppressions,
     template_drafts,
     templates,
+    topics,
+    tracking,
     workspaces,
 )
 from mailyard.web.api.route import Route
@@ -41,6 +43,8 @@ ROUTES: tuple[Route, ...] = (
     *lists.ROUTES,
     *imports.ROUTES,
     *campaigns.ROUTES,
+    *topics.ROUTES,
+    *tracking.ROUTES,
     *queues.ROUTES,
     *shaping.ROUTES,
     *stats.ROUTES,
