@@ -74,7 +74,7 @@ class Shell:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shell(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shell]:
     folder = tmp_path_factory.mktemp("platform")
-    platform = OwnPlatform(folder)
+    platform = OwnPlatform(folder, {"MAILYARD_DNS_SERVERS": "127.0.0.1:9"})  # nobody answers
     async with platform as address:
         yield Shell(address, folder)
 
@@ -283,3 +283,22 @@ async def test_help_shows_an_example(command: str) -> None:
 async def test_the_demonstration_uses_the_platform_that_runs(shell: Shell) -> None:
     verdict = await shell.json("demo", "--recipients", "40")
     assert (verdict["sent"], verdict["received"], verdict["clean"]) == (40, 40, True)
+
+
+async def test_a_domain_is_added_its_records_shown_and_checked(shell: Shell) -> None:
+    made = await shell.json("domain", "add", "Shop.Example")
+    assert (made["name"], made["status"]) == ("shop.example", "unchecked")
+    zone = await shell.run("domain", "zone", "shop.example")
+    assert len(zone.out.splitlines()) == len(made["records"]) >= 3
+    assert '._domainkey.shop.example. IN TXT "v=DKIM1; k=rsa; p=' in zone.out
+    seen = await shell.run("domain", "check", "shop.example")
+    assert seen.code == 1  # nobody has set its records
+    shown = await shell.run("domain", "show", made["id"])
+    assert "its mail is not signed yet" in shown.out
+    assert "_dmarc.shop.example" in shown.out
+    listed = await shell.json("domain", "list")
+    assert [one["name"] for one in listed["items"]] == ["shop.example"]
+    again = await shell.run("domain", "rotate", "shop.example")
+    assert (again.code, "new keys wait already" in again.err) == (1, True)
+    assert (await shell.run("domain", "show", "nobody.example")).code == 1
+    assert (await shell.run("domain", "remove", "shop.example")).code == 0

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inbox": ("mailyard.cli.inbox", "Make inboxes, list and read their mail, wait for it."),
     "import": ("mailyard.cli.import_", "Import contacts from a CSV file."),
     "campaign": ("mailyard.cli.campaign", "Start, pause, resume, cancel and watch campaigns."),
+    "domain": ("mailyard.cli.domain", "Sending domains: their DNS records, checks and keys."),
     "queue": ("mailyard.cli.queue", "Show depths and dead letters, pause, resume, redrive."),
     "shaping": ("mailyard.cli.shaping", "Show destinations as they are written to, pause, resume."),
     "key": ("mailyard.cli.key", "Make, list and revoke API keys."),

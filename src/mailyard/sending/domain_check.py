@@ -59,6 +59,7 @@ class OwnSide:
 UNCHECKED = "unchecked"
 READY = "ready"
 WRONG = "wrong"
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +104,12 @@ def _status(domain: Domain, records: Sequence[Stand]) -> str:
     if domain.checked_at is None:
         return UNCHECKED
     waiting = {key.record_name for key in domain.keys if domain.signs and key.state == WAITING}
-    bad = [
-        one
-        for one in records
-        if one.wanted.required
-        and one.state in (State.MISSING.value, State.WRONG.value, UNCHECKED)
-        and one.wanted.name not in waiting
-    ]
-    return WRONG if bad else READY
+    states = {
+        one.state for one in records if one.wanted.required and one.wanted.name not in waiting
+    }
+    if states & {State.MISSING.value, State.WRONG.value, UNCHECKED}:
+        return WRONG
+    return UNKNOWN if State.UNKNOWN.value in states else READY
 
 
 def refuse_without_host(return_path: str, own: OwnSide) -> None:
@@ -183,8 +182,8 @@ def _without_terms(verdict: Verdict) -> Verdict:
         verdict.name,
         verdict.kind,
         State.UNKNOWN,
-        "what the relay sends from is not known here: ask its owner for the SPF term, and name it "
-        "in MAILYARD_SPF",
+        "what our mail leaves from is not known here: name its SPF terms in MAILYARD_SPF (of a "
+        "relay, its owner knows them)",
     )
 
 

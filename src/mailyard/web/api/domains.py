@@ -118,7 +118,8 @@ class DomainItem(Output):
     status: Annotated[
         str,
         Meta(
-            description="`unchecked`; `ready`: every required record stands; `wrong`: one does not."
+            description="`unchecked`; `ready`: every required record stands; `wrong`: one does "
+            "not; `unknown`: DNS could not say."
         ),
     ]
     signs: Annotated[bool, Meta(description="Whether mail from it is signed.")]

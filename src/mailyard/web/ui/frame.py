@@ -30,6 +30,8 @@ NOTICES = {
     "saved": "Saved.",
     "made": "Made.",
     "deleted": "Deleted.",
+    "checked": "Looked at in DNS just now.",
+    "rotated": "New keys are there. Publish their records, then check: the old ones sign on.",
     "extended": "Extended by a day.",
     "started": "Started.",
     "paused": "Paused.",

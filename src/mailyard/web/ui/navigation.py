@@ -9,6 +9,7 @@ NAVIGATION = (
             ("/campaigns", "Campaigns"),
             ("/templates", "Templates"),
             ("/deliveries", "Deliveries"),
+            ("/domains", "Domains"),
             ("/limits", "Sending limits"),
             ("/destinations", "Destinations"),
         ),

@@ -20,6 +20,20 @@
     });
   }
 
+  // A button that copies what it names; where the clipboard is closed (no https) the text is marked.
+  for (const button of document.querySelectorAll("button[data-copy]")) {
+    button.addEventListener("click", async () => {
+      const source = document.getElementById(button.dataset.copy);
+      try {
+        await navigator.clipboard.writeText(source.textContent);
+        button.textContent = "Copied";
+      } catch {
+        window.getSelection().selectAllChildren(source);
+        button.textContent = "Marked";
+      }
+    });
+  }
+
   const pending = new Map();
   const refresh = (element) => {
     if (pending.has(element)) return;
