@@ -5,8 +5,13 @@ from uuid import UUID
 
 import pytest
 
+from mailyard.access.audit import Actor, Audit
+from mailyard.access.workspace import Workspaces
+from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import uuid7
+from mailyard.sending.build.source import BLOCK, LAYOUT, Source
+from mailyard.sending.ready import Ready
 from mailyard.sending.template import Templates
 from mailyard.storage.database import Database
 from mailyard.storage.queries import Query
@@ -157,3 +162,93 @@ async def test_a_template_written_in_a_transaction_goes_with_it(
             await templates.create(workspace, "t", await templates.prove("s", "h", ""), tx=tx)
             raise RuntimeError
     assert await templates.list(workspace) == []
+
+
+async def test_a_version_is_rolled_back_and_a_draft_touches_nothing_until_it_is_published(
+    templates: Templates, database: Database, workspace: UUID
+) -> None:
+    made = await templates.create(workspace, "t", await templates.prove("one", "<p>1</p>", ""))
+    await templates.publish(workspace, made.id, await templates.prove("two", "<p>2</p>", ""))
+    wrong = Source("three", "<p>{% if %}", "", "")
+    draft = await templates.save_draft(workspace, made.id, wrong, author="ann")
+    assert (draft.source, draft.author, draft.published) == (wrong, "ann", 2)
+    assert (await templates.render(workspace, "t", {})).subject == "two"
+    async with database.transaction() as tx:
+        assert await templates.roll_back(workspace, made.id, 1, tx=tx) == 2
+    templates.announce()
+    assert (await templates.render(workspace, "t", {})).subject == "one"
+    source = await templates.prove_source(workspace, Source("three", "<p>3</p>"))
+    changed = await templates.save_draft(workspace, made.id, source.source)
+    with pytest.raises(Conflict):  # somebody has written on
+        async with database.transaction() as tx:
+            await templates.finish_draft(workspace, draft, tx=tx)
+    async with database.transaction() as tx:
+        await templates.finish_draft(workspace, changed, tx=tx)
+        assert (await templates.publish(workspace, made.id, source, tx=tx)).version == 3
+    lines = await templates.versions(workspace, made.id)
+    assert [(line.version, line.published, line.has_draft) for line in lines] == [
+        (3, 3, False), (2, 3, False), (1, 3, False),
+    ]  # fmt: skip
+
+
+async def test_a_template_is_built_with_the_layouts_and_blocks_of_its_own_workspace(
+    templates: Templates, database: Database, workspace: UUID
+) -> None:
+    async def add(where: UUID, name: str, source: Source) -> UUID:
+        return (await templates.create(where, name, await templates.prove_source(where, source))).id
+
+    shell = await add(
+        workspace, "shell", Source(html="<b>{% block x %}{% endblock %}</b>", kind=LAYOUT)
+    )
+    await add(workspace, "foot", Source(html="<i>{{ shop }}</i>", kind=BLOCK))
+    mail = Source("s", '{% extends "shell" %}{% block x %}{% include "foot" %}{% endblock %}')
+    made = await add(workspace, "mail", mail)
+    assert (await templates.render(workspace, "mail", {"shop": "Tea"})).html == "<b><i>Tea</i></b>"
+    next_shell = Source(html="<u>{% block x %}{% endblock %}</u>", kind=LAYOUT)
+    await templates.publish(workspace, shell, await templates.prove_source(workspace, next_shell))
+    assert (await templates.render(workspace, made, {"shop": "Tea"})).html == "<b><i>Tea</i></b>"
+    uses = await templates.uses(workspace, made, 1)
+    assert [(one.name, one.version, one.published) for one in uses] == [
+        ("foot", 1, 1), ("shell", 1, 2),
+    ]  # fmt: skip
+    assert [one.name for one in await templates.users(workspace, shell)] == ["mail"]
+    await templates.publish(workspace, made, await templates.prove_source(workspace, mail))
+    assert (await templates.render(workspace, made, {"shop": "Tea"})).html == "<u><i>Tea</i></u>"
+    with pytest.raises(InvalidInput) as refused:
+        await templates.render(workspace, "shell", {})
+    assert "a layout, not an email" in refused.value.message
+    with pytest.raises(InvalidInput) as refused:
+        await templates.prove_source(await new_workspace(database), mail)
+    assert "line 1, column 35: there is no block 'foot' that is published" in refused.value.message
+
+
+async def test_a_new_version_is_used_at_once_by_every_process(
+    database: Database, workspace: UUID
+) -> None:
+    bus = MemoryBus()
+    here, there = (
+        Templates(database=database, ready=Ready(database=database, bus=bus)) for _ in range(2)
+    )
+    try:
+        made = await here.create(workspace, "t", await here.prove("one", "h", ""))
+        assert (await there.render(workspace, "t", {})).subject == "one"
+        await here.publish(workspace, made.id, await here.prove("two", "h", ""))
+        assert (await there.render(workspace, "t", {})).subject == "two"
+        assert (await there.render(workspace, made.id, {})).subject == "two"
+    finally:
+        await here.close()
+        await there.close()
+
+
+async def test_dates_and_money_are_written_as_the_workspace_says_until_the_contact_does(
+    templates: Templates, database: Database, workspace: UUID
+) -> None:
+    await templates.create(workspace, "t", await templates.prove("{{ 1.5|number }}", "h", ""))
+    assert (await templates.render(workspace, "t", {})).subject == "1.5"
+    actor = Actor("command", "test", workspace)
+    await Workspaces(database=database, audit=Audit(database=database)).change(
+        workspace, locale="de", actor=actor
+    )
+    templates.announce_locale()
+    assert (await templates.render(workspace, "t", {})).subject == "1,5"
+    assert (await templates.render(workspace, "t", {"locale": "en"})).subject == "1.5"

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import asyncpg
+
 from mailyard.access.audit import Actor, Audit
 from mailyard.core import ids
 from mailyard.core.errors import InvalidInput, NotAllowed, NotFound
@@ -22,6 +24,7 @@ class Workspace:
     name: str
     created_at: datetime
     role: str | None = None
+    locale: str = "en"
 
 
 def check_name(name: str, field: str = "name") -> str:
@@ -67,7 +70,7 @@ class Workspaces:
         row = await self._database.fetchrow(_SQL.get_workspace, workspace_id)
         if row is None:
             raise NotFound("no such workspace")
-        return Workspace(row["workspace_id"], row["name"], row["created_at"])
+        return Workspace(row["workspace_id"], row["name"], row["created_at"], locale=row["locale"])
 
     async def require_operator(self, workspace_id: UUID) -> None:
         """Raises NotAllowed unless this is the installation's own workspace, its first one.
@@ -86,27 +89,51 @@ class Workspaces:
             raise NotFound("nothing is set up yet: `mailyard up` does it")
         return self._first
 
-    async def rename(self, workspace_id: UUID, name: str, *, actor: Actor) -> Workspace:
-        """Give the workspace another name. Raises NotFound."""
-        name = check_name(name)
+    async def change(
+        self,
+        workspace_id: UUID,
+        *,
+        name: str | None = None,
+        locale: str | None = None,
+        actor: Actor,
+    ) -> Workspace:
+        """Give the workspace another name, another locale of its templates. Raises NotFound.
+
+        A locale is a tag that the caller has found good.
+        """
+        before: dict[str, str] = {}
+        after: dict[str, str] = {}
         async with self._database.transaction() as tx:
-            row = await self._database.fetchrow(_SQL.rename_workspace, workspace_id, name, tx=tx)
-            if row is None:
-                raise NotFound("no such workspace")
-            await self._audit.record(
-                actor,
-                "workspace.rename",
-                ids.type_id(ids.WORKSPACE, workspace_id),
-                {"name": row["name_before"]},
-                {"name": name},
-                tx,
-            )
-        return Workspace(workspace_id, name, row["created_at"])
+            if name is not None:
+                after["name"] = check_name(name)
+                row = await self._database.fetchrow(
+                    _SQL.rename_workspace, workspace_id, after["name"], tx=tx
+                )
+                before["name"] = _found(row)["name_before"]
+            if locale is not None:
+                after["locale"] = locale
+                row = await self._database.fetchrow(
+                    _SQL.set_workspace_locale, workspace_id, locale, tx=tx
+                )
+                before["locale"] = _found(row)["locale_before"]
+            if after:
+                subject = ids.type_id(ids.WORKSPACE, workspace_id)
+                action = "workspace.rename" if locale is None else "workspace.change"
+                await self._audit.record(actor, action, subject, before, after, tx)
+        return await self.get(workspace_id)
 
     async def of_user(self, user_id: UUID) -> list[Workspace]:
         """The workspaces that a person belongs to, with the role in each, oldest first."""
         rows = await self._database.fetch(_SQL.workspaces_of_user, user_id)
         return [
-            Workspace(row["workspace_id"], row["name"], row["created_at"], row["role"])
+            Workspace(
+                row["workspace_id"], row["name"], row["created_at"], row["role"], row["locale"]
+            )
             for row in rows
         ]
+
+
+def _found(row: asyncpg.Record | None) -> asyncpg.Record:
+    if row is None:
+        raise NotFound("no such workspace")
+    return row

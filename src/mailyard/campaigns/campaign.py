@@ -162,7 +162,7 @@ class Campaigns:
             new.name,
             new.type,
             template_id,
-            template["version"],
+            new.template_version,
             list_id,
             new.sender,
             new.reply_to,
@@ -207,6 +207,7 @@ class Campaigns:
         variable that some of the list's first contacts lack."""
         if tx is None:
             return await self._alone(self.start, workspace_id, campaign_id)
+        await self._database.execute(_SQL.pin_template, workspace_id, campaign_id, tx=tx)
         await self._try_template(workspace_id, campaign_id, tx)
         await self._move(workspace_id, campaign_id, Event.START, tx)
         await self._database.fetchval(_SQL.start_campaign, workspace_id, campaign_id, tx=tx)

@@ -31,6 +31,7 @@ TESTS = frozenset((
     "ge", "gt", "in", "integer", "iterable", "le", "lower", "lt", "mapping", "ne", "none", "number",
     "odd", "sequence", "startingwith", "string", "true", "undefined", "upper",
 ))  # fmt: skip
+LOCALISED = frozenset(("date", "datetime", "money", "number", "percent", "time"))  # tongue.py
 _GROWING = {"tojson": 6, "urlencode": 3, "e": 6, "escape": 6, "filesizeformat": 2}
 # Filters that walk a whole list or text for one unit of fuel, as the operator `in` does.
 _WALKING = frozenset((
@@ -81,6 +82,7 @@ class Examined:
     loop_walks: int  # those of them inside loops
     names: frozenset[str]  # every variable read or set
     container_names: bool  # reads an attribute that a Python container would answer itself
+    localised: bool  # writes dates, numbers or money by locale
 
 
 class Lexer:
@@ -163,6 +165,7 @@ class _Examiner(Lexer):
         self.loops = False
         self.loop_text = 0
         self.container_names = False
+        self.localised = False
 
     def run(self) -> Examined:
         source = self.source
@@ -186,6 +189,7 @@ class _Examiner(Lexer):
             loop_walks=self.loop_walks,
             names=frozenset(self.names),
             container_names=self.container_names,
+            localised=self.localised,
         )
 
     # Statements ------------------------------------------------------------------------------
@@ -244,6 +248,7 @@ class _Examiner(Lexer):
                 if before == ("operator", "|"):
                     self._check_filter(tokens, position, at)
                     growth *= _GROWING.get(text, 1)
+                    self.localised |= text in LOCALISED
                     self._count_walk(text in _WALKING)
                 elif before[1] == "is" or (before[1] == "not" and earlier[1] == "is"):
                     if text != "not" and text not in TESTS:
@@ -274,7 +279,7 @@ class _Examiner(Lexer):
 
     def _check_filter(self, tokens: list[Token], position: int, at: int) -> None:
         name = tokens[position][1]
-        if name not in FILTERS:
+        if name not in FILTERS and name not in LOCALISED:
             raise self.refuse(f"unknown filter {name!r}", at)
         rest = tokens[position + 1 : position + 5]
         called = rest[:1] == [("operator", "(")]

@@ -36,7 +36,10 @@ _ROOT = Path(__file__).parents[2]  # the child runs the code that runs here, wha
 _CHILD = (
     "import sys; sys.path.insert(0, sys.argv[1]); from mailyard.sending import proof; proof.child()"
 )
-_WARMING = ("<style>p{color:red}</style><p>{{ x|money('EUR') }} {{ y|date }}</p>", "{% if %}")
+_WARMING = (
+    "<style>p{color:red}</style><p>{{ 1|money('EUR') }} {{ 1|number }} {{ 0|datetime }}</p>",
+    "{% if %}",
+)
 _SAMPLES = ("sample", "<&\"'>" * 400)
 
 

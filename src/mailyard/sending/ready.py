@@ -23,6 +23,7 @@ from mailyard.storage.queries import load
 _SQL = load("template")
 
 TOPIC = "template"
+LOCALE_TOPIC = "workspace-locale"
 BELIEVED_S = 0.9  # a new version is used within a second even when the bus says nothing
 KEPT_S = 24 * 3600.0
 _COMPILED = 256  # versions that one process keeps compiled
@@ -51,6 +52,7 @@ class Ready:
         self._bus = bus
         self._clock = clock or SystemClock()
         self._news = bus.subscribe(TOPIC) if bus is not None else None
+        self._locales = bus.subscribe(LOCALE_TOPIC) if bus is not None else None
         self._in_use: OrderedDict[tuple[UUID, UUID | str], InUse] = OrderedDict()
         self._compiled: OrderedDict[tuple[UUID, UUID, int], tuple[Compiled, float]] = OrderedDict()
 
@@ -59,6 +61,12 @@ class Ready:
         self._in_use.clear()
         if self._bus is not None:
             self._bus.announce(TOPIC)
+
+    def announce_locale(self) -> None:
+        """A workspace speaks another language, says this process: compile anew."""
+        self._compiled.clear()
+        if self._bus is not None:
+            self._bus.announce(LOCALE_TOPIC)
 
     async def get(
         self,
@@ -77,6 +85,8 @@ class Ready:
             template, version = in_use.id, version or in_use.version
             if version == 0:
                 raise NotFound("no version of this template is published", field="template")
+        if self._locales is not None and self._locales.heard():
+            self._compiled.clear()
         key = (workspace_id, template, version)
         found = self._compiled.get(key)
         if found is not None and self._clock.monotonic() - found[1] < KEPT_S:
@@ -122,4 +132,4 @@ class Ready:
         if row is None:
             raise NotFound("there is no such template or version")
         origins = _decode_origins(row["origins"]) if row["origins"] else {}
-        return Compiled(row["subject"], row["html"], row["text"], origins)
+        return Compiled(row["subject"], row["html"], row["text"], origins, row["locale"])

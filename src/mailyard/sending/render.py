@@ -17,6 +17,7 @@ from mailyard.core.errors import InvalidInput
 from mailyard.sending.language import Examined, examine
 from mailyard.sending.position import Origin, Positions
 from mailyard.sending.straight import straight_mail
+from mailyard.sending.tongue import DEFAULT, Refused, Tongue, TooMany
 
 _UNCOUNTED_OUTPUT = 8 * limits.MIB  # what a render may come to without being counted
 _LITERAL_OUTPUT = 32 * limits.MIB  # literal text that loops may write before fuel ends
@@ -55,10 +56,6 @@ class _OutputFull(Exception):
 
 class _WorkFull(Exception):
     pass
-
-
-class _Refused(Exception):
-    """A filter of ours does not take this; the message says why."""
 
 
 # Data --------------------------------------------------------------------------------------------
@@ -141,12 +138,12 @@ def _sealed(value: Any) -> Any:
 
 def _join(values: Iterable[object], separator: str = "", attribute: str | None = None) -> str:
     if attribute is not None:
-        raise _Refused("join takes a separator only; use map(attribute=…) before it")
+        raise Refused("join takes a separator only; use map(attribute=…) before it")
     separator = str(separator)
     pieces: list[str] = []
     size = 0
     if not isinstance(values, (list, tuple, str)) and not hasattr(values, "__iter__"):
-        raise _Refused("join wants a list")
+        raise Refused("join wants a list")
     for value in values:
         piece = "" if value is None else str(value)
         size += len(piece) + len(separator)
@@ -166,10 +163,10 @@ def _replace(value: object, old: object, new: object) -> str:
 def _times(value: object, factor: object) -> int | float:
     for number in (value, factor):
         if type(number) not in (int, float):
-            raise _Refused("times multiplies numbers only")
+            raise Refused("times multiplies numbers only")
     product: int | float = value * factor  # type: ignore[operator]
     if not abs(product) <= _NUMBER_MAX:
-        raise _Refused("times: the product is too large")
+        raise Refused("times: the product is too large")
     return product
 
 
@@ -190,9 +187,11 @@ _OUR_FILTERS: dict[str, Callable[..., Any]] = {
 # The engine --------------------------------------------------------------------------------------
 
 
-def _environment(finalizer: Callable[[Any], Any] | None) -> Environment:
+def _environment(
+    filters: dict[str, Callable[..., Any]], finalizer: Callable[[Any], Any] | None
+) -> Environment:
     engine = Environment(
-        filters=_OUR_FILTERS,
+        filters=filters,
         fuel=limits.TEMPLATE_FUEL,
         undefined_behavior="strict",
         keep_trailing_newline=True,
@@ -237,12 +236,13 @@ class _Counter:
 class Compiled:
     """The three sources of one template version. Raises InvalidInput with the source and place.
 
-    `origins`: for a source that was built, where each of its tags was written.
+    `origins`: for a source that was built, where each of its tags was written. `locale`: of dates,
+    numbers and money where the data name none.
     """
 
     __slots__ = (
         "_counted", "_counter", "_examined", "_plain", "_positions", "_sealing", "_sources",
-        "_straight", "paths", "variables",
+        "_straight", "_tongue", "locale", "paths", "variables",
     )  # fmt: skip
 
     variables: tuple[str, ...]  # names, sorted
@@ -254,6 +254,7 @@ class Compiled:
         html: str,
         text: str,
         origins: Mapping[str, Sequence[Origin]] | None = None,
+        locale: str = DEFAULT,
     ) -> None:
         given = {"subject": subject, "html": html, "text": text}
         self._positions = {
@@ -266,8 +267,12 @@ class Compiled:
         self._sources = given
         self._sealing = any(found.container_names for found in self._examined.values())
         self._counter = _Counter()
-        self._plain = _environment(None)
-        self._counted = _environment(self._counter)
+        self.locale = locale
+        localised = any(found.localised for found in self._examined.values())
+        self._tongue = Tongue(locale) if localised else None
+        filters = {**_OUR_FILTERS, **(self._tongue.filters() if self._tongue else {})}
+        self._plain = _environment(filters, None)
+        self._counted = _environment(filters, self._counter)
         names: set[str] = set()
         paths: set[str] = set()
         for source, name in _SOURCES.items():
@@ -293,7 +298,7 @@ class Compiled:
 
     def rewritten(self, html: str, text: str) -> "Compiled":
         """The same template with other bodies. Raises InvalidInput."""
-        return Compiled(self._sources["subject"], html, text)
+        return Compiled(self._sources["subject"], html, text, locale=self.locale)
 
     def render(self, data: Mapping[str, Any]) -> Rendered:
         """One mail. Raises InvalidInput: a variable is missing, the output is too large, …"""
@@ -311,6 +316,8 @@ class Compiled:
             if written is not None:
                 subject, html, text = written
                 return Rendered(_one_line(subject), html, text)
+        if self._tongue is not None:
+            self._tongue.turn_to(data)
         context = {name: _sealed(value) for name, value in data.items()} if self._sealing else data
         subject = _one_line(self._render("subject", context, shape))
         html = self._render("html", context, shape)
@@ -344,9 +351,9 @@ class Compiled:
             raise _explained(error, source, self._positions[source]) from None
         except _OutputFull:
             raise _too_large(source) from None
-        except _WorkFull:
+        except (_WorkFull, TooMany):
             raise _too_much_work(source) from None
-        except _Refused as error:
+        except Refused as error:
             raise InvalidInput(f"{source}: {error}", field=source) from None
         except (TypeError, ValueError, AttributeError) as error:
             raise InvalidInput(f"{source}: {error}", field=source) from None

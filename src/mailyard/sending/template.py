@@ -255,6 +255,10 @@ class Templates:
         """Another version is in use: every process looks again. Call it after the commit."""
         self._ready.announce()
 
+    def announce_locale(self) -> None:
+        """A workspace has another locale: its templates speak it from now on."""
+        self._ready.announce_locale()
+
     # Drafts --------------------------------------------------------------------------------------
 
     async def save_draft(

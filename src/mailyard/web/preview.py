@@ -62,7 +62,8 @@ async def _compiled(application: "Application", workspace_id: UUID, wanted: Want
         raise InvalidInput("a block of MJML is seen in a template that uses it", field="mjml")
     source = structs.replace(source, kind=head.kind)
     built = (await templates.prove_source(workspace_id, source)).built
-    return Compiled(built.subject, built.html, built.text, built.origins)
+    locale = (await application.workspaces.get(workspace_id)).locale
+    return Compiled(built.subject, built.html, built.text, built.origins, locale)
 
 
 def test_mail(sender: str, to: str, made: Rendered) -> EmailRequest:

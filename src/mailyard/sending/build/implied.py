@@ -7,7 +7,9 @@ What a parser may still do, move an element elsewhere, is found by comparing aft
 
 from mailyard.sending.build.markup import Markup, Node
 
-_IMPLIED = frozenset("html head body tbody colgroup".split())
+_IMPLIED = frozenset((
+    "html", "head", "body", "tbody", "colgroup",
+))  # fmt: skip
 
 
 def implied(markup: Markup, nodes: list[Node]) -> dict[int, str]:
@@ -15,6 +17,7 @@ def implied(markup: Markup, nodes: list[Node]) -> dict[int, str]:
     added: dict[int, str] = {}
     if not any(node.kind == "start" and node.name == "body" for node in nodes):
         added[_body(nodes)] = "<body>"
+    following = _next_starts(nodes)
     tables: list[str] = []  # `table` while no part of it is open, else that part
     for index, node in enumerate(nodes):
         if node.kind == "start" and node.name == "table":
@@ -27,11 +30,21 @@ def implied(markup: Markup, nodes: list[Node]) -> dict[int, str]:
             tables[-1] = "table"
         elif tables and tables[-1] == "table" and node.kind == "text":
             code = markup.tags_in(node.begin, node.stop)
-            following = next((one for one in nodes[index:] if one.kind == "start"), None)
-            if code and following is not None and following.name == "tr":
+            if code and following[index] == "tr":
                 added[markup.place(code[0])] = "<tbody>"
                 tables[-1] = "tbody"
     return added
+
+
+def _next_starts(nodes: list[Node]) -> list[str]:
+    """For each node the name of the next element that begins."""
+    names: list[str] = []
+    name = ""
+    for node in reversed(nodes):
+        if node.kind == "start":
+            name = node.name
+        names.append(name)
+    return names[::-1]
 
 
 def _body(nodes: list[Node]) -> int:

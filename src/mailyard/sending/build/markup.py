@@ -1,8 +1,7 @@
 """HTML and MJML with template tags in it, read as markup: which tag stands where.
 
 A source is held as one text in which each template tag is one character of the private use area
-(`Markup.text`, `Markup.tags`), so that offsets stay simple. Reading is tolerant for HTML, as browsers
-are, and strict for MJML, which is XML.
+(`Markup.text`, `Markup.tags`), so that offsets stay simple.
 """
 
 import re
@@ -17,24 +16,28 @@ from mailyard.sending.position import Origin
 
 DEPTH = 250  # deeper nesting overflows what reads it after us
 
-VOID = frozenset(
-    "area base br col embed hr img input link meta param source track wbr".split()
-)  # HTML, section 13.1.2
-OPTIONAL_END = frozenset(
-    "p li dt dd tr td th thead tbody tfoot option optgroup colgroup body head html".split()
-)  # HTML, section 13.1.2.4
-_RAW = frozenset("style script title textarea xmp mj-style mj-title mj-preview".split())
+VOID = frozenset((
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source",
+    "track", "wbr",
+))  # fmt: skip  # HTML, section 13.1.2
+OPTIONAL_END = frozenset((
+    "p", "li", "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot", "option", "optgroup",
+    "colgroup", "body", "head", "html",
+))  # fmt: skip  # HTML, section 13.1.2.4
+_RAW = frozenset((
+    "style", "script", "title", "textarea", "xmp", "mj-style", "mj-title", "mj-preview",
+))  # fmt: skip
 # What MJML reads as text alone: a comment in it is refused or lost.
-TEXT_ONLY = frozenset(
-    "mj-title mj-preview mj-style mj-button mj-navbar-link mj-social-element mj-accordion-title"
-    " mj-accordion-text".split()
-)
+TEXT_ONLY = frozenset((
+    "mj-title", "mj-preview", "mj-style", "mj-button", "mj-navbar-link", "mj-social-element",
+    "mj-accordion-title", "mj-accordion-text",
+))  # fmt: skip
 
 _NODE = re.compile(
-    r"""<!--(?P<comment>.*?)-->
-    |<!(?P<declaration>[^>]*+)>
-    |</(?P<end>[a-zA-Z][^\s/>]*+)[^>]*+>
-    |<(?P<start>[a-zA-Z][^\s/>]*+)(?P<attributes>(?:"[^"]*+"|'[^']*+'|[^'">])*+)>""",
+    r"""<!--(?P<comment>.*?)(?:-->|\Z)
+    |<!(?P<declaration>[^<>]*+)>
+    |</(?P<end>[a-zA-Z][^\s/<>]*+)[^<>]*+>
+    |<(?P<start>[a-zA-Z][^\s/<>]*+)(?P<attributes>(?:"[^"]*+"|'[^']*+'|[^'"<>]++)*+)>""",
     re.VERBOSE | re.DOTALL,
 )
 _ATTRIBUTE = re.compile(

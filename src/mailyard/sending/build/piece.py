@@ -68,7 +68,7 @@ def origins(pieces: Iterable[Piece]) -> list[Origin]:
 
 
 def moved(origin: Origin, text: str, size: int) -> Origin:
-    """Where the character `size` behind the beginning of `text` stands, which begins at `origin`."""
+    """The origin of the character `size` behind the beginning of `text`, which is at `origin`."""
     inside = origin_of(text, size, origin.source)
     if inside.line == 1:
         return Origin(origin.source, origin.line, origin.column + inside.column - 1)

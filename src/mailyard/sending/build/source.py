@@ -1,4 +1,4 @@
-"""What comes into a build and what comes out: plain values that travel to the process with walls."""
+"""What comes into a build and what comes out: plain values, which travel to another process."""
 
 import re
 
@@ -52,7 +52,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Built(msgspec.Struct, frozen=True):
-    """What is rendered for each recipient. `origins` only for sources that differ from the given."""
+    """What is rendered for each recipient. `origins`: of the sources that differ from the given."""
 
     subject: str = ""
     html: str = ""

@@ -1,10 +1,11 @@
 """MJML becomes HTML, and the rules of style sheets move into the elements that they are for.
 
-Nothing is read and nothing fetched: `mj-include` is refused, style sheets of links are left alone, and
-the process has no file descriptor to open anything with (`sending/proof.py`).
+Nothing is read and nothing fetched: `mj-include` is refused, style sheets of links are left alone,
+and the process has no file descriptor to open anything with (`sending/proof.py`).
 """
 
 import re
+from itertools import pairwise
 
 import css_inline
 import mjml
@@ -20,16 +21,17 @@ _EMPTY_STYLE = re.compile(r"<style[^>]*>\s*</style>", re.IGNORECASE)
 _STYLE = re.compile(r"<style\b", re.IGNORECASE)
 _IGNORED = ' data-css-inline="ignore"'
 _POSITION = re.compile(r" (?:in root template )?at position (\d+):(\d+)")
-_HEAD = frozenset(
-    "mj-head mj-attributes mj-breakpoint mj-font mj-html-attributes mj-preview mj-style mj-title"
-    " mj-all mj-class mj-selector mj-html-attribute".split()
-)
-_BODY = frozenset(
-    "mjml mj-body mj-accordion mj-accordion-element mj-accordion-text mj-accordion-title mj-button"
-    " mj-carousel mj-carousel-image mj-column mj-divider mj-group mj-hero mj-image mj-navbar"
-    " mj-navbar-link mj-raw mj-section mj-social mj-social-element mj-spacer mj-table mj-text"
-    " mj-wrapper".split()
-)
+_HEAD = frozenset((
+    "mj-head", "mj-attributes", "mj-breakpoint", "mj-font", "mj-html-attributes", "mj-preview",
+    "mj-style", "mj-title", "mj-all", "mj-class", "mj-selector", "mj-html-attribute",
+))  # fmt: skip
+_BODY = frozenset((
+    "mjml", "mj-body", "mj-accordion", "mj-accordion-element", "mj-accordion-text",
+    "mj-accordion-title", "mj-button", "mj-carousel", "mj-carousel-image", "mj-column",
+    "mj-divider", "mj-group", "mj-hero", "mj-image", "mj-navbar", "mj-navbar-link", "mj-raw",
+    "mj-section", "mj-social", "mj-social-element", "mj-spacer", "mj-table", "mj-text",
+    "mj-wrapper",
+))  # fmt: skip
 
 
 def from_mjml(pieces: list[Piece]) -> tuple[list[Piece], str]:
@@ -129,7 +131,7 @@ def _check_elements(markup: Markup, nodes: list[Node]) -> None:
 def _take_inline_css(markup: Markup, nodes: list[Node]) -> str:
     """The rules of `<mj-style inline="inline">`, which leave the source."""
     css: list[str] = []
-    for node, inner in zip(nodes, nodes[1:], strict=False):
+    for node, inner in pairwise(nodes):
         if node.kind != "start" or node.name != "mj-style" or inner.kind != "raw":
             continue
         if markup.word(node, "inline") != "inline":

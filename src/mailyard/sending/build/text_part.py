@@ -5,7 +5,7 @@ It is made once, from the template: values, conditions and loops stay template c
     heading 1, 2      underlined with = or -; other headings stand alone
     paragraph         an empty line before and behind
     list              `- ` before each item, `1. ` where an ordered list has no loop in it
-    table with data   a row a line, ` | ` between cells; a table for layout is as if it were not there
+    table with data   a row a line, ` | ` between cells; one for layout is as if it were not there
     link              its text and the address in angle brackets (RFC 3986, appendix C)
     image             its alternative text
     hidden            left out, as are styles and comments
@@ -13,25 +13,32 @@ It is made once, from the template: values, conditions and loops stay template c
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
 
-from mailyard.sending.build.markup import Markup, Node
-from mailyard.sending.build.piece import Piece
+from mailyard.sending.build.markup import DEPTH, Markup, Node
+from mailyard.sending.build.piece import Piece, joined
 from mailyard.sending.position import Origin
 
-_PARAGRAPHS = frozenset("p blockquote pre dl ul ol table h1 h2 h3 h4 h5 h6 hr figure".split())
-_LINES = frozenset(
-    "div section article header footer main nav aside address li dt dd tr td th thead tbody tfoot"
-    " caption center form fieldset figcaption body".split()
-)
-_SKIPPED = frozenset(
-    "head style script title template noscript svg object iframe select textarea xmp".split()
-)
+_PARAGRAPHS = frozenset((
+    "p", "blockquote", "pre", "dl", "ul", "ol", "table", "h1", "h2", "h3", "h4", "h5", "h6", "hr",
+    "figure",
+))  # fmt: skip
+_LINES = frozenset((
+    "div", "section", "article", "header", "footer", "main", "nav", "aside", "address", "li",
+    "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot", "caption", "center", "form",
+    "fieldset", "figcaption", "body",
+))  # fmt: skip
+_SKIPPED = frozenset((
+    "head", "style", "script", "title", "template", "noscript", "svg", "object", "iframe",
+    "select", "textarea", "xmp",
+))  # fmt: skip
 _UNDERLINES = {"h1": "=", "h2": "-"}
 _UNDERLINE_MAX = 60
 _SPACES = re.compile(r"[ \t\r\n\f]+")
 _BRACES = re.compile(r"\{(?=[{%#])")
 _SAFE = re.compile(r"\|\s*safe\b(?!\s*\()")
 _ESCAPED = re.compile(r"\|\s*(?:e|escape)\b(?!\s*\()")
+_FOOTER = re.compile(r"\{\{[-+]?\s*footer\s*(?:\|\s*safe\s*)?[-+]?\}\}")
 _HIDDEN = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|mso-hide\s*:\s*all)", re.IGNORECASE)
 _VALUE_WIDTH = 8  # what a value counts for under a heading
 
@@ -61,7 +68,7 @@ class _Writer:
         self.out: list[Piece] = []
         self._breaks = 0  # line breaks due before the next text
         self._hard = False  # whether they are a `br`'s, which stands where it stands
-        self._loop = (-1, 0)  # where a loop begins whose first text is to come, and breaks due there
+        self._loop = (-1, 0)  # where a loop begins that has no text yet, and the breaks due there
         self._space = False  # a space is due before the next text
         self._written = False  # whether there may be text before this
         self._skipping: list[str] = []
@@ -89,6 +96,8 @@ class _Writer:
             if node.kind == "text" and self._statements(node):
                 for _, one in stack:
                     one.dynamic = True
+            if len(stack) > DEPTH:
+                raise self._markup.refuse(node.begin, f"tables and lists nest deeper than {DEPTH}")
             if node.kind == "start" and node.name in ("table", "ol", "ul"):
                 for _, one in stack:
                     one.layout = True  # a table around a table or a list is there for the layout
@@ -284,7 +293,9 @@ class _Writer:
         bare = address.removeprefix("mailto:").removeprefix("tel:")
         if not address or address.startswith("#") or shown in (address, bare):
             return
-        if shown.rstrip("/") == address.removeprefix("https://").removeprefix("http://").rstrip("/"):
+        if shown.rstrip("/") == address.removeprefix("https://").removeprefix("http://").rstrip(
+            "/"
+        ):
             return
         self._space = bool(shown) or self._space
         self._put(Piece("<", _NOWHERE))
@@ -308,7 +319,12 @@ _NOWHERE = Origin("text, made from the HTML", 0, 0)
 
 
 def _as_text(piece: Piece) -> Piece:
-    """A value as it is written into text: its markup, if it has any, is taken off."""
+    """A value as it is written into text: its markup, if it has any, is taken off.
+
+    The workspace's footer has a text of its own.
+    """
+    if _FOOTER.match(piece.text):
+        return Piece("{{ footer }}", piece.origin, piece.word)
     text = _ESCAPED.sub("", _SAFE.sub("|striptags", piece.text))
     return Piece(text, piece.origin, piece.word)
 
@@ -316,11 +332,9 @@ def _as_text(piece: Piece) -> Piece:
 def _cleaned(pieces: list[Piece]) -> list[Piece]:
     """Literal text joined; braces in it that would be code are moved apart."""
     made: list[Piece] = []
-    for piece in pieces:
-        if made and not piece.word and not made[-1].word:
-            made[-1] = Piece(made[-1].text + piece.text, made[-1].origin)
-        else:
-            made.append(piece)
+    for is_literal, group in groupby(pieces, lambda piece: not piece.word):
+        run = list(group)
+        made += [Piece(joined(run), _NOWHERE)] if is_literal else run
     for index, piece in enumerate(made):
         if piece.word:
             continue
@@ -331,4 +345,3 @@ def _cleaned(pieces: list[Piece]) -> list[Piece]:
     if made and not made[-1].text.endswith("\n"):
         made.append(Piece("\n", _NOWHERE))
     return made
-

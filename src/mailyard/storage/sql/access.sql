@@ -16,7 +16,13 @@ INSERT INTO workspace (id, name) VALUES ($1, $2) RETURNING created_at;
 
 -- name: get_workspace
 -- One workspace.
-SELECT id AS workspace_id, name, created_at FROM workspace WHERE id = $1;
+SELECT id AS workspace_id, name, locale, created_at FROM workspace WHERE id = $1;
+
+-- name: set_workspace_locale
+-- Says how a workspace writes dates, numbers and money; returns how it did.
+UPDATE workspace new SET locale = $2 FROM workspace old
+ WHERE new.id = $1 AND old.id = new.id
+RETURNING old.locale AS locale_before;
 
 -- name: rename_workspace
 -- Gives a workspace another name; returns the name it had.
@@ -26,7 +32,7 @@ RETURNING old.name AS name_before, new.created_at;
 
 -- name: workspaces_of_user
 -- The workspaces that a person belongs to, with the role in each, oldest first.
-SELECT w.id AS workspace_id, w.name, w.created_at, m.role
+SELECT w.id AS workspace_id, w.name, w.locale, w.created_at, m.role
   FROM membership m JOIN workspace w ON w.id = m.workspace_id
  WHERE m.user_id = $1
  ORDER BY w.id;

@@ -9,14 +9,20 @@ VALUES ($2, $1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 'draft
 
 -- name: get_campaign
 -- One campaign.
-SELECT id, workspace_id, name, type, template_id, template_version, list_id, sender, reply_to,
+SELECT id, workspace_id, name, type, template_id,
+       coalesce(template_version, (SELECT t.version FROM template t
+                                   WHERE t.id = template_id AND t.workspace_id = $1)
+       ) AS template_version, list_id, sender, reply_to,
        list_unsubscribe, rate_per_s, state, created_at, first_started_at, finished_at, recipients,
        planned, topic_id, track_opens, track_clicks, utm
 FROM campaign WHERE workspace_id = $1 AND id = $2;
 
 -- name: page_campaigns
 -- Newest first, ids below $2.
-SELECT id, workspace_id, name, type, template_id, template_version, list_id, sender, reply_to,
+SELECT id, workspace_id, name, type, template_id,
+       coalesce(template_version, (SELECT t.version FROM template t
+                                   WHERE t.id = template_id AND t.workspace_id = $1)
+       ) AS template_version, list_id, sender, reply_to,
        list_unsubscribe, rate_per_s, state, created_at, first_started_at, finished_at, recipients,
        planned, topic_id, track_opens, track_clicks, utm
 FROM campaign WHERE workspace_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3;
@@ -32,6 +38,14 @@ UPDATE campaign
 SET state = $3,
     finished_at = CASE WHEN $3 IN ('finished', 'cancelled') THEN now() ELSE finished_at END
 WHERE workspace_id = $1 AND id = $2;
+
+-- name: pin_template
+-- A campaign that names no version of its template renders to its end the one in use at its start.
+UPDATE campaign SET template_version = t.version
+FROM template t
+WHERE campaign.workspace_id = $1 AND campaign.id = $2 AND campaign.state = 'draft'
+  AND campaign.template_version IS NULL
+  AND t.id = campaign.template_id AND t.workspace_id = $1;
 
 -- name: start_campaign
 -- The first start: its time is in all delivery ids, its instant decides who is a member.

@@ -64,8 +64,10 @@ WHERE t.workspace_id = $1 AND t.id = $2 AND v.workspace_id = $1
 
 -- name: get_built
 -- What is rendered of one version.
-SELECT subject, coalesce(built_html, html) AS html, coalesce(built_text, text) AS text, origins
-FROM template_version WHERE workspace_id = $1 AND template_id = $2 AND version = $3;
+SELECT v.subject, coalesce(v.built_html, v.html) AS html, coalesce(v.built_text, v.text) AS text,
+       v.origins, w.locale
+FROM template_version v JOIN workspace w ON w.id = v.workspace_id
+WHERE v.workspace_id = $1 AND v.template_id = $2 AND v.version = $3;
 
 -- name: page_templates
 -- A page of templates with the versions in use, the newest first, behind template $2.

@@ -61,7 +61,10 @@ class NewCampaign(
     rate_per_s: _Rate | None = None
     type: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,63}$")] = "campaign"
     template_version: (
-        Annotated[int, Meta(ge=1, le=2**31 - 1, description="The newest when not said.")] | None
+        Annotated[
+            int, Meta(ge=1, le=2**31 - 1, description="When not said: the one in use at the start.")
+        ]
+        | None
     ) = None
     topic: (
         Annotated[

@@ -8,6 +8,8 @@ from mailyard.access import scope
 from mailyard.access.audit import Change
 from mailyard.access.workspace import Workspace
 from mailyard.core import ids
+from mailyard.core.errors import InvalidInput
+from mailyard.sending.tongue import locale_of
 from mailyard.web.api.page import Input, Moment, Output, WorkspaceId
 from mailyard.web.api.route import Answer, Call, Route
 
@@ -15,9 +17,27 @@ TAG = "Workspaces"
 
 
 class NewWorkspace(Input):
-    """A workspace to make, or the name to give one."""
+    """A workspace to make."""
 
     name: Annotated[str, Meta(min_length=1, max_length=100)]
+
+
+class WorkspaceChange(Input):
+    """What to change of a workspace."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+    locale: (
+        Annotated[
+            str,
+            Meta(
+                max_length=35,
+                description="How templates write dates, numbers and money where a contact has no"
+                " attribute `locale`.",
+                examples=["de-AT"],
+            ),
+        ]
+        | None
+    ) = None
 
 
 class WorkspaceItem(Output):
@@ -25,6 +45,7 @@ class WorkspaceItem(Output):
 
     id: WorkspaceId
     name: str
+    locale: str
     created_at: Moment
 
 
@@ -44,6 +65,7 @@ def _workspace_fields(workspace: Workspace) -> dict[str, Any]:
     return {
         "id": ids.type_id(ids.WORKSPACE, workspace.id),
         "name": workspace.name,
+        "locale": workspace.locale,
         "created_at": workspace.created_at,
     }
 
@@ -82,10 +104,15 @@ async def get_workspace(call: Call[None, None]) -> WorkspaceItem:
     return WorkspaceItem(**_workspace_fields(await call.app.workspaces.get(call.workspace_id)))
 
 
-async def rename_workspace(call: Call[NewWorkspace, None]) -> WorkspaceItem:
-    workspace = await call.app.workspaces.rename(
-        call.workspace_id, call.body.name, actor=call.principal.actor
+async def change_workspace(call: Call[WorkspaceChange, None]) -> WorkspaceItem:
+    name, locale = call.body.name, call.body.locale
+    if locale is not None and locale_of(locale) is None:
+        raise InvalidInput("no locale that is known: a tag like de-AT", field="locale")
+    workspace = await call.app.workspaces.change(
+        call.workspace_id, name=name, locale=locale, actor=call.principal.actor
     )
+    if locale is not None:
+        call.app.templates.announce_locale()
     return WorkspaceItem(**_workspace_fields(workspace))
 
 
@@ -127,12 +154,12 @@ ROUTES = (
     Route(
         "PATCH",
         "/v1/workspace",
-        rename_workspace,
+        change_workspace,
         "renameWorkspace",
         TAG,
-        "Rename this workspace",
+        "Rename this workspace, or set the locale of its templates",
         scope.ADMIN,
         answer=WorkspaceItem,
-        body=NewWorkspace,
+        body=WorkspaceChange,
     ),
 )
