@@ -27,6 +27,7 @@ from mailyard.campaigns.preference import PreferenceCenter
 from mailyard.campaigns.progress import ProgressEvents
 from mailyard.campaigns.topic import Topics
 from mailyard.core.clock import SystemClock
+from mailyard.core.errors import Unavailable
 from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.message import Messages
 from mailyard.net.dns import Resolver
@@ -41,6 +42,8 @@ from mailyard.sending.delivery import Deliveries
 from mailyard.sending.domain import Domains
 from mailyard.sending.domain_check import OwnSide
 from mailyard.sending.imprint import Imprints
+from mailyard.sending.returns.hook import ProviderHooks
+from mailyard.sending.returns.intake import HookIntake
 from mailyard.sending.shape.book import shipped
 from mailyard.sending.shaping import Shaping
 from mailyard.sending.suppress import Suppressions
@@ -79,12 +82,17 @@ async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+async def _no_certificate(url: str) -> bytes:
+    raise Unavailable(f"nothing is fetched here: {url}")
+
+
 def services(database: Database) -> Any:
     """The services that routes ask of the application, over one database."""
     bus = MemoryBus()
     engine = PostgresEngine(database=database, bus=bus)
     audit = Audit(database=database)
     live = LiveEvents(database=database, bus=bus)
+    hooks = ProviderHooks(database=database, vault=VAULT)
     inboxes = Inboxes(database=database, domains=[DOMAIN])
     templates = Templates(database=database)
     suppressions = Suppressions(database=database)
@@ -131,6 +139,10 @@ def services(database: Database) -> Any:
             suppressions=suppressions,
             topics=topics,
             audit=audit,
+        ),
+        provider_hooks=hooks,
+        hook_intake=HookIntake(
+            database=database, engine=engine, hooks=hooks, fetch=_no_certificate
         ),
         domains=Domains(database=database, vault=VAULT),
         own_side=OwnSide(

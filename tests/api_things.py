@@ -83,6 +83,12 @@ class Things:
             "changeContactTopics": {"items": [{"topic": self.ids["top"], "subscribed": False}]},
             "createTrackingDomain": {"name": "another.click.example.org"},
             "changeImprint": {"physical_address": "1 Any Street", "footer_text": "changed"},
+            "createProviderHook": {
+                "kind": "mailgun",
+                "name": "another",
+                "secret": "a signing key of mailgun",
+            },
+            "changeProviderHookSecret": {"secret": "another signing key of mailgun"},
             "redriveDeadLetters": {"ids": [self.dead_letter]},
             "discardDeadLetters": {"ids": [self.dead_letter]},
             "startDemo": {"recipients": 1},
@@ -137,6 +143,11 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
     await make("con", "/v1/contacts", {"address": f"{word}@example.org", "name": word})
     await make("lst", "/v1/lists", {"name": word})
     await make("sup", "/v1/suppressions", {"address": f"{word}-no@example.org", "evidence": word})
+    await make(
+        "hok",
+        "/v1/provider-hooks",
+        {"kind": "mailgun", "name": word, "secret": "a signing key of mailgun"},
+    )
     await make("dom", "/v1/domains", {"name": f"{word}.example.org"})
     await _publish(platform, things)
     await make("top", "/v1/topics", {"name": word, "description": word})

@@ -21,7 +21,7 @@ _READS = {"previewTemplate", "readInboxes"}  # POST only because the question is
 _CHANGES = [
     route
     for route in sorted(ROUTES, key=lambda route: route.method == "DELETE")  # what goes, goes last
-    if route.method != "GET" and route.operation not in _READS
+    if route.method != "GET" and route.operation not in _READS and route.scope is not None
 ]
 # An email's own row is its entry, so that there are no two that one could lack.
 _OWN_ENTRY = {"sendEmail", "sendEmailBatch", "sendTemplateTest"}

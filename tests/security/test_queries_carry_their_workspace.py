@@ -69,6 +69,8 @@ REASONS = {
     "provider.any_sealed": "whether anybody has a secret; no content",
     "provider.seal_anew": "the master key is the operator's, for all workspaces",
     "provider.sealed_otherwise": "the master key is the operator's, for all workspaces",
+    "provider_hook.seal_anew": "the master key is the operator's, for all workspaces",
+    "provider_hook.sealed_otherwise": "the master key is the operator's, for all workspaces",
     "receiving.find_stored": "the accepting process asks about ids that it has made itself",
 }
 

@@ -16,6 +16,8 @@ TEMPLATES_READ = "templates:read"
 TEMPLATES_WRITE = "templates:write"
 SUPPRESSIONS_READ = "suppressions:read"
 SUPPRESSIONS_WRITE = "suppressions:write"
+HOOKS_READ = "hooks:read"
+HOOKS_WRITE = "hooks:write"
 DOMAINS_READ = "domains:read"
 DOMAINS_WRITE = "domains:write"
 CONTACTS_READ = "contacts:read"
@@ -41,6 +43,8 @@ SCOPES: dict[str, str] = {
     TEMPLATES_WRITE: "Make templates and new versions of them.",
     SUPPRESSIONS_READ: "Read the addresses that get no mail.",
     SUPPRESSIONS_WRITE: "Add and remove addresses that get no mail.",
+    HOOKS_READ: "Read the addresses to which providers send their events.",
+    HOOKS_WRITE: "Make and remove the addresses to which providers send their events.",
     DOMAINS_READ: "Read sending domains and the DNS records that they need.",
     DOMAINS_WRITE: "Make, check and delete sending domains, and change their keys.",
     CONTACTS_READ: "Read contacts, lists and imports.",

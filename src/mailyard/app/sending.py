@@ -8,6 +8,7 @@ from mailyard.app.own_delivery import OwnDelivery
 
 if TYPE_CHECKING:
     from mailyard.net.dns import Resolver
+    from mailyard.net.http import HttpClient
     from mailyard.sending.accept import Emails
     from mailyard.sending.allowance import Allowances
     from mailyard.sending.delivery import Deliveries
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mailyard.sending.provider import ProviderBook
     from mailyard.sending.return_path import ReturnPaths
     from mailyard.sending.returns.address import ReturnAddresses
+    from mailyard.sending.returns.hook import ProviderHooks
+    from mailyard.sending.returns.intake import HookIntake
     from mailyard.sending.returns.record import Recorder
     from mailyard.sending.routing import Routing
     from mailyard.sending.sign import Signing
@@ -97,6 +100,42 @@ class Sending(OwnDelivery):
             suppressions=self.suppressions,
             clock=self.clock,
         )
+
+    @cached_property
+    def provider_hooks(self) -> "ProviderHooks":
+        """Where providers send their events."""
+        from mailyard.sending.returns.hook import ProviderHooks
+
+        return ProviderHooks(database=self.database, vault=self.vault, clock=self.clock)
+
+    @cached_property
+    def hook_intake(self) -> "HookIntake":
+        """What takes providers' events."""
+        from mailyard.core.errors import Unavailable
+        from mailyard.sending.returns.intake import HookIntake
+
+        async def fetch(url: str) -> bytes:
+            answer = await self.http.request("GET", url, total_s=5.0)
+            if answer.status != 200:
+                raise Unavailable(f"{url} answers {answer.status}")
+            return answer.body
+
+        return HookIntake(
+            database=self.database,
+            engine=self.engine,
+            hooks=self.provider_hooks,
+            fetch=fetch,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def http(self) -> "HttpClient":
+        """The guarded client for what is fetched from the world."""
+        from mailyard.net.http import HttpClient
+
+        client = HttpClient()
+        self.ends.append(client.close)
+        return client
 
     @cached_property
     def fresh_dns(self) -> "Resolver":

@@ -55,6 +55,7 @@ DEMO = "dmo"
 TOPIC = "top"
 TRACKING_DOMAIN = "tdm"
 LINK = "lnk"
+PROVIDER_HOOK = "hok"
 
 
 # A system call for each id would be the dearest part of it, so random bits are fetched in blocks.

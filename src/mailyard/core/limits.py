@@ -67,6 +67,7 @@ MIME_HEADER_BYTES = 256 * KIB
 # HTTP.
 API_BODY_BYTES = 40 * MIB  # a full email with attachments in base64
 API_JSON_DEPTH = 32
+HOOK_BODY_BYTES = 800 * KIB  # SendGrid sends up to 768 KB of events at once
 API_PAGE_ITEMS = 100
 API_PAGE_ITEMS_MAX = 500
 IDEMPOTENCY_KEY_CHARACTERS = 256

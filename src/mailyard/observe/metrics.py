@@ -40,6 +40,12 @@ RETURNED_MAIL = Counter(
     ["kind"],
     registry=REGISTRY,
 )
+PROVIDER_EVENTS_TOTAL = Counter(
+    "mailyard_provider_events_total",
+    "Events that providers told, by what became of them.",
+    ["kind", "outcome"],
+    registry=REGISTRY,
+)
 JOBS = Counter(
     "mailyard_jobs_total",
     "Jobs finished, by queue and outcome.",

@@ -54,5 +54,5 @@ def duties(application: Application) -> list[Duty]:
             )
         ),
         processes.reap(database),
-        secrets.seal_anew(application.domains, application.providers),
+        secrets.seal_anew(application.domains, application.providers, application.provider_hooks),
     ]

@@ -18,6 +18,7 @@ from mailyard.queue.worker import Handler, Worker
 from mailyard.receiving.ingest import Ingest
 from mailyard.sending import upkeep
 from mailyard.sending.deliver import Deliverer
+from mailyard.sending.returns.events import ProviderEvents
 from mailyard.sending.returns.mail import ReturnedMail
 from mailyard.sending.track.judge import shipped_rules
 from mailyard.sending.track.record import Recorder
@@ -100,6 +101,7 @@ def handlers(application: Application) -> list[Handler]:
     return [
         Ingest(database=database, live=live).handler(),
         *returned_mail(application),
+        provider_events(application),
         Deliverer(
             database=database,
             transport=application.outbound,
@@ -146,6 +148,7 @@ def handlers(application: Application) -> list[Handler]:
                 application.sessions.sweep,
                 application.limits.sweep,
                 upkeep.sweep(database),
+                application.provider_hooks.sweep,
             ]
         ),
     ]
@@ -164,3 +167,19 @@ def returned_mail(application: Application) -> list[Handler]:
             clock=application.clock,
         ).handler()
     ]
+
+
+def provider_events(application: Application) -> Handler:
+    """What applies the events that providers send."""
+
+    async def confirm(url: str) -> int:
+        return (await application.http.request("GET", url, total_s=10.0)).status
+
+    return ProviderEvents(
+        database=application.database,
+        engine=application.engine,
+        recorder=application.recorder,
+        hooks=application.provider_hooks,
+        confirm=confirm,
+        clock=application.clock,
+    ).handler()

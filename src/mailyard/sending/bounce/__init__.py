@@ -4,7 +4,13 @@ The rules are data (`rules.toml`). The same rules judge a bounce that came by ma
 a server at hand-over.
 """
 
-from mailyard.sending.bounce.classify import Judged, Verdict, classify, classify_reply
+from mailyard.sending.bounce.classify import (
+    NOT_OF_A_PERSON,
+    Judged,
+    Verdict,
+    classify,
+    classify_reply,
+)
 from mailyard.sending.bounce.reason import Reason
 
-__all__ = ["Judged", "Reason", "Verdict", "classify", "classify_reply"]
+__all__ = ["NOT_OF_A_PERSON", "Judged", "Reason", "Verdict", "classify", "classify_reply"]

@@ -22,7 +22,7 @@ _CODES = re.compile(
 _TEXT_CHARACTERS = 4_000  # of a piece of evidence
 _EVIDENCE_CHARACTERS = 500
 # Feedback types by which nobody asked for less mail (RFC 5965 section 7.3, RFC 6591).
-_NOT_OF_A_PERSON = frozenset(("auth-failure", "dmarc", "not-spam", "virus"))
+NOT_OF_A_PERSON = frozenset(("auth-failure", "dmarc", "not-spam", "virus"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def classify(report: Report) -> list[Judged]:
     """What befell each recipient of a bounce, a delay or a complaint; nothing of other mail."""
     if report.kind is Kind.COMPLAINT:
         kind = report.feedback.type if report.feedback is not None else ""
-        of_a_person = kind not in _NOT_OF_A_PERSON
+        of_a_person = kind not in NOT_OF_A_PERSON
         verdict = Verdict(Reason.COMPLAINT, False, of_a_person, f"{report.reason}: {kind}", 0)
         return [Judged(recipient, verdict) for recipient in report.recipients]
     if report.kind not in (Kind.BOUNCE, Kind.DELAY):

@@ -57,6 +57,7 @@ class _Held:
     updated_at: datetime
     last_seq: int = 0
     events: int = 0
+    own_at: datetime | None = None  # when our own last word was, of those that are kept
     told: set[str] = field(default_factory=set)
     keys: set[bytes] = field(default_factory=set)
 
@@ -126,6 +127,7 @@ class Recorder:
                 delivery = held.get(row["delivery_id"])
                 if delivery is not None:
                     delivery.last_seq, delivery.events = row["last"], row["events"]
+                    delivery.own_at = row["own"]
                     delivery.told.update(row["told"] or ())
                     delivery.keys.update(row["keys"] or ())
         return held
@@ -184,9 +186,9 @@ class _Writing:
         concerns = _concerns(delivery, one)
         event = _EVENTS.get(one.what)
         state = TABLE[delivery.state].get(event) if event is not None and concerns else None
-        at = one.at
-        if not delivery.is_told():  # our own word is as late as its commit
-            at = max(at, delivery.updated_at + _NEXT)
+        # Our own word is as late as its commit, and a provider's clock may be slow.
+        own_at = delivery.own_at if delivery.is_told() else delivery.updated_at
+        at = one.at if own_at is None else max(one.at, own_at + _NEXT)
         if state is not None:
             self._move(delivery, one, state)
         self._tell(delivery, at, one)
@@ -205,6 +207,7 @@ class _Writing:
     def _move(self, delivery: _Held, one: Occurrence, state: State) -> None:
         if not delivery.is_told():  # the row's own word would be lost
             self._tell(delivery, delivery.updated_at, None)
+            delivery.own_at = delivery.updated_at
         delivery.state = state
         delivery.reply_code, delivery.reply = one.reply_code, clean(one.text)[:500]
         delivery.reason = one.reason

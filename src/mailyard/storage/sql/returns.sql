@@ -26,9 +26,9 @@ ORDER BY id
 FOR UPDATE;
 
 -- name: known_events
--- Of the deliveries $1, ids in [$2, $3]: how many events they have, the states that these tell, and
--- which of the keys $4 stand already. Held deliveries of any workspace_id.
-SELECT delivery_id, max(seq) AS last, count(*) AS events,
+-- Of the deliveries $1, ids in [$2, $3]: how many events they have, when the last of our own was, the
+-- states that they tell, and which of the keys $4 stand already. Held deliveries of any workspace_id.
+SELECT delivery_id, max(seq) AS last, count(*) AS events, max(at) FILTER (WHERE kind = '') AS own,
        array_agg(state::text || ' ' || attempt) FILTER (WHERE kind IN ('', state::text)) AS told,
        array_agg(event_key) FILTER (WHERE event_key = ANY($4::bytea[])) AS keys
 FROM delivery_event

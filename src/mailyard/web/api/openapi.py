@@ -35,6 +35,7 @@ _ID_NAMES = {
     "sup": "suppression",
     "top": "topic",
     "tdm": "tracking domain",
+    "hok": "address for a provider's events",
     "dmo": "demo run",
 }
 # Two rooms each have states of their own and call them so.

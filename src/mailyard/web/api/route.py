@@ -118,6 +118,8 @@ class Route:
     input is checked against. `answer`: what `status` carries; None for an empty body.
     `more_answers`: other good statuses, without a body, and what they mean.
     `errors`: problem statuses beyond those that follow from the rest (see `problem_statuses`).
+    `counted`: whether each call of a public route counts against its caller's address, or only
+    those that are refused do.
     `upload`: media types of a body that the handler reads from `call.receive` itself.
     `idempotency`: how a POST honours Idempotency-Key: the server keeps the `answer`, or the
     handler's service keeps it in its own commit (`own`), or not at all (`none`).
@@ -140,6 +142,7 @@ class Route:
     errors: Sequence[int] = ()
     upload: Sequence[str] = ()
     idempotency: Literal["answer", "own", "none"] = "answer"
+    counted: bool = True
 
     @property
     def takes_idempotency_key(self) -> bool:

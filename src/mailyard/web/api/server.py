@@ -145,6 +145,8 @@ class ApiServer:
         request.route = route
         principal = None
         if route.scope is None:
+            if not route.counted:
+                return await self._run_trusting(request, scope, receive, route, texts)
             self._count_stranger(scope)
         else:
             principal = await self.authenticate(scope, request.headers)
@@ -153,6 +155,17 @@ class ApiServer:
                 request.sent_headers = allowance.headers()
             principal.require(route.scope)
         return await self._run(request, scope, receive, route, texts, principal)
+
+    async def _run_trusting(
+        self, request: _Request, scope: Scope, receive: Receive, route: Route, texts: list[str]
+    ) -> Answer | Download:
+        """A public route whose good callers come often: whoever is refused is counted."""
+        try:
+            return await self._run(request, scope, receive, route, texts, None)
+        except MailyardError as error:
+            if error.status in (401, 404):
+                self._count_stranger(scope)
+            raise
 
     def _without_route(self, method: str, by_method: Mapping[str, Route]) -> Answer:
         methods = {*by_method, "OPTIONS"} | ({"HEAD"} if "GET" in by_method else set())
