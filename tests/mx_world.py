@@ -31,12 +31,15 @@ from mailyard.ratelimit.adapters.memory_leases import MemoryLeases
 from mailyard.ratelimit.lease import Leases
 from mailyard.ratelimit.ratelimit import RateLimit
 from mailyard.sending.shape.book import read_book
+from mailyard.sending.source_pool import NoSource
 from mailyard.sending.transport import Handoff, Outgoing, Recipient
+from mailyard.sending.transports.mx.placing import Sources
 from mailyard.sending.transports.mx.road import Roads
 from mailyard.sending.transports.mx.secure import Security
 from mailyard.sending.transports.mx.source import Source
 from mailyard.sending.transports.mx.transport import MxTransport
 from mailyard.sending.transports.mx.yard import MxOptions
+from mailyard.sending.warmup import Permit
 
 LOOPBACK = networks(["127.0.0.0/8"])
 
@@ -198,6 +201,7 @@ class World:
         policies: dict[str, StsPolicy] | None = None,
         verified: ssl.SSLContext | None = None,
         source: Source | None = None,
+        sources: Sources | None = None,
         limits: DnsLimits | None = None,
         **more: Any,
     ) -> MxTransport:
@@ -213,7 +217,7 @@ class World:
             book=read_book([("book.toml", BOOK), ("extra.toml", book)]),
             rate=rate or MemoryRateLimit(clock=clock),
             leases=leases or MemoryLeases(clock=clock),
-            source=source or Source("", "me.example"),
+            sources=sources or OneSource(source or Source("", "me.example")),
             suppress=lambda *what: self.suppressed.append(what),
             options=MxOptions(**options),
             clock=clock,
@@ -250,6 +254,32 @@ class World:
         ids = self.send(*addresses, content=content)
         await self.settled()
         return [self.answers[one] for one in ids]
+
+
+class OneSource:
+    """One warm address."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def pick(self, group: str) -> Source | NoSource:
+        del group
+        return self._source
+
+    def permit(self, source: Source, group: str) -> Permit | None:
+        del source, group
+        return None
+
+    def refused(self, source: Source, group: str, wait_s: float) -> None:
+        raise AssertionError("nobody was asked")
+
+    def gave_back(self, source: Source, group: str) -> None: ...
+
+    def answered(self, source: Source, group: str, bad: str) -> None: ...
+
+    async def keep(self) -> None: ...
+
+    async def flush(self) -> None: ...
 
 
 class Policies:

@@ -4,12 +4,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mailyard.app.receiving import Receiving
+from mailyard.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mailyard.net.dns import Resolver
     from mailyard.ratelimit.adapters.postgres_leases import PostgresLeases
     from mailyard.sending.shape.receiver import Book
     from mailyard.sending.shaping import Shaping
+    from mailyard.sending.source_file import SourceList
+    from mailyard.sending.source_pool import SourcePool
     from mailyard.sending.sts import StsCache
     from mailyard.sending.suppress import Suppressions
     from mailyard.sending.tls_count import TlsCounter
@@ -40,19 +45,35 @@ class OwnDelivery(Receiving):
     @cached_property
     def receivers(self) -> "Book":
         """How fast each destination may be written to. Raises ConfigurationError."""
-        from mailyard.core.errors import ConfigurationError
         from mailyard.sending.shape.book import SHIPPED, read_book, shipped, shipped_text
 
         file = self.settings.shaping_file
         if file is None:
             return shipped()
-        try:
-            text = file.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"MAILYARD_SHAPING_FILE is {str(file)!r}, which cannot be read: {error}"
-            ) from error
+        text = _text_of(file, "MAILYARD_SHAPING_FILE")
         return read_book([(SHIPPED, shipped_text()), (str(file), text)])
+
+    @cached_property
+    def source_lists(self) -> "dict[str, SourceList]":
+        """The pools of source addresses by name. Raises ConfigurationError."""
+        from mailyard.sending.source_file import DEFAULT_POOL, alone, read_sources
+
+        settings = self.settings
+        if settings.sources_file is None:
+            return {DEFAULT_POOL: alone(settings.smtp_name)}
+        text = _text_of(settings.sources_file, "MAILYARD_SOURCES_FILE")
+        return read_sources(str(settings.sources_file), text, settings.smtp_name)
+
+    def source_pool(self, name: str) -> "SourcePool":
+        """A pool at work in this process. Raises ConfigurationError."""
+        from mailyard.sending.source_pool import SourcePool
+
+        lists = self.source_lists
+        if name not in lists:
+            raise ConfigurationError(
+                f"there is no pool of source addresses {name!r}; there are {', '.join(lists)}"
+            )
+        return SourcePool(sources=lists[name], database=self.database, clock=self.clock)
 
     @cached_property
     def leases(self) -> "PostgresLeases":
@@ -87,8 +108,8 @@ class OwnDelivery(Receiving):
         self.ends += [http.close, cache.close]
         return cache
 
-    def mx_transport(self, name: str = "mx") -> "MxTransport":
-        """A way out of our own. One a process, for its shares of limits are its own."""
+    def mx_transport(self, name: str = "mx", pool: str = "default") -> "MxTransport":
+        """A way out of our own, from the addresses of a pool. Raises ConfigurationError."""
         from random import Random
 
         from mailyard.net.guard import networks, refusal
@@ -97,7 +118,6 @@ class OwnDelivery(Receiving):
         from mailyard.sending.shaping_board import SiteBoard
         from mailyard.sending.transports.mx.road import Roads
         from mailyard.sending.transports.mx.secure import Security
-        from mailyard.sending.transports.mx.source import Source
         from mailyard.sending.transports.mx.transport import MxTransport
         from mailyard.sending.transports.mx.yard import MxOptions
 
@@ -118,7 +138,7 @@ class OwnDelivery(Receiving):
             book=self.receivers,
             rate=self.limits,
             leases=self.leases,
-            source=Source("", settings.smtp_name),
+            sources=self.source_pool(pool),
             board=SiteBoard(database=self.database, book=self.receivers, clock=self.clock),
             tls_counts=self.tls_results,
             suppress=stops,
@@ -126,3 +146,12 @@ class OwnDelivery(Receiving):
             options=MxOptions(port=settings.mx_port),
             clock=self.clock,
         )
+
+
+def _text_of(file: "Path", variable: str) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{variable} is {str(file)!r}, which cannot be read: {error}"
+        ) from error

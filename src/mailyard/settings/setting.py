@@ -126,6 +126,9 @@ class Settings:
     shaping_file: Path | None = setting(
         FILE, None, "TOML over the shipped limits and rules of receivers"
     )
+    sources_file: Path | None = setting(
+        FILE, None, "TOML with pools of source addresses and their warm-up; none: the system's own"
+    )
     tls_cert: Path | None = setting(FILE, None, "PEM certificate chain of the SMTP server")
     tls_key: Path | None = setting(FILE, None, "PEM key of the certificate")
 

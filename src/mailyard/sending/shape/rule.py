@@ -92,3 +92,13 @@ def ruling_of(matches: Sequence[Rule], answer: Answer) -> Ruling:
     if rule.verdict is Verdict.SUPPRESS and answer.enhanced.startswith("5.7."):
         return Ruling(Verdict.FAIL)
     return Ruling(rule.verdict, rule.retry_s)
+
+
+def is_about_us(receiver_rules: Sequence[Rule], answer: Answer, rule_name: str) -> bool:
+    """Whether a refusal speaks of our reputation or policy, not of the recipient or of load: what
+    a source address is judged by."""
+    if answer.outcome in (Outcome.ACCEPTED, Outcome.UNKNOWN):
+        return False
+    if answer.enhanced.startswith(("4.7.", "5.7.")):
+        return True
+    return any(rule.name == rule_name and bool(rule.alert) for rule in receiver_rules)

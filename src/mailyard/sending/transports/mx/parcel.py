@@ -14,6 +14,7 @@ from mailyard.core.errors import InvalidInput
 from mailyard.protocol.address import ascii_domain
 from mailyard.protocol.mx import literal_address
 from mailyard.protocol.smtp.client_mail import ClientMail, Fate
+from mailyard.sending.shape.receiver import Place
 from mailyard.sending.transport import (
     HANDOFF_REPLY_CHARACTERS,
     Handoff,
@@ -45,10 +46,16 @@ class Parcel(Struct, eq=False):
     done: Done
     domain: str
     road: Road | None = None
+    place: Place | None = None
     source: Source | None = None
     key: str = ""
     waits_since_s: float = 0.0
     returns: int = 0
+
+    @property
+    def group(self) -> str:
+        """The receiver that its site belongs to, as warming-up counts it."""
+        return self.place.receiver.name if self.place is not None else ""
 
     def client_mail(self) -> ClientMail:
         """What a session is given."""

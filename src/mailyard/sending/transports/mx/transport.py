@@ -10,35 +10,32 @@ shaping exactly once: what its answer was, or that it did not go.
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Protocol
-from uuid import UUID
 
 import structlog
 
 from mailyard.core.clock import Clock, SystemClock
-from mailyard.core.errors import InvalidInput, MailyardError
-from mailyard.protocol.mx import Never
+from mailyard.core.errors import MailyardError
 from mailyard.protocol.smtp.client_mail import Stage, Verdict
-from mailyard.ratelimit.lease import Claim, Leases
+from mailyard.ratelimit.lease import Leases
 from mailyard.ratelimit.ratelimit import RateLimit
-from mailyard.sending.shape.answer import Phase, read_answer
+from mailyard.sending.shape.answer import Answer, Phase, read_answer
 from mailyard.sending.shape.dispatch import Dispatch, HandedBack, Wanted
-from mailyard.sending.shape.receiver import Book, Place
+from mailyard.sending.shape.receiver import Book
 from mailyard.sending.shape.rule import Verdict as Ruled
-from mailyard.sending.shape.share import claim, taking
-from mailyard.sending.shape.site import HELD_PER_CONNECTION, Reaction
+from mailyard.sending.shape.rule import is_about_us
+from mailyard.sending.shape.share import taking
+from mailyard.sending.shape.site import Reaction
 from mailyard.sending.transport import Handoff, Outcome, Outgoing
-from mailyard.sending.transports.mx.holdings import Holdings
+from mailyard.sending.transports.mx.keepers import Board, Keeper, Suppress
 from mailyard.sending.transports.mx.memory import Memory
-from mailyard.sending.transports.mx.parcel import OUTCOMES, Parcel, domain_of
-from mailyard.sending.transports.mx.pool import Pool
-from mailyard.sending.transports.mx.road import Found, Road, Roads
+from mailyard.sending.transports.mx.parcel import OUTCOMES, Parcel
+from mailyard.sending.transports.mx.placing import Placing, Sources
+from mailyard.sending.transports.mx.pools import Pools
+from mailyard.sending.transports.mx.road import Roads
 from mailyard.sending.transports.mx.secure import Security, TlsCounts
-from mailyard.sending.transports.mx.source import Source
 from mailyard.sending.transports.mx.yard import MxOptions
 
 _log = structlog.get_logger(__name__)
@@ -49,33 +46,6 @@ _DRAW_AGAIN_S = 1.0  # when the store of the rates is away
 COME_BACK_S = 30.0  # who waited in vain for a connection; with jitter
 RETRY_JITTER = 0.2
 _CUT = "shutting down"
-
-Suppress = Callable[[UUID, str, UUID, str], None]
-"""(workspace, address, delivery, what was said): nothing more to this recipient."""
-
-
-class Keeper(Protocol):
-    """What collects for the database beside the work (`tls_count`, `late_stops`)."""
-
-    async def keep(self) -> None:
-        """Write now and then, until cancelled."""
-        ...
-
-    async def flush(self) -> None:
-        """Write everything now."""
-        ...
-
-
-class Board(Protocol):
-    """Where what is learnt of sites is shown, and told to the others (`sending.shaping_board`)."""
-
-    def note(
-        self, key: str, place: Place, outcome: Outcome, shown: str, reaction: Reaction
-    ) -> None: ...
-
-    async def keep(self, sites: Dispatch[Parcel], stir: Callable[[], None]) -> None: ...
-
-    async def flush(self, sites: Dispatch[Parcel], *, all_of_it: bool = False) -> None: ...
 
 
 class MxTransport:
@@ -90,7 +60,7 @@ class MxTransport:
         book: Book,
         rate: RateLimit,
         leases: Leases,
-        source: Source,
+        sources: Sources,
         board: Board | None = None,
         tls_counts: TlsCounts | None = None,
         suppress: Suppress | None = None,
@@ -106,18 +76,29 @@ class MxTransport:
         self.random = random or Random()
         self.slow = Memory()
         self.clear = Memory()
-        self._roads = roads
-        self._book = book
         self._rate = rate
-        self._source = source
+        self._sources = sources
         self._board = board
         self._suppress = suppress
         self._keepers = keepers
         self._clock = clock or SystemClock()
         self.dispatch: Dispatch[Parcel] = Dispatch(random=self.random, leased=0)
-        self._holdings = Holdings(leases, self._clock, self._claim, self._leased)
-        self._pools: dict[str, dict[object, Pool]] = {}
-        self._finding: dict[str, list[Parcel]] = {}
+        self._pools = Pools(
+            yard=self,
+            dispatch=self.dispatch,
+            leases=leases,
+            clock=self._clock,
+            handed_back=self._hand_back,
+            stir=self._pump_soon,
+        )
+        self._placing = Placing(
+            entrance=self,
+            roads=roads,
+            book=book,
+            sources=sources,
+            rate=rate,
+            placed=self._pump_soon,
+        )
         self._incoming: list[Parcel] = []
         self._draws: dict[str, Wanted] = {}
         self._drawing = False
@@ -153,7 +134,7 @@ class MxTransport:
             except TimeoutError:
                 _log.warning("mx_transport_cut", transport=self.name, mails=self._unanswered)
         self._closed = True
-        pools = self._all_pools()
+        pools = self._pools.every()
         closed = [future for pool in pools for future in pool.quit_all()]
         for pool in pools:
             self.handed_back(pool.take_queue(), pool.key, _CUT)
@@ -172,22 +153,19 @@ class MxTransport:
 
     async def _leave(self) -> None:
         """Write what was learnt, and give back what was held."""
-        work = [keeper.flush() for keeper in self._keepers]
+        work = [keeper.flush() for keeper in (self._sources, *self._keepers)]
         if self._board is not None:
             work.append(self._board.flush(self.dispatch, all_of_it=True))
-        work.append(self._holdings.release())
+        work.append(self._pools.holdings.release())
         for done in await asyncio.gather(*work, return_exceptions=True):
             if isinstance(done, Exception):
                 _log.warning("mx_transport_left_untidy", error=str(done))  # leases run out alone
 
     def _give_up_lines(self) -> None:
         """What has no turn yet, or no road."""
-        waiting = [parcel for parcels in self._finding.values() for parcel in parcels]
-        waiting += self._incoming
-        self._finding.clear()
-        self._incoming = []
-        for parcel in waiting + self.dispatch.emptied():
-            self._settle_back(parcel, self._now_s(), _CUT)
+        waiting, self._incoming = self._incoming, []
+        for parcel in waiting + self._placing.emptied() + self.dispatch.emptied():
+            self.settle_back(parcel, self.now(), _CUT)
 
     # From submitted mails to turns --------------------------------------------------------------
 
@@ -203,7 +181,10 @@ class MxTransport:
             self._keep()
         incoming, self._incoming = self._incoming, []
         for parcel in incoming:
-            self._look_up(parcel)
+            if self._closed:
+                self.settle_back(parcel, self.now(), "the transport is closed")
+            else:
+                self._placing.place(parcel)
         self._take()
         if not self._sweep_due and not self._closed:
             self._sweep_due = True
@@ -212,60 +193,21 @@ class MxTransport:
     def _keep(self) -> None:
         """Begin what goes on beside the mails."""
         self._kept = True
-        self.run(self._holdings.keep())
+        self.run(self._pools.holdings.keep())
         if self._board is not None:
             self.run(self._board.keep(self.dispatch, self._pump_soon))
-        for keeper in self._keepers:
+        for keeper in (self._sources, *self._keepers):
             self.run(keeper.keep())
 
-    def _look_up(self, parcel: Parcel) -> None:
+    def offer(self, parcel: Parcel) -> None:
+        """See `Entrance.offer`."""
+        assert parcel.place is not None and parcel.source is not None, "placed before"
         if self._closed:
-            self._settle_back(parcel, self._now_s(), "the transport is closed")
+            self.settle_back(parcel, self.now(), _CUT)
             return
-        try:
-            parcel.domain = domain_of(parcel.recipient.address)
-        except InvalidInput as error:
-            self._settle(parcel, Outcome.NEVER, None, f"5.1.3 {error.message}")
-            return
-        found = self._roads.known(parcel.domain)
-        if found is not None:
-            self._place(parcel, found)
-            return
-        waiting = self._finding.setdefault(parcel.domain, [])
-        waiting.append(parcel)
-        if len(waiting) == 1:
-            self.run(self._find(parcel.domain))
-
-    async def _find(self, domain: str) -> None:
-        found: Found | None = None
-        reason = ""
-        try:
-            found = await self._roads.find(domain)
-        except Exception as error:  # whatever DNS says, its mails get an answer
-            _log.error("mx_road_failed", domain=domain, exc_info=error)
-            reason = f"4.4.3 the way to {domain} could not be found: {error}"
-        for parcel in self._finding.pop(domain, []):
-            if found is None:
-                self._settle(parcel, Outcome.LATER, None, reason)
-            else:
-                self._place(parcel, found)
-        self._pump_soon()
-
-    def _place(self, parcel: Parcel, found: Found) -> None:
-        if not isinstance(found, Road):
-            outcome = Outcome.NEVER if isinstance(found, Never) else Outcome.LATER
-            self._settle(parcel, outcome, None, f"{found.status} {found.text}")
-            return
-        parcel.road = found
-        parcel.source = self._source
-        self._offer(parcel)
-
-    def _offer(self, parcel: Parcel) -> None:
-        assert parcel.road is not None and parcel.source is not None, "placed before"
-        place = self._book.place(parcel.road.route.site, parcel.domain)
-        parcel.key = place.key(parcel.source.name)
+        parcel.key = parcel.place.key(parcel.source.name)
         parcel.waits_since_s = self.loop.time()
-        back = self.dispatch.offer(self._now_s(), parcel.key, place, parcel)
+        back = self.dispatch.offer(self._now_s(), parcel.key, parcel.place, parcel)
         if back is not None:
             self._hand_back(back)
 
@@ -276,15 +218,9 @@ class MxTransport:
         for back in taken.back:
             self._hand_back(back)
         for turn in taken.turns:
-            by_pool: defaultdict[Pool, list[Parcel]] = defaultdict(list)
-            for parcel in turn.mails:
-                by_pool[self._pool(turn.key, turn.place, parcel)].append(parcel)
-            for pool, parcels in by_pool.items():
-                pool.push(parcels)
-            if self._holdings.usable(turn.key) * HELD_PER_CONNECTION <= self._held(turn.key):
-                self._holdings.want_more(turn.key)
+            self._pools.give(turn.key, turn.place, turn.mails)
         for key in taken.leases:
-            self._holdings.want(key)
+            self._pools.holdings.want(key)
         for wanted in taken.draws:
             self._draws[wanted.key] = wanted
         if self._draws and not self._drawing:
@@ -319,70 +255,19 @@ class MxTransport:
         finally:
             self._drawing = False
 
-    # Connections --------------------------------------------------------------------------------
-
-    def _pool(self, key: str, place: Place, parcel: Parcel) -> Pool:
-        assert parcel.road is not None and parcel.source is not None, "placed before"
-        pools = self._pools.setdefault(key, {})
-        pool = pools.get(parcel.road.shares)
-        if pool is None:
-            pool = pools[parcel.road.shares] = Pool(self, key, place, parcel.road, parcel.source)
-        pool.road, pool.place = parcel.road, place
-        return pool
-
-    def _all_pools(self) -> list[Pool]:
-        return [pool for pools in self._pools.values() for pool in pools.values()]
-
-    def _open(self, key: str) -> int:
-        return sum(pool.open for pool in self._pools.get(key, {}).values())
-
-    def _held(self, key: str) -> int:
-        return self.dispatch.state(key).held
-
-    def _claim(self, key: str) -> Claim:
-        opened = self._open(key)
-        site = self.dispatch.state(key)
-        waiting = self.dispatch.line(key) + site.held
-        place = self.dispatch.place(key)
-        if place is None:
-            return Claim(key, opened, 0, opened)
-        useful = max(waiting, opened * HELD_PER_CONNECTION)
-        return claim(self._now_s(), key, site, place.receiver.limits, opened, useful)
-
-    def _leased(self, key: str, connections: int) -> None:
-        """The store has spoken, or has been silent for too long."""
-        back = self.dispatch.leased(self._now_s(), key, connections)
-        if back is not None:
-            self._hand_back(back)
-        pools = list(self._pools.get(key, {}).values())
-        excess = self._open(key) - connections
-        for pool in pools:
-            if excess > 0 and pool.close_idle():
-                excess -= 1
-        for pool in pools:
-            if excess > 0:
-                excess -= pool.quit(excess)
-        for pool in pools:
-            if pool.waiting:
-                pool.dispatch()
-        self._pump_soon()
+    # What pools ask -----------------------------------------------------------------------------
 
     def may_open(self, key: str) -> bool:
         """See `Yard.may_open`."""
-        return not self._closed and self._holdings.may_open(key, self._open(key))
+        return not self._closed and self._pools.may_open(key)
 
     def starved(self, key: str) -> None:
         """See `Yard.starved`."""
-        for pool in self._pools.get(key, {}).values():
-            if pool.close_idle():
-                return
-        self._holdings.want_more(key)
+        self._pools.starved(key)
 
     def freed(self, key: str) -> None:
         """See `Yard.freed`."""
-        for pool in self._pools.get(key, {}).values():
-            if pool.waiting and not pool.open:
-                pool.dispatch()
+        self._pools.freed(key)
 
     # Answers ------------------------------------------------------------------------------------
 
@@ -392,29 +277,37 @@ class MxTransport:
         said = f"{verdict.text} ({where})"
         if verdict.stage is Stage.HERE:
             self.dispatch.released(parcel.key, 1)
-            self._settle(parcel, outcome, verdict.code, said)
+            self.settle(parcel, outcome, verdict.code, said)
             self._pump_soon()
             return
         now_s = self._now_s()
         answer = read_answer(outcome, verdict.code, verdict.text, Phase(verdict.stage.value))
         reaction = self.dispatch.observe(now_s, parcel.key, answer)
-        if self._board is not None:
-            place = self.dispatch.place(parcel.key)
-            if place is not None:
-                self._board.note(parcel.key, place, outcome, answer.shown, reaction)
+        self._tell(parcel, answer, reaction)
         ruling = reaction.ruling
         if ruling.verdict is None:
-            self._settle(parcel, outcome, verdict.code, said)
+            self.settle(parcel, outcome, verdict.code, said)
         elif ruling.verdict is Ruled.RETRY:
             retry_at = None
             if ruling.retry_s is not None:
-                retry_at = self._at(now_s + ruling.retry_s * (1 + RETRY_JITTER * self._jitter()))
-            self._settle(parcel, Outcome.LATER, verdict.code, said, retry_at)
+                wait_s = ruling.retry_s * (1 + RETRY_JITTER * self.random.random())
+                retry_at = self.now() + timedelta(seconds=wait_s)
+            self.settle(parcel, Outcome.LATER, verdict.code, said, retry_at)
         else:
             if ruling.verdict is Ruled.SUPPRESS:
                 self._tell_suppressed(parcel, reaction.rule, answer.shown)
-            self._settle(parcel, Outcome.NEVER, verdict.code, said)
+            self.settle(parcel, Outcome.NEVER, verdict.code, said)
         self._pump_soon()
+
+    def _tell(self, parcel: Parcel, answer: Answer, reaction: Reaction) -> None:
+        """Whoever keeps account of answers."""
+        assert parcel.place is not None and parcel.source is not None, "placed before"
+        if self._board is not None:
+            self._board.note(parcel.key, parcel.place, answer.outcome, answer.shown, reaction)
+        bad = (
+            answer.shown if is_about_us(parcel.place.receiver.rules, answer, reaction.rule) else ""
+        )
+        self._sources.answered(parcel.source, parcel.group, bad)
 
     def _tell_suppressed(self, parcel: Parcel, rule: str, shown: str) -> None:
         workspace_id = parcel.mail.workspace_id
@@ -427,9 +320,9 @@ class MxTransport:
         """See `Yard.again`."""
         self.dispatch.released(parcel.key, 1)
         if self._closed:
-            self._settle_back(parcel, self._now_s(), _CUT)
+            self.settle_back(parcel, self.now(), _CUT)
             return
-        self._offer(parcel)
+        self.offer(parcel)
         self._pump_soon()
 
     def handed_back(self, parcels: list[Parcel], key: str, why: str) -> None:
@@ -437,27 +330,33 @@ class MxTransport:
         if not parcels:
             return
         self.dispatch.released(key, len(parcels))
-        until_s = self._now_s() + (0.0 if self._closed else COME_BACK_S * (1 + self._jitter()))
+        wait_s = 0.0 if self._closed else COME_BACK_S * (1 + self.random.random())
         for parcel in parcels:
-            self._settle_back(parcel, until_s, why)
+            self.settle_back(parcel, self.now() + timedelta(seconds=wait_s), why)
 
     def _hand_back(self, back: HandedBack[Parcel]) -> None:
+        until = datetime.fromtimestamp(back.until_s, UTC)
         for parcel in back.mails:
-            self._settle_back(parcel, back.until_s, back.why)
+            self.settle_back(parcel, until, back.why)
 
-    def _settle_back(self, parcel: Parcel, until_s: float, why: str) -> None:
-        """The mail has not gone; it is to come again at that instant."""
+    def settle_back(
+        self, parcel: Parcel, until: datetime, why: str, *, route_fault: bool = False
+    ) -> None:
+        """See `Entrance.settle_back`."""
+        if parcel.source is not None:
+            self._sources.gave_back(parcel.source, parcel.group)
         parcel.settle(
             self.name,
             Outcome.LATER,
             None,
             f"not tried: {why}",
-            retry_at=self._at(until_s),
+            route_fault=route_fault,
+            retry_at=until,
             tried=False,
         )
         self._count_answered()
 
-    def _settle(
+    def settle(
         self,
         parcel: Parcel,
         outcome: Outcome,
@@ -465,6 +364,7 @@ class MxTransport:
         reply: str,
         retry_at: datetime | None = None,
     ) -> None:
+        """See `Entrance.settle`."""
         parcel.settle(self.name, outcome, code, reply, retry_at=retry_at)
         self._count_answered()
 
@@ -478,21 +378,13 @@ class MxTransport:
     def _sweep(self) -> None:
         """Time limits, once a second while there is anything."""
         now = self.loop.time()
-        for key, pools in list(self._pools.items()):
-            for shares, pool in list(pools.items()):
-                pool.sweep(now)
-                if pool.empty:
-                    del pools[shares]
-            if not pools:
-                del self._pools[key]
-                self._holdings.want(key)  # with nothing open and nothing waiting: given back
-        self._holdings.forgotten()
+        self._pools.sweep(now)
         if self.dispatch.waiting:
             for key, oldest in self.dispatch.lines():
                 if now - oldest.waits_since_s > self.options.turn_s:
                     for back in self.dispatch.shed(self._now_s(), key):
                         self._hand_back(back)
-        self._sweep_due = bool(self._pools or self._unanswered) and not self._closed
+        self._sweep_due = bool(self._pools.any or self._unanswered) and not self._closed
         if self._sweep_due:
             self.loop.call_later(_SWEEP_S, self._sweep)
 
@@ -508,9 +400,3 @@ class MxTransport:
 
     def _now_s(self) -> float:
         return self._clock.now().timestamp()
-
-    def _at(self, seconds: float) -> datetime:
-        return datetime.fromtimestamp(seconds, UTC)
-
-    def _jitter(self) -> float:
-        return self.random.random()
