@@ -112,3 +112,47 @@ async def test_a_change_without_the_csrf_token_is_refused(visitor: Visitor) -> N
     page = await visitor.open()
     answer = await page.request.post("/inboxes", form={"address": "forged"}, max_redirects=0)
     assert answer.status == 403
+
+
+async def test_a_template_is_written_seen_as_anybody_gets_it_and_published(
+    visitor: Visitor,
+) -> None:
+    page = await visitor.open(viewport={"width": 1280, "height": 900})
+    images: set[str | None] = set()
+    page.on("requestfailed", lambda request: images.add(request.failure))
+    await page.goto("/templates/new")
+    await page.get_by_label("Name").fill("welcome")
+    await page.get_by_label("Subject").fill("Hello {{ name }}")
+    await page.get_by_label("Body", exact=True).fill(
+        "<style>h1{color:rgb(1,2,3)} @media (max-width:400px){h1{letter-spacing:9px}}"
+        "@media (prefers-color-scheme:dark){h1{color:rgb(4,5,6)!important}}</style>"
+        "<h1>Dear {{ name }}</h1><script>top.document.title='owned'</script>"
+        "<img src='https://tracker.example/p.png' alt='A logo'>"
+    )
+    await page.get_by_role("button", name="Make a draft").click()
+    await expect(page.get_by_text("not published")).to_be_visible()
+
+    frame = page.frame_locator("iframe[name=preview]")
+    await expect(frame.get_by_text("`name` is undefined")).to_be_visible()
+    await page.get_by_label("No images").check()
+    images.clear()
+    await page.get_by_label("Data (JSON)").fill('{"name": "<Ann>"}')
+    heading = frame.get_by_role("heading", name="Dear <Ann>")
+    await expect(heading).to_have_css("color", "rgb(1, 2, 3)")
+    await expect(heading).to_have_css("letter-spacing", "normal")
+    await visitor.shot(page, "template-desktop")
+    await page.get_by_label("Dark").check()
+    await expect(heading).to_have_css("color", "rgb(4, 5, 6)")
+    await page.get_by_label("Phone").check()
+    await expect(heading).to_have_css("letter-spacing", "9px")
+    await visitor.shot(page, "template-phone-dark")
+    await page.get_by_role("radio", name="Text").check()
+    await expect(frame.get_by_text("Dear <Ann>\n==========")).to_be_visible()
+    assert "owned" not in await page.title()
+    assert images == {"csp"}  # never asked for
+
+    await page.get_by_role("button", name="Publish").click()
+    await expect(page.get_by_text("version 1 in use")).to_be_visible()
+    await page.get_by_label("Subject").fill("{{ wrong")
+    await page.get_by_role("button", name="Publish").click()
+    await expect(page.get_by_role("alert")).to_contain_text("subject, line 1, column 1")

@@ -28,6 +28,8 @@ PageRequest = Request[Any, Any, State]
 # A redirect names its notice by a word, so that no address can put a text on the page.
 NOTICES = {
     "saved": "Saved.",
+    "published": "Published.",
+    "tested": "The test is on its way.",
     "made": "Made.",
     "deleted": "Deleted.",
     "checked": "Looked at in DNS just now.",

@@ -29,6 +29,7 @@ from mailyard.web.ui import (
     limit_pages,
     message_pages,
     overview_pages,
+    template_frame,
     template_pages,
 )
 from mailyard.web.ui.frame import PAGE_HEADERS, PageRequest, environment
@@ -87,6 +88,7 @@ def build_pages(application: Application) -> Litestar:
         limit_pages,
         message_pages,
         overview_pages,
+        template_frame,
         template_pages,
     )
     return Litestar(

@@ -34,6 +34,20 @@
     });
   }
 
+  // The editor: what is typed is shown a moment later, without a button.
+  const editor = document.querySelector("form[data-live-preview]");
+  if (editor) {
+    const show = document.getElementById("show");
+    let due = 0;
+    const soon = (event) => {
+      if (event && event.target.closest(".test")) return;
+      clearTimeout(due);
+      due = setTimeout(() => editor.requestSubmit(show), event ? 400 : 0);
+    };
+    editor.addEventListener("input", soon);
+    soon();
+  }
+
   const pending = new Map();
   const refresh = (element) => {
     if (pending.has(element)) return;
