@@ -17,6 +17,7 @@ from mailyard.campaigns.chunk import ChunkSender
 from mailyard.campaigns.plan import Planner
 from mailyard.campaigns.progress import Progress, ProgressEvents
 from mailyard.campaigns.retry import RetrySender
+from mailyard.campaigns.start import Starter
 from mailyard.campaigns.states import State
 from mailyard.core import ids
 from mailyard.core.clock import Clock, ManualClock, SystemClock
@@ -176,6 +177,7 @@ class Process:
                 self.chunks.handler(),
                 self.retries.handler(),
                 self.planner.handler(),
+                Starter(campaigns=world.campaigns).handler(),
             ],
             name="test",
         )
@@ -202,6 +204,7 @@ class World:
             progress=ProgressEvents(database=database, live=self.live),
             tracking=tracking_over(database, self.clock),
             imprints=Imprints(database=database, clock=self.clock),
+            clock=self.clock,
         )
         self.workspace_id = ids.uuid7()
         self.list_id = ids.uuid7()

@@ -13,6 +13,7 @@ TENANT_TABLES = frozenset(
         "audit_log",
         "campaign",
         "campaign_chunk",
+        "campaign_turn",
         "campaign_result",
         "contact",
         "contact_event",
@@ -71,6 +72,7 @@ REASONS = {
     "provider.sealed_otherwise": "the master key is the operator's, for all workspaces",
     "provider_hook.seal_anew": "the master key is the operator's, for all workspaces",
     "provider_hook.sealed_otherwise": "the master key is the operator's, for all workspaces",
+    "timing.sweep_turns": "what is over, everywhere",
     "receiving.find_stored": "the accepting process asks about ids that it has made itself",
 }
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mailyard.campaigns.importing import Imports
     from mailyard.campaigns.preference import PreferenceCenter
     from mailyard.campaigns.progress import ProgressEvents
+    from mailyard.campaigns.timing import Timing
     from mailyard.campaigns.topic import Topics
 
 
@@ -42,6 +43,12 @@ class Campaigning(Sending):
         from mailyard.campaigns.importing import Imports
 
         return Imports(database=self.database, engine=self.engine)
+
+    @cached_property
+    def timing(self) -> "Timing":
+        from mailyard.campaigns.timing import Timing
+
+        return Timing(database=self.database, allowances=self.allowances, clock=self.clock)
 
     @cached_property
     def progress(self) -> "ProgressEvents":

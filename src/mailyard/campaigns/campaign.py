@@ -19,7 +19,9 @@ import msgspec
 from mailyard.campaigns.mail import CampaignMail, today
 from mailyard.campaigns.plan import chunk_job, plan_job
 from mailyard.campaigns.progress import Progress, ProgressEvents, read_progress
+from mailyard.campaigns.start import start_job
 from mailyard.campaigns.states import Event, State, after
+from mailyard.campaigns.timing import check_when
 from mailyard.core import ids, limits
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, MailyardError, NotFound
@@ -58,7 +60,11 @@ class Utm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NewCampaign(msgspec.Struct, frozen=True, rename={"sender": "from"}):
-    """What a caller creates a campaign from. Ids are TypeIDs; `rate_per_s` None: no limit."""
+    """What a caller creates a campaign from. Ids are TypeIDs; `rate_per_s` None: no limit.
+
+    A start before `send_at` waits for it. `local_time` (`2026-12-24T09:00`) is on each recipient's
+    clock.
+    """
 
     name: str
     list: str
@@ -72,6 +78,8 @@ class NewCampaign(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     topic: str | None = None
     track: Following = Following()
     utm: Utm = Utm()
+    send_at: datetime | None = None
+    local_time: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +107,8 @@ class Campaign:
     track_opens: bool
     track_clicks: bool
     utm: str
+    send_at: datetime | None
+    local_time: datetime | None
 
 
 class Campaigns:
@@ -138,6 +148,7 @@ class Campaigns:
             check_mailbox(new.reply_to, "reply_to")
         _check_unsubscribe(new.list_unsubscribe)
         _check_rate(new.rate_per_s)
+        local_time = check_when(new.send_at, new.local_time, self._clock.now())
         utm = _checked_utm(new.utm)
         topic_id = None
         if new.topic is not None:
@@ -172,6 +183,8 @@ class Campaigns:
             usual.track_opens if new.track.opens is None else new.track.opens,
             usual.track_clicks if new.track.clicks is None else new.track.clicks,
             utm,
+            new.send_at,
+            local_time,
             tx=tx,
         )
         return await self.get(workspace_id, campaign_id, tx)
@@ -203,21 +216,37 @@ class Campaigns:
     async def start(
         self, workspace_id: UUID, campaign_id: UUID, tx: Connection | None = None
     ) -> Campaign:
-        """Begin to send. Raises NotFound, Conflict, and InvalidInput when the template asks for a
-        variable that some of the list's first contacts lack."""
+        """Begin to send; a draft with a `send_at` to come is scheduled for it, one that is
+        scheduled begins now. Raises NotFound, Conflict, and InvalidInput when the template asks
+        for a variable that some of the list's first contacts lack."""
         if tx is None:
             return await self._alone(self.start, workspace_id, campaign_id)
         await self._database.execute(_SQL.pin_template, workspace_id, campaign_id, tx=tx)
         await self._try_template(workspace_id, campaign_id, tx)
+        row = await self._locked(workspace_id, campaign_id, tx)
+        send_at = row["send_at"]
+        if send_at is not None and send_at > self._clock.now() and row["state"] == State.DRAFT:
+            await self._move(workspace_id, campaign_id, Event.SCHEDULE, tx)
+            await self._engine.enqueue([start_job(workspace_id, campaign_id, send_at)], tx)
+            return await self.get(workspace_id, campaign_id, tx)
         await self._move(workspace_id, campaign_id, Event.START, tx)
         await self._database.fetchval(_SQL.start_campaign, workspace_id, campaign_id, tx=tx)
         await self._engine.enqueue([plan_job(workspace_id, campaign_id)], tx)
         return await self.get(workspace_id, campaign_id, tx)
 
+    async def start_in_time(self, workspace_id: UUID, campaign_id: UUID) -> None:
+        """Begin to send if it is still scheduled: its time has come. Raises InvalidInput."""
+        async with self._database.transaction() as tx:
+            if await self.hold(workspace_id, campaign_id, tx) is not State.SCHEDULED:
+                return
+            await self.start(workspace_id, campaign_id, tx)
+        await self.tell(workspace_id, campaign_id)
+
     async def pause(
         self, workspace_id: UUID, campaign_id: UUID, tx: Connection | None = None
     ) -> Campaign:
-        """Stop naming recipients; what was named is handed over and recorded. Raises as `start`."""
+        """Stop naming recipients; what was named is handed over and recorded. One that is scheduled
+        becomes a draft again. Raises as `start`."""
         if tx is None:
             return await self._alone(self.pause, workspace_id, campaign_id)
         await self._move(workspace_id, campaign_id, Event.PAUSE, tx)
@@ -231,7 +260,10 @@ class Campaigns:
             return await self._alone(self.resume, workspace_id, campaign_id)
         row = await self._move(workspace_id, campaign_id, Event.RESUME, tx)
         chunks = await self._database.fetch(_SQL.read_open_chunks, workspace_id, campaign_id, tx=tx)
-        jobs = [chunk_job(workspace_id, campaign_id, chunk["number"]) for chunk in chunks]
+        jobs = [
+            chunk_job(workspace_id, campaign_id, chunk["number"], run_at=chunk["due_at"])
+            for chunk in chunks
+        ]
         if not row["planned"]:
             jobs.append(plan_job(workspace_id, campaign_id))
         await self._engine.enqueue(jobs, tx)

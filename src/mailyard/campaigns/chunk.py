@@ -15,6 +15,7 @@ only if it does: after a pause they are looked at again.
 """
 
 import asyncio
+import math
 from datetime import datetime
 from random import Random
 from uuid import UUID
@@ -28,6 +29,7 @@ from mailyard.campaigns.plan import CHUNK, chunk_job
 from mailyard.campaigns.progress import ProgressEvents
 from mailyard.campaigns.retry import retry_jobs
 from mailyard.campaigns.states import State
+from mailyard.campaigns.timing import Timing, cap_reason
 from mailyard.core import limits
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import StaleLease
@@ -35,6 +37,7 @@ from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_BULK
 from mailyard.queue.worker import Batch, Handler
 from mailyard.ratelimit.ratelimit import RateLimit
+from mailyard.sending.allowance import NO_LIMITS, Allowances, Limits
 from mailyard.sending.handoff import Window
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing
@@ -45,6 +48,7 @@ from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 _SQL = load("campaign")
+_TIMING_SQL = load("timing")
 
 CONCURRENCY = 4
 RATED_AT_ONCE = 2  # chunks of campaigns with a rate, which hold a slot while they wait
@@ -67,10 +71,14 @@ class ChunkSender:
         rate_limit: RateLimit,
         hostname: str,
         return_paths: ReturnPaths | None = None,
+        timing: Timing | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
         window: Window | None = None,
     ) -> None:
+        self.timing = timing or Timing(
+            database=database, allowances=Allowances(database=database, clock=clock), clock=clock
+        )
         self.database = database
         self.engine = engine
         self.templates = templates
@@ -149,13 +157,22 @@ class ChunkRun:
         self._first_started_at: datetime = row["first_started_at"]
         self._after: UUID = row["after_contact"]
         self._last: UUID = row["last_contact"]
+        self._zone: str | None = row["zone"]
+        self._due_at: datetime | None = row["due_at"]
+        self._members: list[UUID] | None = row["members"]
+        self._bucket = f"campaign:{place.campaign_id.hex}"
 
     async def run(self) -> None:
         """Send until everybody in the chunk is recorded, or the campaign no longer runs."""
+        limits = await self._own.timing.limits(self._place.workspace_id)
         try:
             await self._hand_off.begin(await self._load())
+            wait_s = await self._within(limits) if self._hand_off.running else 0.0
             if not self._hand_off.running:
                 await self._put_back()
+            elif wait_s > 0:
+                await self._hand_off.drain()
+                await self._give_back(wait_s)
             elif self._rate is not None:
                 await self._run_rated(self._rate)
             else:
@@ -168,7 +185,36 @@ class ChunkRun:
         finally:
             self._hand_off.abandon()
 
+    async def _within(self, limits: Limits) -> float:
+        """Keep the workspace's limits: how long to wait, else 0.0 and who is left out is known."""
+        timing, place = self._own.timing, self._place
+        wait_s = timing.wait_s(self._due_at, self._zone, limits)
+        if wait_s > 0 or limits is NO_LIMITS:
+            return wait_s
+        if limits.emails_per_s is not None and limits.emails_per_s < (self._rate or math.inf):
+            # One bucket for all campaigns of the workspace.
+            self._rate, self._bucket = limits.emails_per_s, f"campaigns:{place.workspace_id.hex}"
+        left = self._hand_off.left
+        capped = await timing.capped(place.workspace_id, place.campaign_id, left, limits)
+        if capped:
+            self._hand_off.leave_out(capped, cap_reason(limits))
+        sent = len(left) - len(capped)
+        return await timing.draw(
+            place.workspace_id, place.campaign_id, place.number, place.job, sent, limits
+        )
+
     async def _load(self) -> list[asyncpg.Record]:
+        if self._members is not None:
+            return await self._own.database.fetch(
+                _TIMING_SQL.load_placed_chunk,
+                self._place.workspace_id,
+                self._list_id,
+                self._after,
+                self._last,
+                self._first_started_at,
+                self._topic_id,
+                self._members,
+            )
         return await self._own.database.fetch(
             _SQL.load_chunk,
             self._place.workspace_id,
@@ -277,9 +323,7 @@ class ChunkRun:
             await hand_off.write_ahead(self._own.window.size)
             room = hand_off.room
             wanted = max(1, min(int(burst), room, hand_off.ahead))
-            wait_s = await self._own.rate_limit.take(
-                f"campaign:{self._place.campaign_id.hex}", wanted, rate, burst
-            )
+            wait_s = await self._own.rate_limit.take(self._bucket, wanted, rate, burst)
             if wait_s > 0 or room < 1:
                 await asyncio.sleep(min(max(wait_s, 0.005), 1.0))
                 if hand_off.unrecorded:

@@ -93,6 +93,8 @@ class HandOff:
         self.deferred: list[Waiting] = []
         self._next_attempt: datetime | None = None
         self._contacts: Sequence[asyncpg.Record] = ()
+        self._left_out: frozenset[UUID] = frozenset()
+        self._why_left_out = ""
         self._next_contact = 0
         self._ahead: list[Written | Unsent] = []  # not passed by `named_upto` yet
         self._rows = ChunkRows()
@@ -111,6 +113,19 @@ class HandOff:
             contacts = contacts[len(lost) :]
             await self._take_over(lost)
         self._contacts = contacts
+
+    @property
+    def left(self) -> list[tuple[UUID, str]]:
+        """Who is still to get the mail: contact and address."""
+        return [
+            (contact_id, address)
+            for contact_id, address, _, _, suppressed, unwanted in self._contacts
+            if not suppressed and not unwanted
+        ]
+
+    def leave_out(self, contacts: frozenset[UUID], why: str) -> None:
+        """Those get no mail. Before anything is written."""
+        self._left_out, self._why_left_out = contacts, why
 
     def abandon(self) -> None:
         """Hear no more of those under way: all are recorded, or they are another worker's."""
@@ -188,6 +203,9 @@ class HandOff:
         contact_id, address, name, attributes, suppressed, unwanted = contact
         if suppressed or unwanted:
             why = "the recipient is suppressed" if suppressed else UNWANTED
+            self._ahead.append(Unsent(contact_id, address, DeliveryState.SUPPRESSED, why))
+        elif contact_id in self._left_out:
+            why = self._why_left_out
             self._ahead.append(Unsent(contact_id, address, DeliveryState.SUPPRESSED, why))
         else:
             self._ahead.append(self._written(contact_id, address, name, attributes))

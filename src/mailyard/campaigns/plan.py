@@ -7,16 +7,20 @@ small, so that the first mail leaves at once. Only so many chunks are open at a 
 table stays small however long the list is, and a slow campaign does not fill it.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
+
+import asyncpg
 
 from mailyard.campaigns.progress import ProgressEvents
 from mailyard.campaigns.states import State
+from mailyard.campaigns.timing import Timing, chunk_recipients
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.limits import CAMPAIGN_CHUNK_RECIPIENTS
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_BULK, NewJob
 from mailyard.queue.worker import Batch, Handler
+from mailyard.sending.allowance import Allowances, Limits
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -53,6 +57,7 @@ def chunk_job(
     number: int,
     clock: Clock | None = None,
     delay_s: float = 0.0,
+    run_at: datetime | None = None,
 ) -> NewJob:
     """The job of one chunk. While it waits or runs there is no other one of this chunk."""
     return NewJob(
@@ -60,7 +65,7 @@ def chunk_job(
         kind=CHUNK,
         payload=campaign_id.bytes + number.to_bytes(4, "big"),
         workspace_id=workspace_id,
-        run_at=clock.now() + timedelta(seconds=delay_s) if clock and delay_s else None,
+        run_at=clock.now() + timedelta(seconds=delay_s) if clock and delay_s else run_at,
         unique_key=f"{CHUNK}:{campaign_id.hex}:{number}",
         max_attempts=1000,
     )
@@ -75,8 +80,12 @@ class Planner:
         database: Database,
         engine: Engine,
         progress: ProgressEvents | None = None,
+        timing: Timing | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self._timing = timing or Timing(
+            database=database, allowances=Allowances(database=database, clock=clock), clock=clock
+        )
         self._database = database
         self._engine = engine
         self._progress = progress
@@ -119,7 +128,11 @@ class Planner:
         state = await self._database.fetchrow(_SQL.plan_state, workspace_id, campaign_id, tx=tx)
         if state is None or state["state"] != State.RUNNING or state["planned"]:
             return True, False
-        limit = OPEN_CHUNKS if state["rate_per_s"] is None else OPEN_CHUNKS_RATED
+        limits = await self._timing.limits(workspace_id)
+        if state["local_time"] is not None or limits.quiet is not None:
+            return await self._step_placed(workspace_id, campaign_id, state, limits, tx)
+        rated = state["rate_per_s"] is not None or limits.emails_per_s is not None
+        limit = OPEN_CHUNKS_RATED if rated else OPEN_CHUNKS
         chunks = min(
             limit - state["open_chunks"],
             STEP_CHUNKS if state["last_number"] else FIRST_STEP_CHUNKS,
@@ -127,14 +140,15 @@ class Planner:
         if chunks <= 0:
             return True, True
         upto = state["planned_upto"] or _ZERO
-        wanted = chunks * CAMPAIGN_CHUNK_RECIPIENTS
+        size = chunk_recipients(limits, CAMPAIGN_CHUNK_RECIPIENTS)
+        wanted = chunks * size
         cut = await self._database.fetch(
             _SQL.cut_chunks,
             workspace_id,
             campaign_id,
             upto,
             wanted,
-            CAMPAIGN_CHUNK_RECIPIENTS,
+            size,
             state["last_number"],
             state["first_started_at"],
             state["list_id"],
@@ -148,3 +162,25 @@ class Planner:
         jobs = [chunk_job(workspace_id, campaign_id, row["number"]) for row in cut]
         await self._engine.enqueue(jobs, tx)
         return planned, False
+
+    async def _step_placed(
+        self,
+        workspace_id: UUID,
+        campaign_id: UUID,
+        state: asyncpg.Record,
+        limits: Limits,
+        tx: Connection,
+    ) -> tuple[bool, bool]:
+        """As `_step`, by time zones. All is cut at once: most chunks wait for their hour."""
+        upto = state["planned_upto"] or _ZERO
+        size = chunk_recipients(limits, CAMPAIGN_CHUNK_RECIPIENTS)
+        cut = await self._timing.cut(workspace_id, campaign_id, state, upto, size, limits, tx)
+        await self._database.execute(
+            _SQL.set_planned, workspace_id, campaign_id, cut.upto, cut.planned, tx=tx
+        )
+        jobs = [
+            chunk_job(workspace_id, campaign_id, number, run_at=due_at)
+            for number, due_at in cut.chunks
+        ]
+        await self._engine.enqueue(jobs, tx)
+        return cut.planned, False

@@ -18,12 +18,14 @@ import asyncpg
 from mailyard.campaigns.mail import CampaignMail, Written, campaign_mail, today
 from mailyard.campaigns.progress import ProgressEvents
 from mailyard.campaigns.states import State
+from mailyard.campaigns.timing import Timing
 from mailyard.core.backoff import Backoff
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, Unavailable
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_BULK, LeasedJob, NewJob
 from mailyard.queue.worker import Batch, Handler
+from mailyard.sending.allowance import Allowances
 from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.handoff import Window
 from mailyard.sending.results import Passes, Results, conclude
@@ -102,9 +104,13 @@ class RetrySender:
         window: Window,
         hostname: str,
         return_paths: ReturnPaths | None = None,
+        timing: Timing | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
     ) -> None:
+        self.timing = timing or Timing(
+            database=database, allowances=Allowances(database=database, clock=clock), clock=clock
+        )
         self.database = database
         self.engine = engine
         self.transport = transport
@@ -219,7 +225,7 @@ class _Round:
             return
         try:
             await self._settle([end for row in rows if (end := _early_end(row))])
-            ready = [row for row in rows if _early_end(row) is None]
+            ready = await self._awake([row for row in rows if _early_end(row) is None])
             self._attempts_of = {row["id"]: row["attempts"] + 1 for row in ready}
             self._attempts = max(self._attempts_of.values(), default=1)
             delay_s = RETRY_BACKOFF.delay_s(self._attempts, self._own.random)
@@ -229,6 +235,20 @@ class _Round:
             self._abandoned = True
             self._own.window.forget(len(self._away) + len(self._results))
         await self._end([*self._again, *((one, now) for one in untried)])
+
+    async def _awake(self, ready: list[asyncpg.Record]) -> list[asyncpg.Record]:
+        """Without those in whose place it is quiet now: they wait for the end of that."""
+        limits = await self._own.timing.limits(self._workspace_id)
+        if limits.quiet is None:
+            return ready
+        awake = []
+        for row in ready:
+            over = self._own.timing.quiet_until(row["attributes"], limits)
+            if over is None:
+                awake.append(row)
+            else:
+                self._again.append((row["id"], over))
+        return awake
 
     async def _settle(self, ends: list[_End]) -> None:
         """End deliveries that are not handed over; whoever an older lease had named: unknown."""

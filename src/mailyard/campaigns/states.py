@@ -1,10 +1,10 @@
 """The states of a campaign as a table: (state, event) -> state.
 
 draft --start--> running --finish--> finished
-                 |    ^
-             pause    resume         draft, running, paused --cancel--> cancelled
-                 v    |
-                 paused
+ |    ^          ^ |    ^
+ |    pause  start pause resume      draft, scheduled, running, paused --cancel--> cancelled
+ schedule |    |   v    |
+ `-->  scheduled   paused
 """
 
 from enum import StrEnum
@@ -14,6 +14,7 @@ from mailyard.core.errors import Conflict
 
 class State(StrEnum):
     DRAFT = "draft"
+    SCHEDULED = "scheduled"  # it starts by itself
     RUNNING = "running"
     PAUSED = "paused"
     CANCELLED = "cancelled"
@@ -21,6 +22,7 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
+    SCHEDULE = "schedule"
     START = "start"
     PAUSE = "pause"
     RESUME = "resume"
@@ -29,7 +31,16 @@ class Event(StrEnum):
 
 
 TABLE: dict[State, dict[Event, State]] = {
-    State.DRAFT: {Event.START: State.RUNNING, Event.CANCEL: State.CANCELLED},
+    State.DRAFT: {
+        Event.SCHEDULE: State.SCHEDULED,
+        Event.START: State.RUNNING,
+        Event.CANCEL: State.CANCELLED,
+    },
+    State.SCHEDULED: {
+        Event.START: State.RUNNING,
+        Event.PAUSE: State.DRAFT,
+        Event.CANCEL: State.CANCELLED,
+    },
     State.RUNNING: {
         Event.PAUSE: State.PAUSED,
         Event.CANCEL: State.CANCELLED,

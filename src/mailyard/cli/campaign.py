@@ -25,6 +25,12 @@ def create(
     rate: Annotated[float | None, typer.Option(help="Mails a second at most.")] = None,
     reply_to: Annotated[str, typer.Option(help="Where answers go.")] = "",
     list_unsubscribe: Annotated[str, typer.Option(help="An https address that unsubscribes.")] = "",
+    send_at: Annotated[
+        str, typer.Option(help="A start waits for it, like 2026-12-24T09:00:00Z.")
+    ] = "",
+    local_time: Annotated[
+        str, typer.Option(help="On each recipient's own clock, like 2026-12-24T09:00.")
+    ] = "",
     start_now: Annotated[bool, typer.Option("--start", help="Start it at once.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -40,6 +46,8 @@ def create(
         "rate_per_s": rate,
         "reply_to": reply_to,
         "list_unsubscribe": list_unsubscribe,
+        "send_at": send_at or None,
+        "local_time": local_time or None,
     }
 
     async def work(client: ApiClient) -> Any:

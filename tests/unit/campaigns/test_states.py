@@ -8,6 +8,10 @@ from mailyard.core.errors import Conflict
 ALLOWED = {
     ("draft", "start"): "running",
     ("draft", "cancel"): "cancelled",
+    ("draft", "schedule"): "scheduled",
+    ("scheduled", "start"): "running",
+    ("scheduled", "pause"): "draft",
+    ("scheduled", "cancel"): "cancelled",
     ("running", "pause"): "paused",
     ("running", "cancel"): "cancelled",
     ("running", "finish"): "finished",

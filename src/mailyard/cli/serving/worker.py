@@ -10,6 +10,7 @@ from mailyard.campaigns.chunk import ChunkSender
 from mailyard.campaigns.import_run import ImportRunner
 from mailyard.campaigns.plan import Planner
 from mailyard.campaigns.retry import RetrySender
+from mailyard.campaigns.start import Starter
 from mailyard.fleet import sweep
 from mailyard.fleet.vital import vital
 from mailyard.proving.demo import DemoRunner
@@ -70,6 +71,7 @@ def handlers(application: Application) -> list[Handler]:
         rate_limit=application.limits,
         hostname=hostname,
         return_paths=application.return_paths,
+        timing=application.timing,
         clock=application.clock,
     )
     retries = RetrySender(
@@ -83,6 +85,7 @@ def handlers(application: Application) -> list[Handler]:
         window=chunks.window,
         hostname=hostname,
         return_paths=application.return_paths,
+        timing=application.timing,
         clock=application.clock,
     )
     demos = DemoRunner(
@@ -117,8 +120,10 @@ def handlers(application: Application) -> list[Handler]:
             database=database,
             engine=engine,
             progress=application.progress,
+            timing=application.timing,
             clock=application.clock,
         ).handler(),
+        Starter(campaigns=application.campaigns).handler(),
         chunks.handler(),
         retries.handler(),
         application.preferences.handler(),
@@ -148,7 +153,11 @@ def handlers(application: Application) -> list[Handler]:
                 application.sessions.sweep,
                 application.limits.sweep,
                 upkeep.sweep(database),
+<<<<<<< HEAD
                 application.provider_hooks.sweep,
+=======
+                application.timing.sweep,
+>>>>>>> 54a15d4 (Campaigns go at an instant or by each recipient's clock, outside quiet hours, within quota and frequency cap)
             ]
         ),
     ]

@@ -4,8 +4,8 @@
 -- A new campaign, in draft.
 INSERT INTO campaign (id, workspace_id, name, type, template_id, template_version, list_id, sender,
                       reply_to, list_unsubscribe, rate_per_s, topic_id, track_opens, track_clicks,
-                      utm, state)
-VALUES ($2, $1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 'draft');
+                      utm, send_at, local_time, state)
+VALUES ($2, $1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 'draft');
 
 -- name: get_campaign
 -- One campaign.
@@ -14,7 +14,7 @@ SELECT id, workspace_id, name, type, template_id,
                                    WHERE t.id = template_id AND t.workspace_id = $1)
        ) AS template_version, list_id, sender, reply_to,
        list_unsubscribe, rate_per_s, state, created_at, first_started_at, finished_at, recipients,
-       planned, topic_id, track_opens, track_clicks, utm
+       planned, topic_id, track_opens, track_clicks, utm, send_at, local_time
 FROM campaign WHERE workspace_id = $1 AND id = $2;
 
 -- name: page_campaigns
@@ -24,12 +24,12 @@ SELECT id, workspace_id, name, type, template_id,
                                    WHERE t.id = template_id AND t.workspace_id = $1)
        ) AS template_version, list_id, sender, reply_to,
        list_unsubscribe, rate_per_s, state, created_at, first_started_at, finished_at, recipients,
-       planned, topic_id, track_opens, track_clicks, utm
+       planned, topic_id, track_opens, track_clicks, utm, send_at, local_time
 FROM campaign WHERE workspace_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3;
 
 -- name: lock_campaign
 -- The campaign's row for a change of its state: chunks that end look at it under a share lock.
-SELECT state, list_id, planned, first_started_at FROM campaign
+SELECT state, list_id, planned, first_started_at, send_at FROM campaign
 WHERE workspace_id = $1 AND id = $2 FOR UPDATE;
 
 -- name: set_campaign_state
@@ -79,12 +79,12 @@ WHERE m.workspace_id = $1 AND m.list_id = $2 ORDER BY m.contact_id LIMIT $3;
 -- name: read_open_chunks
 -- The chunks that may be without a job of their own: those that wait, and those that run, whose job
 -- may have been buried. Where the job lives, its unique key keeps a second one away.
-SELECT number FROM campaign_chunk
+SELECT number, due_at FROM campaign_chunk
 WHERE workspace_id = $1 AND campaign_id = $2 AND state <> 'finished' ORDER BY number;
 
 -- name: plan_state
 -- What the planner goes on from; locks the campaign, so that chunks are cut once.
-SELECT state, list_id, first_started_at, planned_upto, planned, rate_per_s,
+SELECT state, list_id, first_started_at, planned_upto, planned, rate_per_s, local_time,
        (SELECT count(*) FROM campaign_chunk k
         WHERE k.campaign_id = campaign.id AND k.state <> 'finished') AS open_chunks,
        (SELECT coalesce(max(number), 0) FROM campaign_chunk k
@@ -127,7 +127,8 @@ WHERE k.workspace_id = $1 AND k.campaign_id = $2 AND k.number = $3 AND k.fence <
   AND k.state <> 'finished' AND c.id = k.campaign_id AND c.workspace_id = k.workspace_id
 RETURNING k.after_contact, k.last_contact, k.named_upto, c.state, c.type, c.template_id,
           c.template_version, c.list_id, c.sender, c.reply_to, c.list_unsubscribe, c.rate_per_s,
-          c.first_started_at, c.ids_by_chunk, c.topic_id, c.track_opens, c.track_clicks, c.utm;
+          c.first_started_at, c.ids_by_chunk, c.topic_id, c.track_opens, c.track_clicks, c.utm,
+          k.zone, k.due_at, k.members;
 
 -- name: load_chunk
 -- The recipients of a chunk, ($3, $4] of the list $2, with what merges into the mail. Whoever does

@@ -1,6 +1,7 @@
 """Campaigns: a template to a list, and how far it is."""
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from mailyard.campaigns.campaign import (
 )
 from mailyard.campaigns.campaign import NewCampaign as Wanted
 from mailyard.campaigns.states import State
+from mailyard.campaigns.timing import LOCAL_TIME
 from mailyard.core import ids, limits
 from mailyard.storage.database import Connection
 from mailyard.web.api.page import (
@@ -37,6 +39,17 @@ from mailyard.web.api.route import Answer, Call, Route
 TAG = "Campaigns"
 _Line = Annotated[str, Meta(max_length=limits.HEADER_LINE_BYTES)]
 _Rate = Annotated[float, Meta(ge=0.01, le=RATE_MAX_PER_S, description="Mails a second at most.")]
+
+
+_LocalTime = Annotated[
+    str,
+    Meta(
+        pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}$",
+        description="On each recipient's own clock: the contact's attribute `timezone`, else the "
+        "workspace's zone.",
+        examples=["2026-12-24T09:00"],
+    ),
+]
 
 
 class NewCampaign(
@@ -66,6 +79,7 @@ class NewCampaign(
         ]
         | None
     ) = None
+<<<<<<< HEAD
     topic: (
         Annotated[
             TopicId, Meta(description="What it is about: who does not want that gets no mail.")
@@ -79,6 +93,12 @@ class NewCampaign(
     utm: Annotated[
         Utm, Meta(description="Appended to links as `utm_source`, …, where they have none.")
     ] = Utm()
+=======
+    send_at: (
+        Annotated[datetime, Meta(tz=True, description="A start before this waits for it.")] | None
+    ) = None
+    local_time: _LocalTime | None = None
+>>>>>>> 54a15d4 (Campaigns go at an instant or by each recipient's clock, outside quiet hours, within quota and frequency cap)
 
 
 class CampaignItem(Output):
@@ -100,6 +120,8 @@ class CampaignItem(Output):
     track_clicks: bool
     utm: Annotated[str, Meta(description="What is appended to links.")]
     recipients: Annotated[int, Meta(description="Members of the list at the first start.")]
+    send_at: Moment | None
+    local_time: _LocalTime | None
     created_at: Moment
     first_started_at: Moment | None
     finished_at: Moment | None
@@ -141,6 +163,8 @@ def _item(one: Campaign) -> CampaignItem:
         track_clicks=one.track_clicks,
         utm=one.utm,
         recipients=one.recipients,
+        send_at=one.send_at,
+        local_time=one.local_time.strftime(LOCAL_TIME) if one.local_time else None,
         created_at=one.created_at,
         first_started_at=one.first_started_at,
         finished_at=one.finished_at,

@@ -1,6 +1,7 @@
 """Campaigns: made, started, paused, watched."""
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,11 +14,21 @@ from mailyard.campaigns.states import TABLE, Event, State
 from mailyard.core.errors import Conflict, InvalidInput, MailyardError, NotFound
 from mailyard.core.ids import CAMPAIGN, LIST, TEMPLATE, parse_type_id, type_id
 from mailyard.core.limits import API_PAGE_ITEMS
+from mailyard.sending.local_time import instant
 from mailyard.storage.database import Connection
 from mailyard.web.ui.contact_pages import list_views
 from mailyard.web.ui.frame import Visit
 
-_FORM = ("name", "template_id", "list_id", "sender", "rate_per_s", "list_unsubscribe")
+_FORM = (
+    "name",
+    "template_id",
+    "list_id",
+    "sender",
+    "rate_per_s",
+    "list_unsubscribe",
+    "send_at",
+    "clock",
+)
 _LABELS = {
     Event.START: "Start",
     Event.PAUSE: "Pause",
@@ -43,6 +54,8 @@ def _view(campaign: Campaign, progress: Progress) -> dict[str, Any]:
         "template_version": campaign.template_version,
         "rate_per_s": campaign.rate_per_s,
         "list_unsubscribe": campaign.list_unsubscribe,
+        "send_at": campaign.send_at,
+        "local_time": campaign.local_time,
         "created_at": campaign.created_at,
         "recipients": progress.recipients,
         "done": sum(progress.counts.values()),
@@ -106,6 +119,19 @@ def _rate(text: str) -> float | None:
         raise InvalidInput("a number of mails a second", field="rate_per_s") from None
 
 
+async def _when(visit: Visit, form: dict[str, str]) -> dict[str, Any]:
+    """The field of the time that was chosen: on the recipients' clocks, or on the workspace's."""
+    text = form["send_at"]
+    if not text or form["clock"] == "recipient":
+        return {"local_time": text or None}
+    try:
+        local = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput("a time like 2026-12-24T09:00", field="send_at") from None
+    limits = await visit.application.allowances.of(visit.principal.workspace_id)
+    return {"send_at": instant(local.replace(tzinfo=None), limits.zone)}
+
+
 @post("/campaigns", status_code=303)
 async def make_campaign(visit: Visit) -> Response[Any]:
     visit.principal.require(scope.CAMPAIGNS_WRITE)
@@ -118,6 +144,7 @@ async def make_campaign(visit: Visit) -> Response[Any]:
             sender=form["sender"],
             list_unsubscribe=form["list_unsubscribe"],
             rate_per_s=_rate(form["rate_per_s"]),
+            **await _when(visit, form),
         )
         async with visit.application.database.transaction() as tx:
             made = await visit.application.campaigns.create(visit.principal.workspace_id, new, tx)
@@ -196,7 +223,8 @@ async def move(visit: Visit, campaign_id: str, action: str) -> Response[Any]:
     except (Conflict, InvalidInput) as error:
         return await _campaign_page(visit, identifier, error.message)
     await service.tell(workspace_id, identifier)
-    return visit.go(f"/campaigns/{campaign_id}", _DONE[Event(action)])
+    done = "scheduled" if after.state is State.SCHEDULED else _DONE[Event(action)]
+    return visit.go(f"/campaigns/{campaign_id}", done)
 
 
 HANDLERS = [

@@ -36,6 +36,7 @@ NOTICES = {
     "rotated": "New keys are there. Publish their records, then check: the old ones sign on.",
     "extended": "Extended by a day.",
     "started": "Started.",
+    "scheduled": "Scheduled.",
     "paused": "Paused.",
     "resumed": "Resumed.",
     "cancelled": "Cancelled.",
