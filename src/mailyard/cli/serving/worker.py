@@ -153,11 +153,8 @@ def handlers(application: Application) -> list[Handler]:
                 application.sessions.sweep,
                 application.limits.sweep,
                 upkeep.sweep(database),
-<<<<<<< HEAD
                 application.provider_hooks.sweep,
-=======
                 application.timing.sweep,
->>>>>>> 54a15d4 (Campaigns go at an instant or by each recipient's clock, outside quiet hours, within quota and frequency cap)
             ]
         ),
     ]

@@ -79,7 +79,6 @@ class NewCampaign(
         ]
         | None
     ) = None
-<<<<<<< HEAD
     topic: (
         Annotated[
             TopicId, Meta(description="What it is about: who does not want that gets no mail.")
@@ -93,12 +92,10 @@ class NewCampaign(
     utm: Annotated[
         Utm, Meta(description="Appended to links as `utm_source`, …, where they have none.")
     ] = Utm()
-=======
     send_at: (
         Annotated[datetime, Meta(tz=True, description="A start before this waits for it.")] | None
     ) = None
     local_time: _LocalTime | None = None
->>>>>>> 54a15d4 (Campaigns go at an instant or by each recipient's clock, outside quiet hours, within quota and frequency cap)
 
 
 class CampaignItem(Output):
