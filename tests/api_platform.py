@@ -4,6 +4,8 @@ import asyncio
 import json as json_module
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -32,6 +34,7 @@ from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.message import Messages
 from mailyard.net.dns import Resolver
 from mailyard.net.dns_servers import DnsServer
+from mailyard.net.http import HttpClient
 from mailyard.proving.demo import Demos
 from mailyard.queue.admin import QueueAdmin
 from mailyard.queue.engines.postgres import PostgresEngine
@@ -42,10 +45,15 @@ from mailyard.sending.delivery import Deliveries
 from mailyard.sending.domain import Domains
 from mailyard.sending.domain_check import OwnSide
 from mailyard.sending.imprint import Imprints
+from mailyard.sending.provider import ProviderBook
+from mailyard.sending.provider_health import ProviderWatch
+from mailyard.sending.provider_trial import Trials
 from mailyard.sending.returns.hook import ProviderHooks
 from mailyard.sending.returns.intake import HookIntake
+from mailyard.sending.routing import Routing
 from mailyard.sending.shape.book import shipped
 from mailyard.sending.shaping import Shaping
+from mailyard.sending.sign import Signing
 from mailyard.sending.suppress import Suppressions
 from mailyard.sending.template import Templates
 from mailyard.sending.tls_count import TlsCounter
@@ -55,6 +63,8 @@ from mailyard.sending.track.link import Links
 from mailyard.sending.track.report import TrackingReport
 from mailyard.sending.track.token import Tokens
 from mailyard.sending.track.tracking import Tracking
+from mailyard.sending.transports.kinds import Workshop
+from mailyard.sending.upkeep import Shelf
 from mailyard.settings import Settings
 from mailyard.storage.database import Database
 from mailyard.web.asgi import Front, build
@@ -84,6 +94,31 @@ async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def _no_certificate(url: str) -> bytes:
     raise Unavailable(f"nothing is fetched here: {url}")
+
+
+def _ways_out(database: Database, bus: MemoryBus) -> dict[str, Any]:
+    """What keeps providers and routes. Nothing private is ever connected to."""
+    providers = ProviderBook(database=database, vault=VAULT, bus=bus)
+    workshop = Workshop(
+        hello="mail.yard.example",
+        http=HttpClient(),
+        rate=MemoryRateLimit(clock=SystemClock()),
+        clock=SystemClock(),
+        random=Random(1),
+        data=Path("nowhere"),
+    )
+    return {
+        "providers": providers,
+        "routing": Routing(database=database),
+        "provider_watch": ProviderWatch(database=database),
+        "provider_trials": Trials(
+            providers=providers,
+            shelf=Shelf(vault=VAULT, workshop=workshop),
+            signing=Signing(database=database, vault=VAULT),
+            suppressions=Suppressions(database=database),
+            hostname="mail.yard.example",
+        ),
+    }
 
 
 def services(database: Database) -> Any:
@@ -145,6 +180,7 @@ def services(database: Database) -> Any:
             database=database, engine=engine, hooks=hooks, fetch=_no_certificate
         ),
         domains=Domains(database=database, vault=VAULT),
+        **_ways_out(database, bus),
         own_side=OwnSide(
             hello="mail.yard.example", spf_terms=("ip4:192.0.2.1",), takes_returns=True
         ),

@@ -21,6 +21,8 @@ RAW = (
     b"%b\r\n--b--\r\n"
 )
 
+_NOWHERE = {"host": "127.0.0.1", "port": 9}  # where a tenant's provider may not be
+
 
 @dataclass
 class Things:
@@ -56,6 +58,10 @@ class Things:
             "sendTemplateTest": {"from": "a@example.org", "to": "b@example.org"},
             "changeDomain": {"return_path": "bounces"},
             "createDomain": {"name": "another.example.org"},
+            "createProvider": {"name": "another", "kind": "smtp", "settings": _NOWHERE},
+            "changeProvider": {"enabled": False},
+            "testProvider": {"from": "a@example.org", "to": "b@example.org"},
+            "replaceRoutes": {"routes": [{"name": "all", "legs": [{"provider": "relay"}]}]},
             "addSuppression": {"address": "another@example.org"},
             "createInbox": {},
             "createInboxes": {"inboxes": [{}]},
@@ -149,6 +155,12 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
         {"kind": "mailgun", "name": word, "secret": "a signing key of mailgun"},
     )
     await make("dom", "/v1/domains", {"name": f"{word}.example.org"})
+    smtp = {"name": word, "kind": "smtp", "settings": _NOWHERE | {"username": word},
+            "secrets": {"password": f"secret-of-{word}"}}  # fmt: skip
+    await make("prv", "/v1/providers", smtp)
+    routes = [{"name": word, "legs": [{"provider": "relay"}]}]
+    reply = await platform.call("PUT", "/v1/routes", json={"routes": routes}, key=key)
+    assert reply.status == 200, reply.body
     await _publish(platform, things)
     await make("top", "/v1/topics", {"name": word, "description": word})
     await make("tdm", "/v1/tracking-domains", {"name": f"click.{word}.example.org"})

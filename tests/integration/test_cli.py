@@ -268,6 +268,8 @@ COMMANDS_FOR_PEOPLE = (
     *("campaign cancel", "campaign watch", "campaign list"),
     *("email show", "email cancel", "limits show", "limits set"),
     *("queue list", "queue pause", "queue resume", "queue dead", "queue redrive"),
+    *("provider add", "provider list", "provider show", "provider change", "provider test"),
+    *("provider remove", "route list", "route set", "route clear"),
     *("shaping show", "shaping events", "shaping pause", "shaping resume", "shaping tls"),
 )
 
@@ -278,6 +280,25 @@ async def test_help_shows_an_example(command: str) -> None:
     shown = CliRunner().invoke(import_module(COMMANDS[name][0]).app, [*words, "--help"])
     assert shown.exit_code == 0
     assert f"Example: mailyard {command}" in shown.output
+
+
+async def test_a_provider_is_added_routed_to_tried_and_removed(shell: Shell) -> None:
+    at_home = ("--set", "host=127.0.0.1", "--set", "port=9", "--set", "tls=none")
+    made = await shell.json("provider", "add", "home", "--kind", "smtp", *at_home)
+    assert (made["name"], made["settings"]["port"], made["own"]) == ("home", 9, True)
+    routed = await shell.json("route", "set", "home:3", "relay:1:1")
+    assert routed["in_force"] == "own"
+    assert [leg["order"] for leg in routed["items"][0]["legs"]] == [0, 1]
+    tried = await shell.run(
+        "provider", "test", "home", "--from", "a@example.org", "--to", "b@example.org"
+    )
+    assert tried.code == 1 and "later" in tried.out
+    assert (await shell.run("provider", "remove", "home")).code == 1, "a route has it"
+    assert (await shell.json("route", "clear"))["in_force"] == "relay"
+    assert (await shell.json("provider", "change", "home", "--off"))["enabled"] is False
+    assert "home" in (await shell.run("provider", "show", "home")).out
+    assert (await shell.run("provider", "remove", "home")).code == 0
+    assert (await shell.json("provider", "list"))["items"] == []
 
 
 async def test_the_demonstration_uses_the_platform_that_runs(shell: Shell) -> None:

@@ -41,7 +41,7 @@ def test_the_walk_covers_every_kind_of_thing() -> None:
     prefixes = {prefix for route in _ADDRESSED for _, prefix in route.parameters if prefix}
     assert prefixes == {
         "eml", "dlv", "tpl", "sup", "dom", "ibx", "msg", "con", "lst", "imp", "cmp", "dmo", "key",
-        "usr", "top", "tdm", "hok",
+        "usr", "top", "tdm", "hok", "prv",
     }  # fmt: skip
 
 

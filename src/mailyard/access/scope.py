@@ -20,6 +20,8 @@ HOOKS_READ = "hooks:read"
 HOOKS_WRITE = "hooks:write"
 DOMAINS_READ = "domains:read"
 DOMAINS_WRITE = "domains:write"
+PROVIDERS_READ = "providers:read"
+PROVIDERS_WRITE = "providers:write"
 CONTACTS_READ = "contacts:read"
 CONTACTS_WRITE = "contacts:write"
 CAMPAIGNS_READ = "campaigns:read"
@@ -47,6 +49,8 @@ SCOPES: dict[str, str] = {
     HOOKS_WRITE: "Make and remove the addresses to which providers send their events.",
     DOMAINS_READ: "Read sending domains and the DNS records that they need.",
     DOMAINS_WRITE: "Make, check and delete sending domains, and change their keys.",
+    PROVIDERS_READ: "Read providers, how they fare, and the routes to them.",
+    PROVIDERS_WRITE: "Make, change, try and remove providers, and set routes.",
     CONTACTS_READ: "Read contacts, lists and imports.",
     CONTACTS_WRITE: "Change contacts and lists, and import CSV files.",
     CAMPAIGNS_READ: "Read campaigns and their progress.",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mailyard.sending.imprint import Imprints
     from mailyard.sending.outbound import Outbound
     from mailyard.sending.provider import ProviderBook
+    from mailyard.sending.provider_health import ProviderWatch
+    from mailyard.sending.provider_trial import Trials
     from mailyard.sending.return_path import ReturnPaths
     from mailyard.sending.returns.address import ReturnAddresses
     from mailyard.sending.returns.hook import ProviderHooks
@@ -261,6 +263,25 @@ class Sending(OwnDelivery):
             allowed=allowed,
         )
         return Shelf(vault=self.vault, workshop=workshop)
+
+    @cached_property
+    def provider_watch(self) -> "ProviderWatch":
+        from mailyard.sending.provider_health import ProviderWatch
+
+        return ProviderWatch(database=self.database)
+
+    @cached_property
+    def provider_trials(self) -> "Trials":
+        from mailyard.sending.provider_trial import Trials
+
+        return Trials(
+            providers=self.providers,
+            shelf=self.provider_shelf,
+            signing=self.signing,
+            suppressions=self.suppressions,
+            hostname=self.settings.smtp_name,
+            clock=self.clock,
+        )
 
     @cached_property
     def outbound(self) -> "Outbound":

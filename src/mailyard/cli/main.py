@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "campaign": ("mailyard.cli.campaign", "Start, pause, resume, cancel and watch campaigns."),
     "domain": ("mailyard.cli.domain", "Sending domains: their DNS records, checks and keys."),
     "queue": ("mailyard.cli.queue", "Show depths and dead letters, pause, resume, redrive."),
+    "provider": ("mailyard.cli.provider", "Add, change, try and remove providers."),
+    "route": ("mailyard.cli.route", "Say which providers may have which mail."),
     "shaping": ("mailyard.cli.shaping", "Show destinations as they are written to, pause, resume."),
     "key": ("mailyard.cli.key", "Make, list and revoke API keys."),
     "version": ("mailyard.cli.version", "Print the version."),

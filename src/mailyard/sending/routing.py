@@ -66,11 +66,13 @@ class Routing:
         rows = await self._database.fetch(_SQL.list_routes, workspace_id, shared, tx=tx)
         return [stored_route(row) for row in rows]
 
-    async def in_force(self, workspace_id: UUID) -> tuple[list[StoredRoute], str]:
+    async def in_force(
+        self, workspace_id: UUID, tx: Connection | None = None
+    ) -> tuple[list[StoredRoute], str]:
         """What the workspace's mail goes by, and whose that is: own, shared, or nobody's."""
-        if own := await self.get(workspace_id):
+        if own := await self.get(workspace_id, tx=tx):
             return own, "own"
-        rows = await self._database.fetch(_SQL.list_shared_routes)
+        rows = await self._database.fetch(_SQL.list_shared_routes, tx=tx)
         return [stored_route(row) for row in rows], "shared" if rows else ""
 
     async def replace(

@@ -32,6 +32,7 @@ _ID_NAMES = {
     "imp": "import",
     "cmp": "campaign",
     "dom": "sending domain",
+    "prv": "provider",
     "sup": "suppression",
     "top": "topic",
     "tdm": "tracking domain",
