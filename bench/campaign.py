@@ -138,7 +138,17 @@ def profiled(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
             note(f"  {name} | {count / total:.1%}")
 
 
-async def seed(parts: Parts, count: int, html: str = HTML, **more: Any) -> UUID:
+def _person(number: int) -> str:
+    return f"person{number}@example.com"
+
+
+async def seed(
+    parts: Parts,
+    count: int,
+    html: str = HTML,
+    address_of: Callable[[int], str] = _person,
+    **more: Any,
+) -> UUID:
     """A workspace, a list of `count` contacts, a template; the id of a campaign that is started.
 
     `more`: fields of NewCampaign in the place of the usual ones.
@@ -162,7 +172,7 @@ async def seed(parts: Parts, count: int, html: str = HTML, **more: Any) -> UUID:
             columns=["id", "workspace_id", "address", "name", "attributes"],
             records=(
                 (
-                    identifier, workspace_id, f"person{number}@example.com", f"Person {number}",
+                    identifier, workspace_id, address_of(number), f"Person {number}",
                     f'{{"city": "Turin", "plan": "gold", "number": {number}}}',
                 )
                 for number, identifier in enumerate(identifiers)

@@ -30,6 +30,7 @@ from mailyard.sending.track.domain import TrackingNames
 from mailyard.sending.track.link import Links
 from mailyard.sending.track.token import Tokens
 from mailyard.sending.track.tracking import Tracking
+from mailyard.sending.transport import Transport
 from mailyard.sending.transports.smtp import SmtpTransport
 from mailyard.storage.database import Database, DatabaseAddress
 from mailyard.storage.migrate import migrate
@@ -105,7 +106,12 @@ class Parts:
 
     def bulk_worker(self, smtp_port: int) -> Worker:
         """A worker of the lane email-bulk that hands over to `smtp_port` of this machine."""
-        transport = SmtpTransport(name="smtp", host="127.0.0.1", port=smtp_port, hello="bench")
+        return self.bulk_worker_over(
+            SmtpTransport(name="smtp", host="127.0.0.1", port=smtp_port, hello="bench")
+        )
+
+    def bulk_worker_over(self, transport: Transport) -> Worker:
+        """A worker of the lane email-bulk that hands over to `transport`."""
         chunks = ChunkSender(
             database=self.database,
             engine=self.engine,

@@ -25,6 +25,7 @@ BENCHES = (
     "tracking",
     "tracking_events",
     "ses",
+    "shaping",
 )
 TIMEOUT_S = 3600.0
 

@@ -143,9 +143,17 @@ class OwnDelivery(Receiving):
             tls_counts=self.tls_results,
             suppress=stops,
             keepers=(self.tls_results, stops),
-            options=MxOptions(port=settings.mx_port),
+            options=MxOptions(port=settings.mx_port, connections_max=_connections_max()),
             clock=self.clock,
         )
+
+
+def _connections_max() -> int:
+    """Half of the files that a process may have open, and not more than is of use."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 4_000 if soft == resource.RLIM_INFINITY else max(50, min(4_000, soft // 2))
 
 
 def _text_of(file: "Path", variable: str) -> str:

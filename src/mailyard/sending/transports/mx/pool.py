@@ -142,14 +142,21 @@ class Pool:
         self._queue.clear()
         return waiting
 
-    def sweep(self, now: float) -> None:
-        """Once a second: time limits, and mails that have waited long enough for a connection."""
+    def sweep(self, now: float, *, crowded: bool) -> None:
+        """Once a second: time limits, and mails that have waited long enough for a connection.
+
+        `crowded`: the process has many connections, and keeps none that does nothing.
+        """
         for line in list(self._lines):
             line.check_deadlines(now)
+            if crowded and line.ready and line.idle:
+                line.quit()
         if self._away is not None and now >= self._away[0]:
             self._away = None
         if not self._queue or any(line.ready for line in self._lines):
             return
+        if not self._opening:
+            self.dispatch()  # there was no room before
         slow = self._yard.slow.has(self.road.route.site, now)
         patience_s = SLOW_PATIENCE_S if slow else self._yard.options.patience_s
         if now - self._queue[0].waits_since_s >= patience_s:

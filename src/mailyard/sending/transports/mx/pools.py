@@ -18,6 +18,9 @@ from mailyard.sending.transports.mx.parcel import Parcel
 from mailyard.sending.transports.mx.pool import Pool
 from mailyard.sending.transports.mx.yard import Yard
 
+_COUNT_EVERY_S = 0.1
+_CROWDED_SHARE = 0.6
+
 
 class Pools:
     """`handed_back`: mails that have no connection to wait for. `stir`: something may go."""
@@ -39,6 +42,8 @@ class Pools:
         self._stir = stir
         self.holdings = Holdings(leases, clock, self._claim, self._leased)
         self._pools: dict[str, dict[object, Pool]] = {}
+        self._open_at_most = 0  # since the last count, without what has been closed
+        self._counted_at = 0.0
 
     @property
     def any(self) -> bool:
@@ -60,8 +65,23 @@ class Pools:
             self.holdings.want_more(key)
 
     def may_open(self, key: str) -> bool:
-        """Whether one more connection to the place of `key` may be opened."""
-        return self.holdings.may_open(key, self._open(key))
+        """Whether one more connection to the place of `key` may be opened; it is then."""
+        if not self.holdings.may_open(key, self._open(key)) or not self._has_room():
+            return False
+        self._open_at_most += 1
+        return True
+
+    def _has_room(self) -> bool:
+        """Whether the process may have one connection more."""
+        most = self._yard.options.connections_max
+        now = self._clock.monotonic()
+        if self._open_at_most >= most and now - self._counted_at >= _COUNT_EVERY_S:
+            self._count(now)
+        return self._open_at_most < most
+
+    def _count(self, now: float) -> None:
+        self._open_at_most = sum(pool.open for pool in self.every())
+        self._counted_at = now
 
     def starved(self, key: str) -> None:
         """Mails wait, and other pools have all connections of `key`."""
@@ -78,9 +98,11 @@ class Pools:
 
     def sweep(self, now: float) -> None:
         """Time limits, once a second by the loop's clock; what is not needed is forgotten."""
+        self._count(self._clock.monotonic())
+        crowded = self._open_at_most > _CROWDED_SHARE * self._yard.options.connections_max
         for key, pools in list(self._pools.items()):
             for shares, pool in list(pools.items()):
-                pool.sweep(now)
+                pool.sweep(now, crowded=crowded)
                 if pool.empty:
                     del pools[shares]
             if not pools:

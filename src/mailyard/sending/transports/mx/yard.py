@@ -19,6 +19,7 @@ class MxOptions(Struct, frozen=True):
 
     `port`: 25 but in tests. `pipeline` and `reply_timeout_s` as in `SmtpOptions`. `patience_s`: how
     long mails wait for a connection before they go back to their queue; `turn_s`: for their turn.
+    `connections_max`: of the whole process; well below it idle ones are let go of early.
     """
 
     port: int = 25
@@ -28,6 +29,7 @@ class MxOptions(Struct, frozen=True):
     reply_timeout_s: float = 600.0
     patience_s: float = 3.0
     turn_s: float = 1.0
+    connections_max: int = 2_000
 
 
 class Yard(Protocol):
