@@ -81,7 +81,7 @@ class LedgerTransport:
                 ledger.left[recipient.address] += 1
             ledger.outstanding += 1
             ledger.most_outstanding = max(ledger.most_outstanding, ledger.outstanding)
-            handoff = Handoff(recipient.delivery_id, outcome, code, reply, self.name)
+            handoff = Handoff(recipient.delivery_id, outcome, code, reply, self.name, stage="rcpt")
             if self.stuck:
                 self.kept.append((done, handoff))
             else:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from mailyard.campaigns.mail import Written
 from mailyard.sending.delivery import recipient_key
+from mailyard.sending.refusal import Refusals
 from mailyard.sending.results import STATE_OF, Passes, clean
 from mailyard.sending.states import State
 from mailyard.sending.transport import Handoff
@@ -15,14 +16,16 @@ _FIRST_ATTEMPT = 1
 
 class ChunkRows:
     """What waits for its commit. `handed_off` counts those that hold a place of the window;
-    `passes` are the refusals of transports that were asked before the one that had the mail."""
+    `passes` are the refusals of transports that were asked before the one that had the mail,
+    `refusals` those of recipients."""
 
-    __slots__ = ("_columns", "handed_off", "passes")
+    __slots__ = ("_columns", "handed_off", "passes", "refusals")
 
     def __init__(self) -> None:
         self._columns: tuple[list[Any], ...] = ([], [], [], [], [], [], [], [], [])
         self.handed_off = 0
         self.passes = Passes()
+        self.refusals = Refusals()
 
     def __len__(self) -> int:
         return len(self._columns[0])

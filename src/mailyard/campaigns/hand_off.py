@@ -29,6 +29,8 @@ from mailyard.queue.job import EMAIL_BULK, LeasedJob
 from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.handoff import Step, Window
 from mailyard.sending.states import State as DeliveryState
+from mailyard.sending.suppress import ASK_AGAIN_S, Suppressions
+from mailyard.sending.suppress import CAMPAIGN as CAMPAIGN_STREAM
 from mailyard.sending.track.link import Links, StoredLink
 from mailyard.sending.transport import Handoff, Outcome, Transport
 from mailyard.storage.database import Connection, Database
@@ -69,6 +71,10 @@ class Unsent:
     why: str
 
 
+def _suppressed(contact_id: UUID, address: str) -> Unsent:
+    return Unsent(contact_id, address, DeliveryState.SUPPRESSED, "the recipient is suppressed")
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Which chunk, under which lease."""
@@ -104,6 +110,7 @@ class HandOff:
         self._abandoned = False
         self._counts: Counter[str] = Counter()
         self._counted_at = means.clock.monotonic()
+        self._loaded_at = self._counted_at
 
     async def begin(self, contacts: Sequence[asyncpg.Record]) -> None:
         """Take the chunk's contacts, in their order; whom an older lease named is not sent to."""
@@ -113,6 +120,7 @@ class HandOff:
             contacts = contacts[len(lost) :]
             await self._take_over(lost)
         self._contacts = contacts
+        self._loaded_at = self._means.clock.monotonic()
 
     @property
     def left(self) -> list[tuple[UUID, str]]:
@@ -266,6 +274,8 @@ class HandOff:
 
         Mails are written ahead while it is under way. Raises StaleLease.
         """
+        if at_most and self._ahead:
+            await self._leave_out_suppressed(at_most)
         rows, self._rows = self._rows, ChunkRows()
         mails = sum(isinstance(one, Written) for one in self._ahead[:at_most])
         step = self._means.window.begin(rows.handed_off, mails)
@@ -292,6 +302,22 @@ class HandOff:
         leaving, self._ahead = self._ahead[:count], self._ahead[count:]
         self._submit(leaving)
         self._means.progress.touch(self._place.workspace_id, self._place.campaign_id)
+
+    async def _leave_out_suppressed(self, at_most: int) -> None:
+        """Whoever was suppressed since the chunk was loaded, a while ago, gets no mail."""
+        if self._means.clock.monotonic() - self._loaded_at < ASK_AGAIN_S:
+            return
+        place = self._place
+        asked = [(place.workspace_id, one.address) for one in self._ahead[:at_most]]
+        suppressions = Suppressions(database=self._means.database)
+        stopped = await suppressions.check_many(asked, CAMPAIGN_STREAM)
+        if stopped:
+            self._ahead = [
+                _suppressed(one.contact_id, one.address)
+                if (place.workspace_id, one.address) in stopped
+                else one
+                for one in self._ahead
+            ]
 
     def _count_for(self, places: int, at_most: int) -> int:
         """How many of those ahead can be named with `places`: who gets no mail takes none."""
@@ -337,6 +363,7 @@ class HandOff:
             self.deferred.append((handoff.delivery_id, again_at))
         else:
             self._rows.answer(written, handoff)
+            self._rows.refusals.add(self._place.workspace_id, written.address, handoff)
         self._arrived.set()
 
     def _next_attempt_at(self) -> datetime:
@@ -404,11 +431,12 @@ class HandOff:
             passed,
         )
         counting = self._counts and self._means.clock.monotonic() - self._counted_at > COUNT_EVERY_S
-        if counting or rows.passes:
+        if counting or rows.passes or rows.refusals:
             async with self._means.database.transaction() as tx:
                 row = await self._means.database.fetchrow(_SQL.step_chunk, *arguments, tx=tx)
                 if row is not None:
                     await rows.passes.tell(self._means.database, place.workspace_id, tx)
+                    await rows.refusals.tell(self._means.database, tx)
                     await self.write_counts(tx)
             self._counts.clear()
             self._counted_at = self._means.clock.monotonic()

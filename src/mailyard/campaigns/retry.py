@@ -32,6 +32,8 @@ from mailyard.sending.results import Passes, Results, conclude
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing
 from mailyard.sending.states import State as DeliveryState
+from mailyard.sending.suppress import ASK_AGAIN_S, Suppressions
+from mailyard.sending.suppress import CAMPAIGN as CAMPAIGN_STREAM
 from mailyard.sending.template import Templates
 from mailyard.sending.track.tracking import Tracking
 from mailyard.sending.transport import Handoff, Transport
@@ -200,6 +202,8 @@ class _Round:
         self._away: set[UUID] = set()
         self._results = Results()
         self._passes = Passes()
+        self._addresses: dict[UUID, str] = {}
+        self._loaded_at = sender.clock.monotonic()
         self._attempts_of: dict[UUID, int] = {}
         self._arrived = asyncio.Event()
         self._abandoned = False
@@ -220,6 +224,7 @@ class _Round:
             self._job.token,
             self._topic_id,
         )
+        self._loaded_at = self._own.clock.monotonic()
         if self._state == State.CANCELLED:
             await self._settle([(row["id"], DeliveryState.CANCELLED, "cancelled") for row in rows])
             return
@@ -284,6 +289,8 @@ class _Round:
                 written = await self._write(waiting.pop())
                 if written is not None:
                     mails.append(written)
+            if mails:
+                mails = await self._without_suppressed(mails)
             if mails or self._results:
                 await self._step(mails)
             elif self._away:
@@ -294,6 +301,19 @@ class _Round:
             elif waiting:
                 await self._own.window.opened()
         return [row["id"] for row in waiting]
+
+    async def _without_suppressed(self, mails: list[Written]) -> list[Written]:
+        """Those whose recipients were not suppressed since they were loaded, a while ago."""
+        if self._own.clock.monotonic() - self._loaded_at < ASK_AGAIN_S:
+            return mails
+        suppressions = Suppressions(database=self._own.database)
+        stopped = await suppressions.check_many(
+            [(self._workspace_id, one.address) for one in mails], CAMPAIGN_STREAM
+        )
+        why = "the recipient is suppressed"
+        gone = [one for one in mails if (self._workspace_id, one.address) in stopped]
+        await self._settle([(one.delivery_id, DeliveryState.SUPPRESSED, why) for one in gone])
+        return [one for one in mails if one not in gone]
 
     async def _write(self, row: asyncpg.Record) -> Written | None:
         try:
@@ -337,6 +357,7 @@ class _Round:
         self._away |= named
         for written in mails:
             if written.delivery_id in named:
+                self._addresses[written.delivery_id] = written.address
                 self._own.transport.submit(written.outgoing, self._done)
         self._own.progress.touch(self._workspace_id, self._campaign_id)
 
@@ -354,7 +375,10 @@ class _Round:
                 False,
                 tx=tx,
             )
-            await self._move([row["state"] for row in rows if row["what"] == "recorded"], tx)
+            recorded = {row["id"]: row["state"] for row in rows if row["what"] == "recorded"}
+            await self._move(list(recorded.values()), tx)
+            if results.refusals:
+                await results.refusals.tell(self._own.database, tx, recorded.keys())
         return {row["id"] for row in rows if row["what"] == "named"}
 
     async def _move(self, states: list[str], tx: Connection) -> None:
@@ -382,6 +406,8 @@ class _Round:
             self._passes.add(self._attempts_of[handoff.delivery_id], handoff.passed)
         if conclusion.state is DeliveryState.DEFERRED and conclusion.next_attempt_at:
             self._again.append((handoff.delivery_id, conclusion.next_attempt_at))
+        address = self._addresses[handoff.delivery_id]
+        self._results.refusals.add(self._workspace_id, address, handoff)
         self._results.add(handoff.delivery_id, self._job.token, conclusion, handoff.transport)
         self._arrived.set()
 

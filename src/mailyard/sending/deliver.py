@@ -14,6 +14,7 @@ up may have loaded the whole batch, and names nobody of it any more.
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
 from uuid import UUID
@@ -24,6 +25,7 @@ from mailyard.core.backoff import Backoff
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import Unavailable
 from mailyard.observe.metrics import DELIVERIES
+from mailyard.protocol.address import normalise
 from mailyard.queue.job import EMAIL_SEND, LeasedJob
 from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.accept import DELIVER
@@ -35,6 +37,7 @@ from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.route.failover import TRIES_MAX
 from mailyard.sending.sign import Signing
 from mailyard.sending.states import State
+from mailyard.sending.suppress import ASK_AGAIN_S, Suppressions
 from mailyard.sending.track.tracking import Tracking
 from mailyard.sending.transport import TRANSACTIONAL, Chooser, Handoff, Outcome, Transport
 from mailyard.storage.database import Connection, Database
@@ -83,6 +86,7 @@ class Deliverer:
         self.live = live
         self.hostname = hostname
         self.return_paths = return_paths
+        self.suppressions = Suppressions(database=database)
         self.clock = clock or SystemClock()
         self.random = random or Random()
         self.window = window or Window(limits.HANDOFF_WINDOW_SEND)
@@ -210,6 +214,9 @@ class _Run:
         self._arrived = asyncio.Event()
         self._away = 0
         self._abandoned = False
+        self._asked_at = deliverer.clock.monotonic()  # who is suppressed
+        if not all(one.recipient.isascii() for one in self._ones.values()):
+            self._asked_at -= 2 * ASK_AGAIN_S  # PostgreSQL has compared what was not normalised
 
     async def end_early(self) -> None:
         """End what is not to be handed over: expired, suppressed, impossible to compose."""
@@ -238,7 +245,7 @@ class _Run:
     async def hand_off(self) -> None:
         """Name, submit and record until every job of the batch is settled."""
         while self._errands:
-            if self._some_ran_out():
+            if self._some_ran_out() or await self._some_were_suppressed():
                 await self.end_early()
             wanted = self._next()
             if wanted or self._results or any(errand.finished for errand in self._errands):
@@ -264,6 +271,26 @@ class _Run:
             return False
         now = self._own.clock.now()
         return any(one.expires_at is not None and one.expires_at <= now for one in timed)
+
+    async def _some_were_suppressed(self) -> bool:
+        """Whether mail to somebody who still waits was stopped meanwhile."""
+        now_s = self._own.clock.monotonic()
+        if now_s - self._asked_at < ASK_AGAIN_S:
+            return False
+        self._asked_at = now_s
+        asked = {
+            one.id: (errand.workspace_id, normalise(one.recipient))
+            for errand in self._errands
+            for one in errand.waiting
+        }
+        stopped = await self._own.suppressions.check_many(asked.values())
+        if not stopped:
+            return False
+        for errand in self._errands:
+            errand.waiting = [
+                replace(one, suppressed=asked[one.id] in stopped) for one in errand.waiting
+            ]
+        return True
 
     def _next(self) -> Wanted:
         """What is to be named in the next step, as far as there is room for it."""
@@ -338,6 +365,9 @@ class _Run:
                 named = {row["id"] for row in rows if row["what"] == "named"}
                 recorded = [(row["id"], row["state"]) for row in rows if row["what"] == "recorded"]
                 await self._tell(recorded, tx)
+                if results.refusals:
+                    written = {delivery_id for delivery_id, _ in recorded}
+                    await results.refusals.tell(self._own.database, tx, written)
             await self._settle(finished, tx)
         self._errands = [errand for errand in self._errands if errand not in finished]
         return named
@@ -418,6 +448,8 @@ class _Run:
                 handoff, errand.next_attempt_at, errand.expires_at, errand.is_last_attempt
             )
             errand.came_back(handoff.delivery_id, conclusion)
+            recipient = self._ones[handoff.delivery_id].recipient
+            self._results.refusals.add(errand.workspace_id, recipient, handoff)
         self._results.add(handoff.delivery_id, errand.job.token, conclusion, handoff.transport)
         self._arrived.set()
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from mailyard.sending.refusal import Refusals
 from mailyard.sending.states import Event, State, after
 from mailyard.sending.transport import Handoff, Outcome
 from mailyard.storage.database import Connection, Database
@@ -116,6 +117,7 @@ class Results:
     fences: list[int] = field(default_factory=list)
     conclusions: list[Conclusion] = field(default_factory=list)
     transports: list[str] = field(default_factory=list)
+    refusals: Refusals = field(default_factory=Refusals)
 
     def __len__(self) -> int:
         return len(self.delivery_ids)

@@ -23,6 +23,8 @@ _LAST_ID = UUID(int=(1 << 128) - 1)
 ALL = "all"
 CAMPAIGN = "campaign"
 STREAMS = (ALL, CAMPAIGN)
+ASK_AGAIN_S = 2.0
+"""Whoever hands mail over asks again when the answer that he has is older than that."""
 EVIDENCE_CHARACTERS = 500
 SOURCE_CHARACTERS = 100
 EXPORT_PAGE = 2_000

@@ -66,7 +66,8 @@ class Handoff:
     `retry_at`, with LATER: when the mail is to come again, where the transport knows it better than
     a backoff. `tried`: False for a mail that is handed back before anything was said to a peer (no
     place, not its time yet); that is no attempt. `passed`: the refusals of others who were given
-    the mail before in the same attempt.
+    the mail before in the same attempt. `stage`: at which step of an SMTP session the answer came
+    (`mail`, `rcpt`, `data`, …); empty where it came otherwise.
     """
 
     delivery_id: UUID
@@ -78,6 +79,7 @@ class Handoff:
     retry_at: datetime | None = None
     tried: bool = True
     passed: tuple["Handoff", ...] = ()
+    stage: str = ""
 
 
 TRANSACTIONAL = "transactional"

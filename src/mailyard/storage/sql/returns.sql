@@ -79,3 +79,10 @@ ON CONFLICT (campaign_id, slot) DO UPDATE
     SET delivered = campaign_result.delivered + excluded.delivered,
         bounced = campaign_result.bounced + excluded.bounced,
         complained = campaign_result.complained + excluded.complained;
+
+-- name: give_reasons
+-- Says why deliveries (ids in [$1, $2]) bounced: $3 id, $4 workspace, $5 reason.
+UPDATE delivery d SET reason = r.reason
+FROM unnest($3::uuid[], $4::uuid[], $5::text[]) AS r (id, workspace_id, reason)
+WHERE d.id = r.id AND d.workspace_id = r.workspace_id AND d.id >= $1 AND d.id <= $2
+  AND d.state = 'bounced';

@@ -39,7 +39,8 @@ OUTCOMES = {
 
 class Parcel(Struct, eq=False):
     """`key`: the place as its source sees it, under which shaping knows it. `waits_since_s`: when
-    it was given to its pool, by the loop's clock. `returns`: how often it came back untouched."""
+    it was given to its pool, by the loop's clock. `returns`: how often it came back untouched.
+    `stage`: how far the session was that answered."""
 
     mail: Outgoing
     recipient: Recipient
@@ -51,6 +52,7 @@ class Parcel(Struct, eq=False):
     key: str = ""
     waits_since_s: float = 0.0
     returns: int = 0
+    stage: str = ""
 
     @property
     def group(self) -> str:
@@ -90,6 +92,7 @@ class Parcel(Struct, eq=False):
             route_fault,
             retry_at,
             tried,
+            stage=self.stage,
         )
         try:
             self.done(handoff)

@@ -275,6 +275,7 @@ class MxTransport:
         """See `Yard.answered`."""
         outcome = OUTCOMES[verdict.fate]
         said = f"{verdict.text} ({where})"
+        parcel.stage = verdict.stage.value
         if verdict.stage is Stage.HERE:
             self.dispatch.released(parcel.key, 1)
             self.settle(parcel, outcome, verdict.code, said)
