@@ -26,6 +26,7 @@ from mailyard.campaigns.contact import Contacts
 from mailyard.campaigns.contact_list import Lists
 from mailyard.campaigns.importing import Imports
 from mailyard.campaigns.preference import PreferenceCenter
+from mailyard.campaigns.preflight_facts import Preflights
 from mailyard.campaigns.progress import ProgressEvents
 from mailyard.campaigns.topic import Topics
 from mailyard.core.clock import SystemClock
@@ -34,6 +35,7 @@ from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.message import Messages
 from mailyard.net.dns import Resolver
 from mailyard.net.dns_servers import DnsServer
+from mailyard.net.guard import networks
 from mailyard.net.http import HttpClient
 from mailyard.proving.demo import Demos
 from mailyard.queue.admin import QueueAdmin
@@ -121,6 +123,11 @@ def _ways_out(database: Database, bus: MemoryBus) -> dict[str, Any]:
     }
 
 
+async def _stays_inside(workspace_id: UUID) -> bool:
+    """No mail of a test leaves the house."""
+    return False
+
+
 def services(database: Database) -> Any:
     """The services that routes ask of the application, over one database."""
     bus = MemoryBus()
@@ -140,6 +147,7 @@ def services(database: Database) -> Any:
         imprints=imprints,
     )
     allowances = Allowances(database=database)
+    domains = Domains(database=database, vault=VAULT)
     return SimpleNamespace(
         settings=Settings(),
         clock=SystemClock(),
@@ -179,8 +187,8 @@ def services(database: Database) -> Any:
         hook_intake=HookIntake(
             database=database, engine=engine, hooks=hooks, fetch=_no_certificate
         ),
-        domains=Domains(database=database, vault=VAULT),
         **_ways_out(database, bus),
+        domains=domains,
         own_side=OwnSide(
             hello="mail.yard.example", spf_terms=("ip4:192.0.2.1",), takes_returns=True
         ),
@@ -189,6 +197,18 @@ def services(database: Database) -> Any:
         lists=Lists(database=database),
         behaviour=Behaviour(database=database),
         imports=Imports(database=database, engine=engine),
+        preflights=Preflights(
+            database=database,
+            templates=templates,
+            signing=Signing(database=database, vault=VAULT),
+            tracking=tracking,
+            domains=domains,
+            imprints=imprints,
+            http=HttpClient(allowed=networks(["127.0.0.0/8"])),
+            outside=_stays_inside,
+            hostname=DOMAIN,
+            clock=SystemClock(),
+        ),
         campaigns=Campaigns(
             database=database,
             engine=engine,

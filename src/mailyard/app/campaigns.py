@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 from mailyard.app.sending import Sending
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from mailyard.campaigns.behaviour import Behaviour
     from mailyard.campaigns.campaign import Campaigns
     from mailyard.campaigns.contact import Contacts
     from mailyard.campaigns.contact_list import Lists
     from mailyard.campaigns.importing import Imports
     from mailyard.campaigns.preference import PreferenceCenter
+    from mailyard.campaigns.preflight_facts import Preflights
     from mailyard.campaigns.progress import ProgressEvents
     from mailyard.campaigns.timing import Timing
     from mailyard.campaigns.topic import Topics
@@ -74,6 +77,37 @@ class Campaigning(Sending):
             audit=self.audit,
             clock=self.clock,
         )
+
+    @cached_property
+    def preflights(self) -> "Preflights":
+        from mailyard.campaigns.preflight_facts import Preflights
+        from mailyard.net.http import HttpClient
+
+        http = HttpClient(user_agent="Mailyard (preflight)")  # public addresses only
+        self.ends.append(http.close)
+        return Preflights(
+            database=self.database,
+            templates=self.templates,
+            signing=self.signing,
+            tracking=self.tracking,
+            domains=self.domains,
+            imprints=self.imprints,
+            http=http,
+            outside=self.leaves_the_house,
+            hostname=self.settings.smtp_name,
+            clock=self.clock,
+        )
+
+    async def leaves_the_house(self, workspace_id: "UUID") -> bool:
+        """Whether a workspace's mail goes to other people's servers: to a relay, to a provider, or
+        by ourselves. In a fresh install it reaches its own inboxes alone."""
+        from mailyard.sending.provider import RELAY
+
+        settings = self.settings
+        if settings.relay_url or settings.delivery != "relay":
+            return True
+        routes, _ = await self.routing.in_force(workspace_id)
+        return any(leg.provider != RELAY for route in routes for leg in route.legs)
 
     @cached_property
     def campaigns(self) -> "Campaigns":

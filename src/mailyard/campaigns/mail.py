@@ -1,6 +1,6 @@
 """The mail of one campaign: its template compiled, its mould poured once, ready for recipients."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -160,7 +160,7 @@ async def campaign_mail(
     hostname: str,
     workspace_id: UUID,
     campaign_id: UUID,
-    row: asyncpg.Record,
+    row: asyncpg.Record | Mapping[str, Any],
     return_paths: ReturnPaths | None = None,
 ) -> CampaignMail:
     """The mail that a campaign's row describes. Raises NotFound, InvalidInput."""
@@ -187,7 +187,7 @@ async def campaign_mail(
     )
 
 
-def asked_of(row: asyncpg.Record) -> Asked:
+def asked_of(row: asyncpg.Record | Mapping[str, Any]) -> Asked:
     """How a campaign's mail is to be followed. Who names no List-Unsubscribe gets ours."""
     return Asked(
         sender=row["sender"],

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mailyard.cli import exit_code
 from mailyard.cli.client import AsJson, ask, progress_console, say, say_rows
+from mailyard.cli.preflight import say_preflight
 from mailyard.proving.client import ApiClient
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -58,12 +59,29 @@ def create(
 
 
 @app.command()
-def start(campaign: _Campaign, as_json: AsJson = False) -> None:
+def preflight(campaign: _Campaign, as_json: AsJson = False) -> None:
+    """Look whether receivers would take it well. Exit status 1 when an item blocks.
+
+    Example: mailyard campaign preflight cmp_…
+    """
+    found = ask(lambda client: client.get(f"/v1/campaigns/{campaign}/preflight"))
+    say_preflight(found, as_json)
+
+
+@app.command()
+def start(
+    campaign: _Campaign,
+    force: Annotated[
+        bool, typer.Option("--force", help="Although the preflight blocks; the audit log says so.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Begin to send.
 
     Example: mailyard campaign start cmp_…
     """
-    _say(ask(lambda client: _move(client, campaign, "start")), as_json)
+    word = "start?force=true" if force else "start"
+    _say(ask(lambda client: _move(client, campaign, word)), as_json)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import typer
 
 from mailyard.cli import exit_code
 from mailyard.cli.client import AsJson, ask, console, say, say_rows
+from mailyard.cli.preflight import say_preflight
 from mailyard.core.errors import NotFound
 from mailyard.proving.client import ApiClient
 
@@ -71,6 +72,19 @@ def check(domain: _Domain, as_json: AsJson = False) -> None:
     _show(checked, as_json)
     if checked["status"] != "ready":
         raise typer.Exit(exit_code.REFUSED)
+
+
+@app.command()
+def preflight(domain: _Domain, as_json: AsJson = False) -> None:
+    """Look whether receivers would take a campaign from it well. Exit status 1 when an item blocks.
+
+    Example: mailyard domain preflight example.org
+    """
+
+    async def work(client: ApiClient) -> Any:
+        return await client.get(f"/v1/domains/{await _id(client, domain)}/preflight")
+
+    say_preflight(ask(work), as_json)
 
 
 @app.command()

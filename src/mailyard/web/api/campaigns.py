@@ -1,6 +1,6 @@
 """Campaigns: a template to a list, and how far it is."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -34,6 +34,7 @@ from mailyard.web.api.page import (
     page_of,
     read_cursor,
 )
+from mailyard.web.api.preflight import StartQuery
 from mailyard.web.api.route import Answer, Call, Route
 
 TAG = "Campaigns"
@@ -207,7 +208,7 @@ async def get_progress(call: Call[None, None]) -> CampaignProgress:
 Move = Callable[[UUID, UUID, Connection], Awaitable[Campaign]]
 
 
-async def _move(call: Call[None, None], word: str, move: Move) -> Answer:
+async def _move(call: Call[None, Any], word: str, move: Move, forced: Sequence[str] = ()) -> Answer:
     campaign_id, campaigns = call.ids["campaign_id"], call.app.campaigns
     async with call.app.database.transaction() as tx:
         before = await campaigns.hold(call.workspace_id, campaign_id, tx)
@@ -216,15 +217,18 @@ async def _move(call: Call[None, None], word: str, move: Move) -> Answer:
             f"campaign.{word}",
             ids.type_id(ids.CAMPAIGN, campaign_id),
             {"state": before},
-            {"state": after.state},
+            {"state": after.state, **({"forced": list(forced)} if forced else {})},
         )
         answer = await call.done(tx, _item(after), moved)
     await campaigns.tell(call.workspace_id, campaign_id)
     return answer
 
 
-async def start_campaign(call: Call[None, None]) -> Answer:
-    return await _move(call, "start", call.app.campaigns.start)
+async def start_campaign(call: Call[None, StartQuery]) -> Answer:
+    forced = await call.app.preflights.clear_to_start(
+        call.workspace_id, call.ids["campaign_id"], force=call.query.force
+    )
+    return await _move(call, "start", call.app.campaigns.start, forced)
 
 
 async def pause_campaign(call: Call[None, None]) -> Answer:
@@ -239,7 +243,7 @@ async def cancel_campaign(call: Call[None, None]) -> Answer:
     return await _move(call, "cancel", call.app.campaigns.cancel)
 
 
-def _moving(word: str, handler: Any, summary: str, description: str) -> Route:
+def _moving(word: str, handler: Any, summary: str, description: str, query: Any = None) -> Route:
     return Route(
         "POST",
         f"/v1/campaigns/{{campaign_id:cmp}}/{word}",
@@ -249,6 +253,7 @@ def _moving(word: str, handler: Any, summary: str, description: str) -> Route:
         summary,
         scope.CAMPAIGNS_WRITE,
         answer=CampaignItem,
+        query=query,
         description=description,
     )
 
@@ -303,7 +308,8 @@ ROUTES = (
         start_campaign,
         "Start a campaign",
         "Its recipients are the members that the list has now. 422 when the template asks for what "
-        "contacts lack.",
+        "contacts lack; 409 when an item of the preflight blocks and `force` is not said.",
+        StartQuery,
     ),
     _moving(
         "pause",

@@ -9,6 +9,8 @@ from litestar import Response, get, post
 
 from mailyard.access import scope
 from mailyard.campaigns.campaign import Campaign, NewCampaign
+from mailyard.campaigns.preflight import Level, blocking
+from mailyard.campaigns.preflight_facts import PreflightBlocked
 from mailyard.campaigns.progress import Progress
 from mailyard.campaigns.states import TABLE, Event, State
 from mailyard.core.errors import Conflict, InvalidInput, MailyardError, NotFound
@@ -195,6 +197,21 @@ async def campaign_part(visit: Visit, campaign_id: str) -> Response[str]:
     return visit.fragment("_campaign.html", campaign=_view(found, progress))
 
 
+@get("/campaigns/{campaign_id:str}/preflight")
+async def preflight(visit: Visit, campaign_id: str) -> Response[str]:
+    visit.principal.require(scope.CAMPAIGNS_READ)
+    workspace_id, identifier = visit.principal.workspace_id, parse_type_id(CAMPAIGN, campaign_id)
+    found = await visit.application.campaigns.get(workspace_id, identifier)
+    items = await visit.application.preflights.campaign(workspace_id, identifier)
+    order = list(reversed(Level))
+    return visit.page(
+        "preflight.html",
+        campaign={"id": campaign_id, "name": found.name, "is_draft": found.state is State.DRAFT},
+        items=sorted(items, key=lambda item: order.index(item.level)),
+        blocked=bool(blocking(items)),
+    )
+
+
 @post("/campaigns/{campaign_id:str}/{action:str}", status_code=303)
 async def move(visit: Visit, campaign_id: str, action: str) -> Response[Any]:
     visit.principal.require(scope.CAMPAIGNS_WRITE)
@@ -208,7 +225,12 @@ async def move(visit: Visit, campaign_id: str, action: str) -> Response[Any]:
     if action not in moves:
         raise NotFound(f"a campaign has no action {action[:40]!r}")
     identifier = parse_type_id(CAMPAIGN, campaign_id)
+    forced: tuple[str, ...] = ()
     try:
+        if action == Event.START:
+            forced = await visit.application.preflights.clear_to_start(
+                workspace_id, identifier, force=visit.field("force") == "1"
+            )
         async with visit.application.database.transaction() as tx:
             before = await service.hold(workspace_id, identifier, tx)
             after = await moves[action](workspace_id, identifier, tx)
@@ -217,9 +239,11 @@ async def move(visit: Visit, campaign_id: str, action: str) -> Response[Any]:
                 f"campaign.{action}",
                 campaign_id,
                 {"state": before.value},
-                {"state": after.state.value},
+                {"state": after.state.value, **({"forced": list(forced)} if forced else {})},
                 tx,
             )
+    except PreflightBlocked:
+        return visit.go(f"/campaigns/{campaign_id}/preflight", "blocked")
     except (Conflict, InvalidInput) as error:
         return await _campaign_page(visit, identifier, error.message)
     await service.tell(workspace_id, identifier)
@@ -234,5 +258,6 @@ HANDLERS = [
     make_campaign,
     campaign,
     campaign_part,
+    preflight,
     move,
 ]

@@ -32,6 +32,7 @@ NOTICES = {
     "tested": "The test is on its way.",
     "made": "Made.",
     "deleted": "Deleted.",
+    "blocked": "It was not started: mend what blocks, or start it anyway.",
     "checked": "Looked at in DNS just now.",
     "rotated": "New keys are there. Publish their records, then check: the old ones sign on.",
     "extended": "Extended by a day.",

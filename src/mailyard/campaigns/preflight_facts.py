@@ -1,0 +1,266 @@
+"""Gathers what the preflight's rules ask: the domain's last check, the mail as contacts would get
+it, its links, the list, what was sent before. Nothing is changed by it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from mailyard.campaigns.link_check import check_links
+from mailyard.campaigns.list_check import check_list
+from mailyard.campaigns.mail import CampaignMail, campaign_mail, today
+from mailyard.campaigns.preflight import (
+    RATE_DAYS,
+    CampaignFacts,
+    DomainFacts,
+    Item,
+    MailFacts,
+    RateFacts,
+    blocking,
+    judge_campaign,
+    judge_domain,
+)
+from mailyard.core.clock import Clock
+from mailyard.core.errors import Conflict, MailyardError, NotFound
+from mailyard.net.http import HttpClient
+from mailyard.protocol.mime import parse
+from mailyard.sending.domain import Domain, Domains
+from mailyard.sending.imprint import Imprints
+from mailyard.sending.sign import Signing, sender_domain
+from mailyard.sending.template import Templates
+from mailyard.sending.track.tracking import Tracking
+from mailyard.storage.database import Database
+from mailyard.storage.queries import load
+
+_SQL = load("preflight")
+_CAMPAIGN_SQL = load("campaign")
+
+MAILS_TRIED = 20
+GIVEN = frozenset(
+    ["name", "address", "unsubscribe_url", "preferences_url", "physical_address", "footer"]
+)  # variables that every mail has
+
+
+class PreflightBlocked(Conflict):
+    """A start that the preflight speaks against; `items` are those that block."""
+
+    code = "preflight_blocked"
+
+    def __init__(self, items: tuple[Item, ...]) -> None:
+        what = "; ".join(item.message for item in items)
+        super().__init__(f"the preflight blocks: {what}. Mend that, or force the start")
+        self.items = items
+
+
+class Preflights:
+    """Runs preflights. `outside`: whether mail of a workspace leaves to other people's servers."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        templates: Templates,
+        signing: Signing,
+        tracking: Tracking,
+        domains: Domains,
+        imprints: Imprints,
+        http: HttpClient,
+        outside: Callable[[UUID], Awaitable[bool]],
+        hostname: str,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._templates = templates
+        self._signing = signing
+        self._tracking = tracking
+        self._domains = domains
+        self._imprints = imprints
+        self._http = http
+        self._outside = outside
+        self._hostname = hostname
+        self._clock = clock
+
+    async def campaign(self, workspace_id: UUID, campaign_id: UUID) -> tuple[Item, ...]:
+        """The items of a campaign. Raises NotFound."""
+        row = await self._database.fetchrow(_CAMPAIGN_SQL.get_campaign, workspace_id, campaign_id)
+        if row is None:
+            raise NotFound("no such campaign")
+        return judge_campaign(await self._facts(workspace_id, row))
+
+    async def domain(self, workspace_id: UUID, domain_id: UUID) -> tuple[Item, ...]:
+        """The items of a sending domain. Raises NotFound."""
+        domain = await self._domains.get(workspace_id, domain_id)
+        return judge_domain(
+            self._facts_of(domain),
+            await self._rates(workspace_id, domain.name),
+            outside=await self._outside(workspace_id),
+        )
+
+    async def clear_to_start(
+        self, workspace_id: UUID, campaign_id: UUID, *, force: bool
+    ) -> tuple[str, ...]:
+        """The keys of the blocking items that were forced past; none where nothing blocks.
+
+        Raises PreflightBlocked without `force`, NotFound. Where no mail leaves the house nothing is
+        asked.
+        """
+        if not await self._outside(workspace_id):
+            return ()
+        found = blocking(await self.campaign(workspace_id, campaign_id))
+        if found and not force:
+            raise PreflightBlocked(found)
+        return tuple(item.key for item in found)
+
+    async def _facts(self, workspace_id: UUID, row: asyncpg.Record) -> CampaignFacts:
+        name = sender_domain(row["sender"])
+        template = await self._templates.compiled(
+            workspace_id, row["template_id"], row["template_version"]
+        )
+        sources = template.sources
+        now = self._clock.now()
+        own = await self._database.fetch(_SQL.own_names, workspace_id)
+        mail, why = await self._mail(workspace_id, row, now)
+
+        def failure(contact: asyncpg.Record) -> str:
+            return why if mail is None else _failure(mail, contact, now)
+
+        variables = [one for one in template.variables if one not in GIVEN]
+        domain, rates, seen, links, listed = await asyncio.gather(
+            self._domain_facts(workspace_id, name),
+            self._rates(workspace_id, name),
+            self._mail_facts(workspace_id, row, mail, why, now),
+            check_links(self._http, sources["html"], sources["text"], [one["name"] for one in own]),
+            check_list(
+                self._database, workspace_id, row["list_id"], row["id"], variables, failure, now
+            ),
+        )
+        return CampaignFacts(
+            outside=await self._outside(workspace_id),
+            domain=domain,
+            rates=rates,
+            mail=seen,
+            links=links,
+            list=listed,
+        )
+
+    async def _domain_facts(self, workspace_id: UUID, name: str) -> DomainFacts:
+        domain_id = await self._database.fetchval(_SQL.domain_by_name, workspace_id, name)
+        if domain_id is None:
+            return DomainFacts(name or "the sender's domain", known=False)
+        return self._facts_of(await self._domains.get(workspace_id, domain_id))
+
+    def _facts_of(self, domain: Domain) -> DomainFacts:
+        ago = None if domain.checked_at is None else self._clock.now() - domain.checked_at
+        return DomainFacts(
+            domain.name,
+            known=True,
+            signs=domain.signs,
+            verdicts=domain.verdicts,
+            checked_ago=ago,
+        )
+
+    async def _rates(self, workspace_id: UUID, name: str) -> RateFacts:
+        since = self._clock.now() - timedelta(days=RATE_DAYS)
+        row = await self._database.fetchrow(_SQL.rates, workspace_id, name, since)
+        return RateFacts(**row) if row is not None else RateFacts()
+
+    async def _mail(
+        self, workspace_id: UUID, row: asyncpg.Record, now: datetime
+    ) -> tuple[CampaignMail | None, str]:
+        """The campaign's mail as it would be written now, or why it cannot be."""
+        described: Mapping[str, Any] = {**row, "first_started_at": now}
+        try:
+            mail = await campaign_mail(
+                self._templates,
+                self._signing,
+                self._tracking,
+                self._hostname,
+                workspace_id,
+                row["id"],
+                described,
+            )
+        except MailyardError as error:
+            return None, error.message
+        return mail, ""
+
+    async def _mail_facts(
+        self,
+        workspace_id: UUID,
+        row: asyncpg.Record,
+        mail: CampaignMail | None,
+        why: str,
+        now: datetime,
+    ) -> MailFacts:
+        if mail is None:
+            return MailFacts(failure=why)
+        contacts = await self._database.fetch(
+            _SQL.first_members, workspace_id, row["list_id"], MAILS_TRIED
+        )
+        contents = []
+        for contact in contacts:
+            try:
+                contents.append(_write(mail, contact, now))
+            except MailyardError as error:
+                why = why or f"{contact['address']}: {error.message}"
+        if not contents:
+            return MailFacts(failure=why or "there is nobody to try it on")
+        imprint = await self._imprints.get(workspace_id)
+        return mail_facts(contents, imprint.physical_address)
+
+
+def mail_facts(contents: list[bytes], physical_address: str) -> MailFacts:
+    """What is to be seen in whole mails: headers and signatures of the first, the largest HTML."""
+    first = parse(contents[0])
+    html, text = first.html or "", first.text or ""
+    unsubscribe = first.header("List-Unsubscribe") or ""
+    post = first.header("List-Unsubscribe-Post") or ""
+    wanted = " ".join(physical_address.split())
+    shown = " ".join(f"{html.replace('<br>', ' ')} {text}".split())
+    return MailFacts(
+        unsubscribe=unsubscribe,
+        one_click="<https://" in unsubscribe and post.strip() == "List-Unsubscribe=One-Click",
+        signed=signed_names(contents[0]),
+        html_bytes=max(len((parse(one).html or "").encode()) for one in contents),
+        has_html=bool(html),
+        has_text=bool(text.strip()),
+        physical_address=physical_address,
+        shows_address=bool(wanted) and wanted in shown,
+    )
+
+
+def signed_names(content: bytes) -> frozenset[str]:
+    """The header names that every DKIM signature of a mail covers; empty when there is none."""
+    covered: frozenset[str] | None = None
+    for name, value in parse(content).headers:
+        if name.lower() != "dkim-signature":
+            continue
+        parts = (part.partition("=") for part in value.split(";"))
+        tags = {tag.strip(): text for tag, _, text in parts}
+        names = frozenset(one.strip().lower() for one in tags.get("h", "").split(":"))
+        covered = names if covered is None else covered & names
+    return covered or frozenset()
+
+
+def _write(mail: CampaignMail, contact: asyncpg.Record, now: datetime) -> bytes:
+    delivery_id = mail.delivery_id(contact["address"], None)
+    written = mail.write(
+        delivery_id,
+        contact["id"],
+        contact["address"],
+        contact["name"],
+        contact["attributes"],
+        today(now),
+    )
+    return written.outgoing.content
+
+
+def _failure(mail: CampaignMail, contact: asyncpg.Record, now: datetime) -> str:
+    try:
+        _write(mail, contact, now)
+    except MailyardError as error:
+        return error.message
+    return ""

@@ -1,0 +1,77 @@
+-- What a preflight asks about a list, a domain and what was sent before.
+
+-- name: count_list
+-- Of the list $2: its members, those added before $3 and before $4, and those whose local part is one
+-- of $5, or whose domain is one of $6, or ends in one of $7.
+SELECT count(*) AS members,
+       count(*) FILTER (WHERE m.added_at < $3) AS stale,
+       count(*) FILTER (WHERE m.added_at < $4) AS dead,
+       count(*) FILTER (WHERE split_part(split_part(c.address, '@', 1), '+', 1) = ANY ($5::text[])
+                           OR split_part(c.address, '@', 2) = ANY ($6::text[])
+                           OR substring(c.address FROM '[^.]+$') = ANY ($7::text[])) AS traps
+FROM list_member m
+JOIN contact c ON c.id = m.contact_id AND c.workspace_id = m.workspace_id
+WHERE m.workspace_id = $1 AND m.list_id = $2;
+
+-- name: example_traps
+-- Some of the members of the list $2 that `count_list` counts as traps.
+SELECT c.address
+FROM list_member m
+JOIN contact c ON c.id = m.contact_id AND c.workspace_id = m.workspace_id
+WHERE m.workspace_id = $1 AND m.list_id = $2
+  AND (split_part(split_part(c.address, '@', 1), '+', 1) = ANY ($3::text[])
+       OR split_part(c.address, '@', 2) = ANY ($4::text[])
+       OR substring(c.address FROM '[^.]+$') = ANY ($5::text[]))
+ORDER BY m.contact_id LIMIT $6;
+
+-- name: count_lacks
+-- Of the variables $3, those that some members of the list $2 lack: how many, and the first of them.
+SELECT wanted.name, count(*) AS contacts, min(c.id::text)::uuid AS example
+FROM list_member m
+JOIN contact c ON c.id = m.contact_id AND c.workspace_id = m.workspace_id
+CROSS JOIN unnest($3::text[]) AS wanted (name)
+WHERE m.workspace_id = $1 AND m.list_id = $2 AND NOT c.attributes ? wanted.name
+GROUP BY wanted.name ORDER BY wanted.name;
+
+-- name: contacts_to_try
+-- The contacts $2, as a campaign's mail is written for them.
+SELECT id, address, name, attributes::text FROM contact
+WHERE workspace_id = $1 AND id = ANY ($2::uuid[]) ORDER BY id;
+
+-- name: first_members
+-- Some members of the list $2, as a campaign's mail is written for them.
+SELECT c.id, c.address, c.name, c.attributes::text
+FROM list_member m
+JOIN contact c ON c.id = m.contact_id AND c.workspace_id = m.workspace_id
+WHERE m.workspace_id = $1 AND m.list_id = $2 ORDER BY m.contact_id LIMIT $3;
+
+-- name: last_send
+-- When a campaign to the list $2, other than $3, was last begun.
+SELECT max(first_started_at) FROM campaign
+WHERE workspace_id = $1 AND list_id = $2 AND id <> $3;
+
+-- name: rates
+-- What became of the mail of campaigns from the domain $2 that were begun since $3.
+SELECT coalesce(sum(k.accepted + k.bounced), 0)::bigint AS sent,
+       coalesce(sum(k.bounced + r.bounced), 0)::bigint AS bounced,
+       coalesce(sum(r.complained), 0)::bigint AS complained
+FROM campaign c
+CROSS JOIN LATERAL (SELECT coalesce(sum(accepted), 0) AS accepted,
+                           coalesce(sum(bounced), 0) AS bounced
+                    FROM campaign_chunk
+                    WHERE workspace_id = c.workspace_id AND campaign_id = c.id) AS k
+CROSS JOIN LATERAL (SELECT coalesce(sum(bounced), 0) AS bounced,
+                           coalesce(sum(complained), 0) AS complained
+                    FROM campaign_result
+                    WHERE workspace_id = c.workspace_id AND campaign_id = c.id) AS r
+WHERE c.workspace_id = $1 AND c.first_started_at >= $3
+  AND rtrim(lower(split_part(c.sender, '@', -1)), '> ') = $2;
+
+-- name: domain_by_name
+-- The sending domain $2 of a workspace.
+SELECT id FROM domain WHERE workspace_id = $1 AND name = $2;
+
+-- name: own_names
+-- Names that are the workspace's own: its sending domains and tracking names.
+SELECT name FROM domain WHERE workspace_id = $1
+UNION SELECT name FROM tracking_domain WHERE workspace_id = $1;
