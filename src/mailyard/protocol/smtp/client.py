@@ -16,8 +16,9 @@ socket, UNKNOWN from then on. A mail of which only the envelope was sent, or tha
 come to when it says 421, is given back: replies come in order, and 421 ends them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from mailyard.protocol.smtp.client_auth import Login, lines_of, mechanism_for
 from mailyard.protocol.smtp.client_mail import (
     ClientEvent,
     ClientMail,
@@ -38,7 +39,10 @@ from mailyard.protocol.smtp.replies import BrokenReply, PeerReply, ReplyReader
 
 
 class ClientSession(MailHandOver):
-    """One session, greeting to QUIT. `pipeline`: mails behind one another; 0: never by BDAT."""
+    """One session, greeting to QUIT. `pipeline`: mails behind one another; 0: never by BDAT.
+
+    `login`: who signs in, over TLS alone. `secure`: the connection is TLS from its first byte.
+    """
 
     def __init__(
         self,
@@ -47,12 +51,17 @@ class ClientSession(MailHandOver):
         starttls: StartTls = StartTls.NONE,
         *,
         pipeline: int = 0,
+        login: Login | None = None,
+        secure: bool = False,
     ) -> None:
         super().__init__(take_mail, pipeline)
         self._hello = hello
         self._starttls = starttls
         self._reader = ReplyReader()
         self._tls = False
+        self._secure = secure
+        self.login = login
+        self._auth_lines: Iterator[bytes] = iter(())
         self.replies_read = 0
 
     # What the shell calls.
@@ -143,6 +152,8 @@ class ClientSession(MailHandOver):
                 self._hello_reply(due, reply)
             case Await.STARTTLS:
                 self._starttls_reply(reply)
+            case Await.AUTH:
+                self._auth_reply(reply)
             case Await.RSET:
                 if not taken(reply):
                     self._refuse_session("RSET", reply, Stage.MAIL)
@@ -191,7 +202,7 @@ class ClientSession(MailHandOver):
             if self._starttls is StartTls.REQUIRED:
                 self.lost("5.7.10 TLS is required and the peer does not offer STARTTLS")
                 return
-        self._begin()
+        self._sign_in()
 
     def _starttls_reply(self, reply: PeerReply) -> None:
         if reply.code == 220:
@@ -202,7 +213,37 @@ class ClientSession(MailHandOver):
         elif self._starttls is StartTls.REQUIRED:
             self._refuse_session("STARTTLS", reply, Stage.TLS)
         else:
+            self._sign_in()
+
+    def _sign_in(self) -> None:
+        """AUTH where there is a login: over TLS alone, and never without."""
+        login = self.login
+        if login is None:
             self._begin()
+            return
+        offered = self._extensions.get("AUTH", "")
+        mechanism = mechanism_for(login, offered)
+        if not (self._tls or self._secure):
+            self._stop_at_auth("the password goes over TLS alone, and there is none")
+        elif mechanism is None:
+            wanted = login.mechanism or "PLAIN or LOGIN"
+            self._stop_at_auth(f"the peer does not offer AUTH {wanted} (but {offered or 'none'})")
+        else:
+            self._auth_lines = lines_of(login, mechanism)
+            self._write(Await.AUTH, next(self._auth_lines))
+
+    def _auth_reply(self, reply: PeerReply) -> None:
+        if reply.code == 235:
+            self._begin()
+            return
+        line = next(self._auth_lines, None) if reply.code == 334 else None
+        if line is None:
+            self._refuse_session("AUTH", reply, Stage.AUTH)
+        else:
+            self._write(Await.AUTH, line)
+
+    def _stop_at_auth(self, reason: str) -> None:
+        self._end(Verdict(Fate.LATER, None, reason, Stage.AUTH), reason, clean=False)
 
     def _begin(self) -> None:
         self._ready = True

@@ -38,6 +38,7 @@ class Await(IntEnum):
     EHLO = auto()
     HELO = auto()
     STARTTLS = auto()
+    AUTH = auto()
     RSET = auto()
     MAIL = auto()
     RCPT = auto()
@@ -54,6 +55,7 @@ REPLY_TIMEOUT_S: dict[Await, float] = {
     Await.EHLO: 300.0,
     Await.HELO: 300.0,
     Await.STARTTLS: 120.0,
+    Await.AUTH: 120.0,
     Await.RSET: 300.0,
     Await.MAIL: 300.0,
     Await.RCPT: 300.0,
@@ -70,6 +72,7 @@ STAGE_OF: dict[Await, Stage] = {
     Await.EHLO: Stage.HELLO,
     Await.HELO: Stage.HELLO,
     Await.STARTTLS: Stage.TLS,
+    Await.AUTH: Stage.AUTH,
     Await.RSET: Stage.MAIL,
     Await.MAIL: Stage.MAIL,
     Await.RCPT: Stage.RCPT,

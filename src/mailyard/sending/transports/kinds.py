@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -19,6 +19,9 @@ from mailyard.net.guard import Network
 from mailyard.net.http import HttpClient
 from mailyard.ratelimit.ratelimit import RateLimit
 from mailyard.sending.transport import Transport
+
+if TYPE_CHECKING:
+    from mailyard.sending.transports.sign_in import SignIn
 
 SECRET_CHARACTERS = 4_096
 
@@ -232,6 +235,28 @@ def _smtp(opened: Opened, settings: SmtpSettings, workshop: Workshop) -> Transpo
         ),
         random=workshop.random,
         allowed=None if opened.shared else workshop.allowed,
+        sign_in=_sign_in(opened, settings, workshop),
+    )
+
+
+def _sign_in(opened: Opened, settings: SmtpSettings, workshop: Workshop) -> "SignIn | None":
+    from mailyard.protocol.smtp.client_auth import Login
+    from mailyard.sending.transports.sign_in import Refreshed, Stored
+
+    secrets = opened.secrets
+    if not settings.username:
+        return None
+    if "password" in secrets or "access_token" in secrets:
+        secret = secrets.get("password") or secrets["access_token"]
+        return Stored(Login(settings.username, secret, settings.auth.upper()))
+    return Refreshed(
+        http=workshop.http,
+        clock=workshop.clock,
+        token_url=settings.token_url,
+        username=settings.username,
+        client_id=settings.client_id,
+        client_secret=secrets.get("client_secret", ""),
+        refresh_token=secrets["refresh_token"],
     )
 
 

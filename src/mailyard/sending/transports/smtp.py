@@ -20,6 +20,7 @@ import structlog
 from msgspec import Struct
 
 from mailyard.core.backoff import Backoff
+from mailyard.core.errors import MailyardError
 from mailyard.net.guard import Network, refusal
 from mailyard.net.tls import client_context
 from mailyard.protocol.smtp.client import ClientSession
@@ -39,6 +40,7 @@ from mailyard.sending.transport import (
     Outcome,
     Outgoing,
 )
+from mailyard.sending.transports.sign_in import SignIn
 from mailyard.sending.transports.smtp_connection import Connection, Patience
 
 _log = structlog.get_logger(__name__)
@@ -99,7 +101,8 @@ class SmtpTransport:
 
     Without a `tls_context` the peer's certificate is verified when TLS is required, and any will
     do when it is opportunistic. `allowed`: what a tenant names is connected to at public addresses
-    and in these networks alone; None: wherever the operator says.
+    and in these networks alone; None: wherever the operator says. `sign_in`: whose login each
+    connection begins with.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class SmtpTransport:
         options: SmtpOptions | None = None,
         random: Random | None = None,
         allowed: tuple[Network, ...] | None = None,
+        sign_in: SignIn | None = None,
     ) -> None:
         self.name = name
         self.host = host
@@ -123,6 +127,7 @@ class SmtpTransport:
         )
         self._port = port
         self._allowed = allowed
+        self._sign_in = sign_in
         self._patience = Patience(self.options.reply_timeout_s, self.options.idle_s)
         self._random = random or Random()
         self._queue: deque[ClientMail] = deque()
@@ -294,23 +299,31 @@ class SmtpTransport:
         if self.options.tls_on_connect or loop.time() < self._plain_until:
             starttls = StartTls.NONE
         session = ClientSession(
-            self.hello, self.take_mail, starttls, pipeline=self.options.pipeline
+            self.hello,
+            self.take_mail,
+            starttls,
+            pipeline=self.options.pipeline,
+            secure=self.options.tls_on_connect,
         )
         connection = Connection(self, loop, session, self._patience)
         self._connections.add(connection)
-        self._run(self._connect(connection))
+        self._run(self._connect(connection, session))
         if not self._sweep_due:
             self._sweep_due = True
             loop.call_later(_SWEEP_S, self._sweep)
 
-    async def _connect(self, connection: Connection) -> None:
+    async def _connect(self, connection: Connection, session: ClientSession) -> None:
         try:
+            if self._sign_in is not None:
+                session.login = await self._sign_in.login()
             await asyncio.wait_for(self._connected(connection), self.options.connect_timeout_s)
         except TimeoutError:
             connection.fail(f"connecting to {self.host}:{self._port} timed out")
         except OSError as error:
             reason = error.strerror or str(error)
             connection.fail(f"connecting to {self.host}:{self._port} failed: {reason}")
+        except MailyardError as error:
+            connection.fail(f"nobody can sign in at {self.host}: {error.message}")
 
     async def _connected(self, connection: Connection) -> None:
         """Until the socket, and its TLS where that comes first, is there."""
