@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import smtplib
 import sys
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from typer.testing import CliRunner
@@ -214,6 +216,60 @@ async def test_a_campaign_is_made_started_and_watched_to_its_end(
     refused = await shell.run("campaign", "pause", made["id"])
     assert refused.code == 1
     assert "cannot pause" in refused.err
+
+
+async def test_a_campaign_about_a_topic_is_followed_and_left(shell: Shell, tmp_path: Path) -> None:
+    """From the command to the link in a delivered mail, and back to what is counted."""
+    topic = await shell.json("topic", "create", "Weekly news")
+    inbox = await shell.json("inbox", "create")
+    file = tmp_path / "one.csv"
+    file.write_text(f"email,name\n{inbox['address']},Ada\n")
+    done = await shell.json("import", str(file), "--list", "followers")
+    client = ApiClient(shell.address.url, shell.address.api_key)
+    html = (
+        '<a href="https://shop.example/?a=1&amp;b=2">look</a> <a href="{{ unsubscribe_url }}">x</a>'
+    )
+    template = await client.post(
+        "/v1/templates", {"name": "look", "subject": "Look", "html": html, "text": "Look"}
+    )
+    made = await shell.json(
+        *("campaign", "create", "Look", "--list", done["list_id"], "--template", template["id"]),
+        *("--from", "news@example.org", "--topic", topic["id"], "--track-clicks", "--start"),
+    )
+    message = await shell.json("inbox", "wait", inbox["id"])
+    mail = json.dumps(await client.get(f"/v1/messages/{message['id']}"))
+    (click,) = set(re.findall(r"http://[0-9.:]+/c/[\w-]{56}", mail))
+    (leave,) = set(re.findall(r"http://[0-9.:]+/u/[\w-]{56}", mail))
+    async with aiohttp.ClientSession() as browser:
+        async with browser.get(click, allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["location"]) == (
+                302, "https://shop.example/?a=1&b=2"
+            )  # fmt: skip
+        async with browser.post(leave, data={"List-Unsubscribe": "One-Click"}) as answer:
+            assert answer.status == 200
+    found: dict[str, Any] = {}
+    async with asyncio.timeout(30):
+        while not found or found["clicks"] + found["machine_clicks"] != 1:
+            found = await shell.json("campaign", "tracking", made["id"])
+    assert [link["url"] for link in found["links"]] == ["https://shop.example/?a=1&b=2"]
+    assert found["unsubscribed"] == 1
+    contact = (await client.get("/v1/contacts", search=inbox["address"]))["items"][0]
+    await client.close()
+    said = await shell.json("topic", "contact", contact["id"])
+    assert [(one["topic"], one["subscribed"]) for one in said["items"]] == [(topic["id"], False)]
+    said = await shell.json("topic", "contact", contact["id"], "--on", topic["id"])
+    assert said["items"][0]["subscribed"]
+    assert (await shell.json("topic", "delete", topic["id"]))["deleted"]
+    assert (await shell.json("topic", "list"))["items"] == []
+
+
+async def test_names_for_links_are_added_checked_and_removed(shell: Shell) -> None:
+    added = await shell.run("tracking-domain", "add", "click.example.org")
+    assert "click.example.org. CNAME 127.0.0.1." in added.out
+    (domain,) = (await shell.json("tracking-domain", "list"))["items"]
+    checked = await shell.run("tracking-domain", "check", domain["id"])
+    assert checked.code == 1 and "click.example.org" in checked.out
+    assert (await shell.json("tracking-domain", "remove", domain["id"]))["removed"]
 
 
 async def test_queues_are_shown_paused_and_resumed(shell: Shell) -> None:

@@ -25,7 +25,20 @@ def create(
     sender: Annotated[str, typer.Option("--from", help="As in From: name and address.")],
     rate: Annotated[float | None, typer.Option(help="Mails a second at most.")] = None,
     reply_to: Annotated[str, typer.Option(help="Where answers go.")] = "",
-    list_unsubscribe: Annotated[str, typer.Option(help="An https address that unsubscribes.")] = "",
+    list_unsubscribe: Annotated[
+        str, typer.Option(help="An https address that unsubscribes; Mailyard's own when not said.")
+    ] = "",
+    topic: Annotated[
+        str | None, typer.Option(help="What it is about: a topic's id (top_…).")
+    ] = None,
+    opens: Annotated[
+        bool | None, typer.Option("--track-opens/--no-track-opens", help="Follow opens.")
+    ] = None,
+    clicks: Annotated[
+        bool | None, typer.Option("--track-clicks/--no-track-clicks", help="Follow clicks.")
+    ] = None,
+    utm_source: Annotated[str, typer.Option(help="Appended to links.")] = "",
+    utm_campaign: Annotated[str, typer.Option(help="Appended to links.")] = "",
     send_at: Annotated[
         str, typer.Option(help="A start waits for it, like 2026-12-24T09:00:00Z.")
     ] = "",
@@ -49,6 +62,9 @@ def create(
         "list_unsubscribe": list_unsubscribe,
         "send_at": send_at or None,
         "local_time": local_time or None,
+        "topic": topic,
+        "track": {"opens": opens, "clicks": clicks},
+        "utm": {"source": utm_source, "campaign": utm_campaign},
     }
 
     async def work(client: ApiClient) -> Any:
@@ -146,6 +162,31 @@ def watch(campaign: _Campaign, as_json: AsJson = False) -> None:
     say(ended, as_json, f"{campaign} {ended['state']}: {counts or 'nobody'}")
     if ended["state"] == "cancelled":
         raise typer.Exit(exit_code.REFUSED)
+
+
+@app.command()
+def tracking(campaign: _Campaign, as_json: AsJson = False) -> None:
+    """Show who opened, clicked and left, people and machines apart, and the links.
+
+    Example: mailyard campaign tracking cmp_…
+    """
+
+    async def work(client: ApiClient) -> Any:
+        totals = await client.get(f"/v1/campaigns/{campaign}/tracking")
+        links = await client.get(f"/v1/campaigns/{campaign}/links", limit=500)
+        return {**totals, "links": links["items"]}
+
+    found = ask(work)
+    if as_json:
+        say(found, as_json, "")
+        return
+    print(
+        f"opened {found['opened']:,} ({found['opens']:,} times, {found['machine_opens']:,} by "
+        f"machines), clicked {found['clicked']:,} ({found['clicks']:,} times, "
+        f"{found['machine_clicks']:,} by machines), unsubscribed {found['unsubscribed']:,}"
+    )
+    columns = (("Clicks", "clicks"), ("Machines", "machine_clicks"), ("Link", "url"))
+    say_rows(found["links"], as_json, columns)
 
 
 @app.command(name="list")

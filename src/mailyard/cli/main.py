@@ -28,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("mailyard.cli.import_", "Import contacts from a CSV file."),
     "campaign": ("mailyard.cli.campaign", "Start, pause, resume, cancel and watch campaigns."),
     "domain": ("mailyard.cli.domain", "Sending domains: their DNS records, checks and keys."),
+    "topic": ("mailyard.cli.topic", "Make and list topics; show and set what a contact gets."),
+    "tracking-domain": ("mailyard.cli.tracking_domain", "Names of your own that links go by."),
     "queue": ("mailyard.cli.queue", "Show depths and dead letters, pause, resume, redrive."),
     "provider": ("mailyard.cli.provider", "Add, change, try and remove providers."),
     "route": ("mailyard.cli.route", "Say which providers may have which mail."),

@@ -18,6 +18,7 @@ from mailyard.core import ids
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.protocol.address import ascii_domain
+from mailyard.protocol.dkim.tags import domain_value
 from mailyard.protocol.dns_answer import Answer, Result, TemporaryFailure
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
@@ -163,14 +164,13 @@ def _above(name: str) -> list[str]:
 
 def _checked(name: str, target: str) -> str:
     try:
-        checked = ascii_domain(name.strip())
-    except InvalidInput as error:
-        raise InvalidInput(error.message, field="name") from None
-    if checked.count(".") < 2:
+        checked = domain_value(ascii_domain(name.strip().removesuffix(".")), "name", labels=3)
+    except InvalidInput:
         raise InvalidInput(
-            f"a name below your domain, like click.{checked}: a domain itself cannot be a CNAME",
+            f"{name[:80]!r} is no name below a domain, like click.example.org; a domain itself "
+            "cannot be a CNAME",
             field="name",
-        )
+        ) from None
     if checked == target:
         raise InvalidInput("this is the name of the installation itself", field="name")
     return checked

@@ -1,6 +1,7 @@
 """Campaigns: made, started, paused, watched."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,7 @@ from uuid import UUID
 from litestar import Response, get, post
 
 from mailyard.access import scope
-from mailyard.campaigns.campaign import Campaign, NewCampaign
+from mailyard.campaigns.campaign import Campaign, Following, NewCampaign, Utm
 from mailyard.campaigns.preflight import Level, blocking
 from mailyard.campaigns.preflight_facts import PreflightBlocked
 from mailyard.campaigns.progress import Progress
@@ -20,6 +21,7 @@ from mailyard.sending.local_time import instant
 from mailyard.storage.database import Connection
 from mailyard.web.ui.contact_pages import list_views
 from mailyard.web.ui.frame import Visit
+from mailyard.web.ui.topic_pages import topic_choices
 
 _FORM = (
     "name",
@@ -30,7 +32,13 @@ _FORM = (
     "list_unsubscribe",
     "send_at",
     "clock",
+    "topic_id",
+    "track_opens",
+    "track_clicks",
+    "utm_source",
+    "utm_campaign",
 )
+_LINKS_SHOWN = 50
 _LABELS = {
     Event.START: "Start",
     Event.PAUSE: "Pause",
@@ -102,6 +110,7 @@ async def _form_page(
         form=form,
         templates=[{"id": type_id(TEMPLATE, line.id), "name": line.name} for line in templates],
         lists=await list_views(visit),
+        topics=await topic_choices(visit),
         problem=problem,
     )
 
@@ -109,7 +118,12 @@ async def _form_page(
 @get("/campaigns/new")
 async def new_campaign(visit: Visit) -> Response[str]:
     visit.principal.require(scope.CAMPAIGNS_WRITE)
-    return await _form_page(visit, dict.fromkeys(_FORM, ""))
+    imprint = await visit.application.imprints.get(visit.principal.workspace_id)
+    usual = {
+        "track_opens": "on" if imprint.track_opens else "",
+        "track_clicks": "on" if imprint.track_clicks else "",
+    }
+    return await _form_page(visit, {**dict.fromkeys(_FORM, ""), **usual})
 
 
 def _rate(text: str) -> float | None:
@@ -147,6 +161,9 @@ async def make_campaign(visit: Visit) -> Response[Any]:
             list_unsubscribe=form["list_unsubscribe"],
             rate_per_s=_rate(form["rate_per_s"]),
             **await _when(visit, form),
+            topic=form["topic_id"] or None,
+            track=Following(opens=form["track_opens"] == "on", clicks=form["track_clicks"] == "on"),
+            utm=Utm(source=form["utm_source"], campaign=form["utm_campaign"]),
         )
         async with visit.application.database.transaction() as tx:
             made = await visit.application.campaigns.create(visit.principal.workspace_id, new, tx)
@@ -171,14 +188,47 @@ async def _campaign_page(
         list_name = (await application.lists.get(workspace_id, found.list_id)).name
     except NotFound:
         list_name = f"{type_id(LIST, found.list_id)} (deleted)"
-    view = {**_view(found, progress), "template_name": template.name, "list_name": list_name}
+    topic_name = "–"
+    if found.topic_id is not None:
+        topic_name = (await application.topics.get(workspace_id, found.topic_id)).name
+    followed = [
+        word for word, on in (("opens", found.track_opens), ("clicks", found.track_clicks)) if on
+    ]
+    view = {
+        **_view(found, progress),
+        "template_name": template.name,
+        "list_name": list_name,
+        "topic_name": topic_name,
+        "followed": " and ".join(followed) or "nothing",
+        "utm": found.utm,
+    }
     return visit.page(
         "campaign.html",
         status=422 if problem else 200,
         campaign=view,
+        tracking=await _tracking_view(visit, found, progress),
         actions=[(event.value, _LABELS[event]) for event in TABLE[found.state] if event in _LABELS],
         problem=problem,
     )
+
+
+async def _tracking_view(visit: Visit, found: Campaign, progress: Progress) -> dict[str, Any]:
+    report, workspace_id = visit.application.tracking_report, visit.principal.workspace_id
+    return {
+        **asdict(await report.totals(workspace_id, found.id)),
+        "accepted": progress.counts["accepted"],
+        "links": await report.links(workspace_id, found.id, limit=_LINKS_SHOWN),
+    }
+
+
+@get("/fragments/campaigns/{campaign_id:str}/tracking")
+async def campaign_tracking(visit: Visit, campaign_id: str) -> Response[str]:
+    visit.principal.require(scope.CAMPAIGNS_READ)
+    service, workspace_id = visit.application.campaigns, visit.principal.workspace_id
+    found = await service.get(workspace_id, parse_type_id(CAMPAIGN, campaign_id))
+    progress = await service.progress(workspace_id, found.id)
+    view = await _tracking_view(visit, found, progress)
+    return visit.fragment("_campaign_tracking.html", tracking=view)
 
 
 @get("/campaigns/{campaign_id:str}")
@@ -259,5 +309,6 @@ HANDLERS = [
     campaign,
     campaign_part,
     preflight,
+    campaign_tracking,
     move,
 ]

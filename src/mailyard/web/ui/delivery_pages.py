@@ -139,8 +139,11 @@ async def delivery(visit: Visit, delivery_id: str) -> Response[str]:
         }
         for event in story
     ]
+    seen = await visit.application.tracking_report.of_delivery(
+        visit.principal.workspace_id, found.id
+    )
     shown = await as_it_stands(visit.application.engine, found)
-    return visit.page("delivery.html", delivery={**_view(shown), "events": events})
+    return visit.page("delivery.html", delivery={**_view(shown), "events": events}, seen=seen)
 
 
 HANDLERS = [deliveries, delivery_rows, delivery]

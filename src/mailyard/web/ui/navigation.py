@@ -10,6 +10,7 @@ NAVIGATION = (
             ("/templates", "Templates"),
             ("/deliveries", "Deliveries"),
             ("/domains", "Domains"),
+            ("/tracking", "Tracking"),
             ("/limits", "Sending limits"),
             ("/destinations", "Destinations"),
         ),
@@ -18,6 +19,7 @@ NAVIGATION = (
         "Audience",
         (
             ("/contacts", "Contacts"),
+            ("/topics", "Topics"),
             ("/imports", "Imports"),
         ),
     ),

@@ -31,6 +31,8 @@ from mailyard.web.ui import (
     overview_pages,
     template_frame,
     template_pages,
+    topic_pages,
+    tracking_pages,
 )
 from mailyard.web.ui.frame import PAGE_HEADERS, PageRequest, environment
 
@@ -90,6 +92,8 @@ def build_pages(application: Application) -> Litestar:
         overview_pages,
         template_frame,
         template_pages,
+        topic_pages,
+        tracking_pages,
     )
     return Litestar(
         route_handlers=[
