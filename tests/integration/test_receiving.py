@@ -393,7 +393,8 @@ async def test_a_connection_lost_while_it_takes_no_more_bytes_is_tried_again(
         cut = 0
         while not cut:
             await asyncio.sleep(0.2)
-            cut = await other.fetchval(
+            # Not in the transaction of `other`, which would see the first answer again and again.
+            cut = await platform.database.fetchval(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND query LIKE 'COPY %'"
                 " AND wait_event_type = 'Lock'"
