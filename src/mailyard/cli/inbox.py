@@ -1,5 +1,6 @@
 """`mailyard inbox`: make inboxes, list and read their mail, wait for it."""
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -106,6 +107,7 @@ def wait(
     subject: Annotated[str, typer.Option(help="Until mail with this in its subject.")] = "",
     sender: Annotated[str, typer.Option("--from", help="Until mail from here.")] = "",
     timeout: Annotated[float, typer.Option(min=0, max=120, help="Seconds to wait.")] = 60.0,
+    raw: Annotated[bool, typer.Option("--raw", help="As it came, with all headers.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Wait until a message that matches is there, and show it. Exit status 1 when none came.
@@ -115,9 +117,15 @@ def wait(
 
     async def work(client: ApiClient) -> Any:
         query = {"from": sender, "subject": subject, "timeout_s": timeout}
-        return await client.get(f"/v1/inboxes/{await _id_of(client, inbox)}/wait", **query)
+        found = await client.get(f"/v1/inboxes/{await _id_of(client, inbox)}/wait", **query)
+        if found is None or not raw:
+            return found
+        return (await client.request("GET", f"/v1/messages/{found['id']}/raw")).body
 
     message = ask(work)
+    if isinstance(message, bytes):
+        sys.stdout.buffer.write(message)
+        return
     if message is None:
         say({"message": None}, as_json, "nothing came")
         raise typer.Exit(exit_code.REFUSED)
