@@ -69,6 +69,7 @@ async def submitting(world: World, folder: Path) -> AsyncIterator[SubmissionWorl
         keys=keys,
         emails=world.emails,
         guard=LoginGuard(rate_limit=world.rate_limit, sleep=sleep),
+        sessions_per_key=6,
     )
     certificate, key_file = ensure_certificate(folder, "localhost")
     context: ssl.SSLContext = server_context(certificate, key_file)

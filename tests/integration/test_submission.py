@@ -8,8 +8,9 @@ import smtplib
 import ssl
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
@@ -196,6 +197,29 @@ async def test_an_address_that_keeps_failing_must_wait_whatever_it_shows(
     assert len(submission.late) <= 12
 
 
+async def test_a_key_has_so_many_sessions_at_once_and_a_new_one_when_one_ends(
+    submission: SubmissionWorld,
+) -> None:
+    def run() -> None:
+        with ExitStack() as stack:
+            clients = [stack.enter_context(signed_in(submission)) for _ in range(6)]
+            with pytest.raises(smtplib.SMTPAuthenticationError, match="too many sessions"):
+                stack.enter_context(signed_in(submission))
+            clients[0].quit()
+            deadline = time.monotonic() + 20
+            while True:  # its end is seen a moment after the client's
+                try:
+                    stack.enter_context(signed_in(submission))
+                    break
+                except smtplib.SMTPAuthenticationError:
+                    assert time.monotonic() < deadline
+            for client in clients[1:]:
+                assert client.noop()[0] == 250
+            clients[0].connect("127.0.0.1", submission.port)
+
+    await asyncio.to_thread(run)
+
+
 async def test_a_mail_sent_twice_with_one_message_id_leaves_once(
     submission: SubmissionWorld,
 ) -> None:
@@ -246,6 +270,23 @@ async def test_orders_in_headers_do_what_fields_of_the_api_do(submission: Submis
     assert (
         read.header("x-shop") == "7" and b"mailyard-" not in submission.mails()[0].content.lower()
     )
+
+
+async def test_clicks_of_a_submitted_mail_are_followed_where_it_asks_for_that(
+    submission: SubmissionWorld,
+) -> None:
+    html = b'<p>1</p><a href="https://shop.example/x">x</a>'
+    tail = b"Content-Type: text/html; charset=utf-8\r\n\r\n" + html + b"\r\n"
+    head = b"From: shop@example.org\r\nTo: a@example.com\r\nSubject: s\r\n"
+    asked = head + b"X-Mailyard-Track: clicks, opens\r\n" + tail
+    wrong = head + b"X-Mailyard-Track: everything\r\n" + tail
+    answers = await say(submission, asked, wrong, head + tail)
+    assert [answer[:3] for answer in answers] == ["250", "550", "250"]
+    await left(submission, 2)
+    contents = sorted((mail.content for mail in submission.mails()), key=len)
+    assert html in contents[0]
+    assert b"https://shop.example/x" not in contents[1] and b"<img" in contents[1]
+    assert contents[1].startswith(contents[0][: contents[0].index(b"Date:")])
 
 
 async def test_a_suppressed_recipient_gets_a_row_and_no_mail_and_a_revoked_key_ends(

@@ -21,6 +21,7 @@ from mailyard.queue.settle import Settler
 from mailyard.queue.worker import Batch
 from mailyard.sending.allowance import Allowances, Limits
 from mailyard.sending.local_time import QuietHours
+from mailyard.sending.request import EmailRequest
 from mailyard.sending.transport import Outcome
 from mailyard.storage.database import Database
 
@@ -285,3 +286,21 @@ async def test_a_quota_that_is_used_up_holds_a_campaign_until_the_next_day(world
         world.workspace_id, Limits()
     )
     assert use.used == 30
+
+
+async def test_an_email_that_asks_for_it_waits_for_the_end_of_quiet_hours(world: World) -> None:
+    await limit(world, quiet=QuietHours(time(21), time(8)))
+    noon = next_noon(world)
+    (tokyo,) = await people(world, 0, 1, "Asia/Tokyo")
+    (utc,) = await people(world, 1, 1)
+
+    async def due(to: list[str], **more: object) -> datetime | None:
+        request = EmailRequest(sender="a@example.org", to=to, text="x", quiet_hours=True, **more)  # type: ignore[arg-type]
+        made = await world.emails.accept(world.workspace_id, request)
+        return (await world.emails.get(world.workspace_id, made.emails[0].id)).send_at
+
+    assert await due([utc]) is None
+    assert await due([tokyo]) == noon + timedelta(hours=11)
+    assert await due([tokyo, "stranger@example.com"]) == noon + timedelta(hours=20)
+    with pytest.raises(InvalidInput):
+        await due([tokyo], expires_at=noon + timedelta(hours=1))

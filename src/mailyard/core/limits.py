@@ -17,6 +17,7 @@ SMTP_MESSAGE_BYTES = 25 * MIB  # what large receivers accept
 SMTP_TEXT_LINE_BYTES = 1 * MIB  # 1,000 in 4.5.3.1.6; received liberally, bounded all the same
 SMTP_ERRORS_PER_SESSION = 20
 SMTP_LOGINS_PER_SESSION = 3  # that fail
+SMTP_SESSIONS_PER_KEY = 200  # that submit mail, of one process
 SMTP_AUTH_LINE_BYTES = 12_288  # RFC 4954 section 4
 SMTP_COMMANDS_PER_SESSION = 1_000_000
 SMTP_CONNECTIONS_PER_ADDRESS = 100

@@ -6,7 +6,7 @@ Sending through the same key again gives the first answer and sends nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -29,12 +29,14 @@ from mailyard.sending.answer import (
 from mailyard.sending.content import WholeMail, decode_content, encode_content
 from mailyard.sending.delivery import millisecond_range, recipient_key
 from mailyard.sending.group import GroupCommit
+from mailyard.sending.local_time import zone_of
 from mailyard.sending.render import Rendered
 from mailyard.sending.request import (
     PRIORITIES,
     EmailContent,
     EmailRequest,
     Prepared,
+    check_times,
     prepare,
     template_of,
 )
@@ -292,7 +294,23 @@ class Emails:
         rendered = None
         if template is not None:
             rendered = await self._templates.render(workspace_id, template, request.data)
-        return prepare(request, rendered, self._clock.now())
+        prepared = prepare(request, rendered, self._clock.now())
+        return await self._after_quiet(workspace_id, prepared) if request.quiet_hours else prepared
+
+    async def _after_quiet(self, workspace_id: UUID, email: Prepared) -> Prepared:
+        """The email, to be sent when it is quiet with none of its recipients. Raises InvalidInput
+        when its time would have run out by then."""
+        limits = await self._allowances.of(workspace_id)
+        if limits.quiet is None:
+            return email
+        rows = await self._database.fetch(_SQL.zones_of, workspace_id, list(email.keys))
+        zones = {zone_of(row["zone"] or "") or limits.zone for row in rows}
+        if len(rows) < len(email.keys):
+            zones.add(limits.zone)  # of those who are no contacts, or have not said where they are
+        now = self._clock.now()
+        quiet_until = limits.quiet.over_everywhere(email.send_at or now, zones)
+        send_at, _ = check_times(quiet_until, email.expires_at, now)
+        return replace(email, send_at=send_at)
 
     async def _submit(
         self,

@@ -135,7 +135,7 @@ def _text_entity(text: str, subtype: str, field: str) -> bytes:
     encoding = "7bit" if lines.isascii() else "8bit"
     if max(map(len, raw.split(b"\r\n"))) > limits.HEADER_LINE_BYTES:
         encoding = "quoted-printable"
-        raw = _quoted_printable(raw)
+        raw = quoted_printable(raw)
     head = (
         f"Content-Type: text/{subtype}; charset=utf-8\r\n"
         f"Content-Transfer-Encoding: {encoding}\r\n\r\n"
@@ -157,7 +157,7 @@ def canonical(text: str, field: str) -> str:
     return text.replace("\n", "\r\n")
 
 
-def _quoted_printable(raw: bytes) -> bytes:
+def quoted_printable(raw: bytes) -> bytes:
     """RFC 2045 section 6.7 with CRLF line ends."""
     return binascii.b2a_qp(raw.replace(b"\r\n", b"\n"), istext=True).replace(b"\n", b"\r\n")
 

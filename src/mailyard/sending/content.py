@@ -8,7 +8,7 @@ import msgspec
 
 from mailyard.core.errors import MailyardError
 from mailyard.protocol.mime.message import Message
-from mailyard.sending.request import Attachment, EmailContent
+from mailyard.sending.request import NOT_TRACKED, Attachment, EmailContent, EmailTrack
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(EmailContent)
@@ -29,6 +29,7 @@ class WholeMail(msgspec.Struct, frozen=True):
     smtp_utf8: bool
     missing: tuple[str, ...]
     mail: bytes
+    track: EmailTrack = NOT_TRACKED
 
     def view(self) -> EmailContent:
         """The parts, for reading; the mail itself goes out as it is."""
@@ -66,6 +67,7 @@ class _Head(msgspec.Struct, frozen=True, omit_defaults=True):
     subject: str
     smtp_utf8: bool = False
     missing: tuple[str, ...] = ()
+    track: EmailTrack = NOT_TRACKED
 
 
 _HEAD_DECODER = msgspec.json.Decoder(_Head)
@@ -89,6 +91,7 @@ def encode_content(content: EmailContent | WholeMail) -> bytes:
             content.subject,
             content.smtp_utf8,
             content.missing,
+            content.track,
         )
     )
     return b"".join((_FRAME, len(head).to_bytes(_LENGTH_BYTES, "big"), head, content.mail))
@@ -112,6 +115,7 @@ def decode_content(stored: bytes) -> EmailContent | WholeMail:
         head.smtp_utf8,
         head.missing,
         stored[end:],
+        head.track,
     )
 
 

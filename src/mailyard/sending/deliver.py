@@ -144,19 +144,19 @@ class Deliverer:
         for errand in errands.values():
             if errand.waiting and errand.mail is None and not errand.gave_up:
                 errand.gave_up = "its content is gone"
-        await self._follow([errand for errand in errands.values() if errand.parts is not None])
+        await self._follow([errand for errand in errands.values() if errand.followed is not None])
         await self._sign([errand for errand in errands.values() if errand.mail is not None])
         return list(errands.values())
 
     async def _follow(self, followed: Sequence[Errand]) -> None:
         """Store the addresses of mails whose clicks are followed, before any of them leaves."""
         for errand in followed:
-            assert errand.parts is not None
-            track = errand.parts.track
+            assert errand.followed is not None
+            track = errand.followed.track
             errand.page = await self.tracking.of_email(
                 errand.workspace_id,
-                errand.parts.sender,
-                errand.parts.html,
+                errand.followed.sender,
+                errand.followed.html,
                 opens=track.opens,
                 clicks=track.clicks,
             )

@@ -1,19 +1,21 @@
 """One `deliver` job in hand: its email, composed, and which of its recipients are where."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from mailyard.core import ids
-from mailyard.core.errors import MailyardError
+from mailyard.core.errors import InvalidInput, MailyardError
 from mailyard.protocol.address import parse_mailbox
 from mailyard.protocol.dkim.sign import Signer, sign_all
 from mailyard.queue.job import LeasedJob
 from mailyard.sending import header
 from mailyard.sending.compose import Composed, compose
 from mailyard.sending.content import WholeMail, decode_content
-from mailyard.sending.request import EmailContent
+from mailyard.sending.html_part import HtmlPart
+from mailyard.sending.request import EmailContent, EmailTrack
 from mailyard.sending.results import Conclusion
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Owned, sender_domain
@@ -34,6 +36,16 @@ class OpenDelivery:
     may_have_it: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A mail whose opens or clicks are followed, and how it is written with other HTML."""
+
+    sender: str
+    html: str
+    track: EmailTrack
+    with_html: Callable[[str], Composed]
+
+
 @dataclass(slots=True)
 class Errand:
     """The job's work: `waiting` are still to be named, `away` were handed to the transport."""
@@ -44,7 +56,7 @@ class Errand:
     next_attempt_at: datetime  # should another attempt be needed
     expires_at: datetime | None = None
     mail: Composed | None = None
-    parts: EmailContent | None = None  # of a mail that is followed: each recipient has his own
+    followed: Followed | None = None  # each recipient has a mail of his own
     page: TrackedPage | None = None
     signed: tuple[Sequence[Signer], datetime] | None = None
     sender_address: str = ""
@@ -76,7 +88,8 @@ class Errand:
             self.sender_address = self.reverse_path = parse_mailbox(parts.sender).address
             self.mail = self._composed(parts, parts.html)
             if parts.html and (parts.track.opens or parts.track.clicks):
-                self.parts = parts
+                with_html = partial(self._composed, parts)
+                self.followed = Followed(parts.sender, parts.html, parts.track, with_html)
         except MailyardError as error:
             self.gave_up = f"it cannot be composed: {error}"
 
@@ -109,6 +122,14 @@ class Errand:
         content = head.encode("ascii") + whole.mail
         self.sender_address, self.reverse_path = whole.sender_address, whole.reverse_path
         self.mail = Composed(content, not content.isascii(), whole.smtp_utf8)
+        if whole.track.opens or whole.track.clicks:
+            try:
+                part = HtmlPart(content)
+            except InvalidInput:
+                return  # it has no page to follow: it goes as it is
+            self.followed = Followed(
+                whole.sender_address, part.html, whole.track, partial(_replaced, part, self.mail)
+            )
 
     @property
     def sender(self) -> Owned:
@@ -160,10 +181,10 @@ class Errand:
     def _own_mail(self, recipient: OpenDelivery, shared: Composed) -> Composed:
         """The mail with the recipient's own links; the shared one when it is not followed, and when
         it would be too large."""
-        if self.page is None or self.parts is None:
+        if self.page is None or self.followed is None:
             return shared
         try:
-            mail = self._composed(self.parts, self.page.write(recipient.id.bytes))
+            mail = self.followed.with_html(self.page.write(recipient.id.bytes))
             if self.signed is None:
                 return mail
             signers, now = self.signed
@@ -199,3 +220,8 @@ class Errand:
             self.comes_again(conclusion.next_attempt_at)
         elif conclusion.state in (State.FAILED, State.UNKNOWN):
             self.gave_up = conclusion.reply or "no attempt is left"
+
+
+def _replaced(part: HtmlPart, mail: Composed, html: str) -> Composed:
+    content = part.replaced(html)
+    return mail._replace(content=content, eight_bit=not content.isascii())

@@ -1,5 +1,6 @@
 """Time where people are: zones, hours of quiet, and a wall clock's time as an instant. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
@@ -33,6 +34,18 @@ class QuietHours:
             return None
         day = local.date() + timedelta(days=1) if at >= self.start else local.date()
         return instant(datetime.combine(day, self.end), zone)
+
+    def over_everywhere(self, now: datetime, zones: Iterable[tzinfo]) -> datetime:
+        """The first instant from `now` on at which it is quiet nowhere; where there is none within
+        a day, the last that was looked at: then it is quiet somewhere all the time."""
+        zones = list(zones)
+        found = now
+        while found - now < timedelta(days=1):
+            ends = [end for zone in zones if (end := self.over(found, zone)) is not None]
+            if not ends:
+                break
+            found = min(ends)
+        return found
 
 
 @lru_cache(maxsize=4096)

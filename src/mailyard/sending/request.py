@@ -63,7 +63,8 @@ NOT_TRACKED = EmailTrack()  # one object: what is the default is not stored
 
 
 class EmailRequest(msgspec.Struct, frozen=True, rename={"sender": "from"}):
-    """One mail to send: raw parts, or a template with its data."""
+    """One mail to send: raw parts, or a template with its data. With `quiet_hours` it waits for the
+    end of the workspace's quiet hours where its recipients are."""
 
     sender: str
     to: list[str]
@@ -82,6 +83,7 @@ class EmailRequest(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     expires_at: datetime | None = None
     priority: str = NORMAL
     track: EmailTrack = NOT_TRACKED
+    quiet_hours: bool = False
 
 
 class EmailContent(msgspec.Struct, frozen=True, omit_defaults=True):

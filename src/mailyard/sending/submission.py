@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
+from weakref import WeakSet
 
 from mailyard.access import scope
 from mailyard.access.idempotency import check_key
 from mailyard.access.key import ApiKeys, KeyHolder
-from mailyard.core import ids
+from mailyard.core import ids, limits
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import (
     InvalidInput,
@@ -44,20 +45,22 @@ from mailyard.sending.request import (
     prepare,
     template_of,
 )
-from mailyard.sending.submitted import Submitted, moment, read_submitted, template_data
+from mailyard.sending.submitted import Submitted, followed, moment, read_submitted, template_data
 
 _SIGNED_IN = Reply(235, "2.7.0", "Authentication successful")
 _WRONG = Reply(535, "5.7.8", "The password must be an API key that is known and not revoked")
 _NO_SCOPE = Reply(535, "5.7.8", f"This API key lacks the scope {scope.EMAILS_SEND}")
 _TRY_LATER = Reply(454, "4.7.0", "Cannot be checked now, try again later")
+_TOO_MANY_SESSIONS = Reply(454, "4.7.0", "This API key has too many sessions, try again later")
 _REVOKED = Reply(535, "5.7.8", "The API key of this session was revoked")
 _RECIPIENT_OK = Reply(250, "2.1.5", "Ok")
 _NOT_AN_ADDRESS = Reply(553, "5.1.3", "That is not a mailbox address")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Submitter:
-    """Who signed in. The key is asked for again with every mail: it may have been revoked."""
+    """Who signed in, one a session. The key is asked for again with every mail: it may have been
+    revoked."""
 
     key_id: UUID
     secret: str = field(repr=False)
@@ -73,12 +76,16 @@ class Submission:
         emails: Emails,
         guard: LoginGuard,
         admit: Callable[[str], Awaitable[object]] | None = None,
+        sessions_per_key: int = limits.SMTP_SESSIONS_PER_KEY,
         clock: Clock | None = None,
     ) -> None:
         self._keys = keys
         self._emails = emails
         self._guard = guard
         self._admit = admit
+        self._sessions_per_key = sessions_per_key
+        # Of each key those who are signed in: who is gone with his session is not among them.
+        self._signed_in: dict[UUID, WeakSet[Submitter]] = {}
         self._clock = clock or SystemClock()
 
     async def authenticate(self, question: LoginAsked) -> Reply:
@@ -97,7 +104,12 @@ class Submission:
             return _WRONG
         if scope.EMAILS_SEND not in holder.scopes:
             return _NO_SCOPE
-        question.user = Submitter(holder.key_id, credentials.password)
+        sessions = self._signed_in.setdefault(holder.key_id, WeakSet())
+        if len(sessions) >= self._sessions_per_key:
+            return _TOO_MANY_SESSIONS
+        user = Submitter(holder.key_id, credentials.password)
+        sessions.add(user)
+        question.user = user
         return _SIGNED_IN
 
     def accept_recipient(
@@ -177,6 +189,7 @@ def _whole(mail: Submitted, envelope: Envelope, now: datetime) -> Prepared:
             smtp_utf8=envelope.smtp_utf8,
             missing=mail.missing,
             mail=mail.mail,
+            track=followed(mail.orders.get("Track", "none")),
         ),
         sender_address=mail.sender.address,
         recipients=(),
@@ -203,6 +216,7 @@ def _template_request(mail: Submitted, envelope: Envelope) -> EmailRequest:
         data=template_data(orders.get("Data", "{}")),
         type=check_type(orders.get("Tag", DEFAULT_TYPE), "X-Mailyard-Tag"),
         priority=check_priority(orders.get("Priority", NORMAL), "X-Mailyard-Priority"),
+        track=followed(orders.get("Track", "none")),
         send_at=_time(orders, "Send-At"),
         expires_at=_time(orders, "Expires-At"),
     )

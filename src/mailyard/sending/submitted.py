@@ -20,11 +20,13 @@ from mailyard.protocol.address import Mailbox, split_address
 from mailyard.protocol.mime.date import parse_date
 from mailyard.protocol.mime.message import addresses, message_id, readable
 from mailyard.protocol.smtp.content import with_last_line_end
+from mailyard.sending.request import EmailTrack
 
 ORDER_PREFIX = "x-mailyard-"
 ORDERS = (
-    "Template", "Data", "Tag", "Priority", "Send-At", "Expires-At", "Idempotency-Key",
+    "Template", "Data", "Tag", "Track", "Priority", "Send-At", "Expires-At", "Idempotency-Key",
 )  # fmt: skip
+_TRACK = "X-Mailyard-Track"
 HOPS_MAX = 100  # a mail with more trace lines goes in circles (RFC 5321 section 6.3)
 
 _KNOWN_ORDERS = {ORDER_PREFIX + name.lower(): name for name in ORDERS}
@@ -122,6 +124,14 @@ def template_data(text: str) -> dict[str, Any]:
         raise InvalidInput(
             "a JSON object, as it is or in base64", field="X-Mailyard-Data"
         ) from None
+
+
+def followed(text: str) -> EmailTrack:
+    """X-Mailyard-Track: `opens`, `clicks`, both with a comma between, or `none`."""
+    words = {word.strip().lower() for word in text.split(",")}
+    if not words <= {"opens", "clicks"} and words != {"none"}:
+        raise InvalidInput("opens, clicks, both with a comma between, or none", field=_TRACK)
+    return EmailTrack("opens" in words, "clicks" in words)
 
 
 def moment(text: str, header: str) -> datetime:

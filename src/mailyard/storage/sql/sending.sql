@@ -23,6 +23,11 @@ SELECT i.workspace_id, i.key, i.body_hash, i.answer
 FROM unnest($1::uuid[], $2::text[]) AS asked (workspace_id, key)
 JOIN idempotency_key i ON i.workspace_id = asked.workspace_id AND i.key = asked.key;
 
+-- name: zones_of
+-- The time zones of the contacts with the addresses $2; of who has none, nothing.
+SELECT address, attributes ->> 'timezone' AS zone FROM contact
+WHERE workspace_id = $1 AND address = ANY ($2::text[]) AND attributes ? 'timezone';
+
 -- name: give_back_idempotency_keys
 -- The mail of these keys, claimed in this transaction, is not taken: they may come again.
 DELETE FROM idempotency_key i

@@ -88,8 +88,3 @@ RETURNING true;
 -- What was drawn of the quota for a chunk, and how much of that was used.
 SELECT drawn, named - suppressed - failed AS used FROM campaign_chunk
 WHERE workspace_id = $1 AND campaign_id = $2 AND number = $3;
-
--- name: zones_of
--- The time zones of the contacts with the addresses $2; of who has none, nothing.
-SELECT address, attributes ->> 'timezone' AS zone FROM contact
-WHERE workspace_id = $1 AND address = ANY ($2::text[]) AND attributes ? 'timezone';

@@ -127,6 +127,10 @@ class NewEmail(
         Literal["high", "normal", "low"],
         Meta(description="Which of the emails that wait goes first."),
     ] = "normal"
+    quiet_hours: Annotated[
+        bool,
+        Meta(description="Wait for the end of the workspace's quiet hours at the recipients'."),
+    ] = False
 
     def __post_init__(self) -> None:
         if self.data:
