@@ -30,6 +30,7 @@ from mailyard.protocol.smtp.session import (
 )
 from mailyard.receiving.handler import LoginHandler, SessionHandler
 from mailyard.receiving.later import Later
+from mailyard.receiving.tls_server import BACKLOG, TlsServer
 
 _log = structlog.get_logger(__name__)
 
@@ -83,7 +84,7 @@ class Listener:
         self._host = host
         self._wanted_port = port
         self._reuse_port = reuse_port
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | TlsServer | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self.handler = handler
         self.logins = logins
@@ -110,14 +111,32 @@ class Listener:
     async def start(self) -> None:
         """Listen. Raises OSError when the address is taken or not ours."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Connection(self, loop),
-            self._host,
-            self._wanted_port,
-            reuse_port=self._reuse_port,
-            backlog=1024,
-        )
+        if self.tls_on_connect:
+            assert self.tls_context is not None, "TLS on connect needs a context"
+            self._server = TlsServer(
+                self._host,
+                self._wanted_port,
+                reuse_port=self._reuse_port,
+                context=self.tls_context,
+                protocol=lambda: _Connection(self, loop),
+                has_room=self._has_room,
+            )
+        else:
+            self._server = await loop.create_server(
+                lambda: _Connection(self, loop),
+                self._host,
+                self._wanted_port,
+                reuse_port=self._reuse_port,
+                backlog=BACKLOG,
+            )
         self._sweeper = loop.create_task(self._sweep())
+
+    def _has_room(self, handshakes: int, of_address: int, address: str) -> bool:
+        """Whether one more may shake hands: those who do count as connections already."""
+        return (
+            len(self.connections) + handshakes < self.limits.connections
+            and self.per_address[address] + of_address < self.limits.connections_per_address
+        )
 
     async def drain(self, timeout_s: float) -> None:
         """Stop listening, let messages under way be answered, close. Cuts what is left after
@@ -164,7 +183,6 @@ class _Connection(asyncio.Protocol):
 
     __slots__ = (
         "_address",
-        "_handshaking",
         "_heard_at",
         "_listener",
         "_loop",
@@ -188,7 +206,6 @@ class _Connection(asyncio.Protocol):
         self._reading = True
         self._peer_slow = False
         self._pump_due = False
-        self._handshaking = False  # of TLS on connect: nothing is to be said yet
         self._opened_at = 0.0
         self._heard_at = 0.0
         self._turn_at = 0.0  # when it became the peer's turn: a command or a message is due
@@ -217,11 +234,7 @@ class _Connection(asyncio.Protocol):
         self._session = ServerSession(
             listener.config, self._address, int(peer[1]), encrypted=listener.tls_on_connect
         )
-        if listener.tls_on_connect:
-            self._handshaking = True
-            self._start_handshake(self._session, self._transport)
-        else:
-            self._transport.write(self._session.take_output())
+        self._transport.write(self._session.take_output())
 
     def data_received(self, data: bytes) -> None:
         session = self._session
@@ -389,10 +402,6 @@ class _Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if self._handshaking:
-            if session.closed:
-                transport.abort()
-            return
         output = session.take_output()
         if output:
             transport.write(output)
@@ -419,9 +428,6 @@ class _Connection(asyncio.Protocol):
         if transport is None:
             return
         transport.write(session.take_output())
-        self._start_handshake(session, transport)
-
-    def _start_handshake(self, session: ServerSession, transport: asyncio.Transport) -> None:
         transport.pause_reading()
         task = self._loop.create_task(self._handshake(session, transport))
         self._tasks.add(cast("Future[Reply]", task))
@@ -446,11 +452,7 @@ class _Connection(asyncio.Protocol):
         if self._session is not session or secure is None:
             return
         self._transport = secure
-        if self._handshaking:
-            self._handshaking = False
-            self._flush(session)
-        else:
-            session.tls_started()
+        session.tls_started()
         self._turn_at = self._heard_at = self._loop.time()
 
 

@@ -50,9 +50,9 @@ async def test_who_comes_while_a_commit_runs_is_in_the_next_one() -> None:
     commits = Commits()
     group = GroupCommit(commits, weight_max=100)
     commits.may_go.clear()
-    first = asyncio.create_task(group.submit("first"))
+    first = asyncio.ensure_future(group.submit("first"))
     await turns()
-    later = [asyncio.create_task(group.submit(f"later {number}")) for number in range(5)]
+    later = [asyncio.ensure_future(group.submit(f"later {number}")) for number in range(5)]
     await turns()
     assert commits.groups == [["first"]] and not first.done()
     commits.may_go.set()
@@ -89,8 +89,8 @@ async def test_a_database_that_is_away_fails_the_group_at_once() -> None:
 async def test_a_caller_that_goes_away_leaves_the_others_their_answers() -> None:
     commits = Commits()
     group = GroupCommit(commits, weight_max=100)
-    gone = asyncio.create_task(group.submit("gone"))
-    stays = asyncio.create_task(group.submit("stays"))
+    gone = asyncio.ensure_future(group.submit("gone"))
+    stays = asyncio.ensure_future(group.submit("stays"))
     await turns(1)
     gone.cancel()
     assert await stays == "STAYS"

@@ -78,7 +78,7 @@ def test_the_first_of_several_addresses_that_is_ours_counts() -> None:
     assert PATHS.find(["postmaster@example.com"]) is None
 
 
-@pytest.mark.parametrize("keys", [[], [OLD, NEW, OLD], [b"short"]])
+@pytest.mark.parametrize("keys", [[], [b"short"]])
 def test_keys_that_cannot_be_used_are_refused(keys: list[bytes]) -> None:
     with pytest.raises(ConfigurationError):
         ReturnPaths(domain="bounce.example.com", keys=keys)
