@@ -8,6 +8,7 @@ import pytest
 from api_platform import Platform, start
 from sending_world import LedgerTransport, Process, World
 
+from mailyard.access.authenticate import SESSION_COOKIE
 from mailyard.core import ids
 from mailyard.core.errors import Conflict, InvalidInput, MailyardError, NotFound, RateLimited
 from mailyard.queue.job import EMAIL_SEND
@@ -117,7 +118,11 @@ async def test_a_rate_lets_a_seconds_worth_through_and_says_when_to_come_back(
 async def test_the_api_answers_429_with_the_wait_and_shows_what_is_used(
     database: Database,
 ) -> None:
-    platform: Platform = await start(database)
+    platform: Platform = await start(database, with_pages=True)
+    session = await platform.app.sessions.start(
+        platform.first.user_id, platform.workspace_id, "a browser"
+    )
+    cookie = {"cookie": f"{SESSION_COOKIE}={session.token}"}
     path, mail = "/v1/workspace/limits", {"from": "a@b.example", "to": ["c@d.example"], "text": "x"}
     assert (await platform.call("GET", path)).json["time_zone"] == "UTC"
     body = {"emails_per_day": 1, "quiet_from": "22:00", "quiet_until": "08:00"}
@@ -128,6 +133,8 @@ async def test_the_api_answers_429_with_the_wait_and_shows_what_is_used(
     assert (refused.status, refused.json["code"]) == (429, "rate_limited")
     assert 0 < int(refused.headers["retry-after"]) <= 86_401
     assert "quota of 1 emails a day" in refused.json["detail"]
+    page = (await platform.call("GET", "/limits", key=None, headers=cookie)).body.decode()
+    assert "1 of 1 used" in page and 'value="22:00"' in page
     shown = (await platform.call("PATCH", path, json={"emails_per_day": None})).json
     assert (shown["used_today"], shown["quiet_from"], shown["emails_per_day"]) == (1, "22:00", None)
     for wrong, field in (

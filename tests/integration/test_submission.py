@@ -233,6 +233,21 @@ async def test_a_mail_sent_twice_with_one_message_id_leaves_once(
     assert len(await submission.rows("SELECT id FROM delivery")) == 2
 
 
+async def test_the_client_hears_250_after_the_commit_and_not_before(
+    submission: SubmissionWorld,
+) -> None:
+    async with submission.world.database.transaction() as tx:
+        await tx.execute("LOCK TABLE delivery IN EXCLUSIVE MODE")
+        said = asyncio.create_task(say(submission, RAW))
+        waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'delivery'::regclass"
+        async with asyncio.timeout(20):
+            while not await submission.rows(waiting):
+                await asyncio.sleep(0.01)
+        assert not said.done()
+    assert (await said)[0].startswith("250 ")
+    assert await submission.world.states("true") == {"ada@example.com": "queued"}
+
+
 async def test_orders_in_headers_do_what_fields_of_the_api_do(submission: SubmissionWorld) -> None:
     world = submission.world
     template_id = ids.type_id(ids.TEMPLATE, await world.template(text="{{ name }}, {{ plan }}"))

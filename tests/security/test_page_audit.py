@@ -58,6 +58,7 @@ _FORMS = (
     Form("/tracking/domains/{tdm}/remove", "tracking_domain.remove"),
     Form("/topics/{top}/delete", "topic.delete"),
     Form("/imports", "import.create", {"list": "imported"}, upload=True),
+    Form("/deliveries/{dlv}/cancel", "delivery.cancel"),
     Form("/limits", "limits.change", {"time_zone": "Europe/Rome", "emails_per_day": "500"}),
     Form("/access/keys", "key.create", {"name": "new", "scopes": "emails:read"}),
     Form("/access/keys/{key}/revoke", "key.revoke"),

@@ -212,7 +212,7 @@ class HandOff:
         if suppressed or unwanted:
             why = "the recipient is suppressed" if suppressed else UNWANTED
             self._ahead.append(Unsent(contact_id, address, DeliveryState.SUPPRESSED, why))
-        elif contact_id in self._left_out:
+        elif self._left_out and contact_id in self._left_out:
             why = self._why_left_out
             self._ahead.append(Unsent(contact_id, address, DeliveryState.SUPPRESSED, why))
         else:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from litestar import Response, get
+from litestar import Response, get, post
 
 from mailyard.access import scope
 from mailyard.core.errors import InvalidInput
@@ -146,4 +146,23 @@ async def delivery(visit: Visit, delivery_id: str) -> Response[str]:
     return visit.page("delivery.html", delivery={**_view(shown), "events": events}, seen=seen)
 
 
-HANDLERS = [deliveries, delivery_rows, delivery]
+@post("/deliveries/{delivery_id:str}/cancel", status_code=303)
+async def cancel(visit: Visit, delivery_id: str) -> Response[Any]:
+    visit.principal.require(scope.EMAILS_SEND)
+    application, workspace_id = visit.application, visit.principal.workspace_id
+    async with application.database.transaction() as tx:
+        before = await application.emails.cancel_delivery(
+            workspace_id, parse_type_id(DELIVERY, delivery_id), tx
+        )
+        await application.audit.record(
+            visit.principal.actor,
+            "delivery.cancel",
+            delivery_id,
+            {"state": before.value},
+            {"state": State.CANCELLED.value},
+            tx,
+        )
+    return visit.go(f"/deliveries/{delivery_id}", "cancelled")
+
+
+HANDLERS = [deliveries, delivery_rows, delivery, cancel]
