@@ -261,18 +261,20 @@ async def test_orders_in_headers_do_what_fields_of_the_api_do(submission: Submis
         X_Mailyard_Send_At=later.isoformat(),
         X_Mailyard_Expires_At=(later + timedelta(hours=1)).isoformat(),
         X_Mailyard_Priority="high",
+        X_Mailyard_Quiet_Hours="wait",
         X_Mailyard_Idempotency_Key="k1",
     )
     wrong = message(X_Mailyard_Template="tpl_00000000000000000000000000", X_Mailyard_Data="{}")
     dataless = message(X_Mailyard_Data="{}")
+    loud = message(X_Mailyard_Quiet_Hours="maybe")
     answers = await say(
         submission,
         *(
             one.as_bytes(policy=one.policy.clone(linesep="\r\n"))
-            for one in (asked, timed, wrong, dataless)
+            for one in (asked, timed, wrong, dataless, loud)
         ),
     )
-    assert [answer[:3] for answer in answers] == ["250", "250", "550", "550"], answers
+    assert [answer[:3] for answer in answers] == ["250", "250", "550", "550", "550"]
     assert "no such template" in answers[2] and "X-Mailyard-Data" in answers[3]
     emails = await submission.rows(
         "SELECT type, send_at, expires_at, subject FROM email ORDER BY id"

@@ -295,9 +295,9 @@ class Emails:
         if template is not None:
             rendered = await self._templates.render(workspace_id, template, request.data)
         prepared = prepare(request, rendered, self._clock.now())
-        return await self._after_quiet(workspace_id, prepared) if request.quiet_hours else prepared
+        return await self.after_quiet(workspace_id, prepared) if request.quiet_hours else prepared
 
-    async def _after_quiet(self, workspace_id: UUID, email: Prepared) -> Prepared:
+    async def after_quiet(self, workspace_id: UUID, email: Prepared) -> Prepared:
         """The email, to be sent when it is quiet with none of its recipients. Raises InvalidInput
         when its time would have run out by then."""
         limits = await self._allowances.of(workspace_id)

@@ -45,7 +45,14 @@ from mailyard.sending.request import (
     prepare,
     template_of,
 )
-from mailyard.sending.submitted import Submitted, followed, moment, read_submitted, template_data
+from mailyard.sending.submitted import (
+    Submitted,
+    followed,
+    moment,
+    read_submitted,
+    template_data,
+    waits_for_quiet,
+)
 
 _SIGNED_IN = Reply(235, "2.7.0", "Authentication successful")
 _WRONG = Reply(535, "5.7.8", "The password must be an API key that is known and not revoked")
@@ -154,6 +161,8 @@ class Submission:
         else:
             prepared = _whole(mail, envelope, now)
         prepared = _addressed(prepared, envelope)
+        if waits_for_quiet(mail.orders.get("Quiet-Hours", "ignore")):
+            prepared = await emails.after_quiet(holder.workspace_id, prepared)
         answer = await emails.accept_prepared(
             holder.workspace_id, prepared, _idempotency(mail, prepared), holder.actor
         )
