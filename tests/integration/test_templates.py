@@ -8,6 +8,11 @@ import pytest
 from mailyard.access.audit import Actor, Audit
 from mailyard.access.workspace import Workspaces
 from mailyard.bus.adapters.memory import MemoryBus
+from mailyard.cache.adapters.memory import MemoryCache
+from mailyard.cache.adapters.postgres import PostgresCache
+from mailyard.campaigns.contact import Contacts
+from mailyard.campaigns.personal import CachedPersonal
+from mailyard.campaigns.topic import Topics
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import uuid7
 from mailyard.sending.build.source import BLOCK, LAYOUT, Source
@@ -249,6 +254,58 @@ async def test_dates_and_money_are_written_as_the_workspace_says_until_the_conta
     await Workspaces(database=database, audit=Audit(database=database)).change(
         workspace, locale="de", actor=actor
     )
-    templates.announce_locale()
+    templates.announce()
     assert (await templates.render(workspace, "t", {})).subject == "1,5"
     assert (await templates.render(workspace, "t", {"locale": "en"})).subject == "1.5"
+
+
+async def test_the_version_in_use_is_shared_between_processes_and_never_an_old_one(
+    database: Database, workspace: UUID
+) -> None:
+    cache, key = PostgresCache(database=database), "email:template:t"
+    processes = [
+        Templates(database=database, ready=Ready(database=database, cache=cache)) for _ in range(2)
+    ]
+    one, two = processes
+    try:
+        made = await one.create(workspace, "t", await one.prove("one {{ x }}", "h", ""))
+        await one.render(workspace, "t", {"x": 1})
+        old = (await cache.get(workspace, [key]))[key]
+        assert (await two.render(workspace, "t", {"x": 1})).subject == "one 1"
+        await one.publish(workspace, made.id, await one.prove("two {{ x }}", "h", ""))
+        await cache.put(workspace, {key: old}, 60)  # a slow process comes with what it had read
+        assert (await one.render(workspace, "t", {"x": 1})).subject == "two 1"
+        assert (await cache.get(workspace, [key]))[key] != old
+    finally:
+        for process in processes:
+            await process.close()
+
+
+async def test_a_mail_knows_its_contact_and_what_he_wants(
+    database: Database, workspace: UUID
+) -> None:
+    personal = CachedPersonal(database=database, cache=MemoryCache())
+    templates = Templates(database=database, personal=personal)
+    try:
+        await Contacts(database=database).create(
+            workspace, "ann@example.org", "Ann", {"city": "Rome", "locale": "it"}
+        )
+        topics = Topics(database=database)
+        await topics.create(workspace, "News")
+        await topics.create(workspace, "Sales", on_request=True)
+        source = (
+            '{{ contact.name|default("you", true) }} {{ 1.5|number }}'
+            '{% if preferences["News"] %} news{% endif %}'
+            '{% if preferences["Sales"] %} sales{% endif %}'
+        )
+        await templates.create(workspace, "t", await templates.prove(source, "h", ""))
+        for to, data, subject in (
+            ("ann@example.org", {}, "Ann 1,5 news"),
+            ("bob@example.org", {}, "you 1.5 news"),
+            ("ann@example.org", {"locale": "en"}, "Ann 1.5 news"),
+            ("ann@example.org", {"contact": {"name": "A"}, "preferences": {"News": False,
+             "Sales": True}}, "A 1,5 sales"),
+        ):  # fmt: skip
+            assert (await templates.render(workspace, "t", data, to=to)).subject == subject
+    finally:
+        await templates.close()

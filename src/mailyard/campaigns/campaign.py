@@ -352,11 +352,13 @@ class Campaigns:
             list_unsubscribe=campaign.list_unsubscribe,
             hostname=self._hostname,
             tracked=tracked,
+            personal=self._templates.personal,
         )
         nobody = campaign_id  # a mail that is only tried has neither a delivery nor a contact
         rows = await self._database.fetch(
             _SQL.sample_members, workspace_id, campaign.list_id, SAMPLE_CONTACTS, tx=tx
         )
+        await mail.look_up([row["address"] for row in rows])
         for row in rows:
             try:
                 mail.write(

@@ -120,6 +120,8 @@ class HandOff:
             contacts = contacts[len(lost) :]
             await self._take_over(lost)
         self._contacts = contacts
+        if self._mail.asks_people:
+            await self._mail.look_up([contact["address"] for contact in contacts])
         self._loaded_at = self._means.clock.monotonic()
 
     @property

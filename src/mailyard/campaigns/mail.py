@@ -14,6 +14,7 @@ from mailyard.protocol.dkim.sign import Signer, sign_all
 from mailyard.sending import header
 from mailyard.sending.delivery import unix_ms
 from mailyard.sending.mould import Mould
+from mailyard.sending.personal import CONTACT, PREFERENCES, Personal
 from mailyard.sending.render import Compiled
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing, sender_domain
@@ -58,6 +59,7 @@ class CampaignMail:
         signers: Sequence[Signer] = (),
         return_paths: ReturnPaths | None = None,
         tracked: Tracked | None = None,
+        personal: Personal | None = None,
         return_domain: str = "",
     ) -> None:
         """`tracked`: the dressed template; None when there is nothing of ours in it. Without a
@@ -67,6 +69,9 @@ class CampaignMail:
         self._key = campaign_id.bytes
         self._unix_ms = unix_ms(first_started_at)
         self._template = template if tracked is None else tracked.template
+        self._personal = personal if PREFERENCES in template.asks else None
+        self._preferences: Mapping[str, dict[str, bool]] = {}
+        self._with_contact = CONTACT in template.asks
         self._tracked = None if tracked is None or tracked.idle else tracked
         self._unsubscribe_base = "" if tracked is None or list_unsubscribe else f"{tracked.base}/u/"
         mailbox = parse_mailbox(sender)
@@ -94,6 +99,16 @@ class CampaignMail:
         that he stands in, None in campaigns from before ids had it."""
         return deterministic_uuid7(self._unix_ms, self._key, address.encode(), group)
 
+    @property
+    def asks_people(self) -> bool:
+        """Whether `look_up` has to come first."""
+        return self._personal is not None
+
+    async def look_up(self, addresses: Sequence[str]) -> None:
+        """Before their mails are written: what the template asks of these people."""
+        if self._personal is not None:
+            self._preferences = await self._personal.preferences(self._workspace_id, addresses)
+
     def write(
         self,
         delivery_id: UUID,
@@ -107,6 +122,10 @@ class CampaignMail:
         data = _decode_attributes(attributes)
         data["name"] = name
         data["address"] = address
+        if self._with_contact:
+            data[CONTACT] = dict(data)
+        if self._personal is not None:
+            data[PREFERENCES] = self._preferences.get(address, {})
         unsubscribe = self._list_unsubscribe
         if self._unsubscribe_is_own:
             unsubscribe = unsubscribe.replace(DELIVERY_MARK, delivery_id.hex)
@@ -184,6 +203,7 @@ async def campaign_mail(
         return_paths=return_paths,
         return_domain=signing.return_domain(workspace_id, domain),
         tracked=tracked,
+        personal=templates.personal,
     )
 
 

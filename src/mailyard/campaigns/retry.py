@@ -317,6 +317,7 @@ class _Round:
 
     async def _write(self, row: asyncpg.Record) -> Written | None:
         try:
+            await self._mail.look_up([row["recipient"]])
             return self._mail.write(
                 row["id"],
                 row["contact_id"],

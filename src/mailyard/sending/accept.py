@@ -6,6 +6,7 @@ Sending through the same key again gives the first answer and sends nothing.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from mailyard.access.audit import Actor
 from mailyard.core import ids, limits
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import Conflict, InvalidInput, MailyardError, NotFound
+from mailyard.protocol.address import normalise, parse_mailbox
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_SEND, NewJob
 from mailyard.sending.allowance import Allowances, Limits, Wanted
@@ -200,10 +202,15 @@ class Emails:
         return await self._submit(workspace_id, [prepared], idempotency, actor)
 
     async def render(
-        self, workspace_id: UUID, template: UUID | str, data: dict[str, Any]
+        self, workspace_id: UUID, template: UUID | str, request: EmailRequest
     ) -> Rendered:
-        """A template's mail. Raises NotFound, InvalidInput."""
-        return await self._templates.render(workspace_id, template, data)
+        """The mail of the template that `request` names, for its first recipient. Raises NotFound,
+        InvalidInput."""
+        to = ""
+        if request.to:
+            with suppress(InvalidInput):  # `prepare` says what is wrong with it
+                to = normalise(parse_mailbox(request.to[0]).address)
+        return await self._templates.render(workspace_id, template, request.data, to=to)
 
     async def accept_many(
         self,
@@ -293,7 +300,7 @@ class Emails:
         template = template_of(request)
         rendered = None
         if template is not None:
-            rendered = await self._templates.render(workspace_id, template, request.data)
+            rendered = await self.render(workspace_id, template, request)
         prepared = prepare(request, rendered, self._clock.now())
         return await self.after_quiet(workspace_id, prepared) if request.quiet_hours else prepared
 

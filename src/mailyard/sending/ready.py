@@ -1,8 +1,9 @@
 """Templates ready to render: compiled once a process, and which version is in use.
 
-A version never changes, so its compiled form is kept for a day. Which version is in use is believed
-for less than a second, and not at all once the bus has said that something was published: one small
-query a template and second, however many mails it makes.
+A version never changes, so its compiled form is kept for a day, and the sources of the one in use
+as long in the cache that all processes share (`email:template:{name}`). Which version that is is
+believed for less than a second, and not at all once the bus has said that something was published:
+one small query a template and second, however many mails it makes, and no cache can be wrong.
 """
 
 from collections import OrderedDict
@@ -12,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from mailyard.bus.bus import Bus
+from mailyard.cache.cache import Cache
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.sending.build.source import EMAIL
@@ -23,11 +25,12 @@ from mailyard.storage.queries import load
 _SQL = load("template")
 
 TOPIC = "template"
-LOCALE_TOPIC = "workspace-locale"
 BELIEVED_S = 0.9  # a new version is used within a second even when the bus says nothing
 KEPT_S = 24 * 3600.0
 _COMPILED = 256  # versions that one process keeps compiled
 _IN_USE = 4_096
+
+CACHE_KEY = "email:template:{}"  # the template's name: the kind of mail that it makes
 
 _decode_origins = msgspec.json.Decoder(dict[str, list[Origin]]).decode
 
@@ -39,34 +42,54 @@ class InUse(NamedTuple):
     name: str
     kind: str
     version: int
+    locale: str
     at: float
+
+
+class Sources(msgspec.Struct, frozen=True, array_like=True):
+    """What a version is compiled from, as it is shared between processes."""
+
+    id: UUID
+    version: int
+    subject: str
+    html: str
+    text: str
+    origins: str | None
+
+
+_encode = msgspec.msgpack.encode
+_decode_sources = msgspec.msgpack.Decoder(Sources).decode
+
+
+_Key = tuple[UUID, UUID, int, str]  # workspace, template, version, locale
 
 
 class Ready:
     """Gives compiled templates. Without a bus, another process's new version takes BELIEVED_S."""
 
     def __init__(
-        self, *, database: Database, bus: Bus | None = None, clock: Clock | None = None
+        self,
+        *,
+        database: Database,
+        bus: Bus | None = None,
+        cache: Cache | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._database = database
+        self._cache = cache
         self._bus = bus
         self._clock = clock or SystemClock()
         self._news = bus.subscribe(TOPIC) if bus is not None else None
-        self._locales = bus.subscribe(LOCALE_TOPIC) if bus is not None else None
         self._in_use: OrderedDict[tuple[UUID, UUID | str], InUse] = OrderedDict()
-        self._compiled: OrderedDict[tuple[UUID, UUID, int], tuple[Compiled, float]] = OrderedDict()
+        self._compiled: OrderedDict[tuple[UUID, UUID, int, str], tuple[Compiled, float]] = (
+            OrderedDict()
+        )
 
     def announce(self) -> None:
         """Another version is in use, says this process."""
         self._in_use.clear()
         if self._bus is not None:
             self._bus.announce(TOPIC)
-
-    def announce_locale(self) -> None:
-        """A workspace speaks another language, says this process: compile anew."""
-        self._compiled.clear()
-        if self._bus is not None:
-            self._bus.announce(LOCALE_TOPIC)
 
     async def get(
         self,
@@ -78,21 +101,20 @@ class Ready:
     ) -> Compiled:
         """A version ready to render; the one in use when none is named. Raises NotFound, and
         InvalidInput for a layout or a block."""
-        if version is None or isinstance(template, str):
-            in_use = await self.in_use(workspace_id, template, tx=tx)
-            if in_use.kind != EMAIL:
-                raise InvalidInput(f"it is a {in_use.kind}, not an email", field="template")
-            template, version = in_use.id, version or in_use.version
-            if version == 0:
-                raise NotFound("no version of this template is published", field="template")
-        if self._locales is not None and self._locales.heard():
-            self._compiled.clear()
-        key = (workspace_id, template, version)
+        in_use = await self.in_use(workspace_id, template, tx=tx)
+        if in_use.kind != EMAIL:
+            raise InvalidInput(f"it is a {in_use.kind}, not an email", field="template")
+        version = version or in_use.version
+        if version == 0:
+            raise NotFound("no version of this template is published", field="template")
+        key = (workspace_id, in_use.id, version, in_use.locale)
         found = self._compiled.get(key)
         if found is not None and self._clock.monotonic() - found[1] < KEPT_S:
             self._compiled.move_to_end(key)
             return found[0]
-        compiled = await self._compile(*key, tx)
+        sources = await self._sources(workspace_id, in_use, version, tx)
+        origins = _decode_origins(sources.origins) if sources.origins else {}
+        compiled = Compiled(sources.subject, sources.html, sources.text, origins, in_use.locale)
         self._compiled[key] = (compiled, self._clock.monotonic())
         self._compiled.move_to_end(key)
         while len(self._compiled) > _COMPILED:
@@ -115,7 +137,7 @@ class Ready:
         if row is None:
             self._in_use.pop(key, None)
             raise NotFound("there is no such template", field="template")
-        fresh = InUse(row["id"], row["name"], row["kind"], row["version"], now)
+        fresh = InUse(**row, at=now)
         if tx is None:  # what a transaction sees may never come to be
             self._in_use[key] = fresh
             self._in_use.move_to_end(key)
@@ -123,13 +145,22 @@ class Ready:
                 self._in_use.popitem(last=False)
         return fresh
 
-    async def _compile(
-        self, workspace_id: UUID, template_id: UUID, version: int, tx: Connection | None
-    ) -> Compiled:
-        row = await self._database.fetchrow(
-            _SQL.get_built, workspace_id, template_id, version, tx=tx
-        )
+    async def _sources(
+        self, workspace_id: UUID, in_use: InUse, version: int, tx: Connection | None
+    ) -> Sources:
+        """What a version is compiled from: of the one in use, as all processes share it."""
+        shared = self._cache if version == in_use.version and tx is None else None
+        key = CACHE_KEY.format(in_use.name)
+        if shared is not None:
+            found = (await shared.get(workspace_id, [key])).get(key)
+            if found is not None:
+                sources = _decode_sources(found)
+                if (sources.id, sources.version) == (in_use.id, version):
+                    return sources
+        row = await self._database.fetchrow(_SQL.get_built, workspace_id, in_use.id, version, tx=tx)
         if row is None:
             raise NotFound("there is no such template or version")
-        origins = _decode_origins(row["origins"]) if row["origins"] else {}
-        return Compiled(row["subject"], row["html"], row["text"], origins, row["locale"])
+        sources = Sources(in_use.id, version, *row)
+        if shared is not None:
+            await shared.put(workspace_id, {key: _encode(sources)}, KEPT_S)
+        return sources

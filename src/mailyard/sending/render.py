@@ -15,6 +15,7 @@ from minijinja import Environment, TemplateError
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput
 from mailyard.sending.language import Examined, examine
+from mailyard.sending.personal import CONTACT, PREFERENCES, SPOKEN
 from mailyard.sending.position import Origin, Positions
 from mailyard.sending.straight import straight_mail
 from mailyard.sending.tongue import DEFAULT, Refused, Tongue, TooMany
@@ -242,11 +243,12 @@ class Compiled:
 
     __slots__ = (
         "_counted", "_counter", "_examined", "_plain", "_positions", "_sealing", "_sources",
-        "_straight", "_tongue", "locale", "paths", "variables",
+        "_straight", "_tongue", "asks", "locale", "paths", "variables",
     )  # fmt: skip
 
     variables: tuple[str, ...]  # names, sorted
     paths: frozenset[str]  # the same with their attributes: `order.id`
+    asks: frozenset[str]  # what it wants to know of the person beside the data (personal.py)
 
     def __init__(
         self,
@@ -289,6 +291,8 @@ class Compiled:
             paths |= self._plain.undeclared_variables_in_template(name, nested=True)
         self.variables = tuple(sorted(names - _ENGINE_NAMES))
         self.paths = frozenset(paths - _ENGINE_NAMES)
+        asked = frozenset((CONTACT, PREFERENCES)) & names
+        self.asks = asked.union(SPOKEN) if localised else asked
         self._straight = straight_mail(given, self.variables, self._by_engine)
 
     @property

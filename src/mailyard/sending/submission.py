@@ -156,7 +156,7 @@ class Submission:
             request = _template_request(mail, envelope)
             template = template_of(request)
             assert template is not None, "it was named"
-            rendered = await emails.render(holder.workspace_id, template, request.data)
+            rendered = await emails.render(holder.workspace_id, template, request)
             prepared = prepare(request, rendered, now)
         else:
             prepared = _whole(mail, envelope, now)

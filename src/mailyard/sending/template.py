@@ -19,6 +19,7 @@ from mailyard.core import limits
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import uuid7
 from mailyard.sending.build.source import EMAIL, KINDS, Built, Part, Source, names_in
+from mailyard.sending.personal import CONTACT, PREFERENCES, SPOKEN, Personal
 from mailyard.sending.proof import Prover
 from mailyard.sending.ready import Ready
 from mailyard.sending.render import Compiled, Rendered
@@ -118,8 +119,14 @@ class Templates:
     """Create, publish, read and render the templates of a workspace. Close it at the end."""
 
     def __init__(
-        self, *, database: Database, prover: Prover | None = None, ready: Ready | None = None
+        self,
+        *,
+        database: Database,
+        prover: Prover | None = None,
+        ready: Ready | None = None,
+        personal: Personal | None = None,
     ) -> None:
+        self.personal = personal
         self._database = database
         self._prover = prover or Prover()
         self._ready = ready or Ready(database=database)
@@ -252,12 +259,9 @@ class Templates:
         return before
 
     def announce(self) -> None:
-        """Another version is in use: every process looks again. Call it after the commit."""
+        """Another version is in use, or another locale: every process looks again. After the
+        commit."""
         self._ready.announce()
-
-    def announce_locale(self) -> None:
-        """A workspace has another locale: its templates speak it from now on."""
-        self._ready.announce_locale()
 
     # Drafts --------------------------------------------------------------------------------------
 
@@ -340,7 +344,7 @@ class Templates:
         row = await self._database.fetchrow(_SQL.published_by_name, workspace_id, word)
         if row is None:
             raise NotFound(_NO_TEMPLATE, field="template")
-        return Use(**row, published=row["version"])
+        return _use(row)
 
     async def head(
         self, workspace_id: UUID, template_id: UUID, *, tx: Connection | None = None
@@ -349,7 +353,7 @@ class Templates:
         row = await self._database.fetchrow(_SQL.published_by_id, workspace_id, template_id, tx=tx)
         if row is None:
             raise NotFound(_NO_TEMPLATE)
-        return Use(**row, published=row["version"])
+        return _use(row)
 
     async def versions(
         self,
@@ -407,9 +411,32 @@ class Templates:
         data: Mapping[str, Any],
         *,
         version: int | None = None,
+        to: str = "",
     ) -> Rendered:
-        """One mail's subject, HTML and text. Raises NotFound, InvalidInput naming the variable."""
-        return (await self.compiled(workspace_id, template, version)).render(data)
+        """One mail's subject, HTML and text. Raises NotFound, InvalidInput naming the variable.
+
+        `to`: the normalised address that it goes to, for what the template asks of the person.
+        """
+        compiled = await self.compiled(workspace_id, template, version)
+        if compiled.asks and to:
+            data = await self._with_person(workspace_id, compiled.asks, data, to)
+        return compiled.render(data)
+
+    async def _with_person(
+        self, workspace_id: UUID, asks: frozenset[str], data: Mapping[str, Any], to: str
+    ) -> Mapping[str, Any]:
+        """The data, and behind them what is known of the person."""
+        wanted = asks - data.keys()
+        if not wanted or self.personal is None:
+            return data
+        known: dict[str, Any] = {}
+        if wanted != {PREFERENCES}:
+            contact = (await self.personal.contacts(workspace_id, [to])).get(to, {})
+            known = {name: contact[name] for name in SPOKEN if name in contact}
+            known[CONTACT] = {"name": "", "address": to, **contact}
+        if PREFERENCES in wanted:
+            known[PREFERENCES] = (await self.personal.preferences(workspace_id, [to]))[to]
+        return {**known, **data}
 
 
 def check_characters(source: Source) -> None:
@@ -449,6 +476,10 @@ def _checked_name(name: str) -> str:
     if name.startswith("tpl_"):
         raise InvalidInput("a name does not begin like an id", field="name")
     return name
+
+
+def _use(row: asyncpg.Record) -> Use:
+    return Use(row["id"], row["name"], row["kind"], row["version"], row["version"])
 
 
 def _line(row: asyncpg.Record) -> TemplateLine:

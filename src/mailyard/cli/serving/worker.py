@@ -145,6 +145,7 @@ def handlers(application: Application) -> list[Handler]:
         sweep.handler(
             [
                 sweep.free_addresses(database),
+                application.cache.sweep,
                 application.leases.sweep,
                 application.shaping.sweep,
                 application.tls_results.sweep,

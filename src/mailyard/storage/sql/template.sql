@@ -49,12 +49,16 @@ WHERE t.workspace_id = $1 AND t.id = before.id
 RETURNING before.version;
 
 -- name: published_by_id
--- The version of a template that is in use, and what the template is.
-SELECT id, name, kind, version FROM template WHERE workspace_id = $1 AND id = $2;
+-- The version of a template that is in use, what the template is, and how it speaks.
+SELECT t.id, t.name, t.kind, t.version, w.locale
+FROM template t JOIN workspace w ON w.id = t.workspace_id
+WHERE t.workspace_id = $1 AND t.id = $2;
 
 -- name: published_by_name
 -- The same by name.
-SELECT id, name, kind, version FROM template WHERE workspace_id = $1 AND name = $2;
+SELECT t.id, t.name, t.kind, t.version, w.locale
+FROM template t JOIN workspace w ON w.id = t.workspace_id
+WHERE t.workspace_id = $1 AND t.name = $2;
 
 -- name: get_version
 -- One version of a template; the one in use when $3 is null.
@@ -64,10 +68,8 @@ WHERE t.workspace_id = $1 AND t.id = $2 AND v.workspace_id = $1
 
 -- name: get_built
 -- What is rendered of one version.
-SELECT v.subject, coalesce(v.built_html, v.html) AS html, coalesce(v.built_text, v.text) AS text,
-       v.origins, w.locale
-FROM template_version v JOIN workspace w ON w.id = v.workspace_id
-WHERE v.workspace_id = $1 AND v.template_id = $2 AND v.version = $3;
+SELECT subject, coalesce(built_html, html) AS html, coalesce(built_text, text) AS text, origins
+FROM template_version WHERE workspace_id = $1 AND template_id = $2 AND version = $3;
 
 -- name: page_templates
 -- A page of templates with the versions in use, the newest first, behind template $2.

@@ -112,7 +112,7 @@ async def change_workspace(call: Call[WorkspaceChange, None]) -> WorkspaceItem:
         call.workspace_id, name=name, locale=locale, actor=call.principal.actor
     )
     if locale is not None:
-        call.app.templates.announce_locale()
+        call.app.templates.announce()
     return WorkspaceItem(**_workspace_fields(workspace))
 
 

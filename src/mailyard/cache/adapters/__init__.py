@@ -1,0 +1,1 @@
+"""Where values are kept: in this process, or in PostgreSQL."""
