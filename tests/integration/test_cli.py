@@ -272,6 +272,46 @@ async def test_names_for_links_are_added_checked_and_removed(shell: Shell) -> No
     assert (await shell.json("tracking-domain", "remove", domain["id"]))["removed"]
 
 
+async def test_a_template_is_pushed_previewed_published_and_rolled_back(
+    shell: Shell, tmp_path: Path
+) -> None:
+    mail, layout = tmp_path / "mail.html", tmp_path / "layout.html"
+    layout.write_text("<b>{% block body %}{% endblock %}</b>")
+    mail.write_text('{% extends "shell" %}{% block body %}Hi {{ name }}{% endblock %}')
+    command = ("template", "push", "news", "--html", str(mail), "--subject", "Hello {{ name }}")
+    refused = await shell.run(*command)
+    assert (refused.code, "html, line 1, column 1: there is no layout" in refused.err) == (1, True)
+    await shell.json("template", "push", "shell", "--kind", "layout", "--html", str(layout))
+    assert (await shell.json(*command))["version"] == 1
+    mail.write_text("<p>Dear {{ name }}</p>")
+    draft = await shell.json("template", "push", "news", "--html", str(mail), "--draft")
+    assert (draft["version"], draft["published"], draft["subject"]) == (0, 1, "Hello {{ name }}")
+    data = ("--data", '{"name": "Ann"}')
+    shown = await shell.run("template", "preview", "news", "--draft", *data)
+    assert shown.out == "Subject: Hello Ann\n\nDear Ann\n\n"
+    assert (await shell.json("template", "preview", "news", *data))["html"] == "<b>Hi Ann</b>"
+    published = await shell.run("template", "publish", "news")
+    assert published.out.endswith("news version 2\n")
+    assert (await shell.json("template", "rollback", "news", "1"))["version"] == 1
+    layout.write_text("<i>{% block body %}{% endblock %}</i>")
+    await shell.json("template", "push", "shell", "--html", str(layout))
+    again = await shell.json("template", "republish", "shell", "--users")
+    assert [(one["name"], one["version"]) for one in again["items"]] == [("news", 3)]
+    listed = await shell.json("template", "versions", "news")
+    assert [(one["version"], one["published"]) for one in listed["items"]] == [
+        (3, 3), (2, 3), (1, 3),
+    ]  # fmt: skip
+    inbox = await shell.json("inbox", "create")
+    await shell.json(
+        *("template", "test", "news", *data, "--to", inbox["address"]),
+        *("--from", "me@example.org"),
+    )
+    assert (await shell.json("inbox", "wait", inbox["id"]))["subject"] == "[Test] Hello Ann"
+    names = [one["name"] for one in (await shell.json("template", "list"))["items"]]
+    assert {"news", "shell"} <= set(names)
+    assert (await shell.run("template", "publish", "nobody")).code == 1
+
+
 async def test_queues_are_shown_paused_and_resumed(shell: Shell) -> None:
     assert (await shell.json("queue", "pause", "analysis"))["paused"] is True
     queues = {one["queue"]: one for one in (await shell.json("queue", "list"))["items"]}
@@ -322,6 +362,8 @@ COMMANDS_FOR_PEOPLE = (
     *("inbox create", "inbox list", "inbox read", "inbox wait", "inbox delete"),
     *("campaign create", "campaign start", "campaign pause", "campaign resume"),
     *("campaign cancel", "campaign watch", "campaign list"),
+    *("template list", "template push", "template publish", "template republish"),
+    *("template rollback", "template versions", "template preview", "template test"),
     *("email show", "email cancel", "limits show", "limits set"),
     *("queue list", "queue pause", "queue resume", "queue dead", "queue redrive"),
     *("provider add", "provider list", "provider show", "provider change", "provider test"),

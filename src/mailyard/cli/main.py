@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "limits": ("mailyard.cli.limits", "Show and set the workspace's sending limits."),
     "inbox": ("mailyard.cli.inbox", "Make inboxes, list and read their mail, wait for it."),
     "import": ("mailyard.cli.import_", "Import contacts from a CSV file."),
+    "template": ("mailyard.cli.template", "Write, publish, preview and test templates."),
     "campaign": ("mailyard.cli.campaign", "Start, pause, resume, cancel and watch campaigns."),
     "domain": ("mailyard.cli.domain", "Sending domains: their DNS records, checks and keys."),
     "topic": ("mailyard.cli.topic", "Make and list topics; show and set what a contact gets."),

@@ -372,10 +372,16 @@ class Templates:
         return [_line(row) for row in rows]
 
     async def list(
-        self, workspace_id: UUID, *, after: UUID | None = None, limit: int = limits.API_PAGE_ITEMS
+        self,
+        workspace_id: UUID,
+        *,
+        name: str | None = None,
+        after: UUID | None = None,
+        limit: int = limits.API_PAGE_ITEMS,
     ) -> list[TemplateLine]:
-        """A page of templates with their versions in use, the newest first, behind `after`."""
-        rows = await self._database.fetch(_SQL.page_templates, workspace_id, after, limit)
+        """A page of templates with their versions in use, the newest first, behind `after`; with a
+        `name` the one that has it."""
+        rows = await self._database.fetch(_SQL.page_templates, workspace_id, after, limit, name)
         return [_line(row) for row in rows]
 
     async def uses(self, workspace_id: UUID, template_id: UUID, version: int) -> Sequence[Use]:

@@ -72,12 +72,13 @@ SELECT subject, coalesce(built_html, html) AS html, coalesce(built_text, text) A
 FROM template_version WHERE workspace_id = $1 AND template_id = $2 AND version = $3;
 
 -- name: page_templates
--- A page of templates with the versions in use, the newest first, behind template $2.
+-- A page of templates with the versions in use, the newest first, behind template $2; of the name
+-- $4 alone when there is one.
 -- use: line
 FROM template t
 LEFT JOIN template_version v ON v.template_id = t.id AND v.version = t.version
                             AND v.workspace_id = t.workspace_id
-WHERE t.workspace_id = $1 AND ($2::uuid IS NULL OR t.id < $2)
+WHERE t.workspace_id = $1 AND ($2::uuid IS NULL OR t.id < $2) AND ($4::text IS NULL OR t.name = $4)
 ORDER BY t.id DESC
 LIMIT $3;
 

@@ -94,6 +94,12 @@ class VersionPage(Output):
     next_before: Annotated[int | None, Meta(description="Give it as `before` for the next page.")]
 
 
+class TemplatesQuery(PageQuery):
+    """Which templates to list."""
+
+    name: Annotated[str, Meta(max_length=200, description="Of this name alone.")] | None = None
+
+
 class VersionsQuery(Input):
     """Which versions to list."""
 
@@ -246,9 +252,10 @@ async def use_version(call: Call[None, None]) -> Answer:
     return answer
 
 
-async def list_templates(call: Call[None, PageQuery]) -> TemplatePage:
+async def list_templates(call: Call[None, TemplatesQuery]) -> TemplatePage:
+    query = call.query
     found = await call.app.templates.list(
-        call.workspace_id, after=read_cursor(call.query.cursor), limit=call.query.limit
+        call.workspace_id, name=query.name, after=read_cursor(query.cursor), limit=query.limit
     )
     return page_of(TemplatePage, found, lambda one: TemplateItem(**_fields(one)), call.query.limit)
 
@@ -332,7 +339,7 @@ ROUTES = (
         "List templates",
         scope.TEMPLATES_READ,
         answer=TemplatePage,
-        query=PageQuery,
+        query=TemplatesQuery,
     ),
     Route(
         "GET",
