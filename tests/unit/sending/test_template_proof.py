@@ -137,3 +137,37 @@ def test_made_up_data_of_the_wrong_type_is_no_fault_of_the_template() -> None:
     verdict = judge(Task(Source("{{ n|times(2) }}", "{{ user.name.first }}{{ date + 1 }}")))
     assert verdict.error == ""
     assert verdict.variables == ("date", "n", "user")
+
+
+MJML = "<mjml><mj-body><mj-section><mj-column><mj-text>{}</mj-text></mj-column></mj-section>"
+HOSTILE = [
+    (Source("s", "", MJML.format("<div>" * 20_000) + "</mj-body></mjml>"), "nest deeper"),
+    (Source("s", "", MJML.format("<mj-include path='/etc/passwd'/>") + "</mj-body></mjml>"),
+     "mj-include reads files"),
+    (Source("s", "<style>p{color:red}</style>" + "<table><tr><td>" * 5_000), "nest deeper"),
+    (Source("s", "<a " * 100_000), ""),
+    (Source("s", "<!--" * 100_000 + "{{ x }}"), ""),
+    (Source("s", "<style>" + ".a " * 20_000 + "{color:red}</style><p class=a>" * 20), ""),
+    (Source("s", "<style>@import 'file:///etc/passwd';@import url(http://127.0.0.1:9/a);p{margin:0}"
+     "</style><link rel=stylesheet href=/etc/passwd><p>x</p>"), ""),
+]  # fmt: skip
+
+
+async def test_hostile_markup_is_refused_or_harmless_and_the_next_template_is_built(
+    prover: Prover,
+) -> None:
+    for source, reason in HOSTILE:
+        try:
+            built, _ = await prover.prove(source)
+        except InvalidInput as refused:
+            assert reason and reason in refused.message, source.body[:80]
+        else:
+            assert not reason
+            assert "root:" not in built.html
+    built, found = await prover.prove(
+        Source("s", "<style>p{margin:0}</style><p>{{ 1|money('EUR') }} {{ x|date }}</p>")
+    )
+    assert built.html.endswith(
+        "<p style=\"margin: 0;\">{{ 1|money('EUR') }} {{ x|date }}</p></body></html>"
+    )
+    assert found == ("x",)
