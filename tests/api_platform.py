@@ -20,11 +20,13 @@ from mailyard.access.vault import Vault
 from mailyard.access.workspace import Workspaces
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.live import LiveEvents
+from mailyard.cache.adapters.memory import MemoryCache
 from mailyard.campaigns.behaviour import Behaviour
 from mailyard.campaigns.campaign import Campaigns
 from mailyard.campaigns.contact import Contacts
 from mailyard.campaigns.contact_list import Lists
 from mailyard.campaigns.importing import Imports
+from mailyard.campaigns.personal import CachedPersonal
 from mailyard.campaigns.preference import PreferenceCenter
 from mailyard.campaigns.preflight_facts import Preflights
 from mailyard.campaigns.progress import ProgressEvents
@@ -136,7 +138,8 @@ def services(database: Database) -> Any:
     live = LiveEvents(database=database, bus=bus)
     hooks = ProviderHooks(database=database, vault=VAULT)
     inboxes = Inboxes(database=database, domains=[DOMAIN])
-    templates = Templates(database=database)
+    personal = CachedPersonal(database=database, cache=MemoryCache())
+    templates = Templates(database=database, personal=personal)
     suppressions = Suppressions(database=database)
     imprints, topics = Imprints(database=database), Topics(database=database)
     names = TrackingNames(database=database, default="https://mail.example.org")

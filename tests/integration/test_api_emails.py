@@ -168,3 +168,48 @@ async def test_a_suppressed_recipient_is_said_at_once(platform: Platform) -> Non
     await platform.call("POST", "/v1/suppressions", json={"address": "ada@example.org"})
     accepted = await platform.call("POST", "/v1/emails", json=EMAIL)
     assert accepted.json["recipients"][0]["state"] == "suppressed"
+
+
+async def test_a_preview_has_the_contacts_fields_and_the_workspaces_footer(
+    platform: Platform,
+) -> None:
+    made = await platform.call(
+        "POST",
+        "/v1/templates",
+        json={
+            "name": "news",
+            "subject": "{{ city }}, {{ contact.name }}",
+            "html": '<p>{{ x }}</p><a href="{{ unsubscribe_url }}">Stop</a>',
+        },
+    )
+    assert made.status == 201, made.body
+    path = f"/v1/templates/{made.json['id']}"
+    contact = await platform.call(
+        "POST",
+        "/v1/contacts",
+        json={"address": "ann@example.org", "name": "Ann", "attributes": {"city": "Rome"}},
+    )
+    shown = await platform.call(
+        "PUT", "/v1/imprint", json={"footer_html": "<i>{{ physical_address }}</i>",
+                                    "physical_address": "1 Road"},
+    )  # fmt: skip
+    assert shown.status == 200, shown.body
+    body = {"contact": contact.json["id"], "data": {"x": "<1>"}}
+    seen = await platform.call("POST", f"{path}/preview", json=body)
+    assert seen.status == 200, seen.body
+    assert seen.json["subject"] == "Rome, Ann"
+    assert "<p>&lt;1&gt;</p>" in seen.json["html"] and "<i>1 Road</i>" in seen.json["html"]
+    assert "/u/preview" in seen.json["html"] and "/u/preview>" in seen.json["text"]
+    typed = {**body, "source": {"subject": "s", "html": "<p>\n{{ nobody }}</p>"}}
+    wrong = await platform.call("POST", f"{path}/preview", json=typed)
+    assert wrong.status == 422
+    assert wrong.json["detail"] == "html, line 2, column 4: `nobody` is undefined"
+    sent = await platform.call(
+        "POST",
+        "/v1/emails",
+        json={"from": "a@example.org", "to": ["Ann <ann@example.org>"], "template": "news",
+              "data": {"x": 1, "city": "Rome", "unsubscribe_url": "https://x.example/u"}},
+    )  # fmt: skip
+    assert sent.status == 202, sent.body
+    email = await platform.call("GET", f"/v1/emails/{sent.json['id']}")
+    assert email.json["subject"] == "Rome, Ann"

@@ -424,16 +424,16 @@ class Templates:
         `to`: the normalised address that it goes to, for what the template asks of the person.
         """
         compiled = await self.compiled(workspace_id, template, version)
-        if compiled.asks and to:
-            data = await self._with_person(workspace_id, compiled.asks, data, to)
+        if compiled.asks:
+            data = await self.with_person(workspace_id, compiled.asks, data, to)
         return compiled.render(data)
 
-    async def _with_person(
+    async def with_person(
         self, workspace_id: UUID, asks: frozenset[str], data: Mapping[str, Any], to: str
     ) -> Mapping[str, Any]:
-        """The data, and behind them what is known of the person."""
+        """The data, and behind them what is known of the person with the address `to`."""
         wanted = asks - data.keys()
-        if not wanted or self.personal is None:
+        if not wanted or not to or self.personal is None:
             return data
         known: dict[str, Any] = {}
         if wanted != {PREFERENCES}:

@@ -1,6 +1,7 @@
 """A template rendered for people to look at: a version, a draft or what is typed, with the fields
 of any contact; and the same as a test mail."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -11,11 +12,13 @@ from mailyard.core.errors import InvalidInput
 from mailyard.sending.build.source import BLOCK, EMAIL, Source
 from mailyard.sending.render import Compiled, Rendered
 from mailyard.sending.request import EmailRequest
+from mailyard.sending.track.dress import Imprint, Wishes, dress
 
 if TYPE_CHECKING:
     from mailyard.app import Application
 
 TEST_TYPE = "template-test"
+_SLOTS = frozenset(("footer", "physical_address", "preferences_url", "unsubscribe_url"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +39,34 @@ async def preview(application: "Application", workspace_id: UUID, wanted: Wanted
     Raises NotFound, and InvalidInput: of the sources (source, line and column), or `data.…`.
     """
     compiled = await _compiled(application, workspace_id, wanted)
-    data = dict(wanted.data)
+    data, to = dict(wanted.data), ""
     if wanted.contact_id is not None:
         contact = await application.contacts.get(workspace_id, wanted.contact_id)
         data = {**contact.attributes, "name": contact.name, "address": contact.address, **data}
+        to = contact.address
+    known = await application.templates.with_person(workspace_id, compiled.asks, data, to)
     try:
-        return compiled.render(data)
+        made = compiled.render({**dict.fromkeys(_SLOTS, ""), **known})
+        return await _with_imprint(application, workspace_id, compiled, known) or made
     except InvalidInput as error:
         if error.field is not None and not error.field.startswith("data"):
             error.field = f"data.{error.field}"
         raise
+
+
+async def _with_imprint(
+    application: "Application", workspace_id: UUID, compiled: Compiled, data: Mapping[str, Any]
+) -> Rendered | None:
+    """The mail with the workspace's footer and address, as a campaign has them; None when it would
+    be the same. Its links to unsubscribe by lead nowhere."""
+    imprint = await application.imprints.get(workspace_id)
+    if not (imprint.footer_html or imprint.footer_text or _SLOTS & set(compiled.variables)):
+        return None
+    own = Imprint(imprint.physical_address, imprint.footer_html, imprint.footer_text)
+    wishes = Wishes(application.settings.page_url.rstrip("/"), imprint=own)
+    dressed = dress(compiled.sources["html"], compiled.sources["text"], wishes)
+    slots = {"mailyard_preferences": "preview"}
+    return compiled.rewritten(dressed.html, dressed.text).render({**slots, **data})
 
 
 async def _compiled(application: "Application", workspace_id: UUID, wanted: Wanted) -> Compiled:
