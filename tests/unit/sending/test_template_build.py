@@ -112,6 +112,7 @@ def test_rules_of_a_style_sheet_move_into_the_elements_and_code_stays_where_it_w
         ("<p title='{% if x %}'>{% endif %}", "a statement that begins in an attribute ends in"),
         ("<p style='{{ x }}'>", "write property: {{ value }}"),
         ("<table><p>{{ x }}</p><tr><td>{{ y }}</table>", "cannot stand here as HTML has it"),
+        ("</body>{{ x }}b", "{{ x }} cannot stand here"),
         ("<div>" * 300, "nest deeper than 250"),
     ],
 )

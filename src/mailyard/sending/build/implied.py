@@ -68,20 +68,35 @@ def check_same(markup: Markup, nodes: list[Node], made: Markup) -> None:
         if index >= len(after) or after[index][0] != word:
             raise markup.refuse(
                 place,
-                f"{word} cannot stand here as HTML has it, or an element before it is not closed:"
-                " correct it, or do without inlining CSS (`inline_css`)",
+                f"{word[:60]} cannot stand here as HTML has it, or an element before it is not"
+                " closed: correct it, or do without inlining CSS (`inline_css`)",
             )
 
 
 def _order(markup: Markup, nodes: list[Node]) -> list[tuple[str, int]]:
-    """Start tags and the code between them, with their places."""
+    """Start tags, code and text between them (but for its spaces), with their places."""
     found: list[tuple[str, int]] = []
+    text: list[str] = []
+    begin = 0
+
+    def end_text() -> None:
+        words = "".join("".join(text).split())
+        if words:
+            found.append((words, begin))
+        text.clear()
+
     for node in nodes:
         if node.kind == "start" and node.name not in _IMPLIED and node.name != "style":
+            end_text()
             found.append((f"<{node.name}>", node.begin))
         elif node.kind == "text":
-            found += [
-                (markup.tags[index].text, markup.place(index))
-                for index in markup.tags_in(node.begin, node.stop)
-            ]
+            for piece, place in markup.placed(node.begin, node.stop):
+                if piece.word:
+                    end_text()
+                    found.append((piece.text, place))
+                elif not text:
+                    begin = place
+                if not piece.word:
+                    text.append(piece.text)
+    end_text()
     return found

@@ -6,7 +6,7 @@ A source is held as one text in which each template tag is one character of the 
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import unescape
 from typing import NamedTuple
 
@@ -131,17 +131,19 @@ class Markup:
 
     def pieces(self, begin: int, stop: int) -> list[Piece]:
         """What stands between two offsets, its entities read."""
-        made: list[Piece] = []
+        return [piece for piece, _ in self.placed(begin, stop)]
+
+    def placed(self, begin: int, stop: int) -> Iterator[tuple[Piece, int]]:
+        """The same with the offset of each piece."""
         at = begin
         for index in self.tags_in(begin, stop):
             place = self._places[index]
             if place > at:
-                made.append(Piece(unescape(self.text[at:place]), _NOWHERE))
-            made.append(self.tags[index])
+                yield Piece(unescape(self.text[at:place]), _NOWHERE), at
+            yield self.tags[index], place
             at = place + 1
         if stop > at:
-            made.append(Piece(unescape(self.text[at:stop]), _NOWHERE))
-        return made
+            yield Piece(unescape(self.text[at:stop]), _NOWHERE), at
 
     def refuse(self, offset: int, message: str) -> InvalidInput:
         return InvalidInput(f"{self.origin(offset)}: {message}", field=self.field)
