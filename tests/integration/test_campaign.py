@@ -9,8 +9,11 @@ from uuid import UUID
 import pytest
 from sending_world import ACCEPTED, Answer, Ledger, LedgerTransport, Process, World
 
+from mailyard.cache.adapters.memory import MemoryCache
 from mailyard.campaigns import plan
+from mailyard.campaigns.personal import CachedPersonal
 from mailyard.campaigns.states import State
+from mailyard.campaigns.topic import Topics
 from mailyard.core.errors import Conflict, InvalidInput
 from mailyard.core.ids import deterministic_uuid7
 from mailyard.queue.job import EMAIL_BULK
@@ -51,6 +54,39 @@ async def test_every_member_gets_one_mail_and_one_row(world: World) -> None:
     assert world.ledger.most_outstanding <= 40, "two processes, twenty places each"
     content = world.ledger.mails[0].content
     assert b"Person in Turin" in content and b"List-Unsubscribe: <https://example.org/u/" in content
+
+
+async def test_mails_know_what_their_readers_want_and_keep_the_version_of_the_start(
+    world: World,
+) -> None:
+    world.templates.personal = CachedPersonal(database=world.database, cache=MemoryCache())
+    first, *_ = await world.add_contacts(3, '{"city": "Turin", "locale": "it"}')
+    topics = Topics(database=world.database)
+    news = await topics.create(world.workspace_id, "News")
+    await topics.create(world.workspace_id, "Sales", on_request=True)
+    async with world.database.transaction() as tx:
+        await topics.choose(world.workspace_id, first, {news.id: False}, tx)
+    template_id = await world.template()
+    campaign_id = await world.campaign(template_id)
+    subject = (
+        '{{ contact.city }} {{ 1.5|number }}{% if preferences["News"] %} news{% endif %}'
+        '{% if preferences["Sales"] %} sales{% endif %}'
+    )
+    service, workspace_id = world.templates, world.workspace_id
+    await service.publish(workspace_id, template_id, await service.prove(subject, "h", "t"))
+    await world.campaigns.start(workspace_id, campaign_id)
+    assert (await world.campaigns.get(workspace_id, campaign_id)).template_version == 2
+    await service.publish(workspace_id, template_id, await service.prove("too late", "h", "t"))
+    await service.close()
+    async with world.workers(1):
+        await world.until(campaign_id, State.FINISHED)
+    subjects = Counter(
+        line
+        for mail in world.ledger.mails
+        for line in mail.content.split(b"\r\n")
+        if line.startswith(b"Subject: ")
+    )
+    assert subjects == {b"Subject: Turin 1,5": 1, b"Subject: Turin 1,5 news": 2}
 
 
 async def test_the_rows_of_a_chunk_stand_together(

@@ -23,7 +23,7 @@ RETURNING id;
 -- The next version of a template, in use from now on, with what it was built with ($13 ids, $14
 -- versions); nothing when the workspace has no such template.
 WITH next AS (
-    UPDATE template SET newest = newest + 1, version = newest + 1
+    UPDATE template SET newest = greatest(newest, version) + 1, version = greatest(newest, version) + 1
     WHERE workspace_id = $1 AND id = $2
     RETURNING newest
 ), used AS (
