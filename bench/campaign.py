@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from types import FrameType
@@ -138,6 +138,9 @@ def profiled(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
             note(f"  {name} | {count / total:.1%}")
 
 
+Prepare = Callable[[Parts, UUID], Awaitable[None]]
+
+
 def _person(number: int) -> str:
     return f"person{number}@example.com"
 
@@ -147,11 +150,12 @@ async def seed(
     count: int,
     html: str = HTML,
     address_of: Callable[[int], str] = _person,
+    prepare: Prepare | None = None,
     **more: Any,
 ) -> UUID:
     """A workspace, a list of `count` contacts, a template; the id of a campaign that is started.
 
-    `more`: fields of NewCampaign in the place of the usual ones.
+    `more`: fields of NewCampaign in the place of the usual ones. `prepare` comes before the start.
     """
     workspace_id, list_id, template_id = ids.uuid7(), ids.uuid7(), ids.uuid7()
     async with parts.database.connection() as connection:
@@ -197,6 +201,8 @@ async def seed(
             }
         ),
     )
+    if prepare is not None:
+        await prepare(parts, workspace_id)
     await parts.campaigns.start(workspace_id, made.id)
     return made.id
 

@@ -77,11 +77,12 @@ class Parts:
         self.live = LiveEvents(database=self.database, bus=self.bus)
         self.engine = PostgresEngine(database=self.database, bus=self.bus)
         self.templates = Templates(database=self.database)
-        self.signing = Signing(database=self.database, vault=Vault(list))  # no domain, no key
+        self.vault = Vault(lambda: [b"bench key of 32 bytes, no secret"])
+        self.signing = Signing(database=self.database, vault=self.vault)
         self.progress = ProgressEvents(database=self.database, live=self.live)
         self.imprints = Imprints(database=self.database)
         self.tracking = Tracking(
-            tokens=Tokens(Vault(lambda: [b"bench key of 32 bytes, no secret"]).keys_for),
+            tokens=Tokens(self.vault.keys_for),
             links=Links(database=self.database),
             names=TrackingNames(database=self.database, default="https://click.example.org"),
             imprints=self.imprints,

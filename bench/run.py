@@ -14,6 +14,7 @@ FOLDER = Path(__file__).resolve().parent
 BENCHES = (
     "accept",
     "campaign",
+    "signed_campaign",
     "demo",
     "emails",
     "jobs",
