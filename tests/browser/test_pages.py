@@ -108,6 +108,26 @@ async def test_mail_that_wants_to_run_scripts_or_fetch_images_does_neither(
     assert not [url for url in fetched if "tracker.example" in url]
 
 
+async def test_a_person_adds_a_domain_and_copies_its_records_on_a_phone(visitor: Visitor) -> None:
+    page = await visitor.open(
+        viewport={"width": 390, "height": 844}, permissions=["clipboard-read", "clipboard-write"]
+    )
+    await page.goto("/domains")
+    await page.get_by_role("textbox", name="A domain to send from").fill("Shop.Example")
+    await page.get_by_role("button", name="Add domain").click()
+    await expect(page.get_by_role("heading", level=1, name="shop.example")).to_be_visible()
+    record = page.get_by_role("region", name="TXT _dmarc.shop.example")
+    await record.get_by_role("button").nth(1).click()
+    await expect(record.get_by_role("button").nth(1)).to_have_text("Copied")
+    copied = await page.evaluate("navigator.clipboard.readText()")
+    assert copied == "v=DMARC1; p=none; rua=mailto:postmaster@shop.example"
+    await visitor.shot(page, "domain-phone")
+    wider = await page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    assert wider <= 0
+
+
 async def test_a_change_without_the_csrf_token_is_refused(visitor: Visitor) -> None:
     page = await visitor.open()
     answer = await page.request.post("/inboxes", form={"address": "forged"}, max_redirects=0)
