@@ -40,7 +40,7 @@ from mailyard.web.serve import HttpServer
 SECONDS = float(os.environ.get("SECONDS", seconds(8.0, 30.0)))
 PAIRS = int(os.environ.get("PAIRS", 3))
 DELIVERIES = 20_000
-CONNECTIONS = 128
+CONNECTIONS = 512  # browsers that wait at the same time: a commit is shared by who waits for it
 BAR_SHARE = 0.5
 BAR_PER_S = 10_000
 URL = "https://shop.example.org/spring?from=mail"
@@ -192,7 +192,9 @@ def main() -> int:
             follow(port, folder) if PAIRS > 1 else None
             rates, shares, answered = [], [], 0
             for _ in range(PAIRS):
-                limit, _ = follow(bare_port, folder)
+                idle_s = cpu_seconds(bare.pid or 0)
+                limit, count = follow(bare_port, folder)
+                bare_us = (cpu_seconds(bare.pid or 0) - idle_s) / count * 1e6
                 groups = {"api": lambda: [pid], "PostgreSQL": server.process_ids}
                 before = {name: sum(map(cpu_seconds, pids())) for name, pids in groups.items()}
                 rate, count = follow(port, folder)
@@ -201,7 +203,10 @@ def main() -> int:
                     for name, pids in groups.items()
                 }
                 each = ", ".join(f"{name} {us:.0f}" for name, us in used.items())
-                note(f"  bare {limit:,.0f}/s, clicks {rate:,.0f}/s; us of CPU a click: {each}")
+                note(
+                    f"  bare {limit:,.0f}/s, clicks {rate:,.0f}/s; microseconds of CPU each: "
+                    f"bare {bare_us:.0f}, {each}"
+                )
                 rates.append(rate)
                 shares.append(rate / limit)
                 answered += count

@@ -340,6 +340,7 @@ class Campaigns:
                 utm=campaign.utm,
                 automatic=not campaign.list_unsubscribe,
             ),
+            tx,
         )
         mail = CampaignMail(
             workspace_id=workspace_id,

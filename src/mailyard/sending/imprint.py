@@ -53,12 +53,12 @@ class Imprints:
         row = await self._database.fetchrow(_SQL.get_imprint, workspace_id, tx=tx)
         return _EMPTY if row is None else SenderImprint(**row)
 
-    async def remembered(self, workspace_id: UUID) -> SenderImprint:
+    async def remembered(self, workspace_id: UUID, tx: Connection | None = None) -> SenderImprint:
         """The imprint as it was at most REMEMBERED_S ago: what mail is made with."""
         now = self._clock.monotonic()
         until, found = self._known.get(workspace_id, (-1.0, _EMPTY))
         if until < now:
-            found = await self.get(workspace_id)
+            found = await self.get(workspace_id, tx)
             if len(self._known) > _REMEMBERED:
                 self._known.clear()
             self._known[workspace_id] = (now + REMEMBERED_S, found)

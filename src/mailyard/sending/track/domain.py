@@ -3,7 +3,7 @@
 A name belongs to whoever owns the domain above it: it is used once it is a CNAME to us and one of
 the workspace's sending domains, with its DKIM records seen in DNS, is the same or stands above it.
 So nobody gets a name of somebody else by being first. TLS for it is the operator's, in front of
-Mailyard (docs/decisions/0017-tracking.md).
+Mailyard (docs/decisions/0018-tracking.md).
 """
 
 from collections.abc import Sequence
@@ -199,14 +199,14 @@ class TrackingNames:
         """Whether it is time to look again."""
         return self._clock.monotonic() >= self._until
 
-    async def refresh(self) -> None:
+    async def refresh(self, tx: Connection | None = None) -> None:
         """Look again when it is time to."""
         now = self._clock.monotonic()
         if now < self._until:
             return
         self._until = now + REMEMBERED_S  # whoever comes meanwhile goes by what is known
         try:
-            rows = await self._database.fetch(_SQL.names_in_use)
+            rows = await self._database.fetch(_SQL.names_in_use, tx=tx)
         except BaseException:
             self._until = now
             raise
@@ -216,10 +216,10 @@ class TrackingNames:
         self._of_workspace = of_workspace
         self.owners = {row["name"]: row["workspace_id"] for row in rows}
 
-    async def base_for(self, workspace_id: UUID, sender: str) -> str:
+    async def base_for(self, workspace_id: UUID, sender: str, tx: Connection | None = None) -> str:
         """Where the links of mail from the domain `sender` lead, without a slash at the end: the
         workspace's name that has most of its end, else the newest, else the installation."""
-        await self.refresh()
+        await self.refresh(tx)
         names = self._of_workspace.get(workspace_id)
         if not names:
             return self._default

@@ -12,6 +12,7 @@ from mailyard.sending.track.domain import TrackingNames
 from mailyard.sending.track.dress import Imprint, Tracked, TrackedPage, Wishes
 from mailyard.sending.track.link import Links
 from mailyard.sending.track.token import Tokens
+from mailyard.storage.database import Connection
 
 _KEPT = 32  # campaigns whose dressed templates a process keeps
 
@@ -41,15 +42,22 @@ class Tracking:
         self._kept: OrderedDict[tuple[UUID, int, Wishes, bool], Tracked] = OrderedDict()
 
     async def of_campaign(
-        self, workspace_id: UUID, campaign_id: UUID, template: Compiled, version: int, asked: Asked
+        self,
+        workspace_id: UUID,
+        campaign_id: UUID,
+        template: Compiled,
+        version: int,
+        asked: Asked,
+        tx: Connection | None = None,
     ) -> Tracked:
-        """The campaign's dressed template; its addresses are stored when this returns.
+        """The campaign's dressed template; its addresses are stored when this returns, or with
+        `tx`.
 
         Raises InvalidInput when the template and the workspace's footer do not go together.
         """
-        settings = await self._imprints.remembered(workspace_id)
+        settings = await self._imprints.remembered(workspace_id, tx)
         wishes = Wishes(
-            base=await self.names.base_for(workspace_id, sender_domain(asked.sender)),
+            base=await self.names.base_for(workspace_id, sender_domain(asked.sender), tx),
             opens=asked.opens,
             clicks=asked.clicks,
             utm=parse_utm(asked.utm),
@@ -69,7 +77,7 @@ class Tracking:
             self._kept[key] = found
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
-        await self.links.store(workspace_id, campaign_id, found.links)
+        await self.links.store(workspace_id, campaign_id, found.links, tx)
         return found
 
     async def of_email(
