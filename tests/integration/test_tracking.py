@@ -9,6 +9,7 @@ from sending_world import BASE, World
 
 from mailyard.campaigns.campaign import Following, Utm
 from mailyard.campaigns.states import State
+from mailyard.core.errors import Unavailable
 from mailyard.queue.job import EMAIL_EVENTS, NewJob
 from mailyard.sending.request import EmailRequest, EmailTrack
 from mailyard.sending.track.hit import HITS
@@ -196,6 +197,25 @@ async def test_a_job_that_runs_twice_counts_once(world: World, visitor: Visitor)
     await world.engine.enqueue([again])
     await visitor.settle()
     assert await visitor.totals(campaign_id) == {"clicks": 1, "clicked": 1}
+
+
+async def test_while_the_database_is_away_a_known_link_leads_on(
+    world: World, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.add_contacts(1)
+    await _sent(world, track=BOTH)
+    plain, *_, part, _, pixel = links_of(world.ledger.mails[0].content)
+    await visitor.ask(plain)
+
+    async def away(*_: object, **__: object) -> None:
+        raise Unavailable("the database is away")
+
+    monkeypatch.setattr(world.engine, "enqueue", away)
+    monkeypatch.setattr(visitor.tracking.links, "find", away)
+    assert (await visitor.ask(plain)).location == "https://shop.example/a?x=1&y=2"
+    for unknown in (part, pixel):
+        visit = await visitor.ask(unknown)
+        assert (visit.status, b"retry-after" in visit.headers) == (503, True)
 
 
 async def test_transactional_mail_is_followed_when_asked_and_not_else(
