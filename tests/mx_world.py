@@ -195,6 +195,7 @@ class World:
         self,
         book: str = "",
         *,
+        name: str = "mx",
         clock: Clock | None = None,
         rate: RateLimit | None = None,
         leases: Leases | None = None,
@@ -211,7 +212,7 @@ class World:
         router = MailRouter(resolver, Random(1), ("me.example",), (), may_connect)
         options = {"port": self.port, "idle_s": 30.0, "patience_s": 20.0} | more.pop("options", {})
         transport = MxTransport(
-            name="mx",
+            name=name,
             roads=Roads(router, Policies(policies), clock),
             security=Security(router, verified),
             book=read_book([("book.toml", BOOK), ("extra.toml", book)]),

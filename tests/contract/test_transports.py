@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from http_script import LOOPBACK, QUICK, Seen, Step, answer, by_request, letter, scripted
+from mx_world import mx_world
 from smtp_wire import NotingHandler, listening, until
 
 from mailyard.core import ids
@@ -30,7 +31,7 @@ from mailyard.sending.transports.postmark import Postmark
 from mailyard.sending.transports.smtp import SmtpOptions, SmtpTransport
 from mailyard.sending.transports.vendor import Vendor
 
-KINDS = ["smtp", "one-a-request", "batch", "file"]
+KINDS = ["smtp", "one-a-request", "batch", "file", "mx"]
 
 
 def smtp_to(port: int) -> SmtpTransport:
@@ -63,6 +64,10 @@ async def working(kind: str, folder: Path) -> AsyncIterator[Transport]:
             yield smtp_to(listener.port)
     elif kind == "file":
         yield FileTransport(name="it", folder=folder)
+    elif kind == "mx":
+        async with mx_world() as world:
+            await world.peer("d.example")
+            yield world.transport(name="it")
     else:
 
         def taking(seen: Seen) -> Step:
@@ -84,6 +89,11 @@ async def out_of_reach(kind: str, folder: Path) -> AsyncIterator[Transport]:
     if kind == "file":
         folder.write_text("in the way")
         yield FileTransport(name="it", folder=folder)
+        return
+    if kind == "mx":
+        async with mx_world() as world:
+            world.dns.add("d.example", "A", "127.9.9.9")
+            yield world.transport(name="it")
         return
     async with scripted(answer(200)) as server:
         pass

@@ -272,6 +272,7 @@ class Sending(OwnDelivery):
             random=Random(),
             data=settings.data,
             allowed=allowed,
+            own=self.mx_transport,
         )
         return Shelf(vault=self.vault, workshop=workshop)
 

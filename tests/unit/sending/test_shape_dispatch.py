@@ -196,7 +196,7 @@ def test_a_line_is_short_and_what_does_not_fit_comes_again_soon() -> None:
     assert [mail for _, mail, _ in process.back] == list(range(LINE_MAX, LINE_MAX + 10))
 
 
-def test_a_site_that_only_refuses_holds_one_mail_to_probe_with() -> None:
+def test_a_site_that_only_refuses_keeps_nobody_waiting_and_gets_one_probe_when_it_is_time() -> None:
     process = Process()
     for mail in range(200):
         process.offer(1, mail)
@@ -204,10 +204,14 @@ def test_a_site_that_only_refuses_holds_one_mail_to_probe_with() -> None:
     for _ in range(100):
         process.dispatch.observe(NOW, place(1).name, later())
     assert process.take(100) == []
-    assert process.dispatch.waiting == 1
-    assert len(process.back) == 99
     process.offer(1, 300)
-    assert process.dispatch.waiting == 1
+    assert process.dispatch.waiting == 0
+    assert len(process.back) == 101
+    process.now_s = process.dispatch.state(place(1).name).probe_at_s
+    for mail in (301, 302, 303):
+        process.offer(1, mail)
+    assert [mail for _, mail in process.take(100)] == [301]
+    assert [mail for _, mail, _ in process.back[101:]] == [302, 303]
 
 
 def test_states_are_forgotten_idle_ones_first_and_never_those_with_mails() -> None:
@@ -387,7 +391,8 @@ def test_one_site_of_five_thousand_that_only_refuses_harms_nobody(
     state = process.dispatch.state(bad_name)
     mode = machine.mode_at(process.now_s, state, place(BAD).receiver.limits)
     assert mode is Mode.PROBING
-    assert [(key, mail) for key, mail, _ in process.back] == [(bad_name, MAILS_EACH - 1)]
+    back = [(key, mail) for key, mail, _ in process.back]
+    assert back == [(bad_name, mail) for mail in range(PROBE_AFTER, MAILS_EACH)]
 
     # Flat memory: never more in hand than what one round brought, and one state a site.
     assert in_hand <= ROOM + 1
@@ -407,7 +412,7 @@ def test_ten_thousand_mails_for_a_refusing_site_are_handed_back_at_the_door(
     for mail in range(10_000):
         process.offer(BAD, mail)
     assert calls["decide"] == 0
-    assert process.dispatch.waiting == 1
-    assert len(process.back) == 9_999
+    assert process.dispatch.waiting == 0
+    assert len(process.back) == 10_000
     # They do not all come again in one instant.
     assert len({round(until_s, 3) for _, _, until_s in process.back}) > 1_000

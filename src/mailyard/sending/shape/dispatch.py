@@ -312,8 +312,10 @@ class Dispatch(Generic[Mail]):
         if mode is Mode.PAUSED and desk.site.paused_until_s > now_s + HAND_BACK_S:
             return 0, self._later(now_s, desk.site.paused_until_s - now_s), desk.site.why
         if mode is Mode.PROBING:
+            # Nobody waits here for a probe that is far off: whoever comes first then is it.
             wait_s = max(desk.site.probe_at_s - now_s, HAND_BACK_S)
-            return 1, self._later(now_s, wait_s), desk.site.why
+            keep = 1 if desk.site.probe_at_s <= now_s + HAND_BACK_S else 0
+            return keep, self._later(now_s, wait_s), desk.site.why
         return None
 
     def _slot(self, now_s: float, desk: _Desk[Mail]) -> float:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from mailyard.core.clock import Clock
-from mailyard.core.errors import InvalidInput
+from mailyard.core.errors import ConfigurationError, InvalidInput
 from mailyard.net.guard import Network
 from mailyard.net.http import HttpClient
 from mailyard.ratelimit.ratelimit import RateLimit
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mailyard.sending.transports.sign_in import SignIn
 
 SECRET_CHARACTERS = 4_096
+OWN_POOL = "default"
 
 _Host = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9._:-]+$")]
 _Word = Annotated[str, Meta(max_length=255, pattern=r"^[!-~]*$")]
@@ -49,7 +50,8 @@ class Opened:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
     """What transports are made with. `allowed`: networks that providers may be in although they
-    are not public. `data`: where a provider of kind `file` has its folder."""
+    are not public. `data`: where a provider of kind `file` has its folder. `own`: makes own
+    delivery under a name, from a pool of source addresses; None where there is none."""
 
     hello: str
     http: HttpClient
@@ -58,6 +60,7 @@ class Workshop:
     random: Random
     data: Path
     allowed: tuple[Network, ...] = ()
+    own: Callable[[str, str], Transport] | None = None
 
 
 class SmtpSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,6 +114,13 @@ class MailgunSettings(_Http, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 class ResendSettings(_Http, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Resend."""
+
+
+class MxSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Own delivery to the recipients' mail servers. `pool`: of the installation's source addresses;
+    others than `default` are for shared providers, which are the operator's."""
+
+    pool: _Folder = OWN_POOL
 
 
 class FileSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -267,6 +277,17 @@ def _file(opened: Opened, settings: FileSettings, workshop: Workshop) -> Transpo
     return FileTransport(name=opened.name, folder=folder)
 
 
+def _mx(opened: Opened, settings: MxSettings, workshop: Workshop) -> Transport:
+    if workshop.own is None:
+        raise ConfigurationError("this process has no own delivery")
+    if settings.pool != OWN_POOL and not opened.shared:
+        raise ConfigurationError(
+            f"the pool {settings.pool!r} is for shared providers of the installation's operator; "
+            f"this one may have {OWN_POOL!r}"
+        )
+    return workshop.own(opened.name, settings.pool)
+
+
 # HTTP APIs.
 
 
@@ -350,5 +371,6 @@ KINDS: dict[str, Kind] = {
     "postmark": Kind("Postmark", PostmarkSettings, ("server_token",), _postmark),
     "mailgun": Kind("Mailgun", MailgunSettings, ("api_key",), _mailgun),
     "resend": Kind("Resend", ResendSettings, ("api_key",), _resend),
+    "mx": Kind("Own delivery to MX", MxSettings, (), _mx),
     "file": Kind("Folder (development)", FileSettings, (), _file),
 }
