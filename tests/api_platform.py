@@ -58,6 +58,8 @@ from mailyard.sending.routing import Routing
 from mailyard.sending.shape.book import shipped
 from mailyard.sending.shaping import Shaping
 from mailyard.sending.sign import Signing
+from mailyard.sending.source_file import alone
+from mailyard.sending.source_pool import SourcePool
 from mailyard.sending.suppress import Suppressions
 from mailyard.sending.template import Templates
 from mailyard.sending.tls_count import TlsCounter
@@ -224,6 +226,9 @@ def services(database: Database) -> Any:
         queue_admin=QueueAdmin(engine=engine),
         shaping=Shaping(database=database, book=shipped()),
         tls_results=TlsCounter(database=database),
+        source_pools={
+            "default": SourcePool(sources=alone("me.example"), database=database),
+        },
     )
 
 

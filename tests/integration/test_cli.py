@@ -331,6 +331,7 @@ async def test_destinations_are_shown_paused_and_resumed(shell: Shell) -> None:
     assert (await shell.json("shaping", "show"))["items"] == []
     assert (await shell.json("shaping", "events"))["items"] == []
     assert (await shell.json("shaping", "tls"))["items"] == []
+    assert [one["pool"] for one in (await shell.json("shaping", "sources"))["items"]] == ["default"]
     unknown = await shell.run("shaping", "pause", "mx.example.org", "--for", "2 h")
     assert (unknown.code, "nothing was sent" in unknown.err) == (1, True)
     assert (await shell.run("shaping", "resume", "mx.example.org")).code == 1
@@ -369,6 +370,7 @@ COMMANDS_FOR_PEOPLE = (
     *("provider add", "provider list", "provider show", "provider change", "provider test"),
     *("provider remove", "route list", "route set", "route clear"),
     *("shaping show", "shaping events", "shaping pause", "shaping resume", "shaping tls"),
+    *("shaping sources",),
 )
 
 

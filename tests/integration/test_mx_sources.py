@@ -1,17 +1,23 @@
 """Source addresses: pools with weights, warm-up ceilings over all workers, overflow, pauses."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from random import Random
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from mx_world import World, mx_world
 
 from mailyard.core.clock import ManualClock
 from mailyard.core.errors import ConfigurationError
+from mailyard.net.http import HttpClient
+from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
 from mailyard.sending.source_file import read_sources
 from mailyard.sending.source_pool import SourcePool
 from mailyard.sending.transport import Outcome
+from mailyard.sending.transports.kinds import Opened, Workshop, checked, make
 from mailyard.storage.database import Database
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -134,3 +140,35 @@ def test_a_mistake_in_the_file_is_named_with_its_line(
         read_sources("sources.toml", text, "me.example")
     assert refused.value.message.startswith(f"sources.toml, line {line}: ")
     assert said in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("pool", "shared", "may"),
+    [("default", False, True), ("big", False, False), ("big", True, True)],
+)
+def test_only_the_operators_providers_choose_a_pool(
+    tmp_path: Path, pool: str, shared: bool, may: bool
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def own(name: str, pool: str) -> Any:
+        asked.append((name, pool))
+
+    clock = ManualClock(NOON)
+    workshop = Workshop(
+        hello="me.example",
+        http=HttpClient(),
+        rate=MemoryRateLimit(clock=clock),
+        clock=clock,
+        random=Random(1),
+        data=tmp_path,
+        own=own,
+    )
+    settings = checked("mx", {"pool": pool}, {})
+    opened = Opened(uuid4(), uuid4(), shared, "ours", "mx", settings, {})
+    if may:
+        make(opened, workshop)
+        assert asked == [("ours", pool)]
+    else:
+        with pytest.raises(ConfigurationError, match="shared providers"):
+            make(opened, workshop)

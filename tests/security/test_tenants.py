@@ -136,6 +136,7 @@ async def test_only_the_first_workspace_runs_the_installation(platform: Platform
         ("GET", "/v1/shaping/events", None),
         ("POST", "/v1/shaping/pause", {"destination": "mx.zebra.example", "seconds": 60}),
         ("POST", "/v1/shaping/resume", {"destination": "mx.zebra.example"}),
+        ("GET", "/v1/shaping/sources", None),
         ("GET", "/v1/tls-results", None),
         ("POST", "/v1/workspaces", {"name": "x"}),
     ):

@@ -108,6 +108,11 @@ class OwnDelivery(Receiving):
         self.ends += [http.close, cache.close]
         return cache
 
+    @cached_property
+    def source_pools(self) -> "dict[str, SourcePool]":
+        """All pools, for who wants to see how they stand. Raises ConfigurationError."""
+        return {name: self.source_pool(name) for name in self.source_lists}
+
     def mx_transport(self, name: str = "mx", pool: str = "default") -> "MxTransport":
         """A way out of our own, from the addresses of a pool. Raises ConfigurationError."""
         from random import Random

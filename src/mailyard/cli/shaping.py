@@ -34,6 +34,18 @@ _EVENT_COLUMNS = (
     ("Answer", "answer"),
     ("Text", "text"),
 )
+_SOURCE_COLUMNS = (
+    ("Pool", "pool"),
+    ("Address", "address"),
+    ("Hello", "hello"),
+    ("Weight", "weight"),
+    ("Plan", "plan"),
+    ("Day", "day"),
+    ("Mails", "mails"),
+    ("Bad", "bad"),
+    ("Paused until", "paused_until"),
+    ("Why", "why"),
+)
 _TLS_COLUMNS = (
     ("Domain", "domain"),
     ("Policy", "policy_type"),
@@ -118,6 +130,19 @@ def resume(destination: _Destination, as_json: AsJson = False) -> None:
         return await client.post("/v1/shaping/resume", {"destination": destination})
 
     say(ask(work), as_json, f"{destination} goes on")
+
+
+@app.command()
+def sources(as_json: AsJson = False) -> None:
+    """Show how source addresses stand today: warm-up, what went, pauses.
+
+    Example: mailyard shaping sources
+    """
+
+    async def work(client: ApiClient) -> Any:
+        return await client.get("/v1/shaping/sources")
+
+    say_rows(ask(work)["items"], as_json, _SOURCE_COLUMNS)
 
 
 @app.command()

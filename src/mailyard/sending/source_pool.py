@@ -193,10 +193,6 @@ class SourcePool:
             )
         return found
 
-    async def sweep(self) -> None:
-        """Forget old counts. A duty of the scheduler."""
-        await self._database.execute(_SQL.sweep_counts, self._today() - COUNTS_KEPT)
-
     async def _read(self) -> None:
         today = self._today()
         names = [source.name for source in self._pool.sources]
@@ -269,3 +265,8 @@ class SourcePool:
 
     def _today(self) -> date:
         return self._clock.now().date()
+
+
+async def forget_old_counts(database: Database, clock: Clock) -> None:
+    """Forget what went long ago. A duty of the scheduler."""
+    await database.execute(_SQL.sweep_counts, clock.now().date() - COUNTS_KEPT)

@@ -21,6 +21,7 @@ from mailyard.sending import upkeep
 from mailyard.sending.deliver import Deliverer
 from mailyard.sending.returns.events import ProviderEvents
 from mailyard.sending.returns.mail import ReturnedMail
+from mailyard.sending.source_pool import forget_old_counts
 from mailyard.sending.track.judge import shipped_rules
 from mailyard.sending.track.record import Recorder
 
@@ -150,6 +151,7 @@ def handlers(application: Application) -> list[Handler]:
                 application.shaping.sweep,
                 application.tls_results.sweep,
                 application.sts.sweep,
+                lambda: forget_old_counts(database, application.clock),
                 application.idempotency.sweep,
                 application.sessions.sweep,
                 application.limits.sweep,

@@ -141,6 +141,31 @@ class DestinationChanged(Output):
     until: Moment | None
 
 
+class SourceAddress(Output):
+    """A source address today (UTC)."""
+
+    pool: str
+    address: Annotated[str, Meta(description="Empty: whatever the system picks.")]
+    hello: str
+    weight: int
+    plan: Annotated[str, Meta(description="Its warm-up; empty: it is warm.")]
+    day: Annotated[int, Meta(description="Of its warm-up, lost days not counted.")]
+    ceilings: Annotated[
+        dict[str, int | None], Meta(description="Mails of today by receiver; null: no ceiling.")
+    ]
+    mails: int
+    answers: int
+    bad: Annotated[int, Meta(description="Answers about our reputation.")]
+    paused_until: date | None
+    why: str
+
+
+class SourceList(Output):
+    """All source addresses, pool by pool."""
+
+    items: list[SourceAddress]
+
+
 class TlsItem(Output):
     """Sessions that ended alike."""
 
@@ -269,6 +294,30 @@ async def resume_destination(call: Call[ResumeDestination, None]) -> Answer:
         return await call.done(tx, DestinationChanged(body.destination, None), change)
 
 
+async def list_sources(call: Call[None, None]) -> SourceList:
+    await call.app.workspaces.require_operator(call.workspace_id)
+    return SourceList(
+        items=[
+            SourceAddress(
+                pool=name,
+                address=one.name,
+                hello=one.hello,
+                weight=one.weight,
+                plan=one.plan,
+                day=one.day,
+                ceilings=one.ceilings,
+                mails=one.mails,
+                answers=one.answers,
+                bad=one.bad,
+                paused_until=one.paused_until,
+                why=one.why,
+            )
+            for name, pool in call.app.source_pools.items()
+            for one in await pool.standings()
+        ]
+    )
+
+
 async def list_tls_results(call: Call[None, TlsQuery]) -> TlsPage:
     await call.app.workspaces.require_operator(call.workspace_id)
     query = call.query
@@ -337,6 +386,17 @@ ROUTES = (
         body=ResumeDestination,
         errors=(404,),
         description="A smaller share of its limits grows by itself. " + _OPERATOR,
+    ),
+    Route(
+        "GET",
+        "/v1/shaping/sources",
+        list_sources,
+        "listSourceAddresses",
+        TAG,
+        "Read how source addresses stand today",
+        scope.SHAPING_READ,
+        answer=SourceList,
+        description="Warm-up, ceilings, what went, pauses. " + _OPERATOR,
     ),
     Route(
         "GET",

@@ -29,6 +29,11 @@ async def destinations(visit: Visit) -> Response[str]:
         "destinations.html",
         destinations=found,
         events=await shaping.happenings(limit=_EVENTS),
+        sources=[
+            (name, one)
+            for name, pool in visit.application.source_pools.items()
+            for one in await pool.standings()
+        ],
         search=search,
         held=held,
         pauses=_PAUSES,
