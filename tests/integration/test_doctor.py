@@ -49,6 +49,16 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     assert "did you mean MAILYARD_PORT?" in findings["settings"]["found"]
 
 
+def test_a_mistake_in_a_file_of_own_delivery_is_named_with_its_line(tmp_path: Path) -> None:
+    shaping, sources = tmp_path / "shaping.toml", tmp_path / "sources.toml"
+    shaping.write_text('[receiver.google]\nrate = "fast"\n')
+    sources.write_text('[pool.default]\n[[pool.default.address]]\nipv4 = "127.0.0.1"\n')
+    status, findings = examine(tmp_path, shaping_file=str(shaping), sources_file=str(sources))
+    assert status == 78
+    assert f"{shaping}, line 2: receiver.google.rate is 'fast'" in findings["shaping file"]["found"]
+    assert findings["sources file"]["found"] == "1 pools"
+
+
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from mailyard.app import database_address
+from mailyard.app import Application, database_address
 from mailyard.cli import exit_code
 from mailyard.core.errors import ConfigurationError
 from mailyard.fleet import checkup
 from mailyard.fleet.checkup import Finding, Grade
-from mailyard.settings import check_budget, describe, load_settings
+from mailyard.settings import Settings, check_budget, describe, load_settings
 
 app = typer.Typer(add_completion=False)
 
@@ -80,7 +80,27 @@ async def _examine() -> list[Finding]:
         )
     if settings.tls_cert is not None and settings.tls_key is not None:
         findings.append(checkup.check_certificate(settings.tls_cert, settings.tls_key))
+    findings += _check_delivery(settings)
     return [_short(finding) for finding in findings]
+
+
+def _check_delivery(settings: Settings) -> list[Finding]:
+    """The files that own delivery reads."""
+    application = Application(settings)
+    found = []
+    for name, file, read in (
+        ("shaping file", settings.shaping_file, lambda: len(application.receivers.receivers)),
+        ("sources file", settings.sources_file, lambda: len(application.source_lists)),
+    ):
+        if file is not None:
+            try:
+                count = read()
+            except ConfigurationError as error:
+                found.append(Finding(name, Grade.BAD, error.message, "mend it, or leave it out"))
+            else:
+                what = "receivers" if name == "shaping file" else "pools"
+                found.append(Finding(name, Grade.GOOD, f"{count} {what}"))
+    return found
 
 
 def _short(finding: Finding) -> Finding:
