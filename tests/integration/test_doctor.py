@@ -56,7 +56,7 @@ def test_a_mistake_in_a_file_of_own_delivery_is_named_with_its_line(tmp_path: Pa
     status, findings = examine(tmp_path, shaping_file=str(shaping), sources_file=str(sources))
     assert status == 78
     assert f"{shaping}, line 2: receiver.google.rate is 'fast'" in findings["shaping file"]["found"]
-    assert findings["sources file"]["found"] == "1 pools"
+    assert findings["sources file"]["found"] == "pools: default"
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -87,19 +89,25 @@ async def _examine() -> list[Finding]:
 def _check_delivery(settings: Settings) -> list[Finding]:
     """The files that own delivery reads."""
     application = Application(settings)
+    files: list[tuple[str, Path | None, Callable[[], str]]] = [
+        (
+            "shaping file",
+            settings.shaping_file,
+            lambda: f"{len(application.receivers.receivers)} receivers",
+        ),
+        (
+            "sources file",
+            settings.sources_file,
+            lambda: f"pools: {', '.join(application.source_lists)}",
+        ),
+    ]
     found = []
-    for name, file, read in (
-        ("shaping file", settings.shaping_file, lambda: len(application.receivers.receivers)),
-        ("sources file", settings.sources_file, lambda: len(application.source_lists)),
-    ):
+    for name, file, read in files:
         if file is not None:
             try:
-                count = read()
+                found.append(Finding(name, Grade.GOOD, read()))
             except ConfigurationError as error:
                 found.append(Finding(name, Grade.BAD, error.message, "mend it, or leave it out"))
-            else:
-                what = "receivers" if name == "shaping file" else "pools"
-                found.append(Finding(name, Grade.GOOD, f"{count} {what}"))
     return found
 
 
