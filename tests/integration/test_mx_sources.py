@@ -14,6 +14,7 @@ from mailyard.core.errors import ConfigurationError
 from mailyard.net.http import HttpClient
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
+from mailyard.sending.delivery_sweep import sweep_of
 from mailyard.sending.source_file import read_sources
 from mailyard.sending.source_pool import SourcePool
 from mailyard.sending.transport import Outcome
@@ -120,6 +121,43 @@ async def test_an_address_that_is_answered_badly_rests_for_a_day_for_all_workers
     [new, _] = await second.standings()
     assert new.day == 1, "the days that it lost are added to its plan"
     assert getattr(second.pick("default"), "name", "") == "127.2.0.1"
+
+
+async def test_what_is_old_is_forgotten_and_what_holds_stays(database: Database) -> None:
+    clock = ManualClock(datetime.now(UTC))
+    day = clock.now().date()
+    async with database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO tls_result VALUES ($1, 'a', 'sts', 'h', 'success', 1),"
+            " ($2, 'a', 'sts', 'h', 'success', 1)",
+            day - timedelta(days=36),
+            day,
+        )
+        await connection.execute(
+            "INSERT INTO source_count VALUES ($1, 'a', 'default', 1, 1, 0),"
+            " ($2, 'a', 'default', 1, 1, 0)",
+            day - timedelta(days=121),
+            day - timedelta(days=119),
+        )
+        await connection.execute(
+            "INSERT INTO sts_policy (domain, record_id, mode, max_age_s, mx, fetched_at,"
+            " changed_at) VALUES ('old', '1', 'enforce', 60, '{}', $1, now()),"
+            " ('held', '1', 'enforce', 864000, '{}', $1, now())",
+            clock.now() - timedelta(days=1),
+        )
+        await connection.execute(
+            "INSERT INTO shaping_site (key, source, place, receiver, paused_until, updated_at)"
+            " VALUES ('old', '', '', '', NULL, $1), ('held', '', '', '', now() + interval '1 h',"
+            " $1)",
+            clock.now() - timedelta(days=31),
+        )
+        await sweep_of(database, clock)()
+        counted = [
+            await connection.fetchval(f"SELECT count(*) FROM {table}")
+            for table in ("tls_result", "source_count", "sts_policy", "shaping_site")
+        ]
+        assert counted == [1, 1, 1, 1]
+        assert await connection.fetchval("SELECT key FROM shaping_site") == "held"
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,6 @@ from mailyard.storage.queries import load
 
 _SQL = load("shaping")
 
-EVENTS_KEPT = timedelta(days=14)
-SITES_KEPT = timedelta(days=30)
 WHY_CHARACTERS = 200
 _LAST_ID = UUID(int=(1 << 128) - 1)
 
@@ -143,13 +141,6 @@ class Shaping:
         before = await self._lock(place, tx)
         await self._database.execute(_SQL.resume_sites, list(before), tx=tx)
         return before
-
-    async def sweep(self) -> None:
-        """Forget what is old. A duty of the scheduler."""
-        now = self._clock.now()
-        oldest = ids.uuid7(int((now - EVENTS_KEPT).timestamp() * 1000))
-        await self._database.execute(_SQL.sweep_events, oldest)
-        await self._database.execute(_SQL.sweep_sites, now - SITES_KEPT)
 
     async def _lock(self, place: str, tx: Connection) -> dict[str, str]:
         rows = await self._database.fetch(_SQL.lock_place, place, tx=tx)

@@ -27,7 +27,6 @@ _SQL = load("source")
 _log = structlog.get_logger(__name__)
 
 EVERY_S = 3.0
-COUNTS_KEPT = timedelta(days=120)
 _FULL = 1 << 62
 
 
@@ -265,8 +264,3 @@ class SourcePool:
 
     def _today(self) -> date:
         return self._clock.now().date()
-
-
-async def forget_old_counts(database: Database, clock: Clock) -> None:
-    """Forget what went long ago. A duty of the scheduler."""
-    await database.execute(_SQL.sweep_counts, clock.now().date() - COUNTS_KEPT)

@@ -123,10 +123,6 @@ class StsCache:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def sweep(self) -> None:
-        """Forget policies that have run out. A duty of the scheduler."""
-        await self._database.execute(_SQL.sweep_policies, self._clock.now())
-
     # Fetching -----------------------------------------------------------------------------------
 
     def _fetch(self, domain: str, record_id: str) -> asyncio.Task[StsPolicy | None]:

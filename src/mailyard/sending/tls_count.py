@@ -7,7 +7,7 @@ a few seconds of them.
 import asyncio
 from collections import Counter
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
 import structlog
 
@@ -20,7 +20,6 @@ _SQL = load("tls")
 _log = structlog.get_logger(__name__)
 
 EVERY_S = 5.0
-KEPT_DAYS = 35
 NAMES_MAX = 50_000  # counted apart in one interval; what is above waits for no memory
 
 
@@ -86,9 +85,3 @@ class TlsCounter:
         """The results of a day for one domain."""
         rows = await self._database.fetch(_SQL.results_of, day, domain)
         return [TlsResult(*row) for row in rows]
-
-    async def sweep(self) -> None:
-        """Forget days that nobody asks for any more. A duty of the scheduler."""
-        await self._database.execute(
-            _SQL.sweep_results, self._clock.now().date() - timedelta(days=KEPT_DAYS)
-        )

@@ -17,11 +17,10 @@ from mailyard.proving.demo import DemoRunner
 from mailyard.proving.in_process import Services
 from mailyard.queue.worker import Handler, Worker
 from mailyard.receiving.ingest import Ingest
-from mailyard.sending import upkeep
+from mailyard.sending import delivery_sweep, upkeep
 from mailyard.sending.deliver import Deliverer
 from mailyard.sending.returns.events import ProviderEvents
 from mailyard.sending.returns.mail import ReturnedMail
-from mailyard.sending.source_pool import forget_old_counts
 from mailyard.sending.track.judge import shipped_rules
 from mailyard.sending.track.record import Recorder
 
@@ -147,11 +146,7 @@ def handlers(application: Application) -> list[Handler]:
             [
                 sweep.free_addresses(database),
                 application.cache.sweep,
-                application.leases.sweep,
-                application.shaping.sweep,
-                application.tls_results.sweep,
-                application.sts.sweep,
-                lambda: forget_old_counts(database, application.clock),
+                delivery_sweep.sweep_of(database, application.clock),
                 application.idempotency.sweep,
                 application.sessions.sweep,
                 application.limits.sweep,
