@@ -174,7 +174,7 @@ async def test_a_version_is_rolled_back_and_a_draft_touches_nothing_until_it_is_
 ) -> None:
     made = await templates.create(workspace, "t", await templates.prove("one", "<p>1</p>", ""))
     await templates.publish(workspace, made.id, await templates.prove("two", "<p>2</p>", ""))
-    wrong = Source("three", "<p>{% if %}", "", "")
+    wrong = Source("three", "<p>{% if %}", inline_css=True)
     draft = await templates.save_draft(workspace, made.id, wrong, author="ann")
     assert (draft.source, draft.author, draft.published) == (wrong, "ann", 2)
     assert (await templates.render(workspace, "t", {})).subject == "two"

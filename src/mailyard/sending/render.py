@@ -302,7 +302,10 @@ class Compiled:
 
     def rewritten(self, html: str, text: str) -> "Compiled":
         """The same template with other bodies. Raises InvalidInput."""
-        return Compiled(self._sources["subject"], html, text, locale=self.locale)
+        made = Compiled(self._sources["subject"], html, text, locale=self.locale)
+        for name, source in (("html", html), ("text", text)):
+            made._positions[name] = Positions(source, name, before=self._positions[name])
+        return made
 
     def render(self, data: Mapping[str, Any]) -> Rendered:
         """One mail. Raises InvalidInput: a variable is missing, the output is too large, …"""

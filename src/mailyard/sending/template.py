@@ -230,7 +230,7 @@ class Templates:
             given.html,
             given.mjml,
             given.text,
-            given.inline_css,
+            built.inline_css,
             source.variables,
             built.html if "html" in changed else None,
             built.text if "text" in changed else None,
@@ -285,7 +285,7 @@ class Templates:
             source.html,
             source.mjml,
             source.text,
-            source.inline_css,
+            source.inline_css is not False,
             author,
             tx=tx,
         )

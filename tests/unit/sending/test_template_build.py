@@ -23,7 +23,7 @@ LIBRARY = {
 }
 
 
-def made(**source: str) -> Built:
+def made(**source: str | bool) -> Built:
     return build(Source("s", **source), LIBRARY)  # type: ignore[arg-type]
 
 
@@ -33,7 +33,7 @@ def rendered(built: Built, **data: object) -> Rendered:
 
 def refusal(**source: str) -> str:
     with pytest.raises(InvalidInput) as refused:
-        made(**source)
+        made(inline_css=True, **source)
     return refused.value.message
 
 
@@ -57,6 +57,12 @@ def test_an_error_names_the_place_in_the_source_that_it_was_written_in() -> None
     built = made(html="<style>p{color:red}</style>\n<div>\n{% include 'footer' %} {{ x }}</div>")
     with pytest.raises(InvalidInput) as refused:
         rendered(built, company="Shop", x=1)
+    assert refused.value.message == "html of footer, line 2, column 18: `city` is undefined"
+    followed = Compiled(built.subject, built.html, built.text, built.origins).rewritten(
+        "{{ added }} {{ company }}\n" + built.html, built.text
+    )
+    with pytest.raises(InvalidInput) as refused:
+        followed.render({"company": "Shop", "added": 1, "x": 1})
     assert refused.value.message == "html of footer, line 2, column 18: `city` is undefined"
     with pytest.raises(InvalidInput) as refused:
         rendered(built, company="Shop", city="Rome")
@@ -117,7 +123,11 @@ def test_rules_of_a_style_sheet_move_into_the_elements_and_code_stays_where_it_w
     ],
 )
 def test_code_that_inlining_would_lose_is_refused(html: str, message: str) -> None:
-    assert message in refusal(html="<style>p{color:red}</style>" + html)
+    html = "<style>p{color:red}</style>" + html
+    assert message in refusal(html=html)
+    if "deeper" not in message:  # who has not asked for it keeps what he wrote
+        built = build(Source("s", html, text="x"), {})
+        assert (built.html, built.inline_css) == (html, False)
 
 
 MJML = """<mjml><mj-head><mj-preview>For {{ name }}</mj-preview>

@@ -26,23 +26,29 @@ def build(source: Source, library: Library) -> Built:
     css = ""
     if part == "mjml":
         pieces, css = from_mjml(pieces)
-    if css or (source.inline_css and part == "html"):
-        pieces = inline(pieces, part, css)
+    inlined = source.inline_css is not False
+    if css or (inlined and part == "html"):
+        try:
+            pieces = inline(pieces, part, css)
+        except InvalidInput:
+            if css or source.inline_css:
+                raise
+            inlined = False
     if source.text.strip():
         text = resolve(source.text, "text", library)
     elif source.kind == EMAIL:
         text = text_of(pieces, part)
     else:
         text = []
-    return _built(source, pieces, text)
+    return _built(source, pieces, text, inlined)
 
 
-def _built(source: Source, html: list[Piece], text: list[Piece]) -> Built:
+def _built(source: Source, html: list[Piece], text: list[Piece], inlined: bool = True) -> Built:
     made: dict[str, list[Origin]] = {}
     for name, given, pieces in (("html", source.html, html), ("text", source.text, text)):
         if joined(pieces) != given:
             made[name] = origins(pieces)
-    return Built(source.subject, joined(html), joined(text), made)
+    return Built(source.subject, joined(html), joined(text), made, inlined)
 
 
 def unusable_text(error: InvalidInput) -> InvalidInput:

@@ -36,14 +36,17 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """What an author wrote. The body is `html` or `mjml`; without `text` it is made from that."""
+    """What an author wrote. The body is `html` or `mjml`; without `text` it is made from that.
+
+    `inline_css` None: style sheets are inlined where nothing forbids it.
+    """
 
     subject: str = ""
     html: str = ""
     mjml: str = ""
     text: str = ""
     kind: str = EMAIL
-    inline_css: bool = True
+    inline_css: bool | None = None
 
     @property
     def body(self) -> str:
@@ -52,12 +55,14 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Built(msgspec.Struct, frozen=True):
-    """What is rendered for each recipient. `origins`: of the sources that differ from the given."""
+    """What is rendered for each recipient. `origins`: of the sources that differ from the given.
+    `inline_css`: whether style sheets were to be inlined, and could be."""
 
     subject: str = ""
     html: str = ""
     text: str = ""
     origins: dict[str, list[Origin]] = {}
+    inline_css: bool = True
 
 
 def names_in(one: Source | Part) -> set[str]:

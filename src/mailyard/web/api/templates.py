@@ -42,9 +42,16 @@ class TemplateParts(Input):
     html: Annotated[_Source, Meta(examples=["<p>Hello {{ name }}</p>"])] = ""
     mjml: _Source = ""
     text: Annotated[_Source, Meta(examples=["Hello {{ name }}"])] = ""
-    inline_css: Annotated[
-        bool, Meta(description="Whether rules of `<style>` move into the elements they are for.")
-    ] = True
+    inline_css: (
+        Annotated[
+            bool,
+            Meta(
+                description="Whether rules of `<style>` move into the elements they are for; when"
+                " not said, they do where template code does not stand in the way."
+            ),
+        ]
+        | None
+    ) = None
 
 
 class NewTemplate(TemplateParts, kw_only=True):
@@ -165,7 +172,7 @@ def detail_of(one: Template | Draft) -> TemplateDetail:
         html=source.html,
         mjml=source.mjml,
         text=source.text,
-        inline_css=source.inline_css,
+        inline_css=source.inline_css is not False,
     )
 
 

@@ -213,7 +213,7 @@ def _form(source: Source) -> dict[str, Any]:
         "format": source.body,
         "body": source.mjml or source.html,
         "text": source.text,
-        "keep_css": not source.inline_css,
+        "keep_css": source.inline_css is False,
     }
 
 
@@ -308,8 +308,8 @@ def _changes(before: Source, after: Source) -> list[tuple[str, list[tuple[str, s
             continue
         lines = list(unified_diff(old, new, n=3, lineterm=""))[2:]
         changed.append((name, [(line[:1], line[1:]) for line in lines]))
-    if before.inline_css != after.inline_css:
-        changed.append(("inline CSS", [("+", "yes" if after.inline_css else "no")]))
+    if (before.inline_css is False) != (after.inline_css is False):
+        changed.append(("inline CSS", [("+", "no" if after.inline_css is False else "yes")]))
     return changed
 
 
