@@ -12,11 +12,13 @@ from pathlib import Path
 from mailyard.access.vault import Vault
 from mailyard.bus.adapters.postgres import PostgresBus
 from mailyard.bus.live import LiveEvents
+from mailyard.campaigns.audience import Audiences
 from mailyard.campaigns.campaign import Campaigns
 from mailyard.campaigns.chunk import ChunkSender
 from mailyard.campaigns.plan import Planner
 from mailyard.campaigns.progress import ProgressEvents
 from mailyard.campaigns.retry import RetrySender
+from mailyard.campaigns.segment import Segments
 from mailyard.core.clock import SystemClock
 from mailyard.proving.own_postgres import own_postgres
 from mailyard.queue.engines.postgres import PostgresEngine
@@ -91,6 +93,7 @@ class Parts:
         self.campaigns = Campaigns(
             database=self.database,
             engine=self.engine,
+            segments=Segments(database=self.database, audiences=Audiences(database=self.database)),
             templates=self.templates,
             progress=self.progress,
             tracking=self.tracking,

@@ -21,6 +21,7 @@ from mailyard.access.workspace import Workspaces
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.live import LiveEvents
 from mailyard.cache.adapters.memory import MemoryCache
+from mailyard.campaigns.audience import Audiences
 from mailyard.campaigns.behaviour import Behaviour
 from mailyard.campaigns.campaign import Campaigns
 from mailyard.campaigns.contact import Contacts
@@ -30,6 +31,7 @@ from mailyard.campaigns.personal import CachedPersonal
 from mailyard.campaigns.preference import PreferenceCenter
 from mailyard.campaigns.preflight_facts import Preflights
 from mailyard.campaigns.progress import ProgressEvents
+from mailyard.campaigns.segment import Segments
 from mailyard.campaigns.topic import Topics
 from mailyard.core.clock import SystemClock
 from mailyard.core.errors import Unavailable
@@ -201,6 +203,7 @@ def services(database: Database) -> Any:
         contacts=Contacts(database=database),
         lists=Lists(database=database),
         behaviour=Behaviour(database=database),
+        segments=Segments(database=database, audiences=Audiences(database=database)),
         imports=Imports(database=database, engine=engine),
         preflights=Preflights(
             database=database,
@@ -217,6 +220,7 @@ def services(database: Database) -> Any:
         campaigns=Campaigns(
             database=database,
             engine=engine,
+            segments=Segments(database=database, audiences=Audiences(database=database)),
             templates=templates,
             progress=ProgressEvents(database=database, live=live),
             tracking=tracking,

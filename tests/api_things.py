@@ -75,6 +75,10 @@ class Things:
             "renameList": {"name": "changed"},
             "addListContacts": {"contact_ids": [self.ids["con"]]},
             "removeListContacts": {"contact_ids": [self.ids["con"]]},
+            "createSegment": {"name": "another", "filter": "opened"},
+            "changeSegment": {"name": "changed", "filter": "not opened"},
+            "estimateFilter": {"filter": f'list "{self.ids["lst"]}"'},
+            "countFilter": {"filter": f'list "{self.ids["lst"]}"'},
             "createCampaign": {
                 "name": "another",
                 "list": self.ids["lst"],
@@ -148,6 +152,7 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
     )
     await make("con", "/v1/contacts", {"address": f"{word}@example.org", "name": word})
     await make("lst", "/v1/lists", {"name": word})
+    await make("seg", "/v1/segments", {"name": word, "filter": f'name = "{word}"'})
     await make("sup", "/v1/suppressions", {"address": f"{word}-no@example.org", "evidence": word})
     await make(
         "hok",

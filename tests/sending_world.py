@@ -12,11 +12,13 @@ from uuid import UUID
 from mailyard.access.vault import Vault
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.live import LiveEvents
+from mailyard.campaigns.audience import Audiences
 from mailyard.campaigns.campaign import Campaigns, NewCampaign
 from mailyard.campaigns.chunk import ChunkSender
 from mailyard.campaigns.plan import Planner
 from mailyard.campaigns.progress import Progress, ProgressEvents
 from mailyard.campaigns.retry import RetrySender
+from mailyard.campaigns.segment import Segments
 from mailyard.campaigns.start import Starter
 from mailyard.campaigns.states import State
 from mailyard.core import ids
@@ -200,6 +202,7 @@ class World:
         self.campaigns = Campaigns(
             database=database,
             engine=self.engine,
+            segments=Segments(database=database, audiences=Audiences(database=database)),
             templates=self.templates,
             progress=ProgressEvents(database=database, live=self.live),
             tracking=tracking_over(database, self.clock),

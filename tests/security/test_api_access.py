@@ -14,7 +14,8 @@ from mailyard.web.api.route import Route
 from mailyard.web.api.routes import DOCUMENTED
 
 _GUARDED = [route for route in DOCUMENTED if route.scope is not None]
-_READS = {"previewTemplate", "readInboxes"}  # POST only because the question is long
+# POST only because the question is long.
+_READS = {"previewTemplate", "readInboxes", "estimateFilter", "countFilter"}
 
 
 @pytest.fixture

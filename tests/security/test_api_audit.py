@@ -17,7 +17,8 @@ from mailyard.storage.database import Database
 from mailyard.web.api.route import Route
 from mailyard.web.api.routes import ROUTES
 
-_READS = {"previewTemplate", "readInboxes"}  # POST only because the question is long
+# POST only because the question is long.
+_READS = {"previewTemplate", "readInboxes", "estimateFilter", "countFilter"}
 _CHANGES = [
     route
     for route in sorted(ROUTES, key=lambda route: route.method == "DELETE")  # what goes, goes last

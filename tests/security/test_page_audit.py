@@ -49,7 +49,7 @@ _FORMS = (
     Form(
         "/campaigns",
         "campaign.create",
-        {"name": "new", "template_id": "{tpl}", "list_id": "{lst}", "sender": "a@example.org"},
+        {"name": "new", "template_id": "{tpl}", "audience": "{lst}", "sender": "a@example.org"},
     ),
     Form("/topics", "topic.create", {"name": "new", "on_request": "on"}),
     Form("/tracking/domains", "tracking_domain.create", {"name": "links.otter.example.org"}),
@@ -57,6 +57,9 @@ _FORMS = (
     Form("/tracking/imprint", "imprint.change", {"physical_address": "1 Any Street"}),
     Form("/tracking/domains/{tdm}/remove", "tracking_domain.remove"),
     Form("/topics/{top}/delete", "topic.delete"),
+    Form("/segments", "segment.create", {"name": "new", "filter": "opened"}),
+    Form("/segments/{seg}", "segment.change", {"name": "new name", "filter": "not opened"}),
+    Form("/segments/{seg}/delete", "segment.delete"),
     Form("/imports", "import.create", {"list": "imported"}, upload=True),
     Form("/deliveries/{dlv}/cancel", "delivery.cancel"),
     Form("/limits", "limits.change", {"time_zone": "Europe/Rome", "emails_per_day": "500"}),
@@ -89,7 +92,12 @@ _MOVES = tuple(
 # A file that was refused stays, as failed, and the list that was made for it.
 _KEPT_WHEN_REFUSED = {"/imports": {"contact_import", "import_part", "contact_list"}}
 _WITHOUT_A_VISITOR = {"/sign-in", "/sign-in/{token:str}"}
-_READS = {"/templates/{template_id:str}/frame"}  # POST only because what is shown is long
+# POST only because what is shown, or asked, is long.
+_READS = {
+    "/templates/{template_id:str}/frame",
+    "/fragments/segments/estimate",
+    "/fragments/segments/count",
+}
 
 
 @dataclass(slots=True)

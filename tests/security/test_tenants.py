@@ -19,7 +19,14 @@ from mailyard.web.api.routes import DOCUMENTED, ROUTES
 _THEIRS, _OURS = "zebra", "otter"
 _ADDRESSED = [route for route in DOCUMENTED if any(prefix for _, prefix in route.parameters)]
 # Routes without an id in the path whose body names things of the workspace.
-_NAMING_IN_BODY = ("createCampaign", "addListContacts", "readInboxes", "recordContactEvents")
+_NAMING_IN_BODY = (
+    "createCampaign",
+    "addListContacts",
+    "readInboxes",
+    "recordContactEvents",
+    "estimateFilter",
+    "countFilter",
+)
 
 
 @pytest.fixture
@@ -40,8 +47,8 @@ async def _two(platform: Platform) -> tuple[Things, Things]:
 def test_the_walk_covers_every_kind_of_thing() -> None:
     prefixes = {prefix for route in _ADDRESSED for _, prefix in route.parameters if prefix}
     assert prefixes == {
-        "eml", "dlv", "tpl", "sup", "dom", "ibx", "msg", "con", "lst", "imp", "cmp", "dmo", "key",
-        "usr", "top", "tdm", "hok", "prv",
+        "eml", "dlv", "tpl", "sup", "dom", "ibx", "msg", "con", "lst", "seg", "imp", "cmp", "dmo",
+        "key", "usr", "top", "tdm", "hok", "prv",
     }  # fmt: skip
 
 
@@ -97,6 +104,8 @@ async def test_ids_inside_bodies_and_queries_reach_nothing_of_another(platform: 
                 assert reply.json == {"items": []}
             elif route.operation == "recordContactEvents":
                 assert reply.json == {"recorded": 0, "repeated": 0, "unknown": [0]}
+            elif route.operation in ("estimateFilter", "countFilter"):
+                assert (reply.status, reply.json["field"]) == (422, "filter"), "no such list"
             elif route.operation == "addListContacts":
                 assert reply.json == {"changed": 0}
             else:

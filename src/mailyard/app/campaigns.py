@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mailyard.campaigns.preference import PreferenceCenter
     from mailyard.campaigns.preflight_facts import Preflights
     from mailyard.campaigns.progress import ProgressEvents
+    from mailyard.campaigns.segment import Segments
     from mailyard.campaigns.timing import Timing
     from mailyard.campaigns.topic import Topics
 
@@ -110,6 +111,14 @@ class Campaigning(Sending):
         return any(leg.provider != RELAY for route in routes for leg in route.legs)
 
     @cached_property
+    def segments(self) -> "Segments":
+        from mailyard.campaigns.audience import Audiences
+        from mailyard.campaigns.segment import Segments
+
+        audiences = Audiences(database=self.database, clock=self.clock)
+        return Segments(database=self.database, audiences=audiences)
+
+    @cached_property
     def campaigns(self) -> "Campaigns":
         from mailyard.campaigns.campaign import Campaigns
 
@@ -120,6 +129,7 @@ class Campaigning(Sending):
             progress=self.progress,
             tracking=self.tracking,
             imprints=self.imprints,
+            segments=self.segments,
             hostname=self.settings.smtp_name,
             clock=self.clock,
         )

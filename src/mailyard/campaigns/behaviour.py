@@ -33,7 +33,7 @@ PROPERTIES = 64
 PROPERTIES_BYTES = 4 * KIB
 EVENT_AGE = timedelta(days=3653)  # what a shop brings along when it moves here
 EVENT_AHEAD = timedelta(hours=1)  # clocks of others
-_KIND = re.compile(KIND)
+KIND_PATTERN = re.compile(KIND)
 _LAST_ID = UUID(int=(1 << 128) - 1)
 _TABLE = "contact_event"
 
@@ -233,7 +233,7 @@ def _check(event: NewEvent, now: datetime, field: str) -> None:
             normalise(event.address)
         except InvalidInput as error:
             raise InvalidInput(error.message, field=f"{field}.address") from error
-    if not _KIND.match(event.kind):
+    if not KIND_PATTERN.fullmatch(event.kind):
         raise InvalidInput(
             "a kind of event is lower-case letters, digits and _ and begins with a letter",
             field=f"{field}.kind",

@@ -1,8 +1,12 @@
-"""Campaigns: one template to one list. Create, start, pause, resume, cancel, and how far it is.
+"""Campaigns: one template to one list, or to one segment. Create, start, pause, resume, cancel, and
+how far it is.
 
 Who is in it: the members that the list has at the first start. A contact that is added afterwards
 is not; one that is deleted, or taken off the list, before its turn gets no mail; one whose fields
 are changed before its turn gets the mail with the new ones.
+
+Of a segment: what its filter says at the first start, with days counted from then. Whoever matches
+when the chunk that he would stand in is cut is in it, and stays in it.
 """
 
 import math
@@ -16,9 +20,11 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from mailyard.campaigns.audience import Audience
 from mailyard.campaigns.mail import CampaignMail, today
 from mailyard.campaigns.plan import chunk_job, plan_job
 from mailyard.campaigns.progress import Progress, ProgressEvents, read_progress
+from mailyard.campaigns.segment import Segments
 from mailyard.campaigns.start import start_job
 from mailyard.campaigns.states import Event, State, after
 from mailyard.campaigns.timing import check_when
@@ -60,16 +66,18 @@ class Utm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NewCampaign(msgspec.Struct, frozen=True, rename={"sender": "from"}):
-    """What a caller creates a campaign from. Ids are TypeIDs; `rate_per_s` None: no limit.
+    """What a caller creates a campaign from, to a list or to a segment. Ids are TypeIDs;
+    `rate_per_s` None: no limit.
 
     A start before `send_at` waits for it. `local_time` (`2026-12-24T09:00`) is on each recipient's
     clock.
     """
 
     name: str
-    list: str
     template: str
     sender: str
+    list: str | None = None
+    segment: str | None = None
     reply_to: str = ""
     list_unsubscribe: str = ""
     rate_per_s: float | None = None
@@ -92,7 +100,8 @@ class Campaign:
     type: str
     template_id: UUID
     template_version: int
-    list_id: UUID
+    list_id: UUID | None
+    segment_id: UUID | None
     sender: str
     reply_to: str
     list_unsubscribe: str
@@ -123,6 +132,7 @@ class Campaigns:
         progress: ProgressEvents,
         tracking: Tracking,
         imprints: Imprints,
+        segments: Segments,
         hostname: str = "localhost",
         clock: Clock | None = None,
     ) -> None:
@@ -132,6 +142,7 @@ class Campaigns:
         self._progress = progress
         self._tracking = tracking
         self._imprints = imprints
+        self._segments = segments
         self._hostname = hostname
         self._clock = clock or SystemClock()
 
@@ -156,9 +167,7 @@ class Campaigns:
             if not await self._database.fetchval(_SQL.has_topic, workspace_id, topic_id, tx=tx):
                 raise NotFound("no such topic", field="topic")
         usual = await self._imprints.get(workspace_id, tx)
-        list_id = ids.parse_type_id(ids.LIST, new.list, "list")
-        if not await self._database.fetchval(_SQL.has_list, workspace_id, list_id, tx=tx):
-            raise NotFound("no such list", field="list")
+        list_id, segment_id = await self._recipients(workspace_id, new, tx)
         template_id = ids.parse_type_id(ids.TEMPLATE, new.template, "template")
         template = await self._database.fetchrow(
             _SQL.read_template_version, workspace_id, template_id, new.template_version, tx=tx
@@ -185,6 +194,7 @@ class Campaigns:
             utm,
             new.send_at,
             local_time,
+            segment_id,
             tx=tx,
         )
         return await self.get(workspace_id, campaign_id, tx)
@@ -222,7 +232,11 @@ class Campaigns:
         if tx is None:
             return await self._alone(self.start, workspace_id, campaign_id)
         await self._database.execute(_SQL.pin_template, workspace_id, campaign_id, tx=tx)
-        await self._try_template(workspace_id, campaign_id, tx)
+        campaign = await self.get(workspace_id, campaign_id, tx)
+        audience = None
+        if campaign.segment_id is not None:
+            audience = await self._segments.audience(workspace_id, campaign.segment_id, tx=tx)
+        await self._try_template(campaign, audience, tx)
         row = await self._locked(workspace_id, campaign_id, tx)
         send_at = row["send_at"]
         if send_at is not None and send_at > self._clock.now() and row["state"] == State.DRAFT:
@@ -230,7 +244,8 @@ class Campaigns:
             await self._engine.enqueue([start_job(workspace_id, campaign_id, send_at)], tx)
             return await self.get(workspace_id, campaign_id, tx)
         await self._move(workspace_id, campaign_id, Event.START, tx)
-        await self._database.fetchval(_SQL.start_campaign, workspace_id, campaign_id, tx=tx)
+        pinned = audience.pinned() if audience is not None else None
+        await self._database.fetchval(_SQL.start_campaign, workspace_id, campaign_id, pinned, tx=tx)
         await self._engine.enqueue([plan_job(workspace_id, campaign_id)], tx)
         return await self.get(workspace_id, campaign_id, tx)
 
@@ -322,8 +337,28 @@ class Campaigns:
         await self.tell(workspace_id, campaign_id)
         return moved
 
-    async def _try_template(self, workspace_id: UUID, campaign_id: UUID, tx: Connection) -> None:
-        campaign = await self.get(workspace_id, campaign_id, tx)
+    async def _recipients(
+        self, workspace_id: UUID, new: NewCampaign, tx: Connection | None
+    ) -> tuple[UUID | None, UUID | None]:
+        """The list or the segment that a new campaign goes to. Raises InvalidInput, NotFound."""
+        if (new.list is None) == (new.segment is None):
+            raise InvalidInput("a campaign goes to a list or to a segment: say one", field="list")
+        if new.list is not None:
+            list_id = ids.parse_type_id(ids.LIST, new.list, "list")
+            if not await self._database.fetchval(_SQL.has_list, workspace_id, list_id, tx=tx):
+                raise NotFound("no such list", field="list")
+            return list_id, None
+        segment_id = ids.parse_type_id(ids.SEGMENT, new.segment or "", "segment")
+        try:
+            await self._segments.get(workspace_id, segment_id, tx=tx)
+        except NotFound:
+            raise NotFound("no such segment", field="segment") from None
+        return None, segment_id
+
+    async def _try_template(
+        self, campaign: Campaign, audience: Audience | None, tx: Connection
+    ) -> None:
+        workspace_id, campaign_id = campaign.workspace_id, campaign.id
         compiled = await self._templates.compiled(
             workspace_id, campaign.template_id, campaign.template_version, tx=tx
         )
@@ -356,9 +391,12 @@ class Campaigns:
             personal=self._templates.personal,
         )
         nobody = campaign_id  # a mail that is only tried has neither a delivery nor a contact
-        rows = await self._database.fetch(
-            _SQL.sample_members, workspace_id, campaign.list_id, SAMPLE_CONTACTS, tx=tx
-        )
+        if audience is None:
+            rows = await self._database.fetch(
+                _SQL.sample_members, workspace_id, campaign.list_id, SAMPLE_CONTACTS, tx=tx
+            )
+        else:
+            rows = await self._segments.audiences.first_members(audience, SAMPLE_CONTACTS, now, tx)
         await mail.look_up([row["address"] for row in rows])
         for row in rows:
             try:

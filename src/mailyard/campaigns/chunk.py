@@ -152,7 +152,7 @@ class ChunkRun:
         self._place = place
         self._hand_off = HandOff(sender.means, place, row, mail)
         self._rate: float | None = row["rate_per_s"]
-        self._list_id: UUID = row["list_id"]
+        self._list_id: UUID | None = row["list_id"]
         self._topic_id: UUID | None = row["topic_id"]
         self._first_started_at: datetime = row["first_started_at"]
         self._after: UUID = row["after_contact"]

@@ -11,7 +11,6 @@ about to be.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -41,15 +40,6 @@ LOCAL_TIME = "%Y-%m-%dT%H:%M"
 _decode = msgspec.json.Decoder(dict[str, object]).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Placed chunks that were cut: their numbers and when they are due, how far they reach."""
-
-    chunks: list[tuple[int, datetime]]
-    upto: UUID
-    planned: bool
-
-
 class Timing:
     """Decides for planner, chunks and retries."""
 
@@ -71,22 +61,14 @@ class Timing:
         workspace_id: UUID,
         campaign_id: UUID,
         campaign: asyncpg.Record,
+        members: Sequence[asyncpg.Record],
         upto: UUID,
         size: int,
         limits: Limits,
         tx: Connection,
-    ) -> Cut:
-        """Cut the next members into chunks of one zone and at most `size`. `campaign` as in
-        `plan_state`."""
-        members = await self._database.fetch(
-            _SQL.next_members,
-            workspace_id,
-            campaign["list_id"],
-            upto,
-            PLACED_STEP_MEMBERS,
-            campaign["first_started_at"],
-            tx=tx,
-        )
+    ) -> list[tuple[int, datetime]]:
+        """Cut `members` (`contact_id`, `zone`), who lie behind `upto`, into chunks of one zone and
+        at most `size`; their numbers, and when they are due. `campaign` as in `plan_state`."""
         by_zone: dict[str, list[UUID]] = {}
         for contact_id, zone in members:
             known = zone if zone and zone_of(zone) is not None else limits.time_zone
@@ -115,11 +97,24 @@ class Timing:
                 upto,
                 tx=tx,
             )
-        return Cut(
-            list(zip(numbers, dues, strict=True)),
-            members[-1]["contact_id"] if members else upto,
-            len(members) < PLACED_STEP_MEMBERS,
+        return list(zip(numbers, dues, strict=True))
+
+    async def next_members(
+        self, workspace_id: UUID, campaign: asyncpg.Record, upto: UUID, tx: Connection
+    ) -> tuple[list[asyncpg.Record], UUID, bool]:
+        """The next PLACED_STEP_MEMBERS of the campaign's list behind `upto`, with their zones; how
+        far they reach, whether that is all."""
+        members = await self._database.fetch(
+            _SQL.next_members,
+            workspace_id,
+            campaign["list_id"],
+            upto,
+            PLACED_STEP_MEMBERS,
+            campaign["first_started_at"],
+            tx=tx,
         )
+        reached = members[-1]["contact_id"] if members else upto
+        return members, reached, len(members) < PLACED_STEP_MEMBERS
 
     def _due(self, zone: str, local_time: datetime | None, limits: Limits) -> datetime:
         """When a chunk of that zone may go; not before now."""

@@ -20,9 +20,14 @@ _LOOK_AGAIN_S = 0.5
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="A name for people.")],
-    to_list: Annotated[str, typer.Option("--list", help="Who gets it: a list's id (lst_…).")],
     template: Annotated[str, typer.Option(help="What they get: a template's id (tpl_…).")],
     sender: Annotated[str, typer.Option("--from", help="As in From: name and address.")],
+    to_list: Annotated[
+        str | None, typer.Option("--list", help="Who gets it: a list's id (lst_…).")
+    ] = None,
+    to_segment: Annotated[
+        str | None, typer.Option("--segment", help="Or a segment's id (seg_…).")
+    ] = None,
     rate: Annotated[float | None, typer.Option(help="Mails a second at most.")] = None,
     reply_to: Annotated[str, typer.Option(help="Where answers go.")] = "",
     list_unsubscribe: Annotated[
@@ -55,6 +60,7 @@ def create(
     body = {
         "name": name,
         "list": to_list,
+        "segment": to_segment,
         "template": template,
         "from": sender,
         "rate_per_s": rate,

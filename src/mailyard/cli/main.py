@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "template": ("mailyard.cli.template", "Write, publish, preview and test templates."),
     "campaign": ("mailyard.cli.campaign", "Start, pause, resume, cancel and watch campaigns."),
     "domain": ("mailyard.cli.domain", "Sending domains: their DNS records, checks and keys."),
+    "segment": ("mailyard.cli.segment", "Make segments of contacts, estimate and count them."),
     "topic": ("mailyard.cli.topic", "Make and list topics; show and set what a contact gets."),
     "tracking-domain": ("mailyard.cli.tracking_domain", "Names of your own that links go by."),
     "queue": ("mailyard.cli.queue", "Show depths and dead letters, pause, resume, redrive."),

@@ -4,8 +4,8 @@
 -- A new campaign, in draft.
 INSERT INTO campaign (id, workspace_id, name, type, template_id, template_version, list_id, sender,
                       reply_to, list_unsubscribe, rate_per_s, topic_id, track_opens, track_clicks,
-                      utm, send_at, local_time, state)
-VALUES ($2, $1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 'draft');
+                      utm, send_at, local_time, segment_id, state)
+VALUES ($2, $1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 'draft');
 
 -- name: get_campaign
 -- One campaign.
@@ -14,7 +14,7 @@ SELECT id, workspace_id, name, type, template_id,
                                    WHERE t.id = template_id AND t.workspace_id = $1)
        ) AS template_version, list_id, sender, reply_to,
        list_unsubscribe, rate_per_s, state, created_at, first_started_at, finished_at, recipients,
-       planned, topic_id, track_opens, track_clicks, utm, send_at, local_time
+       planned, topic_id, track_opens, track_clicks, utm, send_at, local_time, segment_id
 FROM campaign WHERE workspace_id = $1 AND id = $2;
 
 -- name: page_campaigns
@@ -24,7 +24,7 @@ SELECT id, workspace_id, name, type, template_id,
                                    WHERE t.id = template_id AND t.workspace_id = $1)
        ) AS template_version, list_id, sender, reply_to,
        list_unsubscribe, rate_per_s, state, created_at, first_started_at, finished_at, recipients,
-       planned, topic_id, track_opens, track_clicks, utm, send_at, local_time
+       planned, topic_id, track_opens, track_clicks, utm, send_at, local_time, segment_id
 FROM campaign WHERE workspace_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3;
 
 -- name: lock_campaign
@@ -48,8 +48,10 @@ WHERE campaign.workspace_id = $1 AND campaign.id = $2 AND campaign.state = 'draf
   AND t.id = campaign.template_id AND t.workspace_id = $1;
 
 -- name: start_campaign
--- The first start: its time is in all delivery ids, its instant decides who is a member.
+-- The first start: its time is in all delivery ids, its instant decides who is a member. What a
+-- segment means from now on is $3; how many it has is not known yet.
 UPDATE campaign SET state = 'running', first_started_at = date_trunc('milliseconds', now()) + interval '1 millisecond',
+       audience = $3,
        recipients = (SELECT count(*) FROM list_member m
                      WHERE m.workspace_id = $1 AND m.list_id = campaign.list_id)
 WHERE workspace_id = $1 AND id = $2
@@ -84,7 +86,7 @@ WHERE workspace_id = $1 AND campaign_id = $2 AND state <> 'finished' ORDER BY nu
 
 -- name: plan_state
 -- What the planner goes on from; locks the campaign, so that chunks are cut once.
-SELECT state, list_id, first_started_at, planned_upto, planned, rate_per_s, local_time,
+SELECT state, list_id, audience, first_started_at, planned_upto, planned, rate_per_s, local_time,
        (SELECT count(*) FROM campaign_chunk k
         WHERE k.campaign_id = campaign.id AND k.state <> 'finished') AS open_chunks,
        (SELECT coalesce(max(number), 0) FROM campaign_chunk k
@@ -110,6 +112,34 @@ INSERT INTO campaign_chunk (campaign_id, number, workspace_id, after_contact, la
                             state)
 SELECT $2, $6 + 1 + piece, $1, after_contact, last_contact, size, 'waiting' FROM bounded
 RETURNING number, last_contact, size;
+
+-- name: cut_member_chunks
+-- Makes chunks of $5 of the contacts $4, which are in order behind $3, numbered from $6 + 1. They
+-- are kept in the chunk: whoever was cut into it stays in it, whatever changes about him.
+WITH member AS (
+    SELECT contact_id, (place - 1) / $5 AS piece
+    FROM unnest($4::uuid[]) WITH ORDINALITY AS given (contact_id, place)
+), piece AS (
+    SELECT piece, array_agg(contact_id ORDER BY contact_id) AS members
+    FROM member GROUP BY piece
+), bounded AS (
+    SELECT piece, members, members[cardinality(members)] AS last_contact,
+           lag(members[cardinality(members)], 1, $3) OVER (ORDER BY piece) AS after_contact
+    FROM piece
+)
+INSERT INTO campaign_chunk (campaign_id, number, workspace_id, after_contact, last_contact, size,
+                            state, members)
+SELECT $2, $6 + 1 + piece, $1, after_contact, last_contact, cardinality(members), 'waiting', members
+FROM bounded
+RETURNING number, last_contact, size;
+
+-- name: read_audience
+-- The filter that a started campaign goes by, if it is to a segment.
+SELECT audience, planned FROM campaign WHERE workspace_id = $1 AND id = $2;
+
+-- name: expect_recipients
+-- How many a segment has, about, until its chunks are cut and counted.
+UPDATE campaign SET recipients = $3 WHERE workspace_id = $1 AND id = $2 AND NOT planned;
 
 -- name: set_planned
 -- How far the chunks reach, and whether that is all.

@@ -21,7 +21,7 @@ JOIN unnest($6::uuid[], $7::integer[]) AS one (contact_id, number) USING (number
 GROUP BY chunk.number, chunk.zone, chunk.due_at;
 
 -- name: load_placed_chunk
--- As `load_chunk`, for a chunk that knows its contacts ($7).
+-- As `load_chunk`, for a chunk that knows its contacts ($7), of a list or of a segment (no list).
 SELECT m.contact_id, c.address, c.name, c.attributes::text,
        EXISTS (SELECT FROM suppression s
                WHERE s.workspace_id = $1 AND s.address = c.address
@@ -31,10 +31,13 @@ SELECT m.contact_id, c.address, c.name, c.attributes::text,
             WHERE w.workspace_id = $1 AND w.topic_id = $6 AND w.address = c.address),
            (SELECT NOT t.on_request FROM topic t WHERE t.workspace_id = $1 AND t.id = $6),
            false) AS unwanted
-FROM unnest($7::uuid[]) AS one (contact_id)
-JOIN list_member m ON m.list_id = $2 AND m.contact_id = one.contact_id AND m.workspace_id = $1
-JOIN contact c ON c.id = m.contact_id AND c.workspace_id = m.workspace_id
-WHERE m.contact_id > $3 AND m.contact_id <= $4 AND m.added_at <= $5
+FROM unnest($7::uuid[]) AS m (contact_id)
+JOIN contact c ON c.id = m.contact_id AND c.workspace_id = $1
+WHERE m.contact_id > $3 AND m.contact_id <= $4
+  AND ($2::uuid IS NULL
+       OR EXISTS (SELECT FROM list_member l
+                  WHERE l.workspace_id = $1 AND l.list_id = $2 AND l.contact_id = m.contact_id
+                    AND l.added_at <= $5))
 ORDER BY m.contact_id;
 
 -- name: hold_turns

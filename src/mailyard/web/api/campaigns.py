@@ -29,6 +29,7 @@ from mailyard.web.api.page import (
     NextCursor,
     Output,
     PageQuery,
+    SegmentId,
     TemplateId,
     TopicId,
     page_of,
@@ -59,11 +60,16 @@ class NewCampaign(
     """A campaign to make. Ids are TypeIDs."""
 
     name: Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS)]
-    list: Annotated[ListId, Meta(description="Who gets it: the id of a list.")]
     template: TemplateId
     sender: Annotated[
         str, Meta(min_length=3, max_length=1000, examples=["News <news@example.org>"])
     ]
+    list: Annotated[ListId, Meta(description="Who gets it: the members of this list.")] | None = (
+        None
+    )
+    segment: (
+        Annotated[SegmentId, Meta(description="Or whoever matches this segment; say one.")] | None
+    ) = None
     reply_to: _Line = ""
     list_unsubscribe: Annotated[
         _Line,
@@ -106,7 +112,8 @@ class CampaignItem(Output):
     name: str
     type: str
     state: State
-    list: ListId
+    list: ListId | None
+    segment: SegmentId | None
     template: TemplateId
     template_version: int
     sender: str = msgspec.field(name="from")
@@ -117,7 +124,7 @@ class CampaignItem(Output):
     track_opens: bool
     track_clicks: bool
     utm: Annotated[str, Meta(description="What is appended to links.")]
-    recipients: Annotated[int, Meta(description="Members of the list at the first start.")]
+    recipients: Annotated[int, Meta(description="Of a segment an estimate until all is planned.")]
     send_at: Moment | None
     local_time: _LocalTime | None
     created_at: Moment
@@ -149,7 +156,8 @@ def _item(one: Campaign) -> CampaignItem:
         name=one.name,
         type=one.type,
         state=one.state,
-        list=ids.type_id(ids.LIST, one.list_id),
+        list=ids.type_id(ids.LIST, one.list_id) if one.list_id else None,
+        segment=ids.type_id(ids.SEGMENT, one.segment_id) if one.segment_id else None,
         template=ids.type_id(ids.TEMPLATE, one.template_id),
         template_version=one.template_version,
         sender=one.sender,
@@ -175,6 +183,7 @@ async def create_campaign(call: Call[NewCampaign, None]) -> Answer:
         after = {
             "name": one.name,
             "list": call.body.list,
+            "segment": call.body.segment,
             "template": call.body.template,
             "from": one.sender,
         }
@@ -307,8 +316,9 @@ ROUTES = (
         "start",
         start_campaign,
         "Start a campaign",
-        "Its recipients are the members that the list has now. 422 when the template asks for what "
-        "contacts lack; 409 when an item of the preflight blocks and `force` is not said.",
+        "Its recipients are the members that the list has now, or whoever matches the segment, "
+        "with days counted from now. 422 when the template asks for what contacts lack; 409 when "
+        "an item of the preflight blocks and `force` is not said.",
         StartQuery,
     ),
     _moving(

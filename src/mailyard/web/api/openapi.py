@@ -29,6 +29,7 @@ _ID_NAMES = {
     "tpl": "template",
     "con": "contact",
     "lst": "list",
+    "seg": "segment",
     "imp": "import",
     "cmp": "campaign",
     "dom": "sending domain",

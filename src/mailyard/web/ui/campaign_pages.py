@@ -15,18 +15,18 @@ from mailyard.campaigns.preflight_facts import PreflightBlocked
 from mailyard.campaigns.progress import Progress
 from mailyard.campaigns.states import TABLE, Event, State
 from mailyard.core.errors import Conflict, InvalidInput, MailyardError, NotFound
-from mailyard.core.ids import CAMPAIGN, LIST, TEMPLATE, parse_type_id, type_id
+from mailyard.core.ids import CAMPAIGN, LIST, SEGMENT, TEMPLATE, parse_type_id, type_id
 from mailyard.core.limits import API_PAGE_ITEMS
 from mailyard.sending.local_time import instant
 from mailyard.storage.database import Connection
-from mailyard.web.ui.contact_pages import list_views
+from mailyard.web.ui.contact_pages import list_views, segment_views
 from mailyard.web.ui.frame import Visit
 from mailyard.web.ui.topic_pages import topic_choices
 
 _FORM = (
     "name",
     "template_id",
-    "list_id",
+    "audience",
     "sender",
     "rate_per_s",
     "list_unsubscribe",
@@ -111,6 +111,7 @@ async def _form_page(
         templates=[{"id": type_id(TEMPLATE, line.id), "name": line.name} for line in templates],
         lists=await list_views(visit),
         topics=await topic_choices(visit),
+        segments=await segment_views(visit),
         problem=problem,
     )
 
@@ -155,7 +156,8 @@ async def make_campaign(visit: Visit) -> Response[Any]:
     try:
         new = NewCampaign(
             name=form["name"],
-            list=form["list_id"],
+            list=None if form["audience"].startswith(SEGMENT) else form["audience"],
+            segment=form["audience"] if form["audience"].startswith(SEGMENT) else None,
             template=form["template_id"],
             sender=form["sender"],
             list_unsubscribe=form["list_unsubscribe"],
@@ -177,6 +179,25 @@ async def make_campaign(visit: Visit) -> Response[Any]:
     return visit.go(f"/campaigns/{shown}", "made")
 
 
+async def _audience(visit: Visit, found: Campaign) -> dict[str, str | None]:
+    """Who gets the campaign: kind, name and where it is shown."""
+    application, workspace_id = visit.application, visit.principal.workspace_id
+    kind, shown, link = "List", "", None
+    try:
+        if found.list_id is not None:
+            shown = type_id(LIST, found.list_id)
+            name = (await application.lists.get(workspace_id, found.list_id)).name
+            link = f"/contacts?list={shown}"
+        else:
+            assert found.segment_id is not None, "a campaign has a list or a segment"
+            kind, shown = "Segment", type_id(SEGMENT, found.segment_id)
+            name = (await application.segments.get(workspace_id, found.segment_id)).name
+            link = f"/segments/{shown}"
+    except NotFound:
+        name = f"{shown} (deleted)"
+    return {"kind": kind, "name": name, "link": link}
+
+
 async def _campaign_page(
     visit: Visit, campaign_id: UUID, problem: str | None = None
 ) -> Response[str]:
@@ -184,10 +205,6 @@ async def _campaign_page(
     found = await application.campaigns.get(workspace_id, campaign_id)
     progress = await application.campaigns.progress(workspace_id, campaign_id)
     template = await application.templates.get(workspace_id, found.template_id)
-    try:
-        list_name = (await application.lists.get(workspace_id, found.list_id)).name
-    except NotFound:
-        list_name = f"{type_id(LIST, found.list_id)} (deleted)"
     topic_name = "–"
     if found.topic_id is not None:
         topic_name = (await application.topics.get(workspace_id, found.topic_id)).name
@@ -197,7 +214,7 @@ async def _campaign_page(
     view = {
         **_view(found, progress),
         "template_name": template.name,
-        "list_name": list_name,
+        "audience": await _audience(visit, found),
         "topic_name": topic_name,
         "followed": " and ".join(followed) or "nothing",
         "utm": found.utm,

@@ -10,7 +10,7 @@ from litestar.datastructures import UploadFile
 from mailyard.access import scope
 from mailyard.campaigns.importing import Import
 from mailyard.core.errors import Conflict, InvalidInput, MailyardError
-from mailyard.core.ids import CONTACT, IMPORT, LIST, parse_type_id, type_id
+from mailyard.core.ids import CONTACT, IMPORT, LIST, SEGMENT, parse_type_id, type_id
 from mailyard.core.limits import API_PAGE_ITEMS, MIB
 from mailyard.storage.database import Connection
 from mailyard.web.ui.frame import Visit
@@ -26,6 +26,12 @@ async def list_views(visit: Visit) -> list[dict[str, Any]]:
         {"id": type_id(LIST, entry.id), "name": entry.name, "members": entry.members}
         for entry in lists
     ]
+
+
+async def segment_views(visit: Visit) -> list[dict[str, Any]]:
+    """The workspace's segments, for a choice."""
+    segments = await visit.application.segments.page(visit.principal.workspace_id)
+    return [{"id": type_id(SEGMENT, entry.id), "name": entry.name} for entry in segments]
 
 
 @get("/contacts")

@@ -19,6 +19,7 @@ NAVIGATION = (
         "Audience",
         (
             ("/contacts", "Contacts"),
+            ("/segments", "Segments"),
             ("/topics", "Topics"),
             ("/imports", "Imports"),
         ),
