@@ -22,6 +22,7 @@ BENCHES = (
     "start",
     "live",
     "import",
+    "segments",
     "mime",
     "tracking",
     "tracking_events",

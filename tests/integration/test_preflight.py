@@ -113,7 +113,13 @@ async def test_everybody_on_the_list_is_looked_at(platform: Platform) -> None:
         for address in ("spamtrap+1@people.dev", "ann@gmial.com", "bob@shop.test")
     ]
     html = "<p>{{ city }}{% if plan is defined %}, {{ plan }}{% endif %}</p>"
-    found = await preflight(platform, await draft(platform, html, people))
+    campaign = await draft(platform, html, people)
+    found = await preflight(platform, campaign)
+    segment = await made(platform, "/v1/segments", {"name": "s", "filter": 'list "all"'})
+    again = (await platform.call("GET", f"/v1/campaigns/{campaign}")).json
+    body = {"name": "x", "segment": segment, "template": again["template"], "from": SENDER}
+    of_segment = await preflight(platform, await made(platform, "/v1/campaigns", body))
+    assert of_segment == found, "the same people, asked slice by slice"
     assert found["variables"]["level"] == "block"
     (line,) = found["variables"]["details"]
     assert "city: 1 contacts, such as p27@people.dev" in line  # `plan` is not asked of everybody

@@ -38,8 +38,9 @@ FIRST_ID, LAST_ID = UUID(int=0), UUID(int=(1 << 128) - 1)
 COUNT_ALL_ANCHORS = 1_000  # up to so many, some 64,000 contacts, everybody is looked at
 SAMPLE_ANCHORS = 8_192
 RUN_CONTACTS = 40  # behind each anchor: a page of the table or two
-SAMPLES = 16  # as many parts of those anchors: the first one tells how many more are needed
+SAMPLES = 48  # as many parts of those anchors, taken one after the other
 LANES = 2  # statements at a time
+RUNS_LEAST = 300  # from so many on the error of a sample can be told
 ESTIMATE_ERROR = 0.04  # of the estimate, at 95 %: where a sample is large enough
 ESTIMATE_S = 0.4  # for which samples are drawn
 _DEVIATIONS = 1.96  # of 95 %
@@ -208,20 +209,22 @@ class Audiences:
         query = Query(_SQL.sample.replace("{filter}", found.text))
         sums, waiting = _Sums(), [drawn[place::SAMPLES] for place in range(SAMPLES)]
 
-        async def look(sample: Sequence[UUID]) -> None:
+        async def look(sample: Sequence[UUID]) -> float:
+            started = self._clock.monotonic()
             row = await self._database.fetchrow(
                 query, audience.workspace_id, sample, RUN_CONTACTS, *found.arguments
             )
             assert row is not None, "an aggregate has a row"
             sums.add(row)
+            return self._clock.monotonic() - started
 
         async def lane() -> None:
-            while waiting and not _is_good(sums) and self._clock.monotonic() < until:
-                await look(waiting.pop())
+            took_s = 0.0  # as long as the next one will
+            while waiting and not (sums.runs >= RUNS_LEAST and _is_good(sums)):
+                if self._clock.monotonic() - began + took_s > ESTIMATE_S:
+                    break
+                took_s = await look(waiting.pop())
 
-        await look(waiting.pop())
-        first_s = self._clock.monotonic() - began
-        until = began + ESTIMATE_S - first_s  # a sample that is begun takes as long again
         await asyncio.gather(*(lane() for _ in range(LANES)))
         return _estimate(sums, anchors)
 
@@ -235,12 +238,7 @@ class Audiences:
     async def count(self, audience: Audience, after: UUID | None = None) -> Counted:
         """Count on behind contact `after`, for COUNT_STEP_S or to the end."""
         until = self._clock.monotonic() + COUNT_STEP_S
-        workspace_id = audience.workspace_id
-        rows = await self._database.fetch(_SQL.every_anchor, workspace_id, SLICE_ANCHORS)
-        anchors = int(await self._database.fetchval(_SQL.count_anchors, workspace_id))
-        ends = [row["id"] for row in rows if row["id"] > (after or FIRST_ID)]
-        bounds = [after or FIRST_ID, *ends, LAST_ID]
-        slices = iter(list(pairwise(bounds)))
+        slices = iter(await self._slices(audience.workspace_id, after or FIRST_ID))
         done: list[tuple[UUID, int]] = []
 
         async def lane() -> None:
@@ -250,15 +248,32 @@ class Audiences:
                     return
 
         await asyncio.gather(*(lane() for _ in range(LANES)))
+        anchors = int(await self._database.fetchval(_SQL.count_anchors, audience.workspace_id))
         of = anchors * ANCHOR_EVERY
         upto = max(high for high, _ in done)
-        looked = min(len(done) * SLICE_ANCHORS * ANCHOR_EVERY, of)
         return Counted(
             contacts=sum(matched for _, matched in done),
-            looked=looked,
+            looked=min(len(done) * SLICE_ANCHORS * ANCHOR_EVERY, of),
             of=of,
             upto=None if upto == LAST_ID else upto,
         )
+
+    async def look(
+        self, audience: Audience, template: Query, **more: Any
+    ) -> AsyncIterator[asyncpg.Record]:
+        """The rows that `template` answers of each slice of all contacts, one after the other."""
+        for low, high in await self._slices(audience.workspace_id, FIRST_ID):
+            async with self._database.transaction() as tx, self._planned_for_slices(tx):
+                rows = await self._in_slice(
+                    template, audience, low, high, self._clock.now(), tx, **more
+                )
+            for row in rows:
+                yield row
+
+    async def _slices(self, workspace_id: UUID, after: UUID) -> list[tuple[UUID, UUID]]:
+        """All contacts behind `after` in slices (low, high]."""
+        rows = await self._database.fetch(_SQL.every_anchor, workspace_id, SLICE_ANCHORS)
+        return list(pairwise([after, *(row["id"] for row in rows if row["id"] > after), LAST_ID]))
 
     async def _slice(self, audience: Audience, low: UUID, high: UUID) -> int:
         """How many of the contacts (low, high] match."""

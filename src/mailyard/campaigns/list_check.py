@@ -21,7 +21,7 @@ from mailyard.storage.queries import load
 _SQL = load("preflight")
 
 LIST_S = 20.0
-_EXAMPLES = 5
+EXAMPLES = 5
 
 Failure = Callable[[asyncpg.Record], str]
 """Why the mail for a contact cannot be written; empty when it can."""
@@ -70,9 +70,7 @@ async def _check(
     sent = await database.fetchval(_SQL.last_send, workspace_id, list_id, campaign_id)
     examples: Sequence[asyncpg.Record] = ()
     if row["traps"]:
-        examples = await database.fetch(
-            _SQL.example_traps, workspace_id, list_id, *traps, _EXAMPLES
-        )
+        examples = await database.fetch(_SQL.example_traps, workspace_id, list_id, *traps, EXAMPLES)
     return ListFacts(
         members=row["members"],
         lacks=await _lacks(database, workspace_id, list_id, variables, failure),

@@ -10,20 +10,24 @@ from uuid import UUID
 
 import asyncpg
 
+from mailyard.campaigns.audience import Audiences
 from mailyard.campaigns.link_check import check_links
-from mailyard.campaigns.list_check import check_list
+from mailyard.campaigns.list_check import Failure, check_list
 from mailyard.campaigns.mail import CampaignMail, campaign_mail, today
 from mailyard.campaigns.preflight import (
     RATE_DAYS,
     CampaignFacts,
     DomainFacts,
     Item,
+    ListFacts,
     MailFacts,
     RateFacts,
     blocking,
     judge_campaign,
     judge_domain,
 )
+from mailyard.campaigns.segment import Segments
+from mailyard.campaigns.segment_check import check_segment
 from mailyard.core.clock import Clock
 from mailyard.core.errors import Conflict, MailyardError, NotFound
 from mailyard.net.http import HttpClient
@@ -83,6 +87,9 @@ class Preflights:
         self._outside = outside
         self._hostname = hostname
         self._clock = clock
+        self._segments = Segments(
+            database=database, audiences=Audiences(database=database, clock=clock)
+        )
 
     async def campaign(self, workspace_id: UUID, campaign_id: UUID) -> tuple[Item, ...]:
         """The items of a campaign. Raises NotFound."""
@@ -134,9 +141,7 @@ class Preflights:
             self._rates(workspace_id, name),
             self._mail_facts(workspace_id, row, mail, why, now),
             check_links(self._http, sources["html"], sources["text"], [one["name"] for one in own]),
-            check_list(
-                self._database, workspace_id, row["list_id"], row["id"], variables, failure, now
-            ),
+            self._list_facts(workspace_id, row, variables, failure, now),
         )
         return CampaignFacts(
             outside=await self._outside(workspace_id),
@@ -145,6 +150,27 @@ class Preflights:
             mail=seen,
             links=links,
             list=listed,
+        )
+
+    async def _list_facts(
+        self,
+        workspace_id: UUID,
+        row: asyncpg.Record,
+        variables: list[str],
+        failure: Failure,
+        now: datetime,
+    ) -> ListFacts:
+        """Who would get the campaign: the list's members, or whoever matches the segment."""
+        if row["segment_id"] is None:
+            return await check_list(
+                self._database, workspace_id, row["list_id"], row["id"], variables, failure, now
+            )
+        audience = await self._segments.audience(workspace_id, row["segment_id"])
+        sent_at = await self._database.fetchval(
+            _SQL.last_send_to_segment, workspace_id, row["segment_id"], row["id"]
+        )
+        return await check_segment(
+            self._database, self._segments.audiences, audience, sent_at, variables, failure, now
         )
 
     async def _domain_facts(self, workspace_id: UUID, name: str) -> DomainFacts:
@@ -197,9 +223,16 @@ class Preflights:
     ) -> MailFacts:
         if mail is None:
             return MailFacts(failure=why)
-        contacts = await self._database.fetch(
-            _SQL.first_members, workspace_id, row["list_id"], MAILS_TRIED
-        )
+        if row["segment_id"] is None:
+            contacts = await self._database.fetch(
+                _SQL.first_members, workspace_id, row["list_id"], MAILS_TRIED
+            )
+        else:
+            audience = await self._segments.audience(workspace_id, row["segment_id"])
+            async with self._database.transaction() as tx:
+                contacts = await self._segments.audiences.first_members(
+                    audience, MAILS_TRIED, now, tx
+                )
         contents = []
         for contact in contacts:
             try:

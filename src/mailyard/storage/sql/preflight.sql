@@ -33,6 +33,33 @@ CROSS JOIN unnest($3::text[]) AS wanted (name)
 WHERE m.workspace_id = $1 AND m.list_id = $2 AND NOT c.attributes ? wanted.name
 GROUP BY wanted.name ORDER BY wanted.name;
 
+-- name: check_slice
+-- What `count_list`, `example_traps` and `count_lacks` say together, of the contacts ($2, $3] that
+-- match a segment's filter. `lacks`: name, how many, and the first of them.
+WITH matching AS MATERIALIZED (
+    SELECT c.id, c.address, c.attributes, c.created_at,
+           split_part(split_part(c.address, '@', 1), '+', 1) = ANY ({locals}::text[])
+           OR split_part(c.address, '@', 2) = ANY ({domains}::text[])
+           OR substring(c.address FROM '[^.]+$') = ANY ({tops}::text[]) AS is_trap
+    FROM contact AS c WHERE c.workspace_id = $1 AND c.id > $2 AND c.id <= $3 AND {filter}
+)
+SELECT count(*) AS members,
+       count(*) FILTER (WHERE created_at < {stale}::timestamptz) AS stale,
+       count(*) FILTER (WHERE created_at < {dead}::timestamptz) AS dead,
+       count(*) FILTER (WHERE is_trap) AS traps,
+       (array_agg(address ORDER BY id) FILTER (WHERE is_trap))[1:5] AS trap_examples,
+       (SELECT jsonb_agg(jsonb_build_array(name, contacts, example))::text
+        FROM (SELECT wanted.name, count(*) AS contacts, min(m.id::text) AS example
+              FROM matching m CROSS JOIN unnest({variables}::text[]) AS wanted (name)
+              WHERE NOT m.attributes ? wanted.name
+              GROUP BY wanted.name) AS lacking) AS lacks
+FROM matching;
+
+-- name: last_send_to_segment
+-- When a campaign to the segment $2, other than $3, was last begun.
+SELECT max(first_started_at) FROM campaign
+WHERE workspace_id = $1 AND segment_id = $2 AND id <> $3;
+
 -- name: contacts_to_try
 -- The contacts $2, as a campaign's mail is written for them.
 SELECT id, address, name, attributes::text FROM contact
