@@ -216,6 +216,29 @@ async def test_a_campaign_is_made_started_and_watched_to_its_end(
     refused = await shell.run("campaign", "pause", made["id"])
     assert refused.code == 1
     assert "cannot pause" in refused.err
+    await _to_a_segment(shell, template["id"], inbox)
+
+
+async def _to_a_segment(shell: Shell, template: str, inbox: Any) -> None:
+    """A segment is made, asked in each way, and gets a campaign."""
+    made = await shell.json("segment", "create", "Adas", f'address = "{inbox["address"]}"')
+    wrong = await shell.run("segment", "create", "Bobs", "name = bob")
+    assert wrong.code == 1 and "line 1, column 8: expected a value" in wrong.err
+    assert (await shell.run("segment", "estimate", made["id"])).out.startswith("1 of ")
+    assert await shell.json("segment", "count", 'name = "nobody"') == {"contacts": 0}
+    changed = await shell.json("segment", "change", made["id"], "--filter", 'name = "Ada"')
+    assert changed["filter"] == 'name = "Ada"'
+    counted = await shell.run("segment", "count", made["id"])
+    assert counted.out.endswith("1 contacts\n")
+    assert inbox["address"] in (await shell.run("segment", "contacts", made["id"])).out
+    campaign = await shell.json(
+        *("campaign", "create", "More", "--segment", made["id"], "--template", template),
+        *("--from", "news@example.org", "--start"),
+    )
+    watched = await shell.run("campaign", "watch", campaign["id"])
+    assert "finished: 1 accepted" in watched.out, watched.err
+    assert (await shell.run("segment", "delete", made["id"])).code == 0
+    assert (await shell.json("segment", "list"))["items"] == []
 
 
 async def test_a_campaign_about_a_topic_is_followed_and_left(shell: Shell, tmp_path: Path) -> None:
@@ -365,6 +388,8 @@ COMMANDS_FOR_PEOPLE = (
     *("campaign cancel", "campaign watch", "campaign list"),
     *("template list", "template push", "template publish", "template republish"),
     *("template rollback", "template versions", "template preview", "template test"),
+    *("segment create", "segment change", "segment delete", "segment list"),
+    *("segment estimate", "segment count", "segment contacts"),
     *("email show", "email cancel", "limits show", "limits set"),
     *("queue list", "queue pause", "queue resume", "queue dead", "queue redrive"),
     *("provider add", "provider list", "provider show", "provider change", "provider test"),

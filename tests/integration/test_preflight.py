@@ -146,6 +146,22 @@ async def test_an_old_list_is_told_by_what_was_sent_to_it(platform: Platform) ->
         assert (await preflight(platform, campaign))["list_age"]["level"] == "pass"
 
 
+async def test_old_members_who_never_opened_a_mail_are_told(platform: Platform) -> None:
+    await sign(platform)
+    people = [{"address": f"p{n}@people.dev"} for n in range(10)]
+    quiet = await draft(platform, "<p>Hi</p>", people)
+    assert "silent" not in await preflight(platform, quiet), "opens are not followed"
+    async with platform.app.database.connection() as connection:
+        await connection.execute("UPDATE campaign SET track_opens = true")
+        assert "silent" not in await preflight(platform, quiet), "all are new"
+        await connection.execute("UPDATE contact SET created_at = now() - interval '200 days'")
+    for opened, level in ((3, "warn"), (6, "pass")):
+        events = [{"address": f"p{n}@people.dev", "kind": "opened"} for n in range(opened)]
+        await made(platform, "/v1/contacts/events", {"events": events})
+        found = (await preflight(platform, quiet))["silent"]
+        assert (found["level"], found["message"][:9]) == (level, f"about {10 - opened}0%")
+
+
 async def test_complaints_and_bounces_of_the_domains_campaigns_count(platform: Platform) -> None:
     await sign(platform)
     campaign = await draft(platform, "<p>Hi</p>", [{"address": "p@people.dev"}])

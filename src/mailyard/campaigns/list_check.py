@@ -6,6 +6,7 @@ Everybody is looked at, in the database and within LIST_S; what was not done by 
 import asyncio
 import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -13,6 +14,9 @@ from uuid import UUID
 
 import asyncpg
 
+from mailyard.campaigns.audience import Audience, Audiences
+from mailyard.campaigns.behaviour import CLICKED, OPENED
+from mailyard.campaigns.filter.tree import And, Compare, DaysFromNow, Did, Not, Operator, Or, Own
 from mailyard.campaigns.preflight import LIST_DEAD, LIST_STALE, Lack, ListFacts
 from mailyard.core.errors import Unavailable
 from mailyard.storage.database import Database
@@ -32,6 +36,18 @@ def trap_words() -> tuple[list[str], list[str], list[str]]:
     """Local parts, domains and top-level domains of `traps.toml`."""
     table = tomllib.loads(files("mailyard.campaigns").joinpath("traps.toml").read_text("utf-8"))
     return table["locals"], table["domains"], table["tops"]
+
+
+async def check_silence(audiences: Audiences, audience: Audience) -> tuple[int, int]:
+    """How many of an audience were added longer ago than LIST_STALE, and how many of those never
+    opened or clicked a mail; both about, from samples."""
+    long_ago = Compare(Own.ADDED, Operator.BELOW, (DaysFromNow(-LIST_STALE.days),))
+    silent = Not(Or((Did(OPENED), Did(CLICKED))))
+    known_long, never = [
+        await audiences.estimate(replace(audience, tree=And((audience.tree, long_ago, *more))))
+        for more in ((), (silent,))
+    ]
+    return known_long.contacts, min(never.contacts, known_long.contacts)
 
 
 async def check_list(

@@ -36,6 +36,7 @@ LIST_STALE = timedelta(days=180)  # addresses that were given up are reused as t
 LIST_DEAD = timedelta(days=730)
 CHECK_STALE = timedelta(days=7)  # of a domain's records
 TRAPS_SHARE_MOST = 0.01
+SILENT_SHARE_MOST = 0.5  # of those who have been there for LIST_STALE
 _SHOWN = 5
 
 
@@ -134,6 +135,10 @@ class ListFacts:
     trap_examples: tuple[str, ...] = ()
     stale: int = 0  # added longer ago than LIST_STALE, and nothing was sent to the list since
     dead: int = 0  # likewise LIST_DEAD
+    known_long: int = (
+        0  # added longer ago than LIST_STALE; asked where opens or clicks are followed
+    )
+    silent: int = 0  # of those: who never opened or clicked anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,3 +375,9 @@ def _on_list(found: ListFacts) -> Iterable[Item]:
         yield Item("traps", level, message, ROLES, found.trap_examples[:_SHOWN])
     else:
         yield Item("traps", Level.PASS, "no address looks like a trap", ROLES)
+    if found.known_long:
+        share = found.silent / found.known_long
+        level = Level.WARN if share > SILENT_SHARE_MOST else Level.PASS
+        message = f"about {share:.0%} of those added more than {LIST_STALE.days} days ago never " \
+            "opened or clicked a mail"  # fmt: skip
+        yield Item("silent", level, message, LISTS)

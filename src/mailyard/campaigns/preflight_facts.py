@@ -4,6 +4,7 @@ it, its links, the list, what was sent before. Nothing is changed by it.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,7 +13,7 @@ import asyncpg
 
 from mailyard.campaigns.audience import Audiences
 from mailyard.campaigns.link_check import check_links
-from mailyard.campaigns.list_check import Failure, check_list
+from mailyard.campaigns.list_check import Failure, check_list, check_silence
 from mailyard.campaigns.mail import CampaignMail, campaign_mail, today
 from mailyard.campaigns.preflight import (
     RATE_DAYS,
@@ -28,6 +29,7 @@ from mailyard.campaigns.preflight import (
 )
 from mailyard.campaigns.segment import Segments
 from mailyard.campaigns.segment_check import check_segment
+from mailyard.core import ids
 from mailyard.core.clock import Clock
 from mailyard.core.errors import Conflict, MailyardError, NotFound
 from mailyard.net.http import HttpClient
@@ -161,17 +163,25 @@ class Preflights:
         now: datetime,
     ) -> ListFacts:
         """Who would get the campaign: the list's members, or whoever matches the segment."""
+        audiences = self._segments.audiences
         if row["segment_id"] is None:
-            return await check_list(
+            listed = f'list "{ids.type_id(ids.LIST, row["list_id"])}"'
+            audience = await audiences.read_pinned(workspace_id, listed)
+            facts = await check_list(
                 self._database, workspace_id, row["list_id"], row["id"], variables, failure, now
             )
-        audience = await self._segments.audience(workspace_id, row["segment_id"])
-        sent_at = await self._database.fetchval(
-            _SQL.last_send_to_segment, workspace_id, row["segment_id"], row["id"]
-        )
-        return await check_segment(
-            self._database, self._segments.audiences, audience, sent_at, variables, failure, now
-        )
+        else:
+            audience = await self._segments.audience(workspace_id, row["segment_id"])
+            sent_at = await self._database.fetchval(
+                _SQL.last_send_to_segment, workspace_id, row["segment_id"], row["id"]
+            )
+            facts = await check_segment(
+                self._database, audiences, audience, sent_at, variables, failure, now
+            )
+        if not row["track_opens"] and not row["track_clicks"]:
+            return facts
+        known_long, silent = await check_silence(audiences, audience)
+        return replace(facts, known_long=known_long, silent=silent)
 
     async def _domain_facts(self, workspace_id: UUID, name: str) -> DomainFacts:
         domain_id = await self._database.fetchval(_SQL.domain_by_name, workspace_id, name)
