@@ -138,7 +138,7 @@ class Planner:
         state = await self._database.fetchrow(_SQL.plan_state, workspace_id, campaign_id, tx=tx)
         if state is None or state["state"] != State.RUNNING or state["planned"]:
             return True, False
-        limits = await self._timing.limits(workspace_id)
+        limits = await self._timing.limits(workspace_id, tx)
         if state["local_time"] is not None or limits.quiet is not None:
             return await self._step_placed(workspace_id, campaign_id, state, limits, tx)
         rated = state["rate_per_s"] is not None or limits.emails_per_s is not None

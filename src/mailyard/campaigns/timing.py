@@ -50,9 +50,9 @@ class Timing:
         self._allowances = allowances
         self._clock = clock or SystemClock()
 
-    async def limits(self, workspace_id: UUID) -> Limits:
+    async def limits(self, workspace_id: UUID, tx: Connection | None = None) -> Limits:
         """The workspace's limits, from memory where they were read lately."""
-        return self._allowances.known(workspace_id) or await self._allowances.of(workspace_id)
+        return self._allowances.known(workspace_id) or await self._allowances.of(workspace_id, tx)
 
     # Planning ---------------------------------------------------------------------------------
 

@@ -125,13 +125,13 @@ class Allowances:
         known = self._known.get(workspace_id)
         return known[1] if known is not None and self._monotonic() < known[0] else None
 
-    async def of(self, workspace_id: UUID) -> Limits:
+    async def of(self, workspace_id: UUID, tx: Connection | None = None) -> Limits:
         """The limits, at most LIMITS_CACHE_S old."""
         known = self.known(workspace_id)
         if known is not None:
             return known
         until = self._monotonic() + LIMITS_CACHE_S
-        limits = await self.read(workspace_id)
+        limits = await self.read(workspace_id, tx)
         if len(self._known) >= LIMITS_CACHE_ENTRIES:
             self._known.clear()
         self._known[workspace_id] = (until, limits)
