@@ -63,6 +63,14 @@ _FORMS = (
     Form("/imports", "import.create", {"list": "imported"}, upload=True),
     Form("/deliveries/{dlv}/cancel", "delivery.cancel"),
     Form("/limits", "limits.change", {"time_zone": "Europe/Rome", "emails_per_day": "500"}),
+    Form("/providers", "provider.create", {"name": "new", "kind": "file", "settings": ""}),
+    Form("/providers/{prv}", "provider.change", {"settings": "host = a.example\nusername = me"}),
+    Form("/providers/{prv}/switch", "provider.change", {"on": "no"}),
+    Form(
+        "/providers/{prv}/test", "provider.test", {"from": "a@example.org", "to": "b@example.org"}
+    ),
+    Form("/providers/routes", "route.replace", {"routes": "all | always | relay"}),
+    Form("/providers/{prv}/remove", "provider.remove"),
     Form("/access/keys", "key.create", {"name": "new", "scopes": "emails:read"}),
     Form("/access/keys/{key}/revoke", "key.revoke"),
     Form("/access/members", "user.add", {"email": "new@example.org", "role": "viewer"}),

@@ -11,6 +11,7 @@ NAVIGATION = (
             ("/deliveries", "Deliveries"),
             ("/domains", "Domains"),
             ("/tracking", "Tracking"),
+            ("/providers", "Providers and routes"),
             ("/limits", "Sending limits"),
             ("/destinations", "Destinations"),
         ),
