@@ -157,6 +157,21 @@ async def seed(
 
     `more`: fields of NewCampaign in the place of the usual ones. `prepare` comes before the start.
     """
+    workspace_id, campaign_id = await draft(parts, count, html, address_of, **more)
+    if prepare is not None:
+        await prepare(parts, workspace_id)
+    await parts.campaigns.start(workspace_id, campaign_id)
+    return campaign_id
+
+
+async def draft(
+    parts: Parts,
+    count: int,
+    html: str = HTML,
+    address_of: Callable[[int], str] = _person,
+    **more: Any,
+) -> tuple[UUID, UUID]:
+    """As `seed`, and the campaign is not started; the workspace's id and the campaign's."""
     workspace_id, list_id, template_id = ids.uuid7(), ids.uuid7(), ids.uuid7()
     async with parts.database.connection() as connection:
         await connection.execute("INSERT INTO workspace VALUES ($1, 'Bench')", workspace_id)
@@ -201,10 +216,7 @@ async def seed(
             }
         ),
     )
-    if prepare is not None:
-        await prepare(parts, workspace_id)
-    await parts.campaigns.start(workspace_id, made.id)
-    return made.id
+    return workspace_id, made.id
 
 
 async def send(parts: Parts, count: int, html: str = HTML, **more: Any) -> float:

@@ -27,6 +27,7 @@ BENCHES = (
     "tracking",
     "tracking_events",
     "ses",
+    "failover",
     "shaping",
 )
 TIMEOUT_S = 3600.0

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
+from time import time
 from typing import Protocol
 from uuid import UUID
 
@@ -48,6 +49,7 @@ _LOG = structlog.get_logger(__name__)
 
 Done = Callable[[Handoff], None]
 
+_FRESH = Journey()
 PATIENCE_S = 5.0  # a mail is held so long for a provider that is about to be back
 _LOOK_S = 0.1  # how often it is looked whether one is
 _AGAIN_S = 60.0  # when a mail comes again that nobody can say anything about
@@ -99,6 +101,14 @@ class View:
     keys: Mapping[str, str]
     fault: str = ""
 
+    @property
+    def sole(self) -> str | None:
+        """The provider that all mail goes to, when nothing is to be chosen."""
+        if self.routes is None or len(self.routes.routes) > 1:
+            return None
+        legs = self.routes.routes[0].legs  # the last route takes everything
+        return legs[0].provider if len(legs) == 1 else None
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -129,6 +139,10 @@ class _Way:
     transport: Transport | None = None
     fault: str = ""
     counts: Counts = field(default_factory=Counts)
+    first: Journey = _FRESH  # of a mail that was handed here at once
+
+    def __post_init__(self) -> None:
+        self.first = handed(_FRESH, self.key)
 
 
 class Outbound:
@@ -151,7 +165,9 @@ class Outbound:
         self._relay = relay
         self._relays = ("", RELAY, relay.name)
         self._make = make
-        self._clock = clock or SystemClock()
+        clock = clock or SystemClock()
+        # Asked twice a mail; a datetime in between would cost as much as the rest.
+        self._now_s = time if type(clock) is SystemClock else lambda: clock.now().timestamp()
         self._random = random or Random()
         self._providers = Providers(random=self._random, options=options)
         self._plan = NO_PLAN
@@ -263,9 +279,6 @@ class Outbound:
         key = RELAY if name in self._relays else view.keys.get(name)
         return key if key in self._ways else None
 
-    def _now_s(self) -> float:
-        return self._clock.now().timestamp()
-
     def _transport_of(self, way: _Way) -> Transport | None:
         """None: it is switched off, or cannot be made."""
         if not way.enabled:
@@ -314,7 +327,7 @@ class _Passage:
             ticket = out._providers.admit(now_s, key) if transport is not None else None
             if transport is not None and ticket is not None:
                 self._way, self._ticket = way, ticket
-                self._journey = handed(self._journey, key)
+                self._journey = way.first if self._journey is _FRESH else handed(self._journey, key)
                 transport.submit(self._mail, self._answered)
                 return
             candidates = tuple(one for one in candidates if one != key)
@@ -328,6 +341,9 @@ class _Passage:
             return ((key,) if key is not None else ()), None
         if view.routes is None or mail.workspace_id is None or mail.stream == TRANSACTIONAL:
             return (), None
+        sole = view.sole
+        if sole is not None and out._providers.is_well(sole):
+            return (sole,), None
         address = mail.recipients[0].address
         choice = out._providers.choose(
             now_s, view.routes, envelope(mail.workspace_id, mail.stream, mail.tag, address)
@@ -478,7 +494,6 @@ class _Passage:
         return "no provider can have it now" + (f" ({'; '.join(reasons)})" if reasons else "")
 
 
-_FRESH = Journey()
 _UNUSED = Counts()
 
 

@@ -23,6 +23,8 @@ from mailyard.sending.transport import Outcome
 
 EVENTS_KEPT = 1_000  # between two collections; the newest are kept
 
+_READY = Health(True)
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderEvent:
@@ -52,15 +54,22 @@ class Providers:
     def health(self, now_s: float, provider: str) -> Health:
         state = self.breaker(provider)
         if machine.admits(now_s, state, self._options):
-            return Health(True)
+            return _READY
         if state.position is Position.OPEN:
             return Health(False, state.why, state.open_until_s)
         # A probe is on its way; its answer, or its loss, decides.
         since_s = state.probe_since_s or now_s
         return Health(False, state.why, since_s + self._options.probe_lost_s)
 
+    def is_well(self, provider: str) -> bool:
+        """Whether its breaker is closed: it may be asked, and `admit` would say so."""
+        return self._breakers.get(provider, CLOSED).position is Position.CLOSED
+
     def admit(self, now_s: float, provider: str) -> Ticket | None:
         """Leave to hand one mail to `provider`; None: the next candidate, please."""
+        known = self._breakers.get(provider, CLOSED)
+        if known.position is Position.CLOSED:
+            return Ticket(known.turn)
         state, ticket, events = machine.admit(
             now_s, self.breaker(provider), self._options, self._random
         )
