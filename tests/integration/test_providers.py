@@ -14,7 +14,7 @@ from mailyard.core.clock import SystemClock
 from mailyard.core.ids import PROVIDER, parse_type_id
 from mailyard.proving.own_platform import free_port
 from mailyard.sending.delivery import Deliveries, Delivery, StoryEvent
-from mailyard.sending.provider import ProviderChange
+from mailyard.sending.provider import NewProvider, ProviderChange
 from mailyard.sending.provider_health import ProviderWatch
 from mailyard.sending.request import EmailRequest
 from mailyard.sending.route.breaker import BreakerOptions
@@ -244,3 +244,16 @@ async def test_workers_follow_changes_and_tell_each_other_of_outages(world: Worl
         await others.outbound.close(1.0)
         await others.upkeep.close()
         await others.http.close()
+
+
+async def test_signatures_spare_what_a_provider_on_the_routes_writes_anew(world: World) -> None:
+    ways = Ways(world)
+    ses = {"region": "eu-west-1", "access_key_id": "A"}
+    await ways.add(NewProvider("ses", "ses", ses, {"secret_access_key": "k"}))
+    await ways.upkeep.look()
+    assert not ways.outbound.rewrites(world.workspace_id), "no route names it"
+    await ways.route(StoredLeg("relay"), StoredLeg("ses", order=1))
+    await ways.upkeep.look()
+    assert ways.outbound.rewrites(world.workspace_id)
+    assert not ways.outbound.rewrites(world.list_id)
+    await ways.http.close()

@@ -3,6 +3,7 @@
 from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from mailyard.app.own_delivery import OwnDelivery
 
@@ -186,7 +187,11 @@ class Sending(OwnDelivery):
     def signing(self) -> "Signing":
         from mailyard.sending.sign import Signing
 
-        return Signing(database=self.database, vault=self.vault, clock=self.clock)
+        def spares(workspace_id: UUID) -> bool:
+            # Who has no way out of his own (the API) signs for nobody's provider.
+            return "outbound" in self.__dict__ and self.outbound.rewrites(workspace_id)
+
+        return Signing(database=self.database, vault=self.vault, clock=self.clock, spares=spares)
 
     # Tracking.
 

@@ -94,12 +94,14 @@ class Listed:
 class View:
     """What one workspace sends by: its routes, whose legs are keys, and its providers by name.
 
-    `fault`: why the routes cannot be used; its mail waits.
+    `fault`: why the routes cannot be used; its mail waits. `rewrites`: a provider on the routes
+    writes Message-ID or Date anew.
     """
 
     routes: Routes | None
     keys: Mapping[str, str]
     fault: str = ""
+    rewrites: bool = False
 
     @property
     def sole(self) -> str | None:
@@ -248,6 +250,10 @@ class Outbound:
         ):
             return
         self._providers.pause(now_s, key, max(0.0, until_s - now_s), f"{_ADOPTED}{why}")
+
+    def rewrites(self, workspace_id: UUID) -> bool:
+        """Whether a signature of the workspace's mail must not cover Message-ID and Date."""
+        return self._view(workspace_id).rewrites
 
     def standings(self) -> list[Standing]:
         """Each provider that was used."""

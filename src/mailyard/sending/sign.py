@@ -6,7 +6,7 @@ just rotated may still sign, and its record stands for two weeks more. A mail fr
 workspace does not have is not signed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from uuid import UUID
 
 import asyncpg
@@ -31,14 +31,27 @@ Owned = tuple[UUID, str]  # workspace, domain in its ASCII form
 
 
 class Signing:
-    """Finds signers and keeps them. One for a process."""
+    """Finds signers and keeps them. One for a process.
 
-    def __init__(self, *, database: Database, vault: Vault, clock: Clock | None = None) -> None:
+    `spares` says whether some of a workspace's mail goes through a provider that writes fields of
+    its own in the place of ours; then those are not signed (`Signer.sparing`).
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        vault: Vault,
+        clock: Clock | None = None,
+        spares: Callable[[UUID], bool] | None = None,
+    ) -> None:
         self._database = database
         self._vault = vault
+        self._spares = spares or (lambda _: False)
         self._clock = clock or SystemClock()
         self._known: dict[Owned, tuple[float, tuple[Signer, ...], str]] = {}
-        self._loaded: dict[UUID, Signer] = {}  # by key: opening one costs as much as signing
+        # By key: opening one costs as much as signing.
+        self._loaded: dict[tuple[UUID, bool], Signer] = {}
 
     async def signers(self, workspace_id: UUID, domain: str) -> Sequence[Signer]:
         """What signs for `domain`; nothing when that is not the workspace's."""
@@ -78,11 +91,13 @@ class Signing:
             return_domains[one] = row["return_path"]
             if row["id"] is None:
                 continue
-            signer = self._loaded.get(row["id"])
+            sparing = self._spares(row["workspace_id"])
+            signer = self._loaded.get((row["id"], sparing))
             if signer is None:
-                signer = Signer(row["name"], row["selector"], self._private_key(row))
+                key = self._private_key(row)
+                signer = Signer(row["name"], row["selector"], key, sparing=sparing)
             found[one].append(signer)
-            self._loaded[row["id"]] = signer
+            self._loaded[row["id"], sparing] = signer
         if len(self._known) > _DOMAINS_REMEMBERED:
             self._known.clear()
             self._loaded.clear()

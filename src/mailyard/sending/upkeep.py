@@ -6,7 +6,7 @@ changed, for the pages and for other workers: one worker's outage is everybody's
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from mailyard.sending.route.breaker import Position
 from mailyard.sending.route.providers import ProviderEvent
 from mailyard.sending.routing import StoredRoute, compiled, stored_route
 from mailyard.sending.transport import Transport
-from mailyard.sending.transports.kinds import Opened, Workshop, make
+from mailyard.sending.transports.kinds import KINDS, Opened, Workshop, make
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
 
@@ -188,13 +188,18 @@ def plan_of(providers: Sequence[asyncpg.Record], routes: Sequence[asyncpg.Record
     for row in routes:
         of_owner = general if row["shared"] else by_owner.setdefault(row["workspace_id"], [])
         of_owner.append(stored_route(row))
+    rewriting = {
+        key_of(row["id"]) for row in providers if (kind := KINDS.get(row["kind"])) and kind.rewrites
+    }
     views = {
         workspace_id: _view(
-            by_owner.get(workspace_id, general), {**shared, **own.get(workspace_id, {})}
+            by_owner.get(workspace_id, general),
+            {**shared, **own.get(workspace_id, {})},
+            rewriting,
         )
         for workspace_id in (*own, *by_owner)
     }
-    return Plan(listed, views, _view(general, shared))
+    return Plan(listed, views, _view(general, shared, rewriting))
 
 
 def key_of(provider_id: UUID) -> str:
@@ -202,11 +207,14 @@ def key_of(provider_id: UUID) -> str:
     return RELAY if provider_id == RELAY_ID else provider_id.hex
 
 
-def _view(routes: Sequence[StoredRoute], keys: Mapping[str, str]) -> View:
+def _view(
+    routes: Sequence[StoredRoute], keys: Mapping[str, str], rewriting: Collection[str]
+) -> View:
     if not routes:
         return View(None, keys)
     try:
-        return View(compiled(routes, keys), keys)
+        rewrites = any(keys.get(leg.provider) in rewriting for one in routes for leg in one.legs)
+        return View(compiled(routes, keys), keys, rewrites=rewrites)
     except MailyardError as error:
         _LOG.error("routes_not_usable", error=error.message)
         return View(None, keys, f"its routes cannot be used: {error.message}")

@@ -303,3 +303,15 @@ def test_relaxed_forms_survive_refolding_and_spaces_at_line_ends(
     body = b"one \t two \r\nthree\t\r\n" + b"\r\n" * blank_lines
     changed = b"\r\n".join([b"FROM :  a@example.org ", *moved, b"", body])
     assert statuses(field + changed) == [Status.PASS]
+
+
+def test_what_a_provider_writes_anew_is_left_out_by_who_spares_it() -> None:
+    signer = Signer("example.org", "e1", ED25519, sparing=True)
+    field = sign_all((signer, SIGNER), MAIL, NOW_S)
+    rewritten = MAIL.replace(b"<1@example.org>", b"<0100@email.amazonses.com>").replace(
+        b"Fri, 11 Jul 2003", b"Sat, 12 Jul 2003"
+    )
+    assert rewritten != MAIL
+    assert statuses(field + rewritten) == [Status.PASS, Status.PASS]
+    assert statuses(SIGNER.sign(MAIL, NOW_S) + rewritten) == [Status.FAIL]
+    assert statuses(field + MAIL.replace(b"Bob", b"Rob")) == [Status.FAIL, Status.FAIL]

@@ -39,6 +39,10 @@ _SIGNED = (
     b"cfbl-feedback-id",
 )  # fmt: skip
 _WORD_FOR = {name: name for name in (*_SEALED, *_SEALED_IF_THERE, *_SIGNED)}
+# What providers write anew (Amazon SES Developer Guide, "Manual DKIM signing"): left out by who
+# spares it.
+_REWRITTEN = (b"message-id", b"date", b"resent-message-id", b"resent-date")
+_SPARING_WORD_FOR = {name: name for name in _WORD_FOR if name not in _REWRITTEN}
 _REMEMBERED = 256  # shapes of mails, each with its h=
 _REMEMBERED_NAMES = 64  # a mail with more is not one of many
 _FIELD_NAME = b"DKIM-Signature:"
@@ -57,10 +61,19 @@ class Signer:
     """Signs as `domain` with `key`, whose record is at `selector`.
 
     `identity` is i=, an address or `@domain` at or below `domain`; `lifetime_s` gives x=. `kinds`
-    are the canonical forms of header and body. Raises InvalidInput naming the argument.
+    are the canonical forms of header and body. `sparing`: Message-ID and Date are not signed, for
+    they will be written anew on the way. Raises InvalidInput naming the argument.
     """
 
-    __slots__ = ("_body_kind", "_header_kind", "_key", "_lifetime_s", "_tags", "key_name")
+    __slots__ = (
+        "_body_kind",
+        "_header_kind",
+        "_key",
+        "_lifetime_s",
+        "_tags",
+        "key_name",
+        "sparing",
+    )
 
     def __init__(
         self,
@@ -71,6 +84,7 @@ class Signer:
         kinds: tuple[str, str] = (RELAXED, SIMPLE),
         identity: str = "",
         lifetime_s: int | None = None,
+        sparing: bool = False,
     ) -> None:
         domain = _name(domain, "domain", 2)
         selector = _name(selector, "selector", 1)
@@ -82,6 +96,7 @@ class Signer:
         self._key = key
         self._header_kind, self._body_kind = kinds
         self._lifetime_s = lifetime_s
+        self.sparing = sparing
         self._tags = (
             b"v=1;",
             f"a={key.algorithm};".encode(),
@@ -117,13 +132,16 @@ def sign_all(signers: Iterable[Signer], content: bytes, now_s: float) -> bytes:
     """The fields of all `signers`, in their order, to put in front of `content`.
 
     `content` is a whole mail with CRLF line ends, not dot-stuffed; what the signatures have in
-    common is computed once. `now_s` in seconds since 1970. Raises InvalidInput when there is no
-    From (RFC 6376 section 5.4), TooLarge when the header is beyond HEADER_BYTES.
+    common is computed once. `now_s` in seconds since 1970. What one of them spares none signs.
+    Raises InvalidInput when there is no From (RFC 6376 section 5.4), TooLarge when the header is
+    beyond HEADER_BYTES.
     """
+    signers = tuple(signers)
     mail = Mail(content)
     if mail.oversized:
         raise TooLarge(f"the header of the mail is larger than {HEADER_BYTES} bytes")
-    word_for = _WORD_FOR.get
+    sparing = any(signer.sparing for signer in signers)
+    word_for = _SPARING_WORD_FOR.get if sparing else _WORD_FOR.get
     shape = tuple([word_for(name, b"") for name, _, _ in mail.fields])
     plan = (_known_plan if len(shape) <= _REMEMBERED_NAMES else _plan)(shape)
     return b"".join([signer.field(mail, plan, int(now_s)) for signer in signers])

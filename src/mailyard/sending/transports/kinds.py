@@ -134,6 +134,7 @@ class Kind:
     """One kind. `secrets`: those it must have, `more_secrets`: those it may.
 
     `check` says what is wrong with settings and the names of the secrets together, or nothing.
+    `rewrites`: it carries our signature, and writes Message-ID and Date anew.
     """
 
     title: str
@@ -141,6 +142,7 @@ class Kind:
     secrets: tuple[str, ...]
     make: Callable[[Opened, Any, Workshop], Transport]
     more_secrets: tuple[str, ...] = ()
+    rewrites: bool = False
     check: Callable[[Any, frozenset[str]], None] | None = None
 
 
@@ -364,9 +366,16 @@ KINDS: dict[str, Kind] = {
         (),
         _smtp,
         ("password", "access_token", "refresh_token", "client_secret"),
-        _check_smtp,
+        check=_check_smtp,
     ),
-    "ses": Kind("Amazon SES", SesSettings, ("secret_access_key",), _ses, ("session_token",)),
+    "ses": Kind(
+        "Amazon SES",
+        SesSettings,
+        ("secret_access_key",),
+        _ses,
+        ("session_token",),
+        rewrites=True,
+    ),
     "sendgrid": Kind("SendGrid", SendgridSettings, ("api_key",), _sendgrid),
     "postmark": Kind("Postmark", PostmarkSettings, ("server_token",), _postmark),
     "mailgun": Kind("Mailgun", MailgunSettings, ("api_key",), _mailgun),
