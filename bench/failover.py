@@ -88,7 +88,7 @@ def work(url: str, ready: "multiprocessing.synchronize.Event") -> None:
         await parts.open()
         workshop = Workshop(
             hello="bench",
-            http=HttpClient(allowed=_LOOPBACK),
+            http=lambda: HttpClient(allowed=_LOOPBACK),
             rate=MemoryRateLimit(clock=SystemClock()),
             clock=SystemClock(),
             random=Random(),

@@ -109,7 +109,7 @@ def _ways_out(database: Database, bus: MemoryBus) -> dict[str, Any]:
     providers = ProviderBook(database=database, vault=VAULT, bus=bus)
     workshop = Workshop(
         hello="mail.yard.example",
-        http=HttpClient(),
+        http=HttpClient,
         rate=MemoryRateLimit(clock=SystemClock()),
         clock=SystemClock(),
         random=Random(1),

@@ -90,7 +90,7 @@ class Ways:
         self.http = HttpClient(allowed=LOOPBACK)
         workshop = Workshop(
             hello=HOSTNAME,
-            http=self.http,
+            http=lambda: self.http,
             rate=world.rate_limit,
             clock=world.clock,
             random=Random(1),

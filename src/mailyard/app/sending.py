@@ -256,22 +256,30 @@ class Sending(OwnDelivery):
         return Routing(database=self.database)
 
     @cached_property
+    def provider_http(self) -> "HttpClient":
+        """The way to providers' APIs."""
+        from mailyard.net.guard import networks
+        from mailyard.net.http import HttpClient
+
+        allowed = networks(self.settings.provider_networks.replace(",", " ").split())
+        http = HttpClient(allowed=allowed)
+        self.ends.append(http.close)
+        return http
+
+    @cached_property
     def provider_shelf(self) -> "Shelf":
         """What makes the transports of stored providers."""
         from random import Random
 
         from mailyard.net.guard import networks
-        from mailyard.net.http import HttpClient
         from mailyard.sending.transports.kinds import Workshop
         from mailyard.sending.upkeep import Shelf
 
         settings = self.settings
         allowed = networks(settings.provider_networks.replace(",", " ").split())
-        http = HttpClient(allowed=allowed)
-        self.ends.append(http.close)
         workshop = Workshop(
             hello=settings.smtp_name,
-            http=http,
+            http=lambda: self.provider_http,
             rate=self.limits,
             clock=self.clock,
             random=Random(),

@@ -16,11 +16,11 @@ from msgspec import Meta, Struct
 from mailyard.core.clock import Clock
 from mailyard.core.errors import ConfigurationError, InvalidInput
 from mailyard.net.guard import Network
-from mailyard.net.http import HttpClient
 from mailyard.ratelimit.ratelimit import RateLimit
 from mailyard.sending.transport import Transport
 
 if TYPE_CHECKING:
+    from mailyard.net.http import HttpClient
     from mailyard.sending.transports.sign_in import SignIn
 
 SECRET_CHARACTERS = 4_096
@@ -49,12 +49,13 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """What transports are made with. `allowed`: networks that providers may be in although they
+    """What transports are made with. `http` gives the process's one client, which is loaded when
+    the first provider needs it. `allowed`: networks that providers may be in although they
     are not public. `data`: where a provider of kind `file` has its folder. `own`: makes own
     delivery under a name, from a pool of source addresses; None where there is none."""
 
     hello: str
-    http: HttpClient
+    http: "Callable[[], HttpClient]"
     rate: RateLimit
     clock: Clock
     random: Random
@@ -262,7 +263,7 @@ def _sign_in(opened: Opened, settings: SmtpSettings, workshop: Workshop) -> "Sig
         secret = secrets.get("password") or secrets["access_token"]
         return Stored(Login(settings.username, secret, settings.auth.upper()))
     return Refreshed(
-        http=workshop.http,
+        http=workshop.http(),
         clock=workshop.clock,
         token_url=settings.token_url,
         username=settings.username,
@@ -299,7 +300,7 @@ def _over_http(opened: Opened, settings: _Http, workshop: Workshop, vendor: Any)
     return HttpProvider(
         name=opened.name,
         vendor=vendor,
-        http=workshop.http,
+        http=workshop.http(),
         rate=workshop.rate,
         rate_key=f"provider:{opened.id.hex}",
         options=ProviderOptions(in_flight=settings.in_flight, per_s=settings.per_s),

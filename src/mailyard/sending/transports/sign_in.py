@@ -4,7 +4,7 @@ Access tokens live for an hour or so; the refresh token that gets new ones is wh
 (RFC 6749 section 6).
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlencode
 
 import msgspec
@@ -12,8 +12,10 @@ from msgspec import Struct
 
 from mailyard.core.clock import Clock
 from mailyard.core.errors import Unavailable
-from mailyard.net.http import HttpClient
 from mailyard.protocol.smtp.client_auth import XOAUTH2, Login
+
+if TYPE_CHECKING:
+    from mailyard.net.http import HttpClient  # which most workers never need
 
 _EARLY_S = 120.0  # a token is renewed before it runs out
 _LIFE_S = 300.0  # of a token that does not say how long it lives
@@ -51,7 +53,7 @@ class Refreshed:
     def __init__(
         self,
         *,
-        http: HttpClient,
+        http: "HttpClient",
         clock: Clock,
         token_url: str,
         username: str,
