@@ -28,6 +28,7 @@ BENCHES = (
     "tracking_events",
     "ses",
     "failover",
+    "bounces",
     "shaping",
 )
 TIMEOUT_S = 3600.0

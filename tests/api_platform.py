@@ -63,6 +63,7 @@ from mailyard.sending.sign import Signing
 from mailyard.sending.source_file import alone
 from mailyard.sending.source_pool import SourcePool
 from mailyard.sending.suppress import Suppressions
+from mailyard.sending.suppress_file import SuppressionFiles
 from mailyard.sending.template import Templates
 from mailyard.sending.tls_count import TlsCounter
 from mailyard.sending.track.domain import TrackingDomains, TrackingNames
@@ -190,6 +191,7 @@ def services(database: Database) -> Any:
             topics=topics,
             audit=audit,
         ),
+        suppression_files=SuppressionFiles(database=database, suppressions=suppressions),
         provider_hooks=hooks,
         hook_intake=HookIntake(
             database=database, engine=engine, hooks=hooks, fetch=_no_certificate

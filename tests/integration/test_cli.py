@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from returned_mail import notification
 from typer.testing import CliRunner
 
 from mailyard.cli.main import COMMANDS
@@ -177,6 +178,56 @@ async def test_a_file_is_imported_into_a_list_by_name_with_its_rejects(
         1,
         {"Town": "city"},
     )
+
+
+async def test_a_bounce_that_comes_in_ends_its_delivery_and_stands_on_the_list(
+    shell: Shell, tmp_path: Path
+) -> None:
+    """By SMTP from the world to the return-path that the mail had, in a fresh install."""
+    inbox = await shell.json("inbox", "create")
+    sent = await shell.json(
+        "send", "--from", "me@example.org", "--to", inbox["address"], "--subject", "Hi",
+        "--text", "x",
+    )  # fmt: skip
+    await shell.run("inbox", "wait", inbox["address"], "--subject", "Hi")
+    (message,) = (await shell.json("inbox", "read", inbox["id"]))["items"]
+    path = (await shell.json("inbox", "read", inbox["id"], "--message", message["id"]))[
+        "reverse_path"
+    ]
+    assert path.endswith("@returns.inbox.localhost")
+
+    def bounce() -> None:
+        with smtplib.SMTP(shell.address.smtp_host, shell.address.smtp_port) as smtp:
+            with pytest.raises(smtplib.SMTPRecipientsRefused):
+                smtp.sendmail("", [path.replace("-", "-a", 1)], b"")
+            smtp.sendmail("", [path], notification(inbox["address"]))
+
+    await asyncio.to_thread(bounce)
+    async with asyncio.timeout(20):
+        while (await shell.json("email", "show", sent["id"]))["items"][0]["state"] != "bounced":
+            await asyncio.sleep(0.1)
+    (entry,) = (await shell.json("suppression", "list", "--address", inbox["address"]))["items"]
+    assert (entry["reason"], entry["source"]) == ("hard_bounce", "mail")
+    file = tmp_path / "list.csv"
+    assert (await shell.run("suppression", "export", str(file))).code == 0
+    assert inbox["address"] in file.read_text()
+    assert (await shell.run("suppression", "remove", inbox["address"])).code == 0
+    file.write_text(f"address\n{inbox['address']}\nnonsense\n")
+    ran = await shell.run("suppression", "import", str(file), "--reason", "unsubscribed")
+    assert ran.code == 1 and "1 added" in ran.out and "line 3" in ran.out
+    again = await shell.run("suppression", "add", inbox["address"])
+    assert again.code == 1 and "suppressed already" in again.err
+
+
+async def test_an_address_for_a_providers_events_is_made_listed_and_removed(shell: Shell) -> None:
+    key = b"a key of sixteen bytes\n"
+    ran = await shell.run("provider-hook", "add", "mailgun", "EU", stdin=key)
+    assert ran.code == 0 and "/v1/hooks/mailgun/" in ran.out, ran.err
+    (hook,) = (await shell.json("provider-hook", "list"))["items"]
+    changed = await shell.run("provider-hook", "secret", hook["id"], "--secret", "x" * 20)
+    assert changed.code == 0, changed.err
+    assert (await shell.run("provider-hook", "remove", hook["id"])).code == 0
+    assert (await shell.json("provider-hook", "list"))["items"] == []
 
 
 async def test_a_file_of_no_use_is_refused_with_the_reason(shell: Shell, tmp_path: Path) -> None:

@@ -3,9 +3,8 @@
 from ipaddress import IPv4Address, ip_address
 
 from mailyard.sending.domain_check import OwnSide
+from mailyard.sending.return_path import is_public
 from mailyard.settings import Settings
-
-_NOT_IN_DNS = ("localhost", "local", "internal", "lan", "home", "invalid")  # RFC 6761, RFC 6762
 
 
 def own_side(settings: Settings) -> OwnSide:
@@ -25,9 +24,3 @@ def own_side(settings: Settings) -> OwnSide:
         return_domain=settings.return_domain if is_public(settings.return_domain) else "",
         addresses=addresses,
     )
-
-
-def is_public(name: str) -> bool:
-    """Whether a host name can stand in the DNS that everybody sees."""
-    _, dot, last = name.rpartition(".")
-    return bool(dot) and last not in _NOT_IN_DNS and not last.isdigit()

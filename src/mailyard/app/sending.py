@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mailyard.sending.returns.record import Recorder
     from mailyard.sending.routing import Routing
     from mailyard.sending.sign import Signing
+    from mailyard.sending.suppress_file import SuppressionFiles
     from mailyard.sending.template import Templates
     from mailyard.sending.track.domain import TrackingDomains, TrackingNames
     from mailyard.sending.track.hit import HitCollector
@@ -114,6 +115,13 @@ class Sending(OwnDelivery):
             suppressions=self.suppressions,
             clock=self.clock,
         )
+
+    @cached_property
+    def suppression_files(self) -> "SuppressionFiles":
+        """Suppressions as CSV files, in and out."""
+        from mailyard.sending.suppress_file import SuppressionFiles
+
+        return SuppressionFiles(database=self.database, suppressions=self.suppressions)
 
     @cached_property
     def provider_hooks(self) -> "ProviderHooks":

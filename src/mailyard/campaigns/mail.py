@@ -153,7 +153,9 @@ class CampaignMail:
             content = sign_all(self._signers, content, date.timestamp()) + content
         reverse_path = self._reverse_path
         if self._return_paths is not None:
-            reverse_path = self._return_paths.address_for(delivery_id, self._return_domain)
+            reverse_path = self._return_paths.reverse_path(
+                delivery_id, address, reverse_path, self._return_domain
+            )
         return Written(
             delivery_id,
             contact_id,

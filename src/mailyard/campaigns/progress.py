@@ -18,13 +18,15 @@ from mailyard.storage.queries import load
 _SQL = load("campaign")
 
 COUNTED = ("accepted", "deferred", "bounced", "failed", "suppressed", "unknown", "cancelled")
+TOLD = ("delivered", "bounced", "complained")
 PUBLISH_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """`counts`: recipients by state. `waiting`: not handed over yet. `rate_per_s`: over the last
-    one to two minutes. `ends_at`: an estimate while it runs and moves, then the fact."""
+    one to two minutes. `ends_at`: an estimate while it runs and moves, then the fact. `told`: what
+    was told of the accepted ones later: how many were delivered, came back, were called spam."""
 
     state: State
     recipients: int
@@ -32,6 +34,7 @@ class Progress:
     waiting: int
     rate_per_s: float
     ends_at: datetime | None
+    told: Mapping[str, int]
 
 
 async def read_progress(database: Database, workspace_id: UUID, campaign_id: UUID) -> Progress:
@@ -48,7 +51,8 @@ async def read_progress(database: Database, workspace_id: UUID, campaign_id: UUI
         rate_per_s = _rate(row["now"], row["first_started_at"], row["recent"])
         if rate_per_s > 0:
             ends_at = row["now"] + timedelta(seconds=waiting / rate_per_s)
-    return Progress(state, row["recipients"], counts, waiting, rate_per_s, ends_at)
+    told = {name: row[f"came_{name}"] for name in TOLD}
+    return Progress(state, row["recipients"], counts, waiting, rate_per_s, ends_at, told)
 
 
 def _rate(now: datetime, started_at: datetime, recent: int) -> float:

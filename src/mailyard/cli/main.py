@@ -32,6 +32,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "segment": ("mailyard.cli.segment", "Make segments of contacts, estimate and count them."),
     "topic": ("mailyard.cli.topic", "Make and list topics; show and set what a contact gets."),
     "tracking-domain": ("mailyard.cli.tracking_domain", "Names of your own that links go by."),
+    "suppression": ("mailyard.cli.suppression", "Whom nobody writes to: add, remove, files."),
+    "provider-hook": (
+        "mailyard.cli.provider_hook",
+        "Addresses to which providers send what became of mail.",
+    ),
     "queue": ("mailyard.cli.queue", "Show depths and dead letters, pause, resume, redrive."),
     "provider": ("mailyard.cli.provider", "Add, change, try and remove providers."),
     "route": ("mailyard.cli.route", "Say which providers may have which mail."),

@@ -68,6 +68,7 @@ MIME_HEADER_BYTES = 256 * KIB
 # HTTP.
 API_BODY_BYTES = 40 * MIB  # a full email with attachments in base64
 API_JSON_DEPTH = 32
+SUPPRESSION_FILE_BYTES = 512 * MIB
 HOOK_BODY_BYTES = 800 * KIB  # SendGrid sends up to 768 KB of events at once
 API_PAGE_ITEMS = 100
 API_PAGE_ITEMS_MAX = 500

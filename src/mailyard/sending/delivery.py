@@ -23,6 +23,11 @@ from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import Query, load
 
 _SQL = load("delivery")
+_RETURNS_SQL = load("returns")
+
+# How a listener stores mail that comes back (receiving.commit): in nobody's name, for so long.
+NOBODY = UUID(int=0)
+RETURNED_DAYS = 30
 
 _PLANNED_FOR_VALUES = {
     _SQL.list_by_type,
@@ -123,6 +128,16 @@ class Deliveries:
             delivery,
             [StoryEvent(**{**event, "state": State(event["state"])}) for event in events],
         )
+
+    async def returned_mail(self, workspace_id: UUID, delivery_id: UUID, seq: int) -> bytes:
+        """The mail that told the event `seq` of a delivery, as it came. Raises NotFound, also when
+        its time is over."""
+        raw: bytes | None = await self._database.fetchval(
+            _RETURNS_SQL.read_returned, workspace_id, delivery_id, seq, RETURNED_DAYS, NOBODY
+        )
+        if raw is None:
+            raise NotFound("there is no mail of this event; such mail is kept for 30 days")
+        return raw
 
     async def page(
         self,

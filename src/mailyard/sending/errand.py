@@ -175,7 +175,9 @@ class Errand:
         for one in recipients:
             reverse_path = self.reverse_path
             if returns is not None:
-                reverse_path = returns.address_for(one.id, self.return_domain)
+                reverse_path = returns.reverse_path(
+                    one.id, one.recipient, self.reverse_path, self.return_domain
+                )
             yield self._outgoing([one], reverse_path, self._own_mail(one, self.mail), only)
 
     def _own_mail(self, recipient: OpenDelivery, shared: Composed) -> Composed:

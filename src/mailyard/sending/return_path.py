@@ -8,9 +8,9 @@ because peers write local parts in either.
 Keys are rotated by putting the new one first: it signs, and all are honoured.
 """
 
+import hashlib
 import hmac
 import re
-from base64 import b32encode
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from uuid import UUID
@@ -19,12 +19,23 @@ from mailyard.core import ids
 from mailyard.core.errors import ConfigurationError, InvalidInput
 
 KEY_BYTES = 32  # RFC 2104 section 3: as long as the hash
+_NOT_IN_DNS = frozenset(("localhost", "local", "internal", "lan", "home", "invalid"))
 _PREFIX = "b"
+_LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS = [one + other for one in _LETTERS for other in _LETTERS]
+_40_BITS = (1 << 40) - 1
+Keyed = tuple["hashlib._Hash", "hashlib._Hash"]
 _MAC_BYTES = 10  # 80 bits, 16 letters: 2^79 tries for one forged bounce
 _PURPOSE = b"mailyard return-path 1\0"  # the key may serve other purposes
 # Also inside what a forwarder put around it (SRS, BATV): `prvs=0123=b_01jz…-k3vd…`.
 _SIGNED = re.compile(r"(?<![0-9a-z])b_([0-7][0-9a-hjkmnp-tv-z]{25})-([a-z2-7]{16})(?![0-9a-z])")
 _ADDRESS_CHARACTERS = 320
+
+
+def is_public(name: str) -> bool:
+    """Whether a host name can stand in the DNS that everybody sees (RFC 6761, RFC 6762)."""
+    _, dot, last = name.lower().rpartition(".")
+    return bool(dot) and last not in _NOT_IN_DNS and not last.isdigit()
 
 
 class ReturnPaths:
@@ -39,12 +50,25 @@ class ReturnPaths:
         if any(len(key) < KEY_BYTES for key in keys):
             raise ConfigurationError(f"a return-path key needs at least {KEY_BYTES} bytes")
         self._domain = domain
-        self._keys = tuple(bytes(key) for key in keys)
+        self._is_public = is_public(domain)
+        self._keys = tuple(_keyed(bytes(key)) for key in keys)
 
     def address_for(self, delivery_id: UUID, domain: str = "") -> str:
         """The return-path of a delivery, under `domain` or under the one that all share."""
         signed = f"{ids.type_id(_PREFIX, delivery_id)}-{_mac(self._keys[0], delivery_id)}"
         return f"{signed}@{domain or self._domain}"
+
+    def reverse_path(
+        self, delivery_id: UUID, recipient: str, otherwise: str, domain: str = ""
+    ) -> str:
+        """What a mail leaves under: its return-path, or `otherwise` where nobody could answer it.
+
+        A name that only this machine knows is for recipients of such names: a mail system that
+        looks for it in DNS would refuse the mail.
+        """
+        if domain or self._is_public or not is_public(recipient.rpartition("@")[2]):
+            return self.address_for(delivery_id, domain)
+        return otherwise
 
     def delivery_of(self, address: str) -> UUID | None:
         """The delivery whose return-path `address` is; None when it is none of ours or forged."""
@@ -78,6 +102,22 @@ class ReturnPaths:
         return honoured
 
 
-def _mac(key: bytes, delivery_id: UUID) -> str:
-    digest = hmac.digest(key, _PURPOSE + delivery_id.bytes, sha256)
-    return b32encode(digest[:_MAC_BYTES]).decode("ascii").lower()
+def _keyed(key: bytes) -> Keyed:
+    """The two hashes of HMAC-SHA256 (RFC 2104) that have taken in the key, and the purpose: once,
+    for every mail of a campaign needs a MAC."""
+    block = (key if len(key) <= 64 else sha256(key).digest()).ljust(64, b"\0")
+    inner = sha256(bytes(byte ^ 0x36 for byte in block) + _PURPOSE)
+    return inner, sha256(bytes(byte ^ 0x5C for byte in block))
+
+
+def _mac(key: Keyed, delivery_id: UUID) -> str:
+    inner, outer = key[0].copy(), key[1].copy()
+    inner.update(delivery_id.bytes)
+    outer.update(inner.digest())
+    # Base32 (RFC 4648 section 6) in lower case, two letters at once.
+    value = int.from_bytes(outer.digest()[:_MAC_BYTES], "big")
+    p, a, b = _PAIRS, value >> 40, value & _40_BITS
+    return (
+        f"{p[a >> 30]}{p[a >> 20 & 1023]}{p[a >> 10 & 1023]}{p[a & 1023]}"
+        f"{p[b >> 30]}{p[b >> 20 & 1023]}{p[b >> 10 & 1023]}{p[b & 1023]}"
+    )

@@ -28,6 +28,17 @@ def test_a_return_path_leads_back_to_its_delivery_and_fits_a_local_part(delivery
     assert PATHS.delivery_of(address) == delivery
 
 
+def test_a_name_that_only_this_machine_knows_is_for_recipients_of_such_names() -> None:
+    own = ReturnPaths(domain="returns.inbox.localhost", keys=[NEW])
+    sender = "shop@shop.example"
+    assert own.reverse_path(DELIVERY, "ada@example.com", sender) == sender
+    local = own.reverse_path(DELIVERY, "box@Inbox.LOCALHOST", sender)
+    assert own.delivery_of(local) == DELIVERY
+    named = own.reverse_path(DELIVERY, "ada@example.com", sender, "bounce.shop.example")
+    assert named.endswith("@bounce.shop.example")
+    assert PATHS.delivery_of(PATHS.reverse_path(DELIVERY, "ada@example.com", sender)) == DELIVERY
+
+
 def test_peers_may_change_the_case() -> None:
     assert PATHS.delivery_of(PATHS.address_for(DELIVERY).upper()) == DELIVERY
 

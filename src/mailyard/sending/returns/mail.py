@@ -27,6 +27,7 @@ from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_EVENTS, LeasedJob, NewJob
 from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.bounce import Judged, classify
+from mailyard.sending.delivery import NOBODY, RETURNED_DAYS
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.returns.occurrence import Occurrence, What, key_of
 from mailyard.sending.returns.record import Recorder
@@ -36,10 +37,7 @@ from mailyard.storage.queries import load
 _SQL = load("returns")
 _LOG = structlog.get_logger(__name__)
 
-# The listener's words (receiving.commit), which are the contract between the two rooms.
-RETURNED_MAIL_JOB = "returned-mail"
-NOBODY = UUID(int=0)  # in whose name such mail is stored
-RETURNED_DAYS = 30  # its retention class
+RETURNED_MAIL_JOB = "returned-mail"  # as the listener calls it (receiving.commit)
 SOURCE = "mail"
 LATER_S = (1.0, 5.0, 30.0, 300.0)  # when it is told again of a delivery that is not there yet
 

@@ -269,7 +269,7 @@ RETURNING true;
 -- name: read_progress
 -- A campaign's counts, and what was handed over since the minute before this one began.
 SELECT c.state, c.recipients, c.planned, c.first_started_at, c.finished_at, now() AS now,
-       k.*,
+       k.*, b.*,
        (SELECT coalesce(sum(amount), 0)::bigint FROM (
             SELECT amount FROM counter r
             WHERE r.workspace_id = $1 AND r.subject = $2 AND r.name = 'campaign.handed_off'
@@ -286,7 +286,11 @@ FROM campaign c,
              coalesce(sum(suppressed), 0)::bigint AS suppressed,
              coalesce(sum(unknown), 0)::bigint AS unknown,
              coalesce(sum(cancelled), 0)::bigint AS cancelled
-      FROM campaign_chunk WHERE workspace_id = $1 AND campaign_id = $2) k
+      FROM campaign_chunk WHERE workspace_id = $1 AND campaign_id = $2) k,
+     (SELECT coalesce(sum(r.delivered), 0)::bigint AS came_delivered,
+             coalesce(sum(r.bounced), 0)::bigint AS came_bounced,
+             coalesce(sum(r.complained), 0)::bigint AS came_complained
+      FROM campaign_result r WHERE r.workspace_id = $1 AND r.campaign_id = $2) b
 WHERE c.workspace_id = $1 AND c.id = $2;
 
 -- name: load_retries

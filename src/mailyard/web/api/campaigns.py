@@ -145,6 +145,13 @@ class CampaignProgress(Output):
     state: State
     recipients: int
     counts: Annotated[dict[str, int], Meta(description="Recipients by state.")]
+    told: Annotated[
+        dict[str, int],
+        Meta(
+            description="What was told of the accepted ones later: `delivered`, `bounced`, "
+            "`complained`. Their deliveries say it; `counts` is of the hand-over."
+        ),
+    ]
     waiting: Annotated[int, Meta(description="Not handed over yet.")]
     rate_per_s: float
     ends_at: Annotated[Moment | None, Meta(description="An estimate while it runs.")]
@@ -208,6 +215,7 @@ async def get_progress(call: Call[None, None]) -> CampaignProgress:
         state=now.state,
         recipients=now.recipients,
         counts=dict(now.counts),
+        told=dict(now.told),
         waiting=now.waiting,
         rate_per_s=now.rate_per_s,
         ends_at=now.ends_at,

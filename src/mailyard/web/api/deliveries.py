@@ -22,7 +22,7 @@ from mailyard.web.api.page import (
     since_epoch,
     write_cursor,
 )
-from mailyard.web.api.route import Answer, Call, Route
+from mailyard.web.api.route import Answer, Call, Download, Media, Route
 from mailyard.web.delivery import as_it_stands
 
 TAG = "Deliveries"
@@ -239,6 +239,15 @@ async def cancel_delivery(call: Call[None, None]) -> Answer:
         return await call.done(tx, DeliveryItem(**fields_of(delivery)), withdrawn)
 
 
+async def get_returned_mail(call: Call[None, None]) -> Download:
+    number = call.names["number"]
+    if not (number.isdecimal() and len(number) < 10):
+        raise InvalidInput("a number is wanted", field="number")
+    delivery_id = call.ids["delivery_id"]
+    raw = await call.app.deliveries.returned_mail(call.workspace_id, delivery_id, int(number))
+    return Download(raw, "message/rfc822", f"{ids.type_id(ids.DELIVERY, delivery_id)}.eml")
+
+
 ROUTES = (
     Route(
         "GET",
@@ -263,6 +272,17 @@ ROUTES = (
         answer=DeliveryDetail,
         description="Its state is `leased` while a worker holds it and has not handed it off yet. "
         "Lists show `queued` or `deferred` then.",
+    ),
+    Route(
+        "GET",
+        "/v1/deliveries/{delivery_id:dlv}/mails/{number}",
+        get_returned_mail,
+        "getReturnedMail",
+        TAG,
+        "Download the mail that told an event",
+        scope.EMAILS_READ,
+        answer=Media("message/rfc822", "As it came back; kept for 30 days."),
+        description="`number` is the event's `message`.",
     ),
     Route(
         "POST",

@@ -1,13 +1,17 @@
 """Suppressions: addresses that get no mail."""
 
 from typing import Annotated, Literal
+from uuid import UUID
 
 from msgspec import Meta
 
 from mailyard.access import scope
 from mailyard.access.audit import Change
 from mailyard.core import ids
+from mailyard.core.limits import SUPPRESSION_FILE_BYTES
 from mailyard.sending.suppress import Suppression
+from mailyard.storage.database import Connection
+from mailyard.web.api.body import stream_body
 from mailyard.web.api.page import (
     DeliveryId,
     Input,
@@ -19,7 +23,7 @@ from mailyard.web.api.page import (
     page_of,
     read_cursor,
 )
-from mailyard.web.api.route import Answer, Call, Route
+from mailyard.web.api.route import Answer, Call, Download, Media, Route
 
 TAG = "Suppressions"
 _Stream = Annotated[
@@ -41,6 +45,32 @@ class NewSuppression(Input):
     stream: _Stream = "all"
     reason: _Reason = "by_hand"
     evidence: Annotated[str, Meta(max_length=500, description="What is known about it.")] = ""
+
+
+class SuppressionImportQuery(Input):
+    """How to read the file."""
+
+    file_name: Annotated[str, Meta(max_length=100)] = "file"
+    stream: _Stream = "all"
+    reason: _Reason = "by_hand"
+
+
+class BadLine(Output):
+    """A line that did not go in."""
+
+    line: int
+    reason: str
+    text: str
+
+
+class ImportedSuppressions(Output):
+    """What became of a file."""
+
+    lines: Annotated[int, Meta(description="Lines that could be read.")]
+    added: int
+    stood: Annotated[int, Meta(description="Addresses that were suppressed already.")]
+    rejected: int
+    errors: list[BadLine]
 
 
 class SuppressionItem(Output):
@@ -86,7 +116,7 @@ def _item(one: Suppression) -> SuppressionItem:
     )
 
 
-def _told(one: Suppression) -> dict[str, str]:
+def told(one: Suppression) -> dict[str, str]:
     """A suppression as the audit log keeps it."""
     return {
         "address": one.address,
@@ -95,6 +125,41 @@ def _told(one: Suppression) -> dict[str, str]:
         "source": one.source,
         "evidence": one.evidence,
     }
+
+
+def imported_change(workspace_id: UUID, file_name: str, added: int) -> Change:
+    """A part of a file that was brought in, as the audit log keeps it."""
+    subject = ids.type_id(ids.WORKSPACE, workspace_id)
+    return Change("suppression.import", subject, None, {"file": file_name, "added": added})
+
+
+async def import_suppressions(call: Call[None, SuppressionImportQuery]) -> ImportedSuppressions:
+    query = call.query
+
+    async def witness(added: int, tx: Connection) -> None:
+        change = imported_change(call.workspace_id, query.file_name, added)
+        await call.app.audit.record_many(call.principal.actor, [change], tx)
+
+    done = await call.app.suppression_files.bring_in(
+        call.workspace_id,
+        stream_body(call.receive, SUPPRESSION_FILE_BYTES),
+        source=query.file_name,
+        stream=query.stream,
+        reason=query.reason,
+        witness=witness,
+    )
+    return ImportedSuppressions(
+        lines=done.lines,
+        added=done.added,
+        stood=done.stood,
+        rejected=done.rejected,
+        errors=[BadLine(line=one.line, reason=one.reason, text=one.text) for one in done.errors],
+    )
+
+
+async def export_suppressions(call: Call[None, None]) -> Download:
+    pieces = call.app.suppression_files.take_out(call.workspace_id)
+    return Download(pieces, "text/csv; charset=utf-8", "suppressions.csv")
 
 
 async def add_suppression(call: Call[NewSuppression, None]) -> Answer:
@@ -110,7 +175,7 @@ async def add_suppression(call: Call[NewSuppression, None]) -> Answer:
             evidence=body.evidence,
         )
         subject = ids.type_id(ids.SUPPRESSION, one.id)
-        return await call.done(tx, _item(one), Change("suppression.add", subject, None, _told(one)))
+        return await call.done(tx, _item(one), Change("suppression.add", subject, None, told(one)))
 
 
 async def list_suppressions(call: Call[None, SuppressionsQuery]) -> SuppressionPage:
@@ -136,10 +201,35 @@ async def remove_suppression(call: Call[None, None]) -> Answer:
             call.workspace_id, call.ids["suppression_id"], tx=tx
         )
         subject = ids.type_id(ids.SUPPRESSION, one.id)
-        return await call.done(tx, None, Change("suppression.remove", subject, _told(one), None))
+        return await call.done(tx, None, Change("suppression.remove", subject, told(one), None))
 
 
 ROUTES = (
+    Route(
+        "POST",
+        "/v1/suppressions/import",
+        import_suppressions,
+        "importSuppressions",
+        TAG,
+        "Bring in suppressions from a CSV file",
+        scope.SUPPRESSIONS_WRITE,
+        answer=ImportedSuppressions,
+        query=SuppressionImportQuery,
+        upload=("text/csv", "text/plain", "application/octet-stream"),
+        description="The body is the file itself, with a column named `address` (or `email`), and "
+        "where there are such, `stream`, `reason` and `evidence`. Good lines go in whatever the "
+        "others are; each bad one is named, up to 1,000 of them. Doing it again changes nothing.",
+    ),
+    Route(
+        "GET",
+        "/v1/suppressions/export.csv",
+        export_suppressions,
+        "exportSuppressions",
+        TAG,
+        "Download all suppressions",
+        scope.SUPPRESSIONS_READ,
+        answer=Media("text/csv", "Every address with why; no cell starts like a formula."),
+    ),
     Route(
         "POST",
         "/v1/suppressions",

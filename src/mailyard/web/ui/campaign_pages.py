@@ -70,6 +70,7 @@ def _view(campaign: Campaign, progress: Progress) -> dict[str, Any]:
         "recipients": progress.recipients,
         "done": sum(progress.counts.values()),
         "counts": progress.counts,
+        "told": [(name, count) for name, count in progress.told.items() if count],
         "states": [(state, count) for state, count in progress.counts.items() if count]
         + ([("queued", progress.waiting)] if progress.waiting and not finished else []),
         "rate_now": progress.rate_per_s,

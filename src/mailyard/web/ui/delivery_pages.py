@@ -26,6 +26,7 @@ def _view(delivery: Delivery) -> dict[str, Any]:
         "type": delivery.type,
         "reply_code": delivery.reply_code,
         "reply": delivery.reply,
+        "reason": delivery.reason,
         "updated_at": delivery.updated_at,
         "attempts": delivery.attempts,
         "transport": delivery.transport,
@@ -136,6 +137,11 @@ async def delivery(visit: Visit, delivery_id: str) -> Response[str]:
             "reply_code": event.reply_code,
             "detail": event.detail,
             "transport": event.transport,
+            "told": event.kind,
+            "reason": event.reason,
+            "status": event.status,
+            "source": event.source,
+            "mail": event.seq if event.message_id is not None else None,
         }
         for event in story
     ]

@@ -14,6 +14,7 @@ NAVIGATION = (
             ("/providers", "Providers and routes"),
             ("/limits", "Sending limits"),
             ("/destinations", "Destinations"),
+            ("/provider-hooks", "Provider events"),
         ),
     ),
     (
@@ -23,6 +24,7 @@ NAVIGATION = (
             ("/segments", "Segments"),
             ("/topics", "Topics"),
             ("/imports", "Imports"),
+            ("/suppressions", "Suppressions"),
         ),
     ),
     (
