@@ -4,7 +4,7 @@ Chunks are cut by keyset over the list's members, in steps: a step cuts a few th
 moves `planned_upto` and enqueues the chunks' jobs in one transaction that holds the campaign's row,
 so a crash or a second planner can neither cut a member twice nor leave one out. Of a segment, a
 step looks at some of the workspace's contacts, in the order of their ids, and keeps those that
-match in the chunks (docs/decisions/0018-segments.md). The first step is small, so that the first
+match in the chunks (docs/decisions/0019-segments.md). The first step is small, so that the first
 mail leaves at once. Only so many chunks are open at a time: the queue's
 table stays small however long the list is, and a slow campaign does not fill it.
 """

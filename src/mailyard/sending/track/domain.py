@@ -3,7 +3,7 @@
 A name belongs to whoever owns the domain above it: it is used once it is a CNAME to us and one of
 the workspace's sending domains, with its DKIM records seen in DNS, is the same or stands above it.
 So nobody gets a name of somebody else by being first. TLS for it is the operator's, in front of
-Mailyard (docs/decisions/0018-tracking.md).
+Mailyard (docs/decisions/0021-tracking.md).
 """
 
 from collections.abc import Sequence

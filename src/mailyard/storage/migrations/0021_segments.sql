@@ -15,7 +15,7 @@ CREATE INDEX segment_by_workspace ON segment (workspace_id, id);
 CREATE INDEX contact_anchor ON contact (workspace_id, id) WHERE get_byte(uuid_send(id), 15) < 4;
 
 -- Who is in a chunk of a campaign to a segment is kept in the chunk's `members`
--- (docs/decisions/0018-segments.md).
+-- (docs/decisions/0019-segments.md).
 ALTER TABLE campaign ALTER list_id DROP NOT NULL;
 ALTER TABLE campaign ADD COLUMN segment_id uuid;
 ALTER TABLE campaign ADD COLUMN audience text;     -- the segment's filter as it was at the first start

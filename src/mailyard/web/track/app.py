@@ -5,7 +5,7 @@
 /u/<token>       unsubscribe: POST acts (RFC 8058), GET shows a page
 /p/<token>       the preference page
 
-A hit is answered when the commit that holds it is done (docs/decisions/0018-tracking.md). What is
+A hit is answered when the commit that holds it is done (docs/decisions/0021-tracking.md). What is
 not ours, forged, unknown or asked for by another workspace's name has one answer: 404, without a
 word of why. The one exception to "durable first": while the database is away, a reader who follows
 a link that this process knows is led on, and the click is lost.
