@@ -22,7 +22,7 @@ ROLES = "https://www.rfc-editor.org/rfc/rfc2142"
 LISTS = "https://www.m3aawg.org/documents/en/m3aawg-sender-best-common-practices-version-30"
 CLIPPING = "https://www.spamresource.com/2022/01/what-is-gmail-clipping-and-what-to-do.html"
 POSTAL = "https://www.ftc.gov/business-guidance/resources/can-spam-act-compliance-guide-business"
-OWN = "docs/preflight.md"
+OWN = "docs/PREFLIGHT.md"
 
 BULK_RECIPIENTS = 5_000  # in a day to Gmail: from then on its rules for bulk senders hold (GOOGLE)
 COMPLAINTS_WANTED = 0.001  # "below 0.1 %" (GOOGLE)
