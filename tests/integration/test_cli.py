@@ -277,8 +277,9 @@ async def _to_a_segment(shell: Shell, template: str, inbox: Any) -> None:
     assert wrong.code == 1 and "line 1, column 8: expected a value" in wrong.err
     assert (await shell.run("segment", "estimate", made["id"])).out.startswith("1 of ")
     assert await shell.json("segment", "count", 'name = "nobody"') == {"contacts": 0}
-    changed = await shell.json("segment", "change", made["id"], "--filter", 'name = "Ada"')
-    assert changed["filter"] == 'name = "Ada"'
+    her = f'name = "Ada" and address = "{inbox["address"]}"'
+    changed = await shell.json("segment", "change", made["id"], "--filter", her)
+    assert changed["filter"] == her
     counted = await shell.run("segment", "count", made["id"])
     assert counted.out.endswith("1 contacts\n")
     assert inbox["address"] in (await shell.run("segment", "contacts", made["id"])).out

@@ -31,6 +31,7 @@ from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import Query, load
 
 _SQL = load("segment")
+_CONTACT_SQL = load("contact")
 
 ANCHOR_EVERY = 64  # contacts, on average: see contact_anchor
 FIRST_ID, LAST_ID = UUID(int=0), UUID(int=(1 << 128) - 1)
@@ -230,7 +231,7 @@ class Audiences:
 
     async def _count_all(self, audience: Audience) -> Estimate:
         everybody = await self._slice(audience, FIRST_ID, LAST_ID)
-        of = int(await self._database.fetchval(_SQL.count_contacts, audience.workspace_id))
+        of = int(await self._database.fetchval(_CONTACT_SQL.count_contacts, audience.workspace_id))
         return Estimate(everybody, everybody, everybody, of, of)
 
     # Counting ---------------------------------------------------------------------------------

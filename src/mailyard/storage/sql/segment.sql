@@ -61,10 +61,6 @@ SELECT set_config('plan_cache_mode', $1, true), set_config('enable_nestloop', $2
 -- How many anchors the workspace has.
 SELECT count(*) FROM contact WHERE workspace_id = $1 AND get_byte(uuid_send(id), 15) < 4;
 
--- name: count_contacts
--- How many contacts the workspace has.
-SELECT count(*) FROM contact WHERE workspace_id = $1;
-
 -- name: every_anchor
 -- The anchors of the workspace, every $2nd of them, in order.
 SELECT id FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM contact

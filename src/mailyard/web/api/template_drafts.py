@@ -160,6 +160,8 @@ ROUTES = (
         "Forget what is being written of a template",
         scope.TEMPLATES_WRITE,
         status=204,
+        errors=(409,),
+        description="409 when nothing else is there of the template.",
     ),
     Route(
         "POST",
