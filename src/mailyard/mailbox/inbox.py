@@ -22,6 +22,7 @@ from mailyard.core.ids import time_of, uuid7
 from mailyard.protocol.address import domain_of, normalise
 from mailyard.receiving.retention import class_for, is_longer
 from mailyard.storage.database import Connection, Database
+from mailyard.storage.derived import move_with_inbox, move_with_messages
 from mailyard.storage.queries import load
 
 QUERIES = load("inbox")
@@ -293,12 +294,16 @@ class Inboxes:
             retention_days,
             tx=tx,
         )
+        await move_with_inbox(
+            self._database, tx, workspace_id, inbox.id, inbox.retention_days, retention_days
+        )
         if not lines:
             return
         ids = [line["message_id"] for line in lines]
         arguments = (workspace_id, ids, retention_days, min(ids), max(ids))
         await self._database.execute(QUERIES.follow_messages, *arguments, tx=tx)
         await self._database.execute(RECEIVING.move_messages, *arguments, tx=tx)
+        await move_with_messages(self._database, tx, workspace_id, ids, retention_days)
 
 
 def _lifetime(ttl_s: float, path: str) -> timedelta:

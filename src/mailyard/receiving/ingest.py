@@ -30,6 +30,7 @@ from mailyard.queue.job import INBOUND_EMAIL, LeasedJob
 from mailyard.queue.worker import Batch, Handler
 from mailyard.receiving.commit import INGEST
 from mailyard.storage.database import Connection, Database
+from mailyard.storage.derived import move_with_messages
 from mailyard.storage.queries import Query, load
 
 QUERIES = load("receiving")
@@ -207,6 +208,7 @@ class Ingest:
             await self._database.execute(
                 QUERIES.move_messages, workspace_id, ids, own_class, min(ids), max(ids), tx=tx
             )
+            await move_with_messages(self._database, tx, workspace_id, ids, own_class)
 
 
 def _lines(messages: Sequence[asyncpg.Record], summaries: Mapping[UUID, Summary]) -> list[_Line]:

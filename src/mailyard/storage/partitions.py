@@ -9,7 +9,7 @@ There is no default partition: with one, each attach would have to scan it.
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +18,7 @@ import asyncpg
 from mailyard.core.errors import Unavailable
 from mailyard.core.ids import lowest_at
 from mailyard.storage.database import Database
+from mailyard.storage.derived import DERIVED
 from mailyard.storage.queries import load
 
 QUERIES = load("partitions")
@@ -85,6 +86,9 @@ def _ranged_tables() -> Iterator[_Ranged]:
         yield _Ranged(class_name("message", days), short, keep_days=keep, storage=message_storage)
         yield _Ranged(class_name("inbox_message", days), short, keep_days=keep, storage=insert_only)
         yield _Ranged(class_name("inbox", days), short, keep_days=keep)
+        for one in DERIVED:
+            storage = _INSERT_ONLY if short and one.insert_only else ""
+            yield _Ranged(class_name(one.table, days), short, keep_days=keep, storage=storage)
 
 
 def class_name(table: str, retention_days: int) -> str:
@@ -94,7 +98,13 @@ def class_name(table: str, retention_days: int) -> str:
 
 RANGED = tuple(_ranged_tables())
 _BY_PARENT = {table.parent: table for table in RANGED}
-_RANGE_KEYS = {"message": "id", "inbox_message": "message_id", "inbox": "id"}
+_RANGE_KEYS = {"message": "id", "inbox_message": "message_id", "inbox": "id"} | {
+    one.table: one.key for one in DERIVED
+}
+_CLASSES_OF = {
+    of: frozenset(class_name(of, days) for days in RETENTION_DAYS)
+    for of in ("inbox", "inbox_message", "message")
+}
 _NAME = re.compile(
     "^("
     + "|".join(sorted(_BY_PARENT, key=len, reverse=True))
@@ -121,6 +131,20 @@ def wanted(moment: datetime) -> list[Partition]:
     return found
 
 
+def _beside(present: Iterable[str]) -> Iterator[Partition]:
+    """The partitions of derived tables for those of the mail among `present`, however old: what a
+    table keeps that came later (a new version's) goes beside the mail that lies there already."""
+    for name in present:
+        match = _NAME.match(name)
+        if match is None:
+            continue
+        start, daily = _start_of(match), match[4] is not None
+        for one in DERIVED:
+            if match[1] in _CLASSES_OF[one.of]:
+                parent = _BY_PARENT[one.table + match[1].removeprefix(one.of)]
+                yield _range_partition(parent, start, _next(start, daily))
+
+
 def expired(names: Sequence[str], now: datetime, keep: Keep = FOR_EVER) -> list[str]:
     """Those of `names` that hold only expired rows at `now`; other tables are passed over."""
     return [name for name in names if (gone := expires_at(name, keep)) is not None and gone <= now]
@@ -134,11 +158,15 @@ def expires_at(name: str, keep: Keep = FOR_EVER) -> datetime | None:
     ranged = _BY_PARENT[match[1]]
     if (match[4] is not None) is not ranged.daily:
         return None
-    start = datetime(int(match[2]), int(match[3]), int(match[4] or 1), tzinfo=UTC)
+    start = _start_of(match)
     if ranged.keep_days is not None:
         return _next(start, ranged.daily) + timedelta(days=ranged.keep_days)
     months = _months_of(ranged.parent, keep)
     return _months_later(start, 1 + months) if months else None
+
+
+def _start_of(match: re.Match[str]) -> datetime:
+    return datetime(int(match[2]), int(match[3]), int(match[4] or 1), tzinfo=UTC)
 
 
 def _months_of(parent: str, keep: Keep) -> int:
@@ -153,7 +181,8 @@ async def ensure_partitions(database: Database, now: datetime) -> int:
     Raises Unavailable when a lock could not be had in LOCK_ATTEMPTS tries.
     """
     present = {row["name"] for row in await database.fetch(QUERIES.attached)}
-    missing = [partition for partition in wanted(now) if partition.name not in present]
+    wishes = {partition.name: partition for partition in (*wanted(now), *_beside(present))}
+    missing = [partition for name, partition in wishes.items() if name not in present]
     families: dict[str, list[Partition]] = {}
     for partition in missing:
         families.setdefault(partition.parent, []).append(partition)

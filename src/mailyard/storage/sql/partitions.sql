@@ -39,18 +39,18 @@ SELECT least(
 
 -- name: say_range
 -- The statements that make range partition $2 of $1 from $3 to $4, standing alone and then attached.
-SELECT format('CREATE TABLE IF NOT EXISTS %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)', $2::text, $1::text)
+SELECT format('CREATE TABLE IF NOT EXISTS %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE)', $2::text, $1::text)
     || CASE WHEN $5::text = '' THEN '' ELSE ' WITH (' || $5::text || ')' END
     || format('; ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', $1::text, $2::text, $3::text, $4::text);
 
 -- name: say_class
 -- The statements that make the retention class $2 of $1 for $3 days, itself parted by range on $4.
-SELECT format('CREATE TABLE IF NOT EXISTS %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE) PARTITION BY RANGE (%I)', $2::text, $1::text, $4::text)
+SELECT format('CREATE TABLE IF NOT EXISTS %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE) PARTITION BY RANGE (%I)', $2::text, $1::text, $4::text)
     || format('; ALTER TABLE %I ATTACH PARTITION %I FOR VALUES IN (%L)', $1::text, $2::text, $3::text);
 
 -- name: say_hash
 -- The statements that make hash partition $2 of $1: remainder $4 of modulus $3.
-SELECT format('CREATE TABLE IF NOT EXISTS %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)', $2::text, $1::text)
+SELECT format('CREATE TABLE IF NOT EXISTS %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING GENERATED INCLUDING STORAGE)', $2::text, $1::text)
     || format('; ALTER TABLE %I ATTACH PARTITION %I FOR VALUES WITH (MODULUS %s, REMAINDER %s)', $1::text, $2::text, $3::integer, $4::integer);
 
 -- name: say_detach
