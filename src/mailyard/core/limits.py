@@ -64,6 +64,8 @@ MIME_DEPTH = 32
 MIME_PARTS = 1_000
 MIME_HEADERS = 2_000
 MIME_HEADER_BYTES = 256 * KIB
+MIME_TEXT_CHARACTERS = 256 * KIB  # of a mail, for search, snippets and analysis
+MIME_TEXT_HTML_CHARACTERS = 512 * KIB  # of its HTML, where it has no text
 
 # HTTP.
 API_BODY_BYTES = 40 * MIB  # a full email with attachments in base64

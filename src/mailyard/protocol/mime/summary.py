@@ -3,10 +3,10 @@
 import re
 from datetime import datetime
 from functools import lru_cache
-from html import unescape
 from typing import NamedTuple
 
 from mailyard.protocol.address import Mailbox
+from mailyard.protocol.character_reference import unescaped
 from mailyard.protocol.mime import body
 from mailyard.protocol.mime.date import parse_date
 from mailyard.protocol.mime.message import addresses, message_id, printable, readable
@@ -73,7 +73,7 @@ def _preview(reading: Reading, found: body.Bodies) -> str:
         text = body.decode_text(reading, found.text[0], _PREVIEW_BYTES)
     elif found.html:
         html = body.decode_text(reading, found.html[0], _PREVIEW_HTML_BYTES)
-        text = unescape(_UNSEEN.sub(" ", html))
+        text = unescaped(_UNSEEN.sub(" ", html))
     else:
         return ""
     return printable(" ".join(text[: 4 * PREVIEW_CHARACTERS].split())[:PREVIEW_CHARACTERS])

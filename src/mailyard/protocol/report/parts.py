@@ -7,9 +7,9 @@ mail is found by a separating line or by the block of headers with which it begi
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from html import unescape
 
 from mailyard.core.limits import KIB, MIB
+from mailyard.protocol.character_reference import unescaped
 from mailyard.protocol.mime import body
 from mailyard.protocol.mime.message import readable
 from mailyard.protocol.mime.structure import Part, Reading
@@ -210,7 +210,7 @@ def html_as_text(html: str) -> str:
     for name in ("style", "script"):
         text = _without_element(text, name)
     text = _BREAKING.sub("\n", text)
-    text = unescape(_TAG.sub(" ", text))
+    text = unescaped(_TAG.sub(" ", text))
     return "\n".join(_SPACES.sub(" ", line).strip() for line in text.split("\n"))
 
 

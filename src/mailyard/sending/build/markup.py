@@ -7,10 +7,10 @@ A source is held as one text in which each template tag is one character of the 
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from html import unescape
 from typing import NamedTuple
 
 from mailyard.core.errors import InvalidInput
+from mailyard.protocol.character_reference import unescaped
 from mailyard.sending.build.piece import Piece, joined, moved
 from mailyard.sending.position import Origin
 
@@ -139,11 +139,11 @@ class Markup:
         for index in self.tags_in(begin, stop):
             place = self._places[index]
             if place > at:
-                yield Piece(unescape(self.text[at:place]), _NOWHERE), at
+                yield Piece(unescaped(self.text[at:place]), _NOWHERE), at
             yield self.tags[index], place
             at = place + 1
         if stop > at:
-            yield Piece(unescape(self.text[at:stop]), _NOWHERE), at
+            yield Piece(unescaped(self.text[at:stop]), _NOWHERE), at
 
     def refuse(self, offset: int, message: str) -> InvalidInput:
         return InvalidInput(f"{self.origin(offset)}: {message}", field=self.field)

@@ -11,10 +11,11 @@ part keeps its addresses: a person reads them.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape, unescape
+from html import escape
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from mailyard.protocol.character_reference import unescaped
 from mailyard.sending.render import Compiled
 from mailyard.sending.track.link import StoredLink, link_id
 from mailyard.sending.track.markup import address_of, has_code, hrefs, with_utm
@@ -102,7 +103,7 @@ def _rewritten(
             return None
         if not begin[:4].lower().startswith(("http", "{{", "{%")):
             return None
-        patterns.append(unescape(begin))
+        patterns.append(unescaped(begin))
         return f"mailyard-link-{len(patterns) - 1}:{begin}"
     url = address_of(value)
     if url is None or is_ours(url, wishes.base):

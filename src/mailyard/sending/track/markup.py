@@ -8,9 +8,10 @@ _TAG_CHARACTERS is passed over with what follows it, so the work is linear whate
 
 import re
 from collections.abc import Iterator
-from html import unescape
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from mailyard.protocol.character_reference import unescaped
 
 _TAG_CHARACTERS = 16 * 1024
 URL_CHARACTERS = 8 * 1024
@@ -75,7 +76,7 @@ def has_code(value: str) -> bool:
 def address_of(value: str) -> str | None:
     """The web address that an attribute's value is; None for everything else: `mailto:`, an anchor,
     a path, what is no address at all."""
-    url = unescape(value).strip()
+    url = unescaped(value).strip()
     if not url[:8].lower().startswith(("http://", "https://")) or len(url) > URL_CHARACTERS:
         return None
     if any(character <= " " or character == "\x7f" for character in url):
