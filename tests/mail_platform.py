@@ -1,7 +1,7 @@
 """Receiving and mailboxes, wired as the program wires them, for tests that send mail in."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
@@ -18,7 +18,7 @@ from mailyard.queue.job import INBOUND_EMAIL, LeasedJob
 from mailyard.queue.settle import Settler
 from mailyard.queue.worker import Batch
 from mailyard.receiving.accept import Acceptor
-from mailyard.receiving.ingest import Ingest
+from mailyard.receiving.ingest import Follower, Ingest
 from mailyard.storage.database import Database
 
 PEER = Peer(address="192.0.2.1", port=25, hello="peer.test", esmtp=True, tls=False)
@@ -94,7 +94,9 @@ class MailPlatform:
 
 
 @asynccontextmanager
-async def mail_platform(database: Database) -> AsyncIterator[MailPlatform]:
+async def mail_platform(
+    database: Database, followers: Sequence[Follower] = ()
+) -> AsyncIterator[MailPlatform]:
     bus = MemoryBus()
     await bus.open()
     engine = PostgresEngine(database=database, bus=bus, upkeep_s=0)
@@ -112,7 +114,7 @@ async def mail_platform(database: Database) -> AsyncIterator[MailPlatform]:
         bus=bus,
         engine=engine,
         acceptor=acceptor,
-        ingest=Ingest(database=database, live=live),
+        ingest=Ingest(database=database, live=live, followers=followers),
         live=live,
         inboxes=inboxes,
         messages=Messages(database=database, inboxes=inboxes),

@@ -1,7 +1,7 @@
 """Mail from the 250 into inboxes, and out of them again: lists, searches, reading, deleting."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -15,7 +15,8 @@ from mailyard.core.ids import INBOX, MESSAGE, time_of, type_id, uuid7
 from mailyard.mailbox.inbox import Inbox, NewInbox
 from mailyard.queue.job import INBOUND_EMAIL, NewJob
 from mailyard.receiving.commit import INGEST
-from mailyard.storage.database import Database
+from mailyard.receiving.ingest import Arrival
+from mailyard.storage.database import Connection, Database
 
 DAY_S = 86_400.0
 
@@ -115,6 +116,40 @@ async def test_a_message_whose_lines_stand_already_is_not_listed_twice(
     )
     await platform.run(await platform.lease())
     assert len((await platform.messages.list(workspace_id, ada.id)).items) == 1
+
+
+async def test_followers_see_the_lines_that_were_written_where_they_lie_now(
+    database: Database, workspace_id: UUID
+) -> None:
+    class Watching:
+        def __init__(self) -> None:
+            self.seen: list[Arrival] = []
+
+        async def follow(self, arrivals: Sequence[Arrival], tx: Connection) -> None:
+            assert await tx.fetchval("SELECT count(*) FROM inbox_message") >= len(arrivals)
+            self.seen += arrivals
+
+    watching = Watching()
+    async with mail_platform(database, [watching]) as platform:
+        ada, bob, gone = await platform.inboxes.create(
+            workspace_id, [NewInbox(name, ttl_s=3600) for name in ("ada", "bob", "gone")]
+        )
+        addresses = [inbox.address for inbox in (ada, bob, gone)]
+        message_id = await platform.send(*addresses, content=about("one"))
+        await platform.inboxes.extend(workspace_id, bob.id, 20 * DAY_S)
+        await platform.inboxes.delete(workspace_id, [gone.id])
+        jobs = await platform.lease()
+        await platform.run(jobs)
+        await platform.engine.enqueue(
+            [NewJob(INBOUND_EMAIL, INGEST, job.payload, workspace_id) for job in jobs]
+        )
+        await platform.run(await platform.lease())  # its lines stand already
+    assert {one.message_id for one in watching.seen} == {message_id}
+    assert [
+        (one.inbox_id, one.recipient, one.retention_days, one.message_retention_days)
+        for one in sorted(watching.seen)
+    ] == [(ada.id, "ada@inbox.test", 1, 30), (bob.id, "bob@inbox.test", 30, 30)]
+    assert watching.seen[0].summary.subject == "one"
 
 
 async def test_an_inbox_deleted_after_the_250_gets_nothing_and_its_successor_neither(

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 from mailyard.app.access import Access
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mailyard.mailbox.inbox import Inboxes
     from mailyard.mailbox.message import Messages
+    from mailyard.receiving.ingest import Follower
 
 
 class Receiving(Access):
@@ -26,3 +29,8 @@ class Receiving(Access):
         from mailyard.mailbox.message import Messages
 
         return Messages(database=self.database, inboxes=self.inboxes)
+
+    @cached_property
+    def followers(self) -> "Sequence[Follower]":
+        """What writes what follows from mail that came in, in ingest's transaction."""
+        return ()

@@ -8,13 +8,16 @@ run out completes nothing and so writes nothing; a job that runs again finds its
 When the database refuses a group it falls apart, first into its jobs and then into its messages, so
 that one message that cannot be written holds up no other. A line that stands already is such a
 reason too: to look for one each time costs a third of writing it, and hardly ever is there one.
+
+What else follows from a line (its thread, its place in a search) is written by followers, in the
+same transaction and in batches.
 """
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import asyncpg
@@ -52,6 +55,28 @@ class Named(NamedTuple):
     id: UUID
     retention_days: int
     size_bytes: int
+
+
+class Arrival(NamedTuple):
+    """A line that was written, as its followers see it. The classes are those it lies in now."""
+
+    inbox_id: UUID
+    message_id: UUID
+    workspace_id: UUID
+    retention_days: int  # the inbox's class: where derived rows of the line belong
+    message_retention_days: int
+    recipient: str
+    summary: Summary
+    size_bytes: int
+
+
+class Follower(Protocol):
+    """Writes what follows from lines, in the transaction that writes them and in few statements.
+
+    What it raises refuses the group, which then falls apart like any other that is refused.
+    """
+
+    async def follow(self, arrivals: Sequence[Arrival], tx: Connection) -> None: ...
 
 
 _PAYLOAD = msgspec.json.Decoder(list[Named])
@@ -92,13 +117,29 @@ class _Line(NamedTuple):
             "at": time_of(self.message_id).isoformat(),
         }
 
+    def arrival(self, home: int, summary: Summary, outgrown: Mapping[UUID, int]) -> Arrival:
+        """As its followers see it, written into the class `home`."""
+        return Arrival(
+            self.inbox_id,
+            self.message_id,
+            self.workspace_id,
+            home,
+            outgrown.get(self.message_id, self.message_retention_days),
+            self.recipient,
+            summary,
+            self.size_bytes,
+        )
+
 
 class Ingest:
-    """Handles `ingest` jobs."""
+    """Handles `ingest` jobs. `followers` are called in order, the last nearest to the commit."""
 
-    def __init__(self, *, database: Database, live: LiveEvents) -> None:
+    def __init__(
+        self, *, database: Database, live: LiveEvents, followers: Sequence[Follower] = ()
+    ) -> None:
         self._database = database
         self._live = live
+        self._followers = tuple(followers)
 
     def handler(self) -> Handler:
         """What a worker needs to run this."""
@@ -156,7 +197,10 @@ class Ingest:
             ours = await batch.complete([work.job for work in chunk], tx=tx)
             wanted = [named.id for job_id in ours for named in by_job[job_id].messages]
             mine = [messages[message_id] for message_id in wanted if message_id in messages]
-            await self._write(tx, _lines(mine, summaries), write_lines)
+            arrivals = await self._write(tx, _lines(mine, summaries), summaries, write_lines)
+            if arrivals:
+                for follower in self._followers:
+                    await follower.follow(arrivals, tx)
         self._live.announced()
 
     async def _load(self, chunk: Sequence[_Work]) -> dict[UUID, asyncpg.Record]:
@@ -174,26 +218,34 @@ class Ingest:
             found.update((row["id"], row) for row in rows)
         return found
 
-    async def _write(self, tx: Connection, lines: Sequence[_Line], write_lines: Query) -> None:
+    async def _write(
+        self,
+        tx: Connection,
+        lines: Sequence[_Line],
+        summaries: Mapping[UUID, Summary],
+        write_lines: Query,
+    ) -> list[Arrival]:
         """Put the lines where their messages belong now; an inbox gone since the 250 gets none."""
         if not lines:
-            return
+            return []
         workspaces = list({line.workspace_id for line in lines})
         await self._database.fetch(QUERIES.hold_classes, workspaces, tx=tx)
         written = await self._database.fetchrow(write_lines, *zip(*lines, strict=True), tx=tx)
         assert written is not None
-        if written["gone"]:
-            gone = set(written["gone"])
-            lines = [line for nth, line in enumerate(lines, 1) if nth not in gone]
-        if written["outgrown"]:
-            classes = zip(written["outgrown"], written["classes"], strict=True)
-            await self._move(tx, lines, dict(classes))
+        outgrown = dict(zip(written["outgrown"], written["classes"], strict=True))
+        if outgrown:
+            await self._move(tx, lines, outgrown)
+        stood = set(written["stood"])
         told: dict[UUID, list[dict[str, str]]] = {}
-        for line in lines:
-            told.setdefault(line.workspace_id, []).append(line.told())
+        arrivals = []
+        for nth, (line, home) in enumerate(zip(lines, written["homes"], strict=True), 1):
+            if home is not None and nth not in stood:
+                told.setdefault(line.workspace_id, []).append(line.told())
+                arrivals.append(line.arrival(home, summaries[line.message_id], outgrown))
         await self._live.publish_runs(
             [(workspace_id, MESSAGE_RECEIVED, items) for workspace_id, items in told.items()], tx
         )
+        return arrivals
 
     async def _move(
         self, tx: Connection, lines: Sequence[_Line], outgrown: Mapping[UUID, int]
@@ -214,7 +266,9 @@ class Ingest:
 def _lines(messages: Sequence[asyncpg.Record], summaries: Mapping[UUID, Summary]) -> list[_Line]:
     lines = []
     for message_id, workspace_id, retention_days, recipients, inbox_ids, size_bytes, _ in messages:
-        from_name, from_address, subject, preview, sent_at, header_id, files = summaries[message_id]
+        from_name, from_address, subject, preview, sent_at, header_id, files, *_ = summaries[
+            message_id
+        ]
         shown = (
             from_address[:_ADDRESS_CHARACTERS],
             from_name[:_NAME_CHARACTERS],

@@ -112,7 +112,24 @@ def test_the_summary_says_the_same_as_the_whole() -> None:
         datetime(2026, 11, 23, 10, 30, 5, tzinfo=UTC),
         "one@example.org",
         1,
+        "zero@example.org",
+        ("minus@example.org", "zero@example.org"),
     )
+
+
+def test_the_summary_names_the_parents_of_a_mail_and_of_many_the_root_and_the_nearest() -> None:
+    many = [f"{number}@example.org" for number in range(100)]
+    short = mail(
+        "In-Reply-To: Ada's mail of Monday <one@example.org> <two@example.org>",
+        "References: <root@example.org>",
+        " <one@example.org>", "", "x",
+    )  # fmt: skip
+    summary = parse_summary(short)
+    assert summary.in_reply_to == "one@example.org"
+    assert summary.references == ("root@example.org", "one@example.org")
+    long = parse_summary(mail("References: " + "\r\n ".join(f"<{one}>" for one in many), "", "x"))
+    assert long.in_reply_to == ""
+    assert long.references == (many[0], *many[-31:])
 
 
 def test_the_preview_of_an_html_mail_is_its_visible_text() -> None:

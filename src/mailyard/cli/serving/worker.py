@@ -102,7 +102,7 @@ def handlers(application: Application) -> list[Handler]:
         ),
     )
     return [
-        Ingest(database=database, live=live).handler(),
+        Ingest(database=database, live=live, followers=application.followers).handler(),
         *returned_mail(application),
         provider_events(application),
         Deliverer(

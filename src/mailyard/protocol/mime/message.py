@@ -20,7 +20,7 @@ from mailyard.protocol.mime.structure import Part, Reading
 _MESSAGE_IDS = 1_000  # of one References header
 _BREAK = re.compile(r"\r?\n")
 _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_MESSAGE_ID = re.compile(r"<([^<>\s]{1,998})>")
+MESSAGE_ID = re.compile(r"<([^<>\s]{1,998})>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +207,9 @@ def addresses(value: str) -> list[Mailbox]:
 
 def message_id(value: str) -> str:
     """The id in a Message-ID header, without angle brackets."""
-    found = _MESSAGE_ID.search(value)
+    found = MESSAGE_ID.search(value)
     return printable(found[1] if found else value.strip().strip("<>")[:998])
 
 
 def _message_ids(value: str) -> list[str]:
-    return [printable(found) for found in _MESSAGE_ID.findall(value)[:_MESSAGE_IDS]]
+    return [printable(found) for found in MESSAGE_ID.findall(value)[:_MESSAGE_IDS]]

@@ -9,10 +9,11 @@ from mailyard.protocol.address import Mailbox
 from mailyard.protocol.character_reference import unescaped
 from mailyard.protocol.mime import body
 from mailyard.protocol.mime.date import parse_date
-from mailyard.protocol.mime.message import addresses, message_id, printable, readable
+from mailyard.protocol.mime.message import MESSAGE_ID, addresses, message_id, printable, readable
 from mailyard.protocol.mime.structure import Reading
 
 PREVIEW_CHARACTERS = 200
+REFERENCES = 32  # RFC 5322 section 3.6.4 sets no limit, and some threads run to thousands
 _PREVIEW_BYTES = 2_048  # of a text body; encodings and white space make characters of some of them
 _PREVIEW_HTML_BYTES = 16_384  # style sheets come first
 _CACHED_CHARACTERS = 200
@@ -34,6 +35,8 @@ class Summary(NamedTuple):
     sent_at: datetime | None
     message_id: str
     attachments: int
+    in_reply_to: str  # the first id of In-Reply-To, empty without one
+    references: tuple[str, ...]  # of References, oldest first: the first and the last ones
 
 
 def parse_summary(raw: bytes) -> Summary:
@@ -43,6 +46,8 @@ def parse_summary(raw: bytes) -> Summary:
     writer = _writer(root.field("from") or "")
     found = body.find_bodies(root)
     sent = root.field("date")
+    parents = root.field("in-reply-to")
+    ancestors = root.field("references")
     return Summary(
         writer.name,
         writer.address,
@@ -51,7 +56,23 @@ def parse_summary(raw: bytes) -> Summary:
         parse_date(sent) if sent else None,
         message_id(root.field("message-id") or ""),
         len(found.attachments),
+        _first_id(parents) if parents else "",
+        _ends_of(ancestors) if ancestors else (),
     )
+
+
+def _first_id(value: str) -> str:
+    """The first message id of an In-Reply-To header; RFC 822 allowed other words in it."""
+    found = MESSAGE_ID.search(value)
+    return printable(found[1]) if found else ""
+
+
+def _ends_of(value: str) -> tuple[str, ...]:
+    """The ids of a References header, of a long one its root and those nearest to the message."""
+    found = MESSAGE_ID.findall(value)
+    if len(found) > REFERENCES:
+        found = [found[0], *found[1 - REFERENCES :]]
+    return tuple([printable(one) for one in found])
 
 
 def _writer(value: str) -> Mailbox:

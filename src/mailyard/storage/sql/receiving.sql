@@ -88,8 +88,9 @@ written AS (
     WHERE retention_days IS NOT NULL
 
 -- part: lines_written
--- What came in is counted. The answer: which of the lines, from 1, have no inbox any more and so were
--- not written (`gone`), and which messages the caller is to move into which class.
+-- What came in is counted. The answer: the class of each line's inbox, null where it has none any more
+-- and the line was not written (`homes`), which of the lines stood already (`stood`, counted from 1),
+-- and which messages the caller is to move into which class.
 counted AS (
     INSERT INTO counter_delta (workspace_id, name, subject, minute, amount)
     SELECT workspace_id, 'received', workspace_id, date_trunc('minute', now()), count(*)
@@ -97,9 +98,9 @@ counted AS (
     WHERE retention_days IS NOT NULL
     GROUP BY workspace_id
 )
-SELECT ARRAY(SELECT nth FROM asked WHERE retention_days IS NULL) AS gone,
+SELECT ARRAY(SELECT retention_days FROM asked ORDER BY nth) AS homes,
        ARRAY(SELECT message_id FROM outgrown ORDER BY message_id) AS outgrown,
-       ARRAY(SELECT class FROM outgrown ORDER BY message_id) AS classes
+       ARRAY(SELECT class FROM outgrown ORDER BY message_id) AS classes,
 
 -- name: write_lines
 -- A line for each message in each of its inboxes; a message of the workspaces $3 whose line stands
@@ -108,13 +109,18 @@ WITH
 -- use: lines
 ),
 -- use: lines_written
-;
+       '{}'::bigint[] AS stood;
 
 -- name: write_new_lines
 -- As write_lines, but a line of the workspaces $3 that stands already stays as it is.
 WITH
 -- use: lines
     ON CONFLICT DO NOTHING
+    RETURNING inbox_id, message_id
 ),
 -- use: lines_written
-;
+       ARRAY(
+           SELECT nth
+           FROM asked LEFT JOIN written USING (inbox_id, message_id)
+           WHERE asked.retention_days IS NOT NULL AND written.message_id IS NULL
+       ) AS stood;
