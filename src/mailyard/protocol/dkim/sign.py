@@ -140,11 +140,15 @@ def sign_all(signers: Iterable[Signer], content: bytes, now_s: float) -> bytes:
     mail = Mail(content)
     if mail.oversized:
         raise TooLarge(f"the header of the mail is larger than {HEADER_BYTES} bytes")
-    sparing = any(signer.sparing for signer in signers)
+    plan = plan_of(mail, sparing=any(signer.sparing for signer in signers))
+    return b"".join([signer.field(mail, plan, int(now_s)) for signer in signers])
+
+
+def plan_of(mail: Mail, *, sparing: bool = False) -> Plan:
+    """What to sign of `mail`. Raises InvalidInput when there is no From."""
     word_for = _SPARING_WORD_FOR.get if sparing else _WORD_FOR.get
     shape = tuple([word_for(name, b"") for name, _, _ in mail.fields])
-    plan = (_known_plan if len(shape) <= _REMEMBERED_NAMES else _plan)(shape)
-    return b"".join([signer.field(mail, plan, int(now_s)) for signer in signers])
+    return (_known_plan if len(shape) <= _REMEMBERED_NAMES else _plan)(shape)
 
 
 def _plan(shape: tuple[bytes, ...]) -> Plan:

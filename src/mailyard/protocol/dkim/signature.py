@@ -1,7 +1,7 @@
 """A DKIM-Signature field, read and judged by itself (RFC 6376 sections 3.5 and 6.1.1)."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mailyard.core.errors import InvalidInput
@@ -113,10 +113,14 @@ def _claimed_domain(tags: dict[str, str]) -> str:
 def _read(index: int, tags: dict[str, str]) -> Signature:
     if required(tags, "v") != "1":
         raise Rejected(Status.NEUTRAL, "signature: v= is not 1")
-    algorithm = _algorithm(required(tags, "a"))
-    domain = domain_value(required(tags, "d"), "d")
-    selector = domain_value(required(tags, "s"), "s", labels=1)
-    domain_value(record_name(selector, domain), "s")  # both together must be a name, too
+    signature = read_signature(index, tags)
+    return replace(signature, identity=_identity(tags, signature.domain))
+
+
+def read_signature(index: int, tags: dict[str, str]) -> Signature:
+    """The field `index` from all of its tags but v= and i=, which ARC has otherwise (RFC 8617
+    section 4.1.2). Raises TagError and Rejected."""
+    algorithm, domain, selector = read_signer(tags)
     header_kind, body_kind = _kinds(tags.get("c", SIMPLE))
     names = tuple(name.encode() for name in colon_list(required(tags, "h")))
     if b"from" not in names:
@@ -131,7 +135,7 @@ def _read(index: int, tags: dict[str, str]) -> Signature:
         algorithm=algorithm,
         domain=domain,
         selector=selector,
-        identity=_identity(tags, domain),
+        identity=f"@{domain}",
         header_kind=header_kind,
         body_kind=body_kind,
         names=names,
@@ -141,6 +145,15 @@ def _read(index: int, tags: dict[str, str]) -> Signature:
         signed_at_s=signed_at_s,
         expires_at_s=expires_at_s,
     )
+
+
+def read_signer(tags: dict[str, str]) -> tuple[str, str, str]:
+    """(algorithm, domain, selector) of a=, d= and s=. Raises TagError and Rejected."""
+    algorithm = _algorithm(required(tags, "a"))
+    domain = domain_value(required(tags, "d"), "d")
+    selector = domain_value(required(tags, "s"), "s", labels=1)
+    domain_value(record_name(selector, domain), "s")  # both together must be a name, too
+    return algorithm, domain, selector
 
 
 def _algorithm(value: str) -> str:

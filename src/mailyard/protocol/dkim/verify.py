@@ -6,11 +6,13 @@ for signature in signatures(mail):
     result = verify(mail, signature, records, now_s)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 
 from mailyard.protocol.dkim.canonical import RELAXED, relaxed_field
+from mailyard.protocol.dkim.key import PublicKey
 from mailyard.protocol.dkim.mail import Mail
 from mailyard.protocol.dkim.record import BadKeyRecord, KeyRecord, parse_key_record
 from mailyard.protocol.dkim.signature import Signature, Status, without_data
@@ -40,6 +42,17 @@ def verify(
     `key_records` are the TXT records at `signature.key_name`, each with its strings joined; none
     when the name or the type does not exist; None when that could not be found out now.
     """
+    return by_keys(signature, key_records, now_s, partial(_content, mail, signature))
+
+
+def by_keys(
+    signature: Signature,
+    key_records: Sequence[bytes] | None,
+    now_s: float,
+    check: Callable[[PublicKey], Result],
+) -> Result:
+    """`signature` judged by all but what it signs, and where a key may be used by `check` of it.
+    The other arguments are those of `verify`."""
     if signature.defect is not None:
         return Result(signature.defect.verdict, signature.defect.message)
     if signature.expires_at_s is not None and now_s > signature.expires_at_s:
@@ -48,7 +61,7 @@ def verify(
         return Result(Status.TEMPERROR, "the key could not be looked up")
     results = []
     for text in key_records[:RECORDS_PER_NAME]:
-        result = _by_record(mail, signature, text)
+        result = _by_record(signature, text, check)
         if result.status is Status.PASS:
             return result
         results.append(result)
@@ -57,12 +70,12 @@ def verify(
     return next((result for result in results if result.status is Status.FAIL), results[0])
 
 
-def _by_record(mail: Mail, signature: Signature, text: bytes) -> Result:
+def _by_record(signature: Signature, text: bytes, check: Callable[[PublicKey], Result]) -> Result:
     try:
         record = parse_key_record(text)
     except BadKeyRecord as error:
         return Result(Status.PERMERROR, error.message)
-    result = _by_key(mail, signature, record)
+    result = _by_key(signature, record, check)
     if not record.testing:
         return result
     if result.status is Status.PASS:
@@ -71,7 +84,9 @@ def _by_record(mail: Mail, signature: Signature, text: bytes) -> Result:
     return Result(Status.NEUTRAL, f"{result.reason} (the key is being tested)", testing=True)
 
 
-def _by_key(mail: Mail, signature: Signature, record: KeyRecord) -> Result:
+def _by_key(
+    signature: Signature, record: KeyRecord, check: Callable[[PublicKey], Result]
+) -> Result:
     """Section 6.1.2 from item 4 on, then 6.1.3."""
     key = record.key
     if key is None:
@@ -84,6 +99,11 @@ def _by_key(mail: Mail, signature: Signature, record: KeyRecord) -> Result:
         return Result(Status.PERMERROR, "the key does not allow i= of a subdomain")
     if key.refusal:
         return Result(Status.POLICY, key.refusal)
+    return check(key)
+
+
+def _content(mail: Mail, signature: Signature, key: PublicKey) -> Result:
+    """Section 6.1.3: the body's hash, then the signature on the header."""
     unsigned_bytes = 0
     if signature.length is not None:
         unsigned_bytes = len(mail.canonical_body(signature.body_kind)) - signature.length
