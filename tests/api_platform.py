@@ -19,8 +19,9 @@ from mailyard.access.user import Users
 from mailyard.access.vault import Vault
 from mailyard.access.workspace import Workspaces
 from mailyard.bus.adapters.memory import MemoryBus
-from mailyard.bus.live import LiveEvents
+from mailyard.bus.live import MESSAGE_RECEIVED, LiveEvents
 from mailyard.cache.adapters.memory import MemoryCache
+from mailyard.cache.layered import LayeredCache
 from mailyard.campaigns.audience import Audiences
 from mailyard.campaigns.behaviour import Behaviour
 from mailyard.campaigns.campaign import Campaigns
@@ -96,7 +97,7 @@ class Reply:
         return json_module.loads(self.body)
 
 
-async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
+async def nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 404, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
@@ -142,7 +143,8 @@ def services(database: Database) -> Any:
     audit = Audit(database=database)
     live = LiveEvents(database=database, bus=bus)
     hooks = ProviderHooks(database=database, vault=VAULT)
-    inboxes = Inboxes(database=database, domains=[DOMAIN])
+    cache = LayeredCache(database=database, bus=bus, followed={MESSAGE_RECEIVED: "inbox_id"})
+    inboxes = Inboxes(database=database, domains=[DOMAIN], cache=cache)
     personal = CachedPersonal(database=database, cache=MemoryCache())
     templates = Templates(database=database, personal=personal)
     suppressions = Suppressions(database=database)
@@ -165,13 +167,14 @@ def services(database: Database) -> Any:
         live=live,
         audit=audit,
         limits=MemoryRateLimit(clock=SystemClock()),
-        workspaces=Workspaces(database=database, audit=audit),
+        cache=cache,
+        workspaces=Workspaces(database=database, audit=audit, cache=cache),
         users=Users(database=database, audit=audit),
         sessions=Sessions(database=database, audit=audit),
-        keys=ApiKeys(database=database, audit=audit),
+        keys=ApiKeys(database=database, audit=audit, cache=cache),
         idempotency=Idempotency(database=database),
         inboxes=inboxes,
-        messages=Messages(database=database, inboxes=inboxes),
+        messages=Messages(database=database, inboxes=inboxes, cache=cache),
         templates=templates,
         emails=Emails(database=database, engine=engine, templates=templates, allowances=allowances),
         allowances=allowances,
@@ -310,7 +313,7 @@ async def start(
         sessions=app.sessions,
     )
     assert first is not None, "the database is fresh"
-    front = build(app, pages=None if with_pages else _nothing_there)
+    front = build(app, pages=None if with_pages else nothing_there)
     await front.start()
     return Platform(app, front, first)
 

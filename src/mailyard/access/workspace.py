@@ -7,6 +7,8 @@ from uuid import UUID
 import asyncpg
 
 from mailyard.access.audit import Actor, Audit
+from mailyard.cache.kind import USER
+from mailyard.cache.layered import LayeredCache
 from mailyard.core import ids
 from mailyard.core.errors import InvalidInput, NotAllowed, NotFound
 from mailyard.storage.database import Connection, Database
@@ -14,6 +16,7 @@ from mailyard.storage.queries import load
 
 _SQL = load("access")
 NAME_CHARACTERS = 100
+_TAG = "workspace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,12 @@ def check_name(name: str, field: str = "name") -> str:
 class Workspaces:
     """Makes, names and finds workspaces."""
 
-    def __init__(self, *, database: Database, audit: Audit) -> None:
+    def __init__(
+        self, *, database: Database, audit: Audit, cache: LayeredCache | None = None
+    ) -> None:
         self._database = database
         self._audit = audit
+        self._cache = cache
         self._first: UUID | None = None
 
     async def create(
@@ -67,10 +73,16 @@ class Workspaces:
 
     async def get(self, workspace_id: UUID) -> Workspace:
         """The workspace. Raises NotFound."""
-        row = await self._database.fetchrow(_SQL.get_workspace, workspace_id)
-        if row is None:
-            raise NotFound("no such workspace")
-        return Workspace(row["workspace_id"], row["name"], row["created_at"], locale=row["locale"])
+
+        async def read() -> Workspace:
+            row = _found(await self._database.fetchrow(_SQL.get_workspace, workspace_id))
+            return Workspace(
+                row["workspace_id"], row["name"], row["created_at"], locale=row["locale"]
+            )
+
+        if self._cache is None:
+            return await read()
+        return await self._cache.get_or_make(USER, workspace_id, "workspace", read, [_TAG])
 
     async def require_operator(self, workspace_id: UUID) -> None:
         """Raises NotAllowed unless this is the installation's own workspace, its first one.
@@ -120,6 +132,8 @@ class Workspaces:
                 subject = ids.type_id(ids.WORKSPACE, workspace_id)
                 action = "workspace.rename" if locale is None else "workspace.change"
                 await self._audit.record(actor, action, subject, before, after, tx)
+                if self._cache is not None:
+                    await self._cache.change(workspace_id, [_TAG], tx)
         return await self.get(workspace_id)
 
     async def of_user(self, user_id: UUID) -> list[Workspace]:

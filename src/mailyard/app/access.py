@@ -30,7 +30,7 @@ class Access(Foundation):
     def workspaces(self) -> "Workspaces":
         from mailyard.access.workspace import Workspaces
 
-        return Workspaces(database=self.database, audit=self.audit)
+        return Workspaces(database=self.database, audit=self.audit, cache=self.cache)
 
     @cached_property
     def users(self) -> "Users":
@@ -48,7 +48,7 @@ class Access(Foundation):
     def keys(self) -> "ApiKeys":
         from mailyard.access.key import ApiKeys
 
-        return ApiKeys(database=self.database, audit=self.audit, clock=self.clock)
+        return ApiKeys(database=self.database, audit=self.audit, cache=self.cache)
 
     @cached_property
     def idempotency(self) -> "Idempotency":

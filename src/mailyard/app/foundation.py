@@ -1,14 +1,23 @@
-"""What every service stands on: settings, clock, database, queue, bus."""
+"""What every service stands on: settings, clock, database, queue, bus, cache."""
 
 from collections.abc import Awaitable, Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from mailyard.bus.adapters.postgres import PostgresBus
-from mailyard.bus.live import LiveEvents
+from mailyard.bus.live import MESSAGE_RECEIVED, LiveEvents
 from mailyard.core.clock import SystemClock
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.settings import Settings
 from mailyard.storage import cluster
 from mailyard.storage.database import Database, DatabaseAddress
+
+if TYPE_CHECKING:
+    from mailyard.cache.adapters.postgres import PostgresCache
+    from mailyard.cache.layered import LayeredCache
+
+# Live events that say that the mail of an inbox has changed, and where they name it.
+_OF_MAIL = {MESSAGE_RECEIVED: "inbox_id"}
 
 
 def database_address(settings: Settings) -> DatabaseAddress:
@@ -33,3 +42,25 @@ class Foundation:
         self.live = LiveEvents(database=self.database, bus=self.bus)
         self.engine = PostgresEngine(database=self.database, bus=self.bus)
         self.ends: list[Callable[[], Awaitable[None]]] = []  # of services that hold something
+
+    @cached_property
+    def shared_cache(self) -> "PostgresCache":
+        """What the processes share for a while."""
+        from mailyard.cache.adapters.postgres import PostgresCache
+
+        return PostgresCache(database=self.database)
+
+    @cached_property
+    def cache(self) -> "LayeredCache":
+        """The layers: this process, the shared one, the results."""
+        from mailyard.cache.layered import LayeredCache
+
+        cache = LayeredCache(
+            database=self.database,
+            shared=self.shared_cache,
+            bus=self.bus,
+            followed=_OF_MAIL,
+            clock=self.clock,
+        )
+        self.ends.append(cache.close)
+        return cache

@@ -21,14 +21,17 @@ class Receiving(Access):
         from mailyard.mailbox.inbox import Inboxes
 
         return Inboxes(
-            database=self.database, domains=[self.settings.inbox_domain], clock=self.clock
+            database=self.database,
+            domains=[self.settings.inbox_domain],
+            clock=self.clock,
+            cache=self.cache,
         )
 
     @cached_property
     def messages(self) -> "Messages":
         from mailyard.mailbox.message import Messages
 
-        return Messages(database=self.database, inboxes=self.inboxes)
+        return Messages(database=self.database, inboxes=self.inboxes, cache=self.cache)
 
     @cached_property
     def followers(self) -> "Sequence[Follower]":

@@ -8,7 +8,6 @@ from uuid import UUID
 from mailyard.app.own_delivery import OwnDelivery
 
 if TYPE_CHECKING:
-    from mailyard.cache.adapters.postgres import PostgresCache
     from mailyard.net.dns import Resolver
     from mailyard.net.http import HttpClient
     from mailyard.sending.accept import Emails
@@ -42,20 +41,15 @@ class Sending(OwnDelivery):
     """Templates, domains, deliveries, ways out."""
 
     @cached_property
-    def cache(self) -> "PostgresCache":
-        """What the processes share for a while."""
-        from mailyard.cache.adapters.postgres import PostgresCache
-
-        return PostgresCache(database=self.database)
-
-    @cached_property
     def templates(self) -> "Templates":
         from mailyard.cache.adapters.memory import MemoryCache
         from mailyard.campaigns.personal import CachedPersonal
         from mailyard.sending.ready import Ready
         from mailyard.sending.template import Templates
 
-        ready = Ready(database=self.database, bus=self.bus, cache=self.cache, clock=self.clock)
+        ready = Ready(
+            database=self.database, bus=self.bus, cache=self.shared_cache, clock=self.clock
+        )
         personal = CachedPersonal(database=self.database, cache=MemoryCache(clock=self.clock))
         templates = Templates(database=self.database, ready=ready, personal=personal)
         self.ends.append(templates.close)

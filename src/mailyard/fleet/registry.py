@@ -13,6 +13,7 @@ import structlog
 
 from mailyard.core.errors import Unavailable
 from mailyard.core.ids import uuid7
+from mailyard.observe.metrics import cache_lookups
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
 
@@ -53,12 +54,16 @@ class ProcessRegistry:
             _LOG.warning("process_row_left", error=str(error))
 
     def _stats(self) -> str:
-        """Memory and the share of one core used since the last look, as JSON."""
+        """Memory, the share of one core since the last look, and how the cache does, as JSON."""
         now, cpu_s = time.monotonic(), _cpu_s()
         passed_s = max(now - self._looked_at, 1e-3)
         share = (cpu_s - self._cpu_s) / passed_s
         self._looked_at, self._cpu_s = now, cpu_s
-        stats = {"memory_bytes": memory_bytes(), "cpu_percent": round(100.0 * share, 1)}
+        stats = {
+            "memory_bytes": memory_bytes(),
+            "cpu_percent": round(100.0 * share, 1),
+            "cache": cache_lookups(),
+        }
         return msgspec.json.encode(stats).decode()
 
 

@@ -15,6 +15,8 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from mailyard.cache.kind import INBOX
+from mailyard.cache.layered import LayeredCache
 from mailyard.core import limits
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import ConfigurationError, Conflict, InvalidInput, NotFound, Unavailable
@@ -78,13 +80,19 @@ class Inboxes:
     """
 
     def __init__(
-        self, *, database: Database, domains: Sequence[str], clock: Clock | None = None
+        self,
+        *,
+        database: Database,
+        domains: Sequence[str],
+        clock: Clock | None = None,
+        cache: LayeredCache | None = None,
     ) -> None:
         if not domains:
             raise ConfigurationError("at least one domain for inboxes is needed")
         self._database = database
         self._clock = clock or SystemClock()
         self._domains = tuple(domain.lower() for domain in domains)
+        self._cache = cache
 
     async def create(
         self, workspace_id: UUID, wanted: Sequence[NewInbox], *, tx: Connection | None = None
@@ -110,7 +118,20 @@ class Inboxes:
 
     async def get(self, workspace_id: UUID, inbox_id: UUID) -> Inbox:
         """The living inbox `inbox_id`. Raises NotFound."""
-        return _existing(await self._database.fetchrow(QUERIES.get, workspace_id, inbox_id))
+
+        async def read() -> Inbox:
+            return _existing(await self._database.fetchrow(QUERIES.get, workspace_id, inbox_id))
+
+        if self._cache is None:
+            return await read()
+        return await self._cache.get_or_make(
+            INBOX,
+            workspace_id,
+            str(inbox_id),
+            read,
+            [_tag(inbox_id)],
+            ends_at=lambda inbox: inbox.expires_at,
+        )
 
     async def find(self, workspace_id: UUID, address: str) -> Inbox:
         """The living inbox behind `address`. Raises NotFound, InvalidInput."""
@@ -149,7 +170,9 @@ class Inboxes:
         """
 
         async def extend(own: Connection) -> Inbox:
-            return await self._extend(workspace_id, inbox_id, ttl_s, own)
+            inbox = await self._extend(workspace_id, inbox_id, ttl_s, own)
+            await self._changed(workspace_id, [inbox_id], own)
+            return inbox
 
         return await self._insist(extend, tx)
 
@@ -170,11 +193,13 @@ class Inboxes:
         wanted = None if labels is None else list(dict.fromkeys(labels))
 
         async def relabel(own: Connection) -> Inbox:
-            return _existing(
+            inbox = _existing(
                 await self._database.fetchrow(
                     QUERIES.relabel, workspace_id, inbox_id, name, wanted, tx=own
                 )
             )
+            await self._changed(workspace_id, [inbox_id], own)
+            return inbox
 
         return await self._insist(relabel, tx)
 
@@ -185,11 +210,16 @@ class Inboxes:
 
         async def delete(own: Connection) -> Sequence[Inbox]:
             rows = await self._database.fetch(QUERIES.delete, workspace_id, inbox_ids, tx=own)
+            await self._changed(workspace_id, [row["id"] for row in rows], own)
             return [_inbox(row) for row in rows]
 
         return await self._insist(delete, tx)
 
     # -----------------------------------------------------------------------------------------
+
+    async def _changed(self, workspace_id: UUID, inbox_ids: Sequence[UUID], tx: Connection) -> None:
+        if self._cache is not None and inbox_ids:
+            await self._cache.change(workspace_id, [_tag(one) for one in inbox_ids], tx)
 
     async def _insist(
         self, change: Callable[[Connection], Awaitable[_T]], tx: Connection | None
@@ -304,6 +334,10 @@ class Inboxes:
         await self._database.execute(QUERIES.follow_messages, *arguments, tx=tx)
         await self._database.execute(RECEIVING.move_messages, *arguments, tx=tx)
         await move_with_messages(self._database, tx, workspace_id, ids, retention_days)
+
+
+def _tag(inbox_id: UUID) -> str:
+    return f"inbox:{inbox_id}"
 
 
 def _lifetime(ttl_s: float, path: str) -> timedelta:

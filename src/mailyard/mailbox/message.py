@@ -12,9 +12,12 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from mailyard.cache.change_log import MAIL_TAG
+from mailyard.cache.kind import LIST
+from mailyard.cache.layered import LayeredCache
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput, NotFound, TooLarge
-from mailyard.core.ids import lowest_at, time_of
+from mailyard.core.ids import INBOX, lowest_at, time_of, type_id
 from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.sanitise import sanitise
 from mailyard.protocol.mime.message import Attachment, parse
@@ -28,6 +31,7 @@ _FIRST = UUID(int=0)
 _LAST = UUID(int=(1 << 128) - 1)
 _READ_ASIDE_BYTES = 256 * limits.KIB  # larger mail is read in a thread
 _MESSAGES_BETWEEN_PAUSES = 20
+_ITEM_BYTES = 1_200  # of a list, as it lies in memory
 
 
 # Values and no cycles: the garbage collector has nothing to find in them.
@@ -99,9 +103,12 @@ class File(msgspec.Struct, frozen=True):
 class Messages:
     """The mail of all workspaces' inboxes."""
 
-    def __init__(self, *, database: Database, inboxes: Inboxes) -> None:
+    def __init__(
+        self, *, database: Database, inboxes: Inboxes, cache: LayeredCache | None = None
+    ) -> None:
         self._database = database
         self._inboxes = inboxes
+        self._cache = cache
 
     async def list(
         self,
@@ -126,19 +133,22 @@ class Messages:
         limit = max(1, min(limit, limits.API_PAGE_ITEMS_MAX))
         lowest = max(_earliest(since), _earliest(inbox.created_at))
         highest = min(before or _LAST, _LAST if until is None else _earliest(until))
-        rows = await self._database.fetch(
-            QUERIES.list,
-            workspace_id,
-            inbox_id,
-            inbox.retention_days,
-            lowest,
-            highest,
-            limit + 1,
-            from_,
-            subject,
+        asked = (lowest, highest, limit + 1, from_, subject)
+
+        async def read() -> Page:
+            rows = await self._database.fetch(
+                QUERIES.list, workspace_id, inbox_id, inbox.retention_days, *asked
+            )
+            items = [_summary(row) for row in rows[:limit]]
+            return Page(items, items[-1].id if len(rows) > limit else None)
+
+        if self._cache is None:
+            return await read()
+        key = f"{inbox_id}:{inbox.retention_days}:" + msgspec.json.encode(asked).decode()
+        tags = [_mail_tag(inbox_id)]
+        return await self._cache.get_or_make(
+            LIST, workspace_id, key, read, tags, weigh=lambda page: _ITEM_BYTES * len(page.items)
         )
-        items = [_summary(row) for row in rows[:limit]]
-        return Page(items, items[-1].id if len(rows) > limit else None)
 
     async def first(
         self,
@@ -272,6 +282,9 @@ class Messages:
             await self._database.execute(
                 QUERIES.delete_bytes, workspace_id, touched, min(touched), max(touched), tx=tx
             )
+        if gone and self._cache is not None:
+            inboxes = {row["inbox_id"] for row in gone}
+            await self._cache.change(workspace_id, [_mail_tag(one) for one in inboxes], tx)
         return len(gone)
 
     # -----------------------------------------------------------------------------------------
@@ -302,6 +315,10 @@ class Messages:
             )
             raw.update((row["id"], row["raw"]) for row in rows)
         return raw
+
+
+def _mail_tag(inbox_id: UUID) -> str:
+    return MAIL_TAG + type_id(INBOX, inbox_id)
 
 
 def _read(raw: bytes, headers: bool) -> Content:

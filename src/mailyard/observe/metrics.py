@@ -69,3 +69,22 @@ HTTP_SECONDS = Histogram(
 LIVE_CONNECTIONS = Gauge(
     "mailyard_live_connections", "Open live streams and waits.", ["kind"], registry=REGISTRY
 )
+CACHE_LOOKUPS = Counter(
+    "mailyard_cache_lookups_total",
+    "Looks into a layer of the cache, by what was looked for and whether it was there.",
+    ["kind", "layer", "outcome"],
+    registry=REGISTRY,
+)
+CACHE_BYTES = Gauge(
+    "mailyard_cache_process_bytes", "What the cache keeps in this process.", registry=REGISTRY
+)
+
+
+def cache_lookups() -> dict[str, int]:
+    """This process's looks into its cache, by `kind layer outcome`."""
+    return {
+        f"{one.labels['kind']} {one.labels['layer']} {one.labels['outcome']}": int(one.value)
+        for family in CACHE_LOOKUPS.collect()
+        for one in family.samples
+        if one.name.endswith("_total")
+    }

@@ -28,6 +28,7 @@ from mailyard.web.api.route import RouteTable
 from mailyard.web.api.routes import DOCUMENTED, ROUTES
 from mailyard.web.api.server import SECURITY_HEADERS, ApiServer
 from mailyard.web.live.app import Live, build_live, is_live
+from mailyard.web.overview import cache_figures
 from mailyard.web.protocol import Asgi, Receive, Scope, Send
 from mailyard.web.track.app import PATHS as LINK_PATHS
 from mailyard.web.track.app import TrackApp
@@ -182,6 +183,7 @@ class Front:
                 }
                 for row in rows
             ],
+            "cache": cache_figures(row["stats"] for row in rows),
             "this": {
                 "pid": os.getpid(),
                 "up_s": round(monotonic() - self._started, 1),

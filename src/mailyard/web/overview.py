@@ -1,6 +1,6 @@
 """The figures of the overview page and of `/v1/stats`: throughput, queues, states, processes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -30,6 +30,24 @@ class ProcessFigure:
     pid: int
     up_s: float
     memory_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFigure:
+    """One layer of the cache for one kind of value; `rate` is the share of hits, 0 to 1."""
+
+    kind: str
+    layer: str
+    hits: int
+    misses: int
+    rate: float
+
+
+class _Stats(msgspec.Struct):
+    """Of a process's row what is read here."""
+
+    memory_bytes: int = 0
+    cache: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +121,43 @@ class Overview:
             processes=await self._processes(now),
         )
 
+    async def cache(self) -> list[CacheFigure]:
+        """How the caches of all living processes do, since these began."""
+        rows = await self._database.fetch(_SQL.live_processes)
+        return cache_figures([row["stats"] for row in rows])
+
     async def _processes(self, now: datetime) -> list[ProcessFigure]:
         rows = await self._database.fetch(_SQL.live_processes)
         figures = []
         for row in rows:
-            stats = msgspec.json.decode(row["stats"], type=dict[str, float | str])
-            memory = stats.get("memory_bytes", 0)
+            stats = msgspec.json.decode(row["stats"], type=_Stats)
             figures.append(
                 ProcessFigure(
                     role=row["role"],
                     host=row["host"],
                     pid=row["pid"],
                     up_s=(now - row["started_at"]).total_seconds(),
-                    memory_mb=float(memory) / 1_000_000,
+                    memory_mb=stats.memory_bytes / 1_000_000,
                 )
             )
         return figures
+
+
+def cache_figures(stats: Iterable[str]) -> list[CacheFigure]:
+    """The sum over processes of what their rows say of the cache, by kind and layer."""
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    for text in stats:
+        for name, count in msgspec.json.decode(text, type=_Stats).cache.items():
+            kind, layer, outcome = name.split(" ")
+            outcomes = found.setdefault((kind, layer), {"hit": 0, "miss": 0})
+            outcomes[outcome] += count
+    return [
+        CacheFigure(
+            kind=kind,
+            layer=layer,
+            hits=outcomes["hit"],
+            misses=outcomes["miss"],
+            rate=round(outcomes["hit"] / max(1, outcomes["hit"] + outcomes["miss"]), 4),
+        )
+        for (kind, layer), outcomes in sorted(found.items())
+    ]

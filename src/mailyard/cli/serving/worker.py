@@ -145,6 +145,7 @@ def handlers(application: Application) -> list[Handler]:
         sweep.handler(
             [
                 sweep.free_addresses(database),
+                application.shared_cache.sweep,
                 application.cache.sweep,
                 delivery_sweep.sweep_of(database, application.clock),
                 application.idempotency.sweep,

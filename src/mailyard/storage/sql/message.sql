@@ -95,7 +95,7 @@ WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id 
   AND inbox_message.message_id BETWEEN $4 AND $5
   AND ($3::uuid IS NULL OR inbox_message.inbox_id = $3)
   AND inbox_message.deleted_at IS NULL
-RETURNING inbox_message.message_id;
+RETURNING inbox_message.message_id, inbox_message.inbox_id;
 
 -- name: delete_bytes
 -- Deletes the messages $2 of workspace $1 that no inbox shows any more. $3 and $4 are the lowest and

@@ -1,5 +1,6 @@
 """Figures of the workspace: rates, states; for the installation's own also queues and processes."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 from msgspec import Meta
@@ -31,6 +32,16 @@ class Waiting(Output):
     oldest_age_s: float
 
 
+class CacheLayer(Output):
+    """One layer of the cache for one kind of value, over all processes."""
+
+    kind: str
+    layer: Annotated[str, Meta(description="process, shared or result.")]
+    hits: int
+    misses: int
+    rate: Annotated[float, Meta(description="The share of hits, 0 to 1.")]
+
+
 class Stats(Output):
     """The workspace at a glance; rates are means over the last two minutes."""
 
@@ -44,6 +55,9 @@ class Stats(Output):
     ]
     processes: Annotated[
         list[ProcessItem], Meta(description="Only for the installation's first workspace.")
+    ]
+    cache: Annotated[
+        list[CacheLayer], Meta(description="Only for the installation's first workspace.")
     ]
 
 
@@ -93,6 +107,7 @@ async def get_stats(call: Call[None, None]) -> Stats:
         ]
         if ours
         else [],
+        cache=[CacheLayer(**asdict(one)) for one in await _overview(call).cache()] if ours else [],
     )
 
 
