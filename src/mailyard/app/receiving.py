@@ -8,6 +8,7 @@ from mailyard.app.access import Access
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mailyard.mailbox.follow import Follower as MailboxFollower
     from mailyard.mailbox.inbox import Inboxes
     from mailyard.mailbox.message import Messages
     from mailyard.receiving.ingest import Follower
@@ -35,5 +36,12 @@ class Receiving(Access):
 
     @cached_property
     def followers(self) -> "Sequence[Follower]":
-        """What writes what follows from mail that came in, in ingest's transaction."""
-        return ()
+        """What writes what follows from mail that came in, in ingest's transaction. The mailboxes'
+        comes last: it holds them until the commit."""
+        return (self.mailbox_follower,)
+
+    @cached_property
+    def mailbox_follower(self) -> "MailboxFollower":
+        from mailyard.mailbox.follow import Follower
+
+        return Follower(database=self.database, live=self.live)

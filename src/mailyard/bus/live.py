@@ -21,6 +21,7 @@ from mailyard.storage.queries import load
 
 TOPIC = "live"
 MESSAGE_RECEIVED = "message.received"
+MAILBOX_CHANGED = "mailbox.changed"
 DELIVERY_CHANGED = "delivery.changed"
 CAMPAIGN_PROGRESS = "campaign.progress"
 QUEUE_DEPTH = "queue.depth"

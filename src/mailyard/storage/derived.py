@@ -52,7 +52,13 @@ class Derived:
 
 
 # In alphabetical order.
-DERIVED: tuple[Derived, ...] = ()
+DERIVED: tuple[Derived, ...] = (
+    Derived("line_state", Of.INBOX),
+    Derived("mailbox", Of.INBOX),
+    Derived("mailbox_event", Of.INBOX, insert_only=True),
+    Derived("mailbox_text", Of.INBOX),
+    Derived("thread_key", Of.INBOX),
+)
 
 
 async def move_with_inbox(
