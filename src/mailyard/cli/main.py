@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "provider": ("mailyard.cli.provider", "Add, change, try and remove providers."),
     "route": ("mailyard.cli.route", "Say which providers may have which mail."),
     "shaping": ("mailyard.cli.shaping", "Show destinations as they are written to, pause, resume."),
+    "mcp": ("mailyard.cli.mcp", "Serve inboxes to AI agents (Model Context Protocol)."),
     "key": ("mailyard.cli.key", "Make, list and revoke API keys."),
     "version": ("mailyard.cli.version", "Print the version."),
 }

@@ -187,10 +187,16 @@ class AsyncInbox:
         return f"<AsyncInbox {self.address}>"
 
     async def wait_for(
-        self, *, subject: str = "", from_: str = "", timeout_s: float = WAIT_S
+        self,
+        *,
+        subject: str = "",
+        from_: str = "",
+        after: str = "",
+        timeout_s: float = WAIT_S,
     ) -> Mail:
         """The oldest mail with `subject` in its subject and `from_` in its sender, in any case,
-        that this object has not given yet; as soon as it is there. Raises NoMail."""
+        that this object has not given yet (and that came after the mail `after`); as soon as it is
+        there. Raises NoMail."""
         waiting = Waiting(
             inbox_id=self.id,
             address=self.address,
@@ -199,6 +205,7 @@ class AsyncInbox:
             timeout_s=timeout_s,
             given=self._given,
             now=monotonic(),
+            after=after,
         )
         while (ask := waiting.ask(monotonic())) is not None:
             mail = waiting.heard(await self._mailyard.ask(ask))

@@ -185,6 +185,7 @@ class Waiting:
         timeout_s: float,
         given: Given,
         now: float,
+        after: str = "",
     ) -> None:
         self._inbox_id = inbox_id
         self._address = address
@@ -194,6 +195,8 @@ class Waiting:
         self._given = given
         self._until = now + timeout_s
         self._asked = False
+        if after:
+            given.last[from_, subject] = after
 
     def ask(self, now: float) -> Ask[Mail | None] | None:
         """The next request, which the server may take its time for; None when time is up."""

@@ -183,9 +183,17 @@ class Inbox:
     def __repr__(self) -> str:
         return f"<Inbox {self.address}>"
 
-    def wait_for(self, *, subject: str = "", from_: str = "", timeout_s: float = WAIT_S) -> Mail:
+    def wait_for(
+        self,
+        *,
+        subject: str = "",
+        from_: str = "",
+        after: str = "",
+        timeout_s: float = WAIT_S,
+    ) -> Mail:
         """The oldest mail with `subject` in its subject and `from_` in its sender, in any case,
-        that this object has not given yet; as soon as it is there. Raises NoMail."""
+        that this object has not given yet (and that came after the mail `after`); as soon as it is
+        there. Raises NoMail."""
         waiting = Waiting(
             inbox_id=self.id,
             address=self.address,
@@ -194,6 +202,7 @@ class Inbox:
             timeout_s=timeout_s,
             given=self._given,
             now=monotonic(),
+            after=after,
         )
         while (ask := waiting.ask(monotonic())) is not None:
             mail = waiting.heard(self._mailyard.ask(ask))
