@@ -18,6 +18,7 @@ from mailyard.access.session import Sessions
 from mailyard.access.user import Users
 from mailyard.access.vault import Vault
 from mailyard.access.workspace import Workspaces
+from mailyard.analysis.meaning import Meanings
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.live import MESSAGE_RECEIVED, LiveEvents
 from mailyard.cache.adapters.memory import MemoryCache
@@ -175,6 +176,7 @@ def services(database: Database) -> Any:
         idempotency=Idempotency(database=database),
         inboxes=inboxes,
         messages=Messages(database=database, inboxes=inboxes, cache=cache),
+        meanings=Meanings(database=database),
         templates=templates,
         emails=Emails(database=database, engine=engine, templates=templates, allowances=allowances),
         allowances=allowances,

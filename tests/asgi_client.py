@@ -102,5 +102,5 @@ async def authenticate(scope: Any) -> Principal:
     return Principal(scope["workspace_id"], actor, frozenset({"events:read", "inboxes:read"}))
 
 
-def present(message: ReadMessage) -> bytes:
+async def present(workspace_id: UUID, message: ReadMessage) -> bytes:
     return json.dumps({"subject": message.summary.subject}).encode()

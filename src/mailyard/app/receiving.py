@@ -8,6 +8,7 @@ from mailyard.app.access import Access
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mailyard.analysis.meaning import Meanings
     from mailyard.mailbox.follow import Follower as MailboxFollower
     from mailyard.mailbox.inbox import Inboxes
     from mailyard.mailbox.message import Messages
@@ -33,6 +34,13 @@ class Receiving(Access):
         from mailyard.mailbox.message import Messages
 
         return Messages(database=self.database, inboxes=self.inboxes, cache=self.cache)
+
+    @cached_property
+    def meanings(self) -> "Meanings":
+        """What the rules find in mail."""
+        from mailyard.analysis.meaning import Meanings
+
+        return Meanings(database=self.database)
 
     @cached_property
     def followers(self) -> "Sequence[Follower]":

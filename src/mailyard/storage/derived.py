@@ -57,6 +57,7 @@ DERIVED: tuple[Derived, ...] = (
     Derived("mailbox", Of.INBOX),
     Derived("mailbox_event", Of.INBOX, insert_only=True),
     Derived("mailbox_text", Of.INBOX),
+    Derived("message_meaning", Of.MESSAGE),
     Derived("thread_key", Of.INBOX),
 )
 

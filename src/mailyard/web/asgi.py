@@ -12,11 +12,13 @@ import os
 import resource
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 import msgspec
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from mailyard.core.errors import MailyardError
+from mailyard.mailbox.message import ReadMessage
 from mailyard.observe.metrics import REGISTRY
 from mailyard.queue.job import LANES
 from mailyard.storage.queries import load
@@ -61,11 +63,15 @@ def build(application: "Application", *, pages: Asgi | None = None) -> "Front":
         rate_per_s=settings.rate_per_s,
         rate_burst=settings.rate_burst,
     )
+
+    async def present(workspace_id: UUID, message: ReadMessage) -> bytes:
+        return msgspec.json.encode(await detail_of(application, workspace_id, message))
+
     live = build_live(
         live=application.live,
         messages=application.messages,
         authenticate=api.authenticate,
-        present=lambda message: msgspec.json.encode(detail_of(message)),
+        present=present,
         connections=settings.live_connections,
     )
     return Front(application, api, live, pages)

@@ -1,3 +1,3 @@
-"""What a mail says that a program can use, found by rules: codes, links, parcels, orders, days, sums,
-and where the reply ends and the quote begins. Everything found has its evidence: where it stands.
+"""What a mail says that a program can use, found by rules: codes, links, parcels, orders, days,
+sums, and where the reply ends and the quote begins. Each thing says where it stands.
 """

@@ -9,8 +9,9 @@ counts most.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
-from mailyard.protocol.meaning.finding import HTML, TEXT, Code
+from mailyard.protocol.meaning.finding import HTML, TEXT, OneTimeCode
 from mailyard.protocol.meaning.letter import Letter, evidence
 from mailyard.protocol.meaning.shapes import masked
 from mailyard.protocol.meaning.words import TABLES, Lexicon, Word, fold, words_of
@@ -44,7 +45,10 @@ _TOKEN = re.compile(
 _BOUND = re.compile(r"(?:^|\n)@[A-Za-z0-9.-]{3,253}\s#([A-Za-z0-9-]{4,12})[ \t]*(?=\n|$)")
 _SENTENCE_END = re.compile(r"[.!?。！？…](?=\s|$)|\n\s*\n")
 _STRONG_SHAPES = ("prefixed", "spaced", "pairs", "plain")
-_LINKING = re.compile(r"[\s\"'“”„«»*:：=\-–—>(\[【]*(?:(?:is|are|ist|lautet|est|es|e|是|为|為|to|by|with|now|below|following)\b)?[\s\"'“”„«»*:：=\-–—>(\[【]*", re.IGNORECASE)
+_LINKING = re.compile(
+    r"[\s\"'“”„«»*:：=\-–—>(\[【]*(?:(?:is|are|ist|lautet|est|es|e|是|为|為|to|by|with|now|below|following)\b)?[\s\"'“”„«»*:：=\-–—>(\[【]*",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +70,12 @@ class _Context:
     last: int
 
 
-def codes_of(letter: Letter) -> tuple[Code, ...]:
+def codes_of(letter: Letter) -> tuple[OneTimeCode, ...]:
     """The codes, the likeliest first. The HTML is looked at when the text has none."""
-    found: dict[str, tuple[int, int, Code]] = {}
-    helped = any(_NOUNS.in_text(part) for part in (letter.subject,)) and _has_purpose(letter.subject)
+    found: dict[str, tuple[int, int, OneTimeCode]] = {}
+    helped = any(_NOUNS.in_text(part) for part in (letter.subject,)) and _has_purpose(
+        letter.subject
+    )
     for place, (part, text) in enumerate(letter.parts()):
         if part == HTML and any(one.evidence[0].part == TEXT for _, _, one in found.values()):
             break
@@ -77,22 +83,22 @@ def codes_of(letter: Letter) -> tuple[Code, ...]:
             known = found.get(token.value)
             seen = evidence(part, text, token.start, token.end)
             if known is None:
-                code = Code(token.value, _certainty(score), (seen,))
+                code = OneTimeCode(token.value, _certainty(score), (seen,))
                 found[token.value] = (-score, place, code)
             elif len(known[2].evidence) < 3:
                 best = min(known[0], -score)
-                code = Code(token.value, _certainty(-best), (*known[2].evidence, seen))
+                code = OneTimeCode(token.value, _certainty(-best), (*known[2].evidence, seen))
                 found[token.value] = (best, known[1], code)
     return _best(list(found.values()))
 
 
-def _best(found: list[tuple[int, int, Code]]) -> tuple[Code, ...]:
+def _best(found: list[tuple[int, int, OneTimeCode]]) -> tuple[OneTimeCode, ...]:
     """Those that come near the best one."""
     found.sort(key=lambda one: one[:2])
     return tuple(code for score, _, code in found if score <= found[0][0] + 2)[:10]
 
 
-def _certainty(score: int) -> str:
+def _certainty(score: int) -> Literal["high", "medium"]:
     return "high" if score >= _HIGH else "medium"
 
 
@@ -111,10 +117,8 @@ def _scored(text: str, helped: bool) -> Iterator[tuple[_Token, int]]:
         return
     shown = masked(text)
     tokens = _tokens(shown)
-    for index, token in enumerate(tokens):
-        before = tokens[index - 1].end if index else 0
-        after = tokens[index + 1].start if index + 1 < len(tokens) else len(text)
-        score = _score(shown, token, before, after, helped)
+    for token in tokens:
+        score = _score(shown, token, helped)
         if score >= _ENOUGH:
             yield token, score
 
@@ -123,8 +127,6 @@ def _tokens(text: str) -> list[_Token]:
     found = []
     for match in _TOKEN.finditer(text):
         shape = match.lastgroup or ""
-        if shape == "groups" and not (any(map(str.isdigit, match[0])) or _on_own_line(text, match)):
-            continue
         if shape == "letters" and not _on_own_line(text, match):
             continue
         found.append(_Token(_value(match), shape, match.start(), match.end()))
@@ -141,22 +143,24 @@ def _value(match: re.Match[str]) -> str:
     return text
 
 
-def _score(text: str, token: _Token, before: int, after: int, helped: bool) -> int:
-    context = _context(text, token, before, after)
+def _score(text: str, token: _Token, helped: bool) -> int:
+    context = _context(text, token)
     called, direct, spoiled = _called(text, token, context)
     if not called:
         return 0
     score = 2 + direct - 4 * spoiled
     score += _says(_PURPOSE, context) or helped
     score += 2 * _stands_alone(text, token)
-    if token.shape in ("prefixed", "pairs", "spaced") or (token.shape == "plain" and len(token.value) == 6):
+    if token.shape in ("prefixed", "pairs", "spaced") or (
+        token.shape == "plain" and len(token.value) == 6
+    ):
         score += 1
     if token.shape in ("groups", "mixed", "letters") and not (direct or _stands_alone(text, token)):
         score -= 2
     return score - _against(text, token, context, direct)
 
 
-def _context(text: str, token: _Token, before: int, after: int) -> _Context:
+def _context(text: str, token: _Token) -> _Context:
     first = max(0, token.start - _BEFORE)
     last = min(len(text), token.end + _AFTER)
     return _Context(
@@ -180,7 +184,8 @@ def _called(text: str, token: _Token, context: _Context) -> tuple[bool, int, boo
     if not called and _stands_alone(text, token):
         limit = context.last
     for start, end in _nouns(context.after, text, token.end, limit):
-        if start >= limit or _numbers_in(text[token.end : start]):
+        gap = text[token.end : start]
+        if start >= limit or _numbers_in(gap) or "," in gap:
             continue
         called = True
         if start - token.end <= _NEAR:
@@ -215,10 +220,10 @@ def _spoiled(words: list[Word], start: int, end: int) -> bool:
 
 def _says(lexicon: Lexicon, context: _Context) -> bool:
     words = context.before[-16:] + context.after[:14]
-    return any(lexicon.says(word.text) for word in words) or any(
-        True for _ in lexicon.scripted(context.text, context.first, context.last)
-    ) or any(
-        word.text.endswith(_ENDINGS) and len(word.text) > 7 for word in words
+    return (
+        any(lexicon.says(word.text) for word in words)
+        or any(True for _ in lexicon.scripted(context.text, context.first, context.last))
+        or any(word.text.endswith(_ENDINGS) and len(word.text) > 7 for word in words)
     )
 
 
@@ -226,7 +231,9 @@ def _stands_alone(text: str, token: _Token) -> bool:
     line_start = text.rfind("\n", 0, token.start) + 1
     line_end = text.find("\n", token.end)
     rest = text[line_start : token.start] + text[token.end : line_end if line_end >= 0 else None]
-    return not rest.strip(" \t*_\"'`|>[]()-=#.:") and len(text.strip()) > token.end - token.start + 4
+    return (
+        not rest.strip(" \t*_\"'`|>[]()-=#.:") and len(text.strip()) > token.end - token.start + 4
+    )
 
 
 def _on_own_line(text: str, match: re.Match[str]) -> bool:

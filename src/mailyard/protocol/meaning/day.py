@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 from datetime import date
+from functools import lru_cache
 
-from mailyard.protocol.meaning.finding import HTML, Day
+from mailyard.protocol.meaning.finding import HTML, FoundDay, Part
 from mailyard.protocol.meaning.letter import Letter, evidence
 from mailyard.protocol.meaning.shapes import URL
 from mailyard.protocol.meaning.words import TABLES, fold
@@ -30,18 +31,28 @@ _TIME = (
     r"(?P<hour>[01]?\d|2[0-3])(?::|h|\.(?=\d\d\s*(?:Uhr|h\b)))(?P<minute>[0-5]\d)(?::[0-5]\d)?"
     r"(?:\s?(?P<half>[ap]\.?m\b\.?))?)?"
 )
-_PATTERNS = (
-    ("ymd", re.compile(rf"(?<![\d./-])(?P<y>(?:19|20)\d\d)[-/.](?P<m>\d{{1,2}})[-/.](?P<d>\d{{1,2}})(?![\d-])(?:T(?=\d))?{_TIME}")),
-    ("ymd", re.compile(r"(?P<y>(?:19|20)\d\d)\s?[年년]\s?(?P<m>\d{1,2})\s?[月월]\s?(?P<d>\d{1,2})\s?[日일]")),
-    ("dmy", re.compile(rf"(?<![\d./-])(?P<d>\d{{1,2}})[./-](?P<m>\d{{1,2}})[./-](?P<y>(?:19|20)\d\d)(?![\d./-]\d){_TIME}")),
-    ("named", re.compile(rf"(?<!\d)(?P<d>\d{{1,2}})(?:st|nd|rd|th|er|º|ª|\.)?,?[\s-](?:de\s|of\s|d['’])?(?P<name>[^\W\d_]{{3,12}})\.?,?[\s-](?:de\s|del\s)?(?P<y>(?:19|20)\d\d)(?!\d){_TIME}")),
-    ("named", re.compile(rf"(?<!\w)(?P<name>[^\W\d_]{{3,12}})\.?\s(?P<d>\d{{1,2}})(?:st|nd|rd|th)?,?\s(?P<y>(?:19|20)\d\d)(?!\d){_TIME}")),
-)  # fmt: skip
+_YEAR = r"(?P<y>(?:19|20)\d\d)"
+_D, _M = r"(?P<d>\d{1,2})", r"(?P<m>\d{1,2})"
+_NAME = r"(?P<name>[^\W\d_]{3,12})"
+_PATTERNS = tuple(
+    (kind, re.compile(pattern))
+    for kind, pattern in (
+        ("ymd", rf"(?<![\d./-]){_YEAR}[-/.]{_M}[-/.]{_D}(?![\d-])(?:T(?=\d))?{_TIME}"),
+        ("ymd", rf"{_YEAR}\s?[年년]\s?{_M}\s?[月월]\s?{_D}\s?[日일]"),
+        ("dmy", rf"(?<![\d./-]){_D}[./-]{_M}[./-]{_YEAR}(?![\d./-]\d){_TIME}"),
+        (
+            "named",
+            rf"(?<!\d){_D}(?:st|nd|rd|th|er|º|ª|\.)?,?[\s-](?:de\s|of\s|d['’])?"
+            rf"{_NAME}\.?,?[\s-](?:de\s|del\s)?{_YEAR}(?!\d){_TIME}",
+        ),
+        ("named", rf"(?<!\w){_NAME}\.?\s{_D}(?:st|nd|rd|th)?,?\s{_YEAR}(?!\d){_TIME}"),
+    )
+)
 
 
-def days_of(letter: Letter) -> tuple[Day, ...]:
-    """The dates, each value once, in their order; the HTML is read when text and subject have none."""
-    found: dict[str, Day] = {}
+def days_of(letter: Letter) -> tuple[FoundDay, ...]:
+    """The dates, each once, in their order; of the HTML when the rest has none."""
+    found: dict[str, FoundDay] = {}
     for part, text in letter.parts():
         if part == HTML and found:
             break
@@ -52,18 +63,20 @@ def days_of(letter: Letter) -> tuple[Day, ...]:
     return tuple(found.values())
 
 
-def _in_text(part: str, text: str) -> Iterator[Day]:
+def _in_text(part: Part, text: str) -> Iterator[FoundDay]:
     shown = URL.sub(lambda found: "\0" * len(found[0]), text) if "http" in text else text
     taken: list[tuple[int, int, str, bool]] = []
     for kind, pattern in _PATTERNS:
         for found in pattern.finditer(shown):
             read = _read(kind, found)
-            if read is not None and not any(found.start() < end and start < found.end() for start, end, _, _ in taken):
+            if read is not None and not any(
+                found.start() < end and start < found.end() for start, end, _, _ in taken
+            ):
                 taken.append((found.start(), found.end(), *read))
             if len(taken) >= _FOUND * 2:
                 break
     for start, end, value, ambiguous in sorted(taken):
-        yield Day(value, ambiguous, evidence(part, text, start, end))
+        yield FoundDay(value, ambiguous, evidence(part, text, start, end))
 
 
 def _read(kind: str, found: re.Match[str]) -> tuple[str, bool] | None:
@@ -86,13 +99,16 @@ def _read(kind: str, found: re.Match[str]) -> tuple[str, bool] | None:
     return value + _time(groups), ambiguous
 
 
+@lru_cache(maxsize=1024)
 def month_of(name: str) -> int:
     """1 to 12, or 0. A name may be cut, if what is left is three letters of one month alone."""
     folded = fold(name)
     exact = _MONTHS.get(folded)
     if exact is not None:
         return exact
-    fitting = {number for known, number in _MONTHS.items() if len(folded) >= 3 and known.startswith(folded)}
+    fitting = {
+        number for known, number in _MONTHS.items() if len(folded) >= 3 and known.startswith(folded)
+    }
     return fitting.pop() if len(fitting) == 1 else 0
 
 

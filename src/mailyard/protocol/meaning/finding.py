@@ -1,122 +1,126 @@
 """What is found in a mail. Everything names its evidence: the part, and offsets in it.
 
-Offsets count Unicode code points. The part is `subject`, `text` (the text part as the API gives it)
-or `html` (the text that the HTML part shows, see `visible.py`).
+Offsets count Unicode code points. The API shows these values as they are.
 """
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
-SUBJECT, TEXT, HTML = "subject", "text", "html"
+from msgspec import Meta, Struct
 
+Part = Literal["subject", "text", "html"]
+SUBJECT: Part = "subject"
+TEXT: Part = "text"
+HTML: Part = "html"
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Where it stands: `start` to `end` (exclusive) of `part`, which reads `quote` there."""
-
-    part: str
-    start: int
-    end: int
-    quote: str
+_Offset = Annotated[int, Meta(description="In Unicode code points.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Code:
-    """A one-time code as it is to be typed. `certainty`: `high` where the mail says what it is."""
+class Evidence(Struct, frozen=True, gc=False):
+    """Where something stands: `start` to `end` (exclusive) of a part."""
 
-    value: str
-    certainty: str
+    part: Annotated[
+        Part,
+        Meta(description="`text`: `content.text`; `html`: the text that the HTML shows."),
+    ]
+    start: _Offset
+    end: _Offset
+    quote: Annotated[str, Meta(description="What stands there, at most 200 characters.")]
+
+
+class OneTimeCode(Struct, frozen=True, gc=False):
+    """A one-time code."""
+
+    value: Annotated[str, Meta(description="As it is to be typed.")]
+    certainty: Literal["high", "medium"]
     evidence: tuple[Evidence, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    """A link that does something once. `purpose`: `sign_in`, `confirm`, `reset`, `invite`."""
+class MagicLink(Struct, frozen=True, gc=False):
+    """A link that does something once."""
 
     url: str
-    purpose: str
+    purpose: Literal["sign_in", "confirm", "reset", "invite"]
     label: str
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
-    """A way off a list. `method`: `one_click` (RFC 8058: POST), `link`, `mail`. Without evidence it
-    stands in the header (RFC 2369)."""
+class UnsubscribeWay(Struct, frozen=True, gc=False):
+    """A way off a list."""
 
-    method: str
+    method: Annotated[
+        Literal["one_click", "link", "mail"],
+        Meta(description="`one_click`: a POST to it is enough (RFC 8058)."),
+    ]
     url: str
-    evidence: Evidence | None
+    evidence: Annotated[
+        Evidence | None, Meta(description="Null: it stands in the header (RFC 2369).")
+    ]
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """A tracking number whose check digit holds (`checked`), or that its carrier has none of."""
+class ParcelNumber(Struct, frozen=True, gc=False):
+    """A tracking number."""
 
     number: str
     carrier: str
-    checked: bool
+    checked: Annotated[bool, Meta(description="Its check digit holds; else it has none.")]
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A number that the mail is about. `kind`: `order`, `invoice`, `booking`, `ticket`."""
+OrderKind = Literal["order", "invoice", "booking", "ticket"]
+
+
+class OrderNumber(Struct, frozen=True, gc=False):
+    """A number that the mail is about."""
 
     number: str
-    kind: str
+    kind: OrderKind
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True)
-class Day:
-    """A date, with its time of day where one stands behind it: `2026-03-31`, `2026-03-31T14:00`.
+class FoundDay(Struct, frozen=True, gc=False):
+    """A date, with its time of day where one stands behind it."""
 
-    `ambiguous`: day and month could be the other way round; the value has the day first.
-    """
-
-    value: str
-    ambiguous: bool
+    value: Annotated[str, Meta(examples=["2026-03-31", "2026-03-31T14:00"])]
+    ambiguous: Annotated[
+        bool, Meta(description="It could be the other way round; here the day comes first.")
+    ]
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
-    """A sum of money: a decimal without separators, and its ISO 4217 code, or the sign as it stands
-    where several currencies share it (`$`, `¥`, `kr`)."""
+class FoundAmount(Struct, frozen=True, gc=False):
+    """A sum of money."""
 
-    value: str
-    currency: str
+    value: Annotated[str, Meta(examples=["1234.50"])]
+    currency: Annotated[
+        str, Meta(description="ISO 4217; a sign that several currencies share stays as it is.")
+    ]
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of the text part."""
+class TextSpan(Struct, frozen=True, gc=False):
+    """A stretch of a part."""
 
-    start: int
-    end: int
+    start: _Offset
+    end: _Offset
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the writer wrote: `text`, joined from `spans` of the part `part`. What is not in a span
-    is a quote, an attribution, or `signature`."""
+class WrittenReply(Struct, frozen=True, gc=False):
+    """What the writer wrote, without the mail that it answers and what stands underneath."""
 
     text: str
-    part: str
-    spans: tuple[Span, ...]
-    signature: Span | None
+    part: Part
+    spans: Annotated[tuple[TextSpan, ...], Meta(description="Where it stands in the part.")]
+    signature: TextSpan | None
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """Everything, each kind in the order of its worth (codes) or of its place."""
+class Findings(Struct, frozen=True, gc=False):
+    """What rules find in a mail. It proves nothing of the sender."""
 
-    codes: tuple[Code, ...]
-    links: tuple[Link, ...]
-    unsubscribe: tuple[Unsubscribe, ...]
-    parcels: tuple[Parcel, ...]
-    orders: tuple[Order, ...]
-    days: tuple[Day, ...]
-    amounts: tuple[Amount, ...]
-    reply: Reply
+    codes: Annotated[tuple[OneTimeCode, ...], Meta(description="The likeliest first.")]
+    links: tuple[MagicLink, ...]
+    unsubscribe: tuple[UnsubscribeWay, ...]
+    parcels: tuple[ParcelNumber, ...]
+    orders: tuple[OrderNumber, ...]
+    days: tuple[FoundDay, ...]
+    amounts: tuple[FoundAmount, ...]
+    reply: WrittenReply

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mailyard.protocol.address import Mailbox
-from mailyard.protocol.meaning.finding import HTML, SUBJECT, TEXT, Evidence
-from mailyard.protocol.meaning.visible import Anchor, visible
+from mailyard.protocol.meaning.finding import HTML, SUBJECT, TEXT, Evidence, Part
+from mailyard.protocol.mime.html_text import Link as Anchor
+from mailyard.protocol.mime.html_text import text_of_html
 from mailyard.protocol.mime.message import Message, parse
 
 TEXT_CHARACTERS = 200_000  # of each part; what lies behind is not read for meaning
@@ -20,7 +21,6 @@ class Letter:
     text: str = ""
     html: str = ""  # what it shows
     anchors: tuple[Anchor, ...] = ()
-    hidden: int = 0  # elements of the HTML that its reader does not see
     from_: tuple[Mailbox, ...] = ()
     reply_to: tuple[Mailbox, ...] = ()
     sent_at: datetime | None = None
@@ -34,25 +34,30 @@ class Letter:
         return self.text if self.text.strip() else self.html
 
     @property
-    def body_part(self) -> str:
+    def body_part(self) -> Part:
         return TEXT if self.text.strip() else HTML
 
-    def parts(self) -> list[tuple[str, str]]:
+    def parts(self) -> list[tuple[Part, str]]:
         """(name, text) of all that is not empty."""
-        named = ((SUBJECT, self.subject), (TEXT, self.text), (HTML, self.html))
+        named: tuple[tuple[Part, str], ...] = (
+            (SUBJECT, self.subject),
+            (TEXT, self.text),
+            (HTML, self.html),
+        )
         return [(name, text) for name, text in named if text.strip()]
 
 
 def letter_of(message: Message) -> Letter:
     """Never raises."""
     html = message.html
-    seen = None if html is None else visible(html)
+    seen = None if html is None else text_of_html(html)
     return Letter(
         subject=message.subject[:1000],
         text=(message.text or "")[:TEXT_CHARACTERS],
         html="" if seen is None else seen.text[:TEXT_CHARACTERS],
-        anchors=() if seen is None else seen.anchors,
-        hidden=0 if seen is None else seen.hidden,
+        anchors=()
+        if seen is None
+        else tuple(one for one in seen.links if one.end <= TEXT_CHARACTERS),
         from_=tuple(message.from_[:10]),
         reply_to=tuple(message.reply_to[:10]),
         sent_at=message.date,
@@ -67,6 +72,6 @@ def read_letter(raw: bytes) -> Letter:
     return letter_of(parse(raw))
 
 
-def evidence(part: str, text: str, start: int, end: int) -> Evidence:
+def evidence(part: Part, text: str, start: int, end: int) -> Evidence:
     """That `text[start:end]` stands there."""
     return Evidence(part, start, end, text[start : min(end, start + _QUOTE_CHARACTERS)])

@@ -55,12 +55,18 @@ _FENCE = re.compile(r"\s{0,3}```")
 _WORDS = re.compile(r"[^\W_]+")
 _FIELD = re.compile(r"[\s>*_]*([^\W\d_][^:：\n]{0,24}?)[\s*_]*[:：][\s*_]*(.*)")
 _ADDRESS = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+")
-_DATED = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{2,4}|(?<!\d)(?:19|20)\d\d(?!\d)|\d{1,2}[:.h]\d{2}(?!\d)")
-_DAY_AND_MONTH = re.compile(r"\d{1,2}\.? (?:de )?([^\W\d_]{3,12})|([^\W\d_]{3,12})\.? \d{1,2}(?!\d)")
+_DATED = re.compile(
+    r"\d{1,4}[./-]\d{1,2}[./-]\d{2,4}|(?<!\d)(?:19|20)\d\d(?!\d)|\d{1,2}[:.h]\d{2}(?!\d)"
+)
+_DAY_AND_MONTH = re.compile(
+    r"\d{1,2}\.? (?:de )?([^\W\d_]{3,12})|([^\W\d_]{3,12})\.? \d{1,2}(?!\d)"
+)
 _VERBS = "|".join(
     sorted((re.escape(fold(one)) for one in _TABLE["wrote"] if len(one) > 2), key=len, reverse=True)
 )
-_WROTE = re.compile(rf"(?:^|(?<=[\s>\"'，,)\]0-9]))(?:{_VERBS})(?=$|[\s:：)(—<-])|写道|寫道|のメール|작성|님이")
+_WROTE = re.compile(
+    rf"(?:^|(?<=[\s>\"'，,)\]0-9]))(?:{_VERBS})(?=$|[\s:：)(—<-])|写道|寫道|のメール|작성|님이"
+)
 _BARE_DATE = re.compile(
     r"(?:19|20)\d\d[-/.]\d{1,2}[-/.]\d{1,2}(?:,? \d{1,2}:\d{2}(?::\d{2})?)?"
     r"(?: (?:gmt|utc)\s?[+-]?\d{0,2}:?\d{0,2})?,? (?P<who>[^\d:]\S.{0,120})$"
@@ -117,7 +123,9 @@ def _is_device(text: str) -> bool:
         # A sentence that goes on is one of the writer's own.
         first = re.split(r"[.!?,]\s", said)[0]
         return len(first.split()) <= 12
-    return said.endswith(_DEVICE_ENDS) and any(part in said for part in ("iphone", "ipad", "android", "von meinem", "mobil"))
+    return said.endswith(_DEVICE_ENDS) and any(
+        part in said for part in ("iphone", "ipad", "android", "von meinem", "mobil")
+    )
 
 
 def _mark(lines: list[Line]) -> None:
@@ -150,12 +158,9 @@ def _original(lines: list[Line], index: int) -> int:
 
 
 def _is_original(text: str) -> bool:
-    framed = re.fullmatch(r"\s*[-_*=>#|\s]{0,60}\s*([^-_*=]{4,60}?)\s*:?\s*[-_*=\s]{0,60}", text)
-    if framed is None:
-        return False
-    said = " ".join(_WORDS.findall(fold(framed[1])))
-    marked = text.strip()[:1] in "-_*=>" or text.rstrip().endswith(":")
-    return said in _ORIGINAL and marked
+    bare = text.strip()
+    said = " ".join(_WORDS.findall(fold(bare.strip("-_*=>#|: \t"))))
+    return said in _ORIGINAL and (bare[:1] in "-_*=>" or bare.endswith(":"))
 
 
 def _head(lines: list[Line], index: int) -> int:
@@ -171,7 +176,11 @@ def _head(lines: list[Line], index: int) -> int:
         if name is not None:
             names.add(name)
             last = place
-        elif place == index or line.kind is Kind.EMPTY and place - last > 1 or place - last > _HEAD_GAP:
+        elif (
+            place == index
+            or (line.kind is Kind.EMPTY and place - last > 1)
+            or place - last > _HEAD_GAP
+        ):
             break
     return last - index + 1 if len(names) >= 3 and names & _FROM else 0
 
@@ -192,7 +201,12 @@ def _attribution(lines: list[Line], index: int) -> int:
     joined, taken = "", 0
     for line in lines[index : index + _ATTRIBUTION_LINES]:
         taken += 1
-        if line.kind is Kind.QUOTE and taken > 1 and "wrote" not in line.text and not line.text.strip().startswith(">:"):
+        if (
+            line.kind is Kind.QUOTE
+            and taken > 1
+            and "wrote" not in line.text
+            and not line.text.strip().startswith(">:")
+        ):
             bare = line.text.strip().lstrip(">").strip()
             if not _WROTE.search(fold(bare)) or len(bare) > 40:
                 break
@@ -202,7 +216,11 @@ def _attribution(lines: list[Line], index: int) -> int:
         if line.kind is not Kind.EMPTY and _says_who_wrote(fold(joined)):
             # The end of its verb may stand in the next line: "het volgende geschreven:".
             follows = lines[index + taken].text.strip() if index + taken < len(lines) else ""
-            if not joined.endswith((":", "：", "-")) and 0 < len(follows) < 60 and follows.endswith(":"):
+            if (
+                not joined.endswith((":", "：", "-"))
+                and 0 < len(follows) < 60
+                and follows.endswith(":")
+            ):
                 taken += 1
             return taken
         if line.kind is Kind.EMPTY and taken > 1 and not re.search(r"\d|<", joined[-40:]):
@@ -228,15 +246,20 @@ def _is_dated(text: str) -> bool:
 def _says_who_wrote(said: str) -> bool:
     ends = said.rstrip("- *_")
     bare = _BARE_DATE.match(said)
-    if bare is not None and (_ZONE.search(said) or _ADDRESS.search(said)) and _WROTE.search(said) is None:
-        return ends.endswith((">:", ">", ":")) or _ZONE.search(said) is not None and len(bare["who"]) < 60 and "<" not in said
+    if (
+        bare is not None
+        and (_ZONE.search(said) or _ADDRESS.search(said))
+        and _WROTE.search(said) is None
+    ):
+        return ends.endswith((">:", ">", ":")) or (
+            _ZONE.search(said) is not None and len(bare["who"]) < 60 and "<" not in said
+        )
     if ends.endswith(">:") and _DATE_TIME_NAME.match(said):
         return True
-    verb = None
-    for verb in _WROTE.finditer(said):
-        pass
-    if verb is None:
+    verbs = list(_WROTE.finditer(said))
+    if not verbs:
         return False
+    verb = verbs[-1]
     if not (ends.endswith((":", "：")) or verb.end() >= len(ends) or said.endswith("--")):
         return False
     before = said[: verb.start()]

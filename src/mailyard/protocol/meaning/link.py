@@ -6,20 +6,22 @@ the line that it stands in say what it does.
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Literal, get_args
 from urllib.parse import unquote, urlsplit
 
-from mailyard.protocol.meaning.finding import HTML, TEXT, Evidence, Link, Unsubscribe
+from mailyard.protocol.meaning.finding import HTML, TEXT, Evidence, MagicLink, UnsubscribeWay
 from mailyard.protocol.meaning.letter import Letter, evidence
 from mailyard.protocol.meaning.shapes import URL, trimmed_url
 from mailyard.protocol.meaning.words import TABLES, Lexicon, words_of
 
 _TABLE = TABLES["link"]
-_PURPOSES = {
-    name: Lexicon(_TABLE[name], _TABLE[f"{name}_scripts"])
-    for name in ("reset", "invite", "confirm", "sign_in")
+_Purpose = Literal["reset", "invite", "confirm", "sign_in"]  # in the order of their telling
+_PURPOSES: dict[_Purpose, Lexicon] = {
+    name: Lexicon(_TABLE[name], _TABLE[f"{name}_scripts"]) for name in get_args(_Purpose)
 }
 _OFF = Lexicon(_TABLE["unsubscribe"], _TABLE["unsubscribe_scripts"])
-_IN_URL = {
+_IN_URL: dict[_Purpose, re.Pattern[str]] = {
     "reset": re.compile(r"reset|recover|forgot|new-?password|set-?password", re.IGNORECASE),
     "invite": re.compile(r"invit|/join\b", re.IGNORECASE),
     "confirm": re.compile(r"verif|confirm|activat|validat|optin|opt-in", re.IGNORECASE),
@@ -44,19 +46,19 @@ _LABEL_CHARACTERS = 200
 _LIST_URL = re.compile(r"<\s*((?:https?|mailto):[^<>\s]{3,2000})\s*>", re.IGNORECASE)
 
 
-def links_of(letter: Letter) -> tuple[tuple[Link, ...], tuple[Unsubscribe, ...]]:
+def links_of(letter: Letter) -> tuple[tuple[MagicLink, ...], tuple[UnsubscribeWay, ...]]:
     """(links that do something once, ways off the list), each address once."""
-    links: dict[str, Link] = {}
-    off: dict[str, Unsubscribe] = {}
+    links: dict[str, MagicLink] = {}
+    off: dict[str, UnsubscribeWay] = {}
     for one in _header_ways(letter):
         off.setdefault(one.url, one)
     for url, label, context, seen in _all_links(letter):
         if _is_off(url, label, context):
-            off.setdefault(url, Unsubscribe("link", url, seen))
+            off.setdefault(url, UnsubscribeWay("link", url, seen))
             continue
         purpose = _purpose(url, label, context)
         if purpose is not None:
-            links.setdefault(url, Link(url, purpose, label[:_LABEL_CHARACTERS], seen))
+            links.setdefault(url, MagicLink(url, purpose, label[:_LABEL_CHARACTERS], seen))
     return tuple(links.values()), tuple(off.values())
 
 
@@ -65,16 +67,18 @@ def all_urls(letter: Letter) -> list[tuple[str, str, Evidence]]:
     return [(url, label, seen) for url, label, _, seen in _all_links(letter)]
 
 
-def _header_ways(letter: Letter) -> Iterator[Unsubscribe]:
+def _header_ways(letter: Letter) -> Iterator[UnsubscribeWay]:
     """RFC 2369 section 3.2; RFC 8058 section 3.1 says when a POST is enough."""
-    one_click = "list-unsubscribe=one-click" in letter.list_unsubscribe_post.lower().replace(" ", "")
+    one_click = "list-unsubscribe=one-click" in letter.list_unsubscribe_post.lower().replace(
+        " ", ""
+    )
     for found in _LIST_URL.finditer(letter.list_unsubscribe[:8000]):
         url = found[1]
         if url.lower().startswith("mailto:"):
-            yield Unsubscribe("mail", url, None)
+            yield UnsubscribeWay("mail", url, None)
         else:
             secure = url.lower().startswith("https:")
-            yield Unsubscribe("one_click" if one_click and secure else "link", url, None)
+            yield UnsubscribeWay("one_click" if one_click and secure else "link", url, None)
 
 
 def _all_links(letter: Letter) -> Iterator[tuple[str, str, str, Evidence]]:
@@ -95,7 +99,12 @@ def _all_links(letter: Letter) -> Iterator[tuple[str, str, str, Evidence]]:
             if not url.lower().startswith("http"):
                 continue
             end = found.start() + len(url)
-            yield url, "", _around(text, found.start(), end), evidence(part, text, found.start(), end)
+            yield (
+                url,
+                "",
+                _around(text, found.start(), end),
+                evidence(part, text, found.start(), end),
+            )
             count += 1
             if count >= _LINKS:
                 return
@@ -121,7 +130,7 @@ def _is_off(url: str, label: str, context: str) -> bool:
     return not label and _OFF.in_text(context)
 
 
-def _purpose(url: str, label: str, context: str) -> str | None:
+def _purpose(url: str, label: str, context: str) -> _Purpose | None:
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -162,5 +171,7 @@ def _looks_random(piece: str) -> bool:
         return True
     if digits == len(piece) and digits >= 12:
         return True
-    changes = sum(a.islower() != b.islower() for a, b in zip(piece, piece[1:], strict=False) if a.isalpha() and b.isalpha())
+    changes = sum(
+        a.islower() != b.islower() for a, b in pairwise(piece) if a.isalpha() and b.isalpha()
+    )
     return len(piece) >= 20 and changes >= 6

@@ -2,18 +2,18 @@
 
 import re
 from collections.abc import Iterator
+from typing import get_args
 
-from mailyard.protocol.meaning.finding import HTML, Order
+from mailyard.protocol.meaning.finding import HTML, OrderKind, OrderNumber, Part
 from mailyard.protocol.meaning.letter import Letter, evidence
 from mailyard.protocol.meaning.shapes import masked
 from mailyard.protocol.meaning.words import TABLES, Lexicon, Word, fold, words_of
 
 _TABLE = TABLES["order"]
-_KINDS = {
-    kind: Lexicon(_TABLE[kind], _TABLE["scripts"][kind])
-    for kind in ("order", "invoice", "booking", "ticket")
+_KINDS: dict[OrderKind, Lexicon] = {
+    kind: Lexicon(_TABLE[kind], _TABLE["scripts"][kind]) for kind in get_args(OrderKind)
 }
-_ENDINGS = {
+_ENDINGS: dict[OrderKind, tuple[str, ...]] = {
     "order": ("bestellnummer", "auftragsnummer", "ordernummer"),
     "invoice": ("rechnungsnummer",),
     "booking": ("buchungsnummer", "buchungscode"),
@@ -30,9 +30,9 @@ _FOUND = 50
 _NUMBERS_READ = 400
 
 
-def orders_of(letter: Letter) -> tuple[Order, ...]:
+def orders_of(letter: Letter) -> tuple[OrderNumber, ...]:
     """Each number once, in their order; the HTML is read when text and subject have none."""
-    found: dict[str, Order] = {}
+    found: dict[str, OrderNumber] = {}
     for part, text in letter.parts():
         if part == HTML and found:
             break
@@ -43,10 +43,10 @@ def orders_of(letter: Letter) -> tuple[Order, ...]:
     return tuple(found.values())
 
 
-def _in_text(part: str, text: str) -> Iterator[Order]:
+def _in_text(part: Part, text: str) -> Iterator[OrderNumber]:
     shown = masked(text)
     for found in _MARKETPLACE.finditer(text):
-        yield Order(found[0], "order", evidence(part, text, *found.span()))
+        yield OrderNumber(found[0], "order", evidence(part, text, *found.span()))
     for count, found in enumerate(_NUMBER.finditer(shown)):
         if count >= _NUMBERS_READ:
             return
@@ -55,11 +55,15 @@ def _in_text(part: str, text: str) -> Iterator[Order]:
             continue
         kind = _kind(shown, found.start(), "#" in found[0], number)
         if kind is not None:
-            yield Order(number, kind, evidence(part, text, found.start(1), found.end(1)))
+            yield OrderNumber(number, kind, evidence(part, text, found.start(1), found.end(1)))
 
 
-def _kind(text: str, start: int, hashed: bool, number: str) -> str | None:
+def _kind(text: str, start: int, hashed: bool, number: str) -> OrderKind | None:
     """What the words before the number call it."""
+    for kind, lexicon in _KINDS.items():
+        for _, end in lexicon.scripted(text, max(0, start - 12), start):
+            if not any(map(str.isalnum, text[end:start])):
+                return kind
     begin = max(0, start - _REACH - 20)
     line = text.rfind("\n\n", begin, start)
     words = words_of(text, max(begin, line), start)
@@ -68,21 +72,17 @@ def _kind(text: str, start: int, hashed: bool, number: str) -> str | None:
         word = words[index]
         if start - word.end > _REACH:
             return None
-        kind = _names(words, index, text)
+        kind = _names(words, index)
         if kind is not None:
             return kind if _fits(kind, number, text[word.end : start], hashed) else None
         if word.text not in _BETWEEN and not _names_number(word):
             gap_digits += 1
             if gap_digits > 0:
                 return None
-    for kind, lexicon in _KINDS.items():
-        for _, end in lexicon.scripted(text, max(0, start - 12), start):
-            if not any(map(str.isalnum, text[end:start])):
-                return kind
     return None
 
 
-def _names(words: list[Word], index: int, text: str) -> str | None:
+def _names(words: list[Word], index: int) -> OrderKind | None:
     word = words[index].text
     for kind, lexicon in _KINDS.items():
         if lexicon.says(word) or word.endswith(_ENDINGS[kind]):

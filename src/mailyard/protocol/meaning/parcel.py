@@ -2,16 +2,16 @@
 
 What is so short that a random number passes by chance needs its carrier, or a word for it, nearby.
 Check digits: UPU standard S10 (weights 8 6 4 2 3 5 9 7, mod 11); UPS 1Z (mod 10, letters as
-(code - 3) mod 10); USPS and FedEx Ground (mod 10, weights 3 1 from the right); FedEx Express (weights
-1 7 3 from the right, mod 11, mod 10); DHL Express (mod 7); DPD (ISO 7064 mod 37,36); Deutsche Post
-Identcode (weights 4 9, mod 10).
+(code - 3) mod 10); USPS and FedEx Ground (mod 10, weights 3 1 from the right); FedEx Express
+(weights 1 3 7 from the right, mod 11, mod 10); DHL Express (mod 7); DPD (ISO 7064 mod 37,36);
+Deutsche Post Identcode (weights 4 9, mod 10).
 """
 
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from mailyard.protocol.meaning.finding import HTML, Parcel
+from mailyard.protocol.meaning.finding import HTML, ParcelNumber, Part
 from mailyard.protocol.meaning.letter import Letter, evidence
 
 _FOUND = 50
@@ -20,13 +20,17 @@ _NEAR = 250  # characters around, in which the carrier must be named
 
 def _mod10_31(digits: str) -> bool:
     """Weights 3 and 1 in turn, from the digit before the last."""
-    total = sum(int(one) * (3 if place % 2 == 0 else 1) for place, one in enumerate(reversed(digits[:-1])))
+    total = sum(
+        int(one) * (3 if place % 2 == 0 else 1) for place, one in enumerate(reversed(digits[:-1]))
+    )
     return (10 - total % 10) % 10 == int(digits[-1])
 
 
 def _s10(number: str) -> bool:
     weights = (8, 6, 4, 2, 3, 5, 9, 7)
-    rest = 11 - sum(int(one) * weight for one, weight in zip(number[2:10], weights, strict=True)) % 11
+    rest = (
+        11 - sum(int(one) * weight for one, weight in zip(number[2:10], weights, strict=True)) % 11
+    )
     return {10: 0, 11: 5}.get(rest, rest) == int(number[10])
 
 
@@ -91,27 +95,45 @@ def _named_or_parcel(names: str) -> re.Pattern[str]:
 
 
 _CARRIERS = (
-    _Carrier("ups", re.compile(r"1Z ?[A-Z0-9]{3} ?[A-Z0-9]{3} ?[A-Z0-9]{2} ?\d{4} ?\d{3} ?\d|1Z[A-Z0-9]{16}"), _ups),
-    _Carrier("post", re.compile(r"[A-Z]{2} ?\d{3} ?\d{3} ?\d{3} ?[A-Z]{2}|[A-Z]{2} ?\d{8} ?\d ?[A-Z]{2}"), _s10),
+    _Carrier(
+        "ups",
+        re.compile(r"1Z ?[A-Z0-9]{3} ?[A-Z0-9]{3} ?[A-Z0-9]{2} ?\d{4} ?\d{3} ?\d|1Z[A-Z0-9]{16}"),
+        _ups,
+    ),
+    _Carrier(
+        "post",
+        re.compile(r"[A-Z]{2} ?\d{3} ?\d{3} ?\d{3} ?[A-Z]{2}|[A-Z]{2} ?\d{8} ?\d ?[A-Z]{2}"),
+        _s10,
+    ),
     _Carrier("amazon", re.compile(r"TB[ACM]\d{12}"), None),
     _Carrier("dhl", re.compile(r"JJD\d{12,20}|JVGL\d{8,20}|GM\d{16,18}"), None),
-    _Carrier("usps", re.compile(r"(?:420\d{5})?9[1-5]\d{2} ?\d{4} ?\d{4} ?\d{4} ?\d{4} ?\d{2}"), _usps),
+    _Carrier(
+        "usps", re.compile(r"(?:420\d{5})?9[1-5]\d{2} ?\d{4} ?\d{4} ?\d{4} ?\d{4} ?\d{2}"), _usps
+    ),
     _Carrier("dpd", re.compile(r"\d{14}[0-9A-Z]"), _dpd, _named("DPD")),
     _Carrier("fedex", re.compile(r"\d{4} ?\d{4} ?\d{4}"), _fedex_express, _named(r"FedEx|fdx")),
     _Carrier("fedex", re.compile(r"\d{15}"), _mod10_31, _named(r"FedEx|fdx")),
     _Carrier("usps", re.compile(r"\d{20}"), _mod10_31, _named_or_parcel("USPS|postal service")),
-    _Carrier("deutsche_post", re.compile(r"\d{12}|\d{14}"), _identcode, _named("DHL|Deutsche Post")),
-    _Carrier("dhl_express", re.compile(r"\d{3} ?\d{4} ?\d{3}|\d{10}"), _dhl_express, _named("DHL|AWB|waybill|Luftfrachtbrief")),
+    _Carrier(
+        "deutsche_post", re.compile(r"\d{12}|\d{14}"), _identcode, _named("DHL|Deutsche Post")
+    ),
+    _Carrier(
+        "dhl_express",
+        re.compile(r"\d{3} ?\d{4} ?\d{3}|\d{10}"),
+        _dhl_express,
+        _named("DHL|AWB|waybill|Luftfrachtbrief"),
+    ),
 )
 _CANDIDATE = re.compile(
-    r"(?<![A-Za-z0-9@#/=_-])(?:1Z[ A-Z0-9]{16,22}|[A-Z]{2} ?\d[\d ]{7,10}\d ?[A-Z]{2}|TB[ACM]\d{12}|JJD\d{12,20}"
+    r"(?<![A-Za-z0-9@#/=_-])(?:1Z[ A-Z0-9]{16,22}"
+    r"|[A-Z]{2} ?\d[\d ]{7,10}\d ?[A-Z]{2}|TB[ACM]\d{12}|JJD\d{12,20}"
     r"|JVGL\d{8,20}|GM\d{16,18}|\d(?:[ ]?\d){9,29}[A-Z]?)(?![A-Za-z0-9@_]|-\w)"
 )
 
 
-def parcels_of(letter: Letter) -> tuple[Parcel, ...]:
+def parcels_of(letter: Letter) -> tuple[ParcelNumber, ...]:
     """The tracking numbers, each once, in their order."""
-    found: dict[str, Parcel] = {}
+    found: dict[str, ParcelNumber] = {}
     for part, text in letter.parts():
         if part == HTML and found:
             break
@@ -122,7 +144,7 @@ def parcels_of(letter: Letter) -> tuple[Parcel, ...]:
     return tuple(found.values())
 
 
-def _in_text(part: str, text: str) -> Iterator[Parcel]:
+def _in_text(part: Part, text: str) -> Iterator[ParcelNumber]:
     for candidate in _CANDIDATE.finditer(text):
         shown = candidate[0].rstrip()
         around: str | None = None
@@ -137,5 +159,5 @@ def _in_text(part: str, text: str) -> Iterator[Parcel]:
                 if carrier.near.search(around) is None:
                     continue
             where = evidence(part, text, candidate.start(), candidate.start() + len(shown))
-            yield Parcel(number, carrier.name, carrier.holds is not None, where)
+            yield ParcelNumber(number, carrier.name, carrier.holds is not None, where)
             break

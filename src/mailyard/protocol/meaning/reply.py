@@ -7,7 +7,7 @@ mean nothing without them. A mail that only forwards another keeps that one.
 
 import re
 
-from mailyard.protocol.meaning.finding import Reply, Span
+from mailyard.protocol.meaning.finding import Part, TextSpan, WrittenReply
 from mailyard.protocol.meaning.letter import Letter
 from mailyard.protocol.meaning.lines import Kind, Line, lines_of, runs
 from mailyard.protocol.meaning.shapes import EMAIL, URL
@@ -21,12 +21,12 @@ _DASHES = re.compile(r"\s*(?:--|—|_{4,})\s*$")
 _PHONE = re.compile(r"(?<![\w])(?:\+|\()?\d[\d ()./-]{6,}\d(?!\w)")
 
 
-def reply_of(letter: Letter) -> Reply:
+def reply_of(letter: Letter) -> WrittenReply:
     """The reply in the part that a person reads."""
     return reply_in(letter.body, letter.body_part)
 
 
-def reply_in(text: str, part: str) -> Reply:
+def reply_in(text: str, part: Part) -> WrittenReply:
     """The reply in `text`. Never raises; linear but for the few lines around a marker."""
     lines = lines_of(text)
     keep = [True] * len(lines)
@@ -39,7 +39,9 @@ def reply_in(text: str, part: str) -> Reply:
     start = closing if closing is not None else signed
     signature = _span(lines, start) if start is not None else None
     kept = [line for line, stays in zip(lines, keep, strict=True) if stays]
-    return Reply("\n".join(line.text for line in kept).rstrip(), part, _spans(kept), signature)
+    return WrittenReply(
+        "\n".join(line.text for line in kept).rstrip(), part, _spans(kept), signature
+    )
 
 
 # Quotes -------------------------------------------------------------------------------------------
@@ -47,23 +49,24 @@ def reply_in(text: str, part: str) -> Reply:
 
 def _drop_quoted(lines: list[Line], keep: list[bool]) -> None:
     """Drop attributions and the quotes that they introduce."""
+    written, seen = (
+        False,
+        0,
+    )  # whether a line of the writer's own stays above, and how far we looked
     for first, behind in list(runs(lines)):
         if not keep[first]:
             continue
-        written_before = _has_text(lines, keep, 0, first)
+        written = written or _has_text(lines, keep, seen, first)
+        seen = first
         place = _next(lines, behind)
         if place is not None and lines[place].kind is Kind.QUOTE:
             quote_end = _quote_end(lines, place)
             if not _has_text_of_its_own(lines, quote_end):
-                _drop(keep, first, len(lines) if written_before else quote_end)
-            elif written_before:
-                _drop(keep, first, behind)
+                _drop(keep, first, len(lines) if written else quote_end)
             else:
-                _drop(keep, first, quote_end)
-        elif written_before:
-            _drop(keep, first, len(lines))
+                _drop(keep, first, behind if written else quote_end)
         else:
-            _drop(keep, first, behind)
+            _drop(keep, first, len(lines) if written else behind)
 
 
 def _has_text(lines: list[Line], keep: list[bool], start: int, end: int) -> bool:
@@ -73,7 +76,7 @@ def _has_text(lines: list[Line], keep: list[bool], start: int, end: int) -> bool
 def _has_text_of_its_own(lines: list[Line], start: int) -> bool:
     """Text behind a quote that is no signature and not only another quoted mail."""
     for line in lines[start:]:
-        if line.kind is Kind.DELIMITER and _DASHES.match(line.text) or line.kind is Kind.MARKER:
+        if (line.kind is Kind.DELIMITER and _DASHES.match(line.text)) or line.kind is Kind.MARKER:
             return False
         if line.kind is Kind.TEXT:
             return True
@@ -115,7 +118,7 @@ def _drop_end(lines: list[Line], keep: list[bool]) -> None:
 
 
 def _drop_signature(lines: list[Line], keep: list[bool]) -> int | None:
-    """Drop what follows a `--` line, or a block of contact data; its first line, if there is one."""
+    """Drop what follows a `--` line, or a block of contact data; its first line, if any."""
     kept = [index for index, stays in enumerate(keep) if stays]
     for index in kept:
         if lines[index].kind is Kind.DELIMITER and _DASHES.match(lines[index].text):
@@ -160,7 +163,7 @@ def _is_contact(text: str) -> bool:
 
 
 def _closing(lines: list[Line], keep: list[bool]) -> int | None:
-    """The line of "Regards," with a short rest: a signature begins there, and the reply keeps it."""
+    """The line of "Regards," with a short rest: a signature begins there; the reply keeps it."""
     kept = [i for i, stays in enumerate(keep) if stays and lines[i].kind is not Kind.EMPTY]
     for place in range(max(1, len(kept) - 6), len(kept)):
         said = fold(lines[kept[place]].text).strip(" ,.!-–—~\t")
@@ -174,7 +177,7 @@ def _closing(lines: list[Line], keep: list[bool]) -> int | None:
 # Spans --------------------------------------------------------------------------------------------
 
 
-def _span(lines: list[Line], start: int) -> Span:
+def _span(lines: list[Line], start: int) -> TextSpan:
     """From the line `start` to the end of its block: the next marker, quote or the end."""
     end = start
     for index in range(start, len(lines)):
@@ -182,15 +185,15 @@ def _span(lines: list[Line], start: int) -> Span:
             break
         if lines[index].kind is not Kind.EMPTY:
             end = index
-    return Span(lines[start].start, lines[end].end)
+    return TextSpan(lines[start].start, lines[end].end)
 
 
-def _spans(kept: list[Line]) -> tuple[Span, ...]:
+def _spans(kept: list[Line]) -> tuple[TextSpan, ...]:
     """The kept lines as stretches of the text; neighbours are one."""
-    spans: list[Span] = []
+    spans: list[TextSpan] = []
     for line in kept:
         if spans and line.start == spans[-1].end + 1:
-            spans[-1] = Span(spans[-1].start, line.end)
+            spans[-1] = TextSpan(spans[-1].start, line.end)
         else:
-            spans.append(Span(line.start, line.end))
+            spans.append(TextSpan(line.start, line.end))
     return tuple(spans)

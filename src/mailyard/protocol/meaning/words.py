@@ -60,7 +60,7 @@ class Lexicon:
 
     def says(self, word: str) -> bool:
         """Is this one (folded) word of it?"""
-        return word in self._words or bool(self._stems) and word.startswith(self._stems)
+        return word in self._words or (bool(self._stems) and word.startswith(self._stems))
 
     def among(self, words: list[Word]) -> Iterator[tuple[int, int]]:
         """(start, end) of each place where the words say it."""
@@ -72,7 +72,9 @@ class Lexicon:
                 if end is not None:
                     yield word.start, end
 
-    def scripted(self, text: str, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
+    def scripted(
+        self, text: str, start: int = 0, end: int | None = None
+    ) -> Iterator[tuple[int, int]]:
         """(start, end) of each place where a language without spaces says it."""
         if self._scripts is not None:
             stop = len(text) if end is None else end

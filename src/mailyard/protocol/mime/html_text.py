@@ -28,7 +28,23 @@ _MARKUP = re.compile(
 _ATTRIBUTE = re.compile(
     r"""([^\s=>"'/]++)\s*+=\s*+(?:"([^"]*+)(?:"|\Z)|'([^']*+)(?:'|\Z)|([^\s>"']++))"""
 )
-_HIDDEN = re.compile(r"display\s*+:\s*+none|visibility\s*+:\s*+hidden", re.IGNORECASE)
+_HIDDEN = re.compile(
+    r"display\s*+:\s*+none|visibility\s*+:\s*+(?:hidden|collapse)|mso-hide\s*+:\s*+all"
+    r"|(?<![\w-])opacity\s*+:\s*+0?\.?0*+\s*+(?:;|!|\Z)"
+    r"|max-(?:height|width)\s*+:\s*+0(?:px)?\s*+(?:;|!|\Z)|text-indent\s*+:\s*+-\d{3}"
+    r"|(?<![\w-])(?:left|top)\s*+:\s*+-\d{3}|(?<![\w-])color\s*+:\s*+transparent",
+    re.IGNORECASE,
+)
+# Frames of layouts have no size of their own; words in a `span` without one are for machines.
+_TINY = re.compile(
+    r"(?<![\w-])font-size\s*+:\s*+(?:0?(?:\.\d++)?|1)(?:px|pt|em|rem|%)?\s*+(?:;|!|\Z)",
+    re.IGNORECASE,
+)
+_INLINE = frozenset(
+    ("a", "b", "em", "font", "i", "label", "p", "small", "span", "strong", "sub", "sup", "u")
+)
+_UNQUOTED = re.compile(r"\"[^\"]*+\"|'[^']*+'")
+_HIDDEN_ITSELF = re.compile(r"(?:^|\s)hidden(?=[\s=]|$)", re.IGNORECASE)
 
 _LINE = frozenset((
     "address", "article", "aside", "br", "caption", "center", "dd", "div", "dt", "fieldset",
@@ -154,9 +170,7 @@ class _Page:
     def _hides(self, name: str, attributes: str) -> bool:
         if name in _VOID or attributes.rstrip().endswith("/"):
             return False
-        if "none" not in attributes.lower() and "hidden" not in attributes.lower():
-            return False
-        if not _HIDDEN.search(_attribute(attributes, "style")):
+        if not _is_hidden(name, attributes):
             return False
         self._hidden_by, self._hidden_depth = name, 1
         return True
@@ -216,6 +230,15 @@ class _Page:
             self._links.append(Link(start, self._length, self._href))
         self._href = ""
         self._link_start = -1
+
+
+def _is_hidden(name: str, attributes: str) -> bool:
+    lower = attributes.lower()
+    if "style" in lower:
+        style = _attribute(attributes, "style")
+        if _HIDDEN.search(style) or (name in _INLINE and _TINY.search(style)):
+            return True
+    return "hidden" in lower and _HIDDEN_ITSELF.search(_UNQUOTED.sub("", attributes)) is not None
 
 
 def _attribute(attributes: str, lower_name: str) -> str:

@@ -2,7 +2,8 @@
 
 from datetime import datetime
 from itertools import starmap
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +13,7 @@ from mailyard.access.audit import Change
 from mailyard.core import ids, limits
 from mailyard.core.errors import NotFound
 from mailyard.mailbox.message import Content, ReadMessage, Summary
+from mailyard.protocol.meaning.finding import Findings
 from mailyard.web.api.page import (
     InboxId,
     Input,
@@ -25,6 +27,9 @@ from mailyard.web.api.page import (
     write_cursor,
 )
 from mailyard.web.api.route import Answer, Call, Download, Media, Route
+
+if TYPE_CHECKING:
+    from mailyard.app import Application
 
 TAG = "Messages"
 _Search = Annotated[str, Meta(max_length=limits.SEARCH_CHARACTERS)]
@@ -98,6 +103,9 @@ class MessageDetail(MessageItem, gc=False):
     peer: str
     helo: str
     content: MessageContent
+    meaning: Annotated[
+        Findings, Meta(description="What rules find in it: codes, links, the reply, with evidence.")
+    ]
 
 
 class InboxesToRead(Input):
@@ -218,8 +226,8 @@ async def list_messages(call: Call[None, MessagesQuery]) -> MessagePage:
     )
 
 
-def detail_of(message: ReadMessage) -> MessageDetail:
-    """A message, read, as the API gives it (a wait gives it too)."""
+async def detail_of(app: "Application", workspace_id: UUID, message: ReadMessage) -> MessageDetail:
+    """A message, read, as the API gives it (a wait gives it too). Raises NotFound."""
     summary = message.summary
     return MessageDetail(
         *_line(summary, ids.type_id(ids.INBOX, summary.inbox_id)),
@@ -227,11 +235,13 @@ def detail_of(message: ReadMessage) -> MessageDetail:
         peer=message.peer,
         helo=message.helo,
         content=_content(message.content),
+        meaning=await app.meanings.of(workspace_id, summary.id),
     )
 
 
 async def get_message(call: Call[None, None]) -> MessageDetail:
-    return detail_of(await call.app.messages.read(call.workspace_id, call.ids["message_id"]))
+    message = await call.app.messages.read(call.workspace_id, call.ids["message_id"])
+    return await detail_of(call.app, call.workspace_id, message)
 
 
 async def get_raw(call: Call[None, None]) -> Download:

@@ -40,7 +40,7 @@ _STREAM_HEADERS = [
 ]
 
 Authenticate = Callable[[Scope], Awaitable[Principal]]
-Present = Callable[[ReadMessage], bytes]
+Present = Callable[[UUID, ReadMessage], Awaitable[bytes]]
 
 
 class TooManyLive(RateLimited):
@@ -67,7 +67,7 @@ def build_live(
 ) -> "Live":
     """The live routes. Call `start` before the first request and `drain` at the end.
 
-    `authenticate` raises NotAuthenticated; `present` is the JSON of a message, as the API gives it.
+    `authenticate` raises NotAuthenticated; `present` makes the JSON of a workspace's message.
     """
     return Live(live, messages, authenticate, present, connections, heartbeat_s)
 
@@ -203,7 +203,7 @@ class Live:
         if message is None:
             await _send(send, Answer(204))
         else:
-            await _send(send, Answer(200, self._present(message)))
+            await _send(send, Answer(200, await self._present(principal.workspace_id, message)))
 
     async def _beat(self) -> None:
         while True:
