@@ -9,7 +9,7 @@ from mailyard.protocol.mime.html_text import Link as Anchor
 from mailyard.protocol.mime.html_text import text_of_html
 from mailyard.protocol.mime.message import Message, parse
 
-TEXT_CHARACTERS = 200_000  # of each part; what lies behind is not read for meaning
+TEXT_CHARACTERS = 100_000  # of each part; what lies behind is not read for meaning
 _QUOTE_CHARACTERS = 200
 
 
