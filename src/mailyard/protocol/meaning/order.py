@@ -72,9 +72,9 @@ def _kind(text: str, start: int, hashed: bool, number: str) -> OrderKind | None:
         word = words[index]
         if start - word.end > _REACH:
             return None
-        kind = _names(words, index)
-        if kind is not None:
-            return kind if _fits(kind, number, text[word.end : start], hashed) else None
+        named = _names(words, index)
+        if named is not None:
+            return named if _fits(named, number, text[word.end : start], hashed) else None
         if word.text not in _BETWEEN and not _names_number(word):
             gap_digits += 1
             if gap_digits > 0:
