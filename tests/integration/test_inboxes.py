@@ -7,10 +7,13 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from mailyard.access.audit import Audit
+from mailyard.access.workspace import Workspaces
 from mailyard.core.clock import ManualClock
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import uuid7
 from mailyard.mailbox.inbox import Inboxes, NewInbox
+from mailyard.sending.suppress import Reason, Suppressions
 from mailyard.storage.database import Database
 
 DAY_S = 86_400.0
@@ -119,6 +122,23 @@ async def test_an_expired_inbox_is_found_by_nobody_and_its_address_is_free(
 
     [new] = await inboxes.create(uuid7(), [NewInbox("ada")])
     assert new.id != old.id
+
+
+async def test_an_address_that_bounced_before_it_had_an_inbox_is_written_to_again(
+    database: Database, inboxes: Inboxes
+) -> None:
+    workspaces = Workspaces(database=database, audit=Audit(database=database))
+    ours, others = [
+        (await workspaces.create(name, actor_kind="command", actor_name="test")).id
+        for name in ("ours", "others")
+    ]
+    suppressions = Suppressions(database=database)
+    for workspace_id in (ours, others):
+        for address, reason in (("ada", Reason.HARD_BOUNCE), ("bob", Reason.COMPLAINT)):
+            await suppressions.add(workspace_id, f"{address}@inbox.test", reason=reason)
+    await inboxes.create(ours, [NewInbox("ada"), NewInbox("bob")])
+    asked = [(one, f"{name}@inbox.test") for one in (ours, others) for name in ("ada", "bob")]
+    assert await suppressions.check_many(asked) == set(asked[1:])
 
 
 async def test_a_deleted_inbox_lets_go_of_its_address(inboxes: Inboxes, workspace_id: UUID) -> None:

@@ -46,7 +46,7 @@ ESTIMATE_ERROR = 0.04  # of the estimate, at 95 %: where a sample is large enoug
 ESTIMATE_S = 0.4  # for which samples are drawn
 _DEVIATIONS = 1.96  # of 95 %
 
-SLICE_ANCHORS = 1_600  # of a count: some 100,000 contacts
+SLICE_ANCHORS = 3_200  # of a count: some 200,000 contacts
 COUNT_STEP_S = 1.0
 PAGE_WINDOW = 50_000
 PAGE_S = 2.0

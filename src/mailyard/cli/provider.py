@@ -48,7 +48,11 @@ def list_providers(as_json: AsJson = False) -> None:
         return await _all(client)
 
     rows = ask(work)
-    say_rows(rows if as_json else [_row(one) for one in rows], as_json, _COLUMNS)
+    if rows or as_json:
+        say_rows(rows if as_json else [_row(one) for one in rows], as_json, _COLUMNS)
+    else:
+        print("No providers yet: all mail takes the installation's own way out.")
+        print("Add one: mailyard provider add office --kind smtp --set host=smtp.example.org")
 
 
 @app.command()

@@ -23,6 +23,7 @@ from mailyard.core.errors import ConfigurationError, Conflict, InvalidInput, Not
 from mailyard.core.ids import time_of, uuid7
 from mailyard.protocol.address import domain_of, normalise
 from mailyard.receiving.retention import class_for, is_longer
+from mailyard.sending.suppress import Suppressions
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.derived import move_with_inbox, move_with_messages
 from mailyard.storage.queries import load
@@ -284,6 +285,7 @@ class Inboxes:
         for place, inbox in enumerate(inboxes):
             if inbox.address not in free:
                 raise Conflict(f"{inbox.address} is taken", field=f"inboxes.{place}.address")
+        await Suppressions(database=self._database).lift_bounced(workspace_id, sorted(free), tx)
 
     async def _extend(
         self, workspace_id: UUID, inbox_id: UUID, ttl_s: float | None, tx: Connection

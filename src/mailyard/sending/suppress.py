@@ -172,6 +172,12 @@ class Suppressions:
             raise NotFound("no such suppression")
         return Suppression(*row)
 
+    async def lift_bounced(
+        self, workspace_id: UUID, addresses: Sequence[str], tx: Connection
+    ) -> None:
+        """The normalised `addresses` are somebody's now: that they bounced counts no more."""
+        await self._database.execute(_SQL.lift_bounced, workspace_id, addresses, tx=tx)
+
     async def page(
         self,
         workspace_id: UUID,

@@ -182,7 +182,16 @@ def _written(locale: "Locale", forms: Any, amount: Decimal, decimals: object) ->
         return str(forms[None].apply(amount, locale))
     if type(decimals) is not int or not 0 <= decimals <= _DECIMALS_MAX:
         raise Refused(f"decimals are a number from 0 to {_DECIMALS_MAX}")
-    return str(forms[None].apply(amount, locale, force_frac=(decimals, decimals)))
+    return str(_with_decimals(forms[None].pattern, decimals).apply(amount, locale))
+
+
+@lru_cache(256)
+def _with_decimals(form: str, decimals: int) -> Any:
+    from babel.numbers import parse_pattern
+
+    pattern = parse_pattern(form)
+    pattern.frac_prec = (decimals, decimals)
+    return pattern
 
 
 def _number(name: str, value: object) -> Decimal | None:

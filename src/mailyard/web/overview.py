@@ -18,6 +18,7 @@ _SQL = load("overview")
 RECEIVED = "received"
 STATE_PREFIX = "delivery."
 SENT = "delivery.accepted"
+_QUEUED = "delivery.queued"  # counts who came, not who waits: that is `waiting`
 _RATE_MINUTES = 2
 
 
@@ -116,7 +117,7 @@ class Overview:
             states=sorted(
                 (name.removeprefix(STATE_PREFIX), amount)
                 for name, amount in totals.items()
-                if name.startswith(STATE_PREFIX)
+                if name.startswith(STATE_PREFIX) and name != _QUEUED
             ),
             processes=await self._processes(now),
         )

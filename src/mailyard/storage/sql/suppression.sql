@@ -25,6 +25,10 @@ SELECT count(*) FROM added;
 DELETE FROM suppression WHERE workspace_id = $1 AND id = $2
 RETURNING id, workspace_id, address, stream, reason, source, evidence, delivery_id;
 
+-- name: lift_bounced
+-- Takes the addresses $2 off the list that stand there because they were nobody's.
+DELETE FROM suppression WHERE workspace_id = $1 AND address = ANY ($2::text[]) AND reason = 'hard_bounce';
+
 -- name: get_suppression
 -- One entry.
 SELECT id, workspace_id, address, stream, reason, source, evidence, delivery_id
