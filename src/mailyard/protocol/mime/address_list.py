@@ -22,6 +22,8 @@ _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _PLAIN = re.compile(
     r"([^\"<>(),;:\\@=?\s][^\"<>(),;:\\@=?]*)? ?<([^\s\"<>(),;:\\]+@[^\s\"<>(),;:\\]+)>"
 )
+# RFC 5322 section 4.4: once there was white space around the dots and the at sign.
+_SPACED = re.compile(r"\s++([@.])\s*+|(?<=@)\s++")
 _BARE = re.compile(r"[^\s\"<>(),;:\\]+@[^\s\"<>(),;:\\]+")
 
 
@@ -39,11 +41,13 @@ def parse_addresses(value: str) -> list[Mailbox]:
 class _Reader:
     """One pass over the tokens; an address ends at a comma, a semicolon or the value's end."""
 
-    __slots__ = ("_address", "_comment", "_comments", "_depth", "_found", "_words")
+    __slots__ = ("_address", "_comment", "_depth", "_escaped", "_found", "_grouped", "_words")
 
     def __init__(self) -> None:
         self._found: list[Mailbox] = []
         self._depth = 0
+        self._escaped = False
+        self._grouped = False
         self._begin()
 
     def _begin(self) -> None:
@@ -54,7 +58,10 @@ class _Reader:
     def read(self, text: str) -> list[Mailbox]:
         for token in islice(_tokens(text), _TOKENS):
             quoted, angle, special, word = token.groups()
-            if special == "(":
+            if self._depth and (self._escaped or special == "\\"):  # a quoted pair of a comment
+                self._escaped = not self._escaped
+                self._comment.append(token[0] if special != "\\" else "")
+            elif special == "(":
                 self._depth += 1
             elif special == ")":
                 self._depth = max(0, self._depth - 1)
@@ -65,6 +72,7 @@ class _Reader:
                 if len(self._found) >= _ADDRESSES:
                     return self._found
             elif special == ":":
+                self._grouped = True
                 self._begin()  # what stood before it was a group's name
             elif angle is not None:
                 if self._address is None or "@" in angle:
@@ -75,7 +83,11 @@ class _Reader:
                     self._words[-1] = f'"{quoted}"'
             elif word is not None:
                 self._words.append(word)
+        comment = self._comment
         self._finish()
+        if not self._found and not self._grouped and comment:
+            name = " ".join(decode_words("".join(comment)).split())
+            return [Mailbox(name, "")]
         return self._found
 
     def _finish(self) -> None:
@@ -88,7 +100,9 @@ class _Reader:
             address = address.strip().rpartition(":")[2]  # an obsolete route, section 4.4
             if "(" in address:
                 address = _COMMENT.sub("", address)
-        if not name and self._comment:
+        if self._comment and not address and name.count(" ") == 0 < len(name):
+            address, name = name, ""  # `nsb (Nathaniel)`, of a time when hosts had no domains
+        if not name and address and self._comment:
             name = " ".join(decode_words("".join(self._comment)).split())
         if '"@' not in address:
             address = "".join(decode_words(address).split())
@@ -101,6 +115,8 @@ def _bare(text: str) -> tuple[str, str]:
     """(address, name) of text without angle brackets."""
     if '"@' in text:
         return text.strip(), ""
+    if "@" in text and _SPACED.search(text):
+        text = _SPACED.sub(r"\1", text)
     words = text.split()
     for position, word in enumerate(words):
         if "@" in word:

@@ -57,7 +57,7 @@ def decode_text(reading: Reading, part: Part, most_bytes: int | None = None) -> 
 
     `most_bytes` (a multiple of four, as base64 wants) cuts what is longer.
     """
-    encoded = reading.raw[part.body_start : part.end]
+    encoded = part.raw[part.body_start : part.end]
     if most_bytes is not None:
         encoded = encoded[:most_bytes]
     reading.work_units += len(encoded)

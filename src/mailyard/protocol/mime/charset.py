@@ -7,6 +7,8 @@ Labels are read as browsers read them (WHATWG Encoding Standard): `iso-8859-1` i
 import codecs
 from functools import lru_cache
 
+from mailyard.protocol.mime.charset_guess import guess_codec
+
 _LABEL_CHARACTERS = 60
 
 _MEANT = {
@@ -102,7 +104,9 @@ def windows_1252(raw: bytes) -> str:
 
 
 def guess(raw: bytes) -> str:
-    """Decode `raw` of an unknown charset: byte order mark, ISO-2022, UTF-8, else windows-1252."""
+    """Decode `raw` of an unknown charset: byte order mark, ISO-2022, UTF-8, else what its bytes
+    look like.
+    """
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", "replace")
     if raw.startswith(b"\xef\xbb\xbf"):
@@ -115,7 +119,8 @@ def guess(raw: bytes) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        return windows_1252(raw)
+        codec = guess_codec(raw)
+    return windows_1252(raw) if codec is None else raw.decode(codec, "replace")
 
 
 def decode(raw: bytes, label: str) -> tuple[str, bool]:

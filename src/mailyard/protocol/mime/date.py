@@ -21,6 +21,7 @@ _MONTH_FIRST = re.compile(
     r"([A-Za-z]{3})[a-z]{0,6}[ \t]+(\d{1,2})[ \t]+(\d{1,2}):(\d{2}):(\d{2})[ \t]+"
     r"(?:([A-Za-z]{1,4})[ \t]+)?(\d{4})"
 )
+_COMMENT = re.compile(r"\((?:[^()\\]++|\\.)*+\)")
 _CHARACTERS = 200
 
 
@@ -41,10 +42,18 @@ def _parse(text: str) -> datetime | None:
         return _instant(year, month, day, (hour, minute, second or "0"), offset)
     found = _MONTH_FIRST.search(text)
     if found is None:
-        return None
+        bare = _without_comments(text) if "(" in text else text
+        return _parse(bare) if bare != text else None
     month, day, hour, minute, second, zone, year = found.groups()
     offset = timedelta(hours=_ZONES.get((zone or "").lower(), 0))
     return _instant(year, month, day, (hour, minute, second), offset)
+
+
+def _without_comments(text: str) -> str:
+    """RFC 5322 section 3.2.2: comments may stand between any two words, and in each other."""
+    while (bare := _COMMENT.sub(" ", text)) != text:  # at most half the characters times
+        text = bare
+    return " ".join(text.split())
 
 
 def _instant(

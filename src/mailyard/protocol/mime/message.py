@@ -79,6 +79,11 @@ class Message:
     def _raw_header(self, lower_name: str) -> str:
         return self.root.field(lower_name) or ""
 
+    def _everybody(self, lower_name: str) -> list[Mailbox]:
+        """The mailboxes of all fields of that name: one is allowed, and some send several."""
+        values = [value for name, value in self.root.fields if name.lower() == lower_name]
+        return addresses(", ".join(values))
+
     @property
     def subject(self) -> str:
         return readable(self._raw_header("subject"))
@@ -89,15 +94,19 @@ class Message:
 
     @property
     def to(self) -> list[Mailbox]:
-        return addresses(self._raw_header("to"))
+        return self._everybody("to")
 
     @property
     def cc(self) -> list[Mailbox]:
-        return addresses(self._raw_header("cc"))
+        return self._everybody("cc")
+
+    @property
+    def bcc(self) -> list[Mailbox]:
+        return self._everybody("bcc")
 
     @property
     def reply_to(self) -> list[Mailbox]:
-        return addresses(self._raw_header("reply-to"))
+        return self._everybody("reply-to")
 
     @property
     def date(self) -> datetime | None:
@@ -152,9 +161,13 @@ class Message:
         """The decoded bytes of attachment `index`. Raises IndexError when there is none."""
         return self.part_content(self._found().attachments[index])
 
+    def part_text(self, part: Part) -> str:
+        """The text of a leaf of the tree, with `\\n` line ends."""
+        return body.decode_text(self._reading, part)
+
     def part_content(self, part: Part) -> bytes:
         """The decoded bytes of any part of the tree."""
-        encoded = self.raw[part.body_start : part.end]
+        encoded = part.raw[part.body_start : part.end]
         self._reading.work_units += len(encoded)
         content, well_formed = transfer.undo(encoded, part.encoding)
         if not well_formed:

@@ -1,6 +1,7 @@
 """Content-Type, Content-Disposition and parameters (RFC 2045 section 5.1, RFC 2231). Linear."""
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
@@ -19,6 +20,14 @@ _SEGMENTS = 100  # RFC 2231 continuations of one parameter
 _PIECE = re.compile(r'(?:[^;"]++|"(?:[^"\\]++|\\.)*+"?)++', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _COMMENT = re.compile(r"\([^()]*\)")
+_SPACED_SLASH = re.compile(r"\s*+/\s*+")
+_QUOTED = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_NEXT = re.compile(r"\s++([A-Za-z][A-Za-z0-9*-]{0,40}+)=")
+_FILE_NAMES = frozenset(("name", "filename"))
+_KNOWN = frozenset((
+    "name", "filename", "charset", "boundary", "size", "type", "format", "delsp", "creation-date",
+    "modification-date", "read-date", "x-unix-mode", "x-mac-type", "x-mac-creator", "method",
+))  # fmt: skip
 _CONTINUED = re.compile(r"([^*]+)\*(\d{1,3})(\*?)")
 
 
@@ -37,15 +46,19 @@ def parse_structured(text: str) -> Structured:
 
 
 def _parse(text: str) -> Structured:
-    value, semicolon, rest = text.partition(";")
-    if "(" in value:
+    value, _, rest = text.partition(";")
+    if "(" in value and "=" not in value:
         value = _COMMENT.sub("", value)
-    words = value.strip().lower().split(None, 1)
+    if " /" in value or "/ " in value:  # RFC 822 had white space between any two words
+        value = _SPACED_SLASH.sub("/", value)
+    words = value.split(None, 1)
     first = words[0] if words else ""
-    if "=" in first or (not semicolon and "=" in value):
-        # `Content-Type: charset=x` or a value whose semicolon is missing
-        rest = value if "=" in first else " ".join(words[1:])
+    if "=" in value:  # `Content-Type: charset=x`, or a semicolon is missing
+        rest = f"{value if '=' in first else words[1]};{rest}"
         first = "" if "=" in first else first
+    first = first.lower()
+    if first[-1:] == "/" or first[:1] == "/":
+        first = first[:-1] if first[0] != "/" else ""
     plain: dict[str, str] = {}
     if rest:
         _read_parameters(rest, plain)
@@ -61,25 +74,54 @@ def _read_parameters(rest: str, plain: dict[str, str]) -> None:
     for count, piece in enumerate(_PIECE.finditer(rest)):
         if count >= _PARAMETERS:
             break
-        name, equals, value = piece[0].partition("=")
-        name = name.strip().lower()
-        if not equals or not name:
-            continue
-        value = _unquote(value.strip())
-        if "*" not in name:
-            plain.setdefault(name, value)
-            continue
-        continued = _CONTINUED.fullmatch(name)
-        if continued is not None:
-            held = segments.setdefault(continued[1], {})
-            if len(held) < _SEGMENTS:
-                held.setdefault(int(continued[2]), (value, bool(continued[3])))
-        elif name.endswith("*"):
-            extended.setdefault(name[:-1], value)
+        for name, value in _pairs(piece[0]):
+            if "*" not in name:
+                if not plain.get(name):  # of several, the first that says something
+                    plain[name] = value
+                continue
+            continued = _CONTINUED.fullmatch(name)
+            if continued is not None:
+                held = segments.setdefault(continued[1], {})
+                if len(held) < _SEGMENTS:
+                    held.setdefault(int(continued[2]), (value, bool(continued[3])))
+            elif name.endswith("*"):
+                extended.setdefault(name[:-1], value)
     for name, held in segments.items():
         plain[name] = _join(held)
     for name, value in extended.items():
         plain[name] = _percent(value)
+
+
+def _pairs(piece: str) -> Iterator[tuple[str, str]]:
+    """The names and values of what stands between two semicolons: one, or more when semicolons
+    are missing.
+    """
+    for _ in range(_PARAMETERS):
+        name, equals, value = piece.partition("=")
+        name = name.strip().lower()
+        if not equals:
+            return
+        value = value.strip()
+        piece = ""
+        if value.count("=") and (" " in value or "\t" in value):
+            end = _end_of_value(name, value)
+            value, piece = value[:end].rstrip(), value[end:]
+        if name:
+            yield name, _unquote(value)
+
+
+def _end_of_value(name: str, value: str) -> int:
+    """Where `value` ends and, without a semicolon, another parameter begins."""
+    if value[0] == '"':
+        quoted = _QUOTED.match(value)
+        end = quoted.end() if quoted is not None else len(value)
+        return end if _NEXT.match(value, end) else len(value)
+    following = _NEXT.search(value)
+    while following is not None and name in _FILE_NAMES:  # which hold spaces and equals signs
+        if "*" in following[1] or following[1].lower() in _KNOWN:
+            break
+        following = _NEXT.search(value, following.end())
+    return len(value) if following is None else following.start()
 
 
 def _unquote(value: str) -> str:
@@ -109,6 +151,8 @@ def _join(held: dict[int, tuple[str, bool]]) -> str:
             _, second, tail = rest.partition("'")
             if quote and second:
                 label, value = head, tail
+        elif percent and label and value[: len(label) + 1].lower() == f"{label.lower()}'":
+            value = value[len(label) + 1 :]  # some name the charset in each segment
         encoded = value.encode("utf-8", "surrogateescape")
         raw.append(unquote_to_bytes(encoded) if percent else encoded)
     whole = b"".join(raw)

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from mailyard.core import limits
-from mailyard.protocol.mime import charset
+from mailyard.protocol.mime import charset, transfer
 from mailyard.protocol.mime.parameter import Structured, parse_structured
 
 # A field with its folded lines, or a line that is none. Possessive: one pass over the block.
@@ -22,6 +22,7 @@ _FIELD = re.compile(r"^(?:([!-9;-~]++)[ \t]*+:((?:.*+)(?:\n[ \t].*+)*+)|(.++))\n
 _UNFOLDED_FIELD = re.compile(r"^([!-9;-~]++):(.*+)", re.MULTILINE)
 _FALSE_DELIMITERS = 10_000  # lines that only start like the boundary; after so many it is an attack
 _SMALL_BLOCK_BYTES = 160
+_HEAD_ALONE_BYTES = 2 * limits.KIB  # of a part that is but its headers
 _SMALL_MULTIPART_BYTES = 64 * limits.KIB
 _TEXT_PLAIN = parse_structured("text/plain")
 _MESSAGE_RFC822 = parse_structured("message/rfc822")
@@ -61,16 +62,19 @@ _NO_HEAD = _head_of(())
 class Part:
     """One node: headers at `start`, body at [`body_start`, `end`), children in order.
 
+    The offsets are into `raw`: the mail, or what was decoded of it when the part lies in a message
+    that was sent with a transfer encoding.
     `fields` are (name as sent, value unfolded but not decoded). `path` is as in IMAP: `1.2`.
     """
 
     __slots__ = (
         "_number", "_prefix", "_values", "body_start", "children", "content_type", "disposition",
-        "encoding", "end", "fields", "start",
+        "encoding", "end", "fields", "raw", "start",
     )  # fmt: skip
 
     def __init__(
         self,
+        raw: bytes,
         start: int,
         body_start: int,
         end: int,
@@ -79,6 +83,7 @@ class Part:
         number: int,
         default: Structured,
     ) -> None:
+        self.raw = raw
         self.start = start
         self.body_start = body_start
         self.end = end
@@ -113,7 +118,10 @@ class Part:
 class Reading:
     """One reading of one message: its budgets, its defects and what it has cost."""
 
-    __slots__ = ("_false", "_header_bytes", "_headers", "_parts", "defects", "raw", "work_units")
+    __slots__ = (
+        "_decodable", "_false", "_header_bytes", "_headers", "_parts", "defects", "raw",
+        "work_units",
+    )  # fmt: skip
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
@@ -123,6 +131,7 @@ class Reading:
         self._headers = limits.MIME_HEADERS
         self._header_bytes = limits.MIME_HEADER_BYTES
         self._false = _FALSE_DELIMITERS
+        self._decodable = len(raw)  # bytes of messages that were sent with a transfer encoding
 
     def flaw(self, name: str) -> None:
         if name not in self.defects:
@@ -140,18 +149,36 @@ class Reading:
     ) -> Part:
         self._parts -= 1
         head, body = self._head(start, end)
-        part = Part(start, body, end, head, prefix, number, default)
+        part = Part(self.raw, start, body, end, head, prefix, number, default)
         kind = part.content_type.value
         if kind[:10] == "multipart/":
             self._multipart(part, depth)
-        elif (
-            kind in ("message/rfc822", "message/global")
-            and part.encoding in IDENTITY
-            and self._may_descend(depth)
-        ):
-            inner = self._entity(body, end, depth + 1, f"{part.path or 1}.", 1, _TEXT_PLAIN)
-            part.children.append(inner)
+        elif kind in ("message/rfc822", "message/global") and self._may_descend(depth):
+            inner = self._message(part, depth + 1)
+            if inner is not None:
+                part.children.append(inner)
         return part
+
+    def _message(self, part: Part, depth: int) -> Part | None:
+        """The message that `part` holds; None when it holds none."""
+        prefix = f"{part.path or 1}."
+        if part.encoding in IDENTITY:
+            inner = self._entity(part.body_start, part.end, depth, prefix, 1, _TEXT_PLAIN)
+        else:  # RFC 2046 section 5.2.1 forbids it, and it is sent
+            size = part.end - part.body_start
+            if size > self._decodable:
+                self.flaw("too_much_encoded")
+                return None
+            self._decodable -= size
+            self.work_units += size
+            outer = self.raw
+            self.raw = transfer.undo(outer[part.body_start : part.end], part.encoding)[0]
+            inner = self._entity(0, len(self.raw), depth, prefix, 1, _TEXT_PLAIN)
+            self.raw = outer
+        if inner.body_start == inner.start < inner.end:  # its first line is no header
+            self.flaw("no_message")
+            return None
+        return inner
 
     def _may_descend(self, depth: int) -> bool:
         if depth + 1 >= limits.MIME_DEPTH:
@@ -270,6 +297,10 @@ class Reading:
                 if child_end < opened or raw[child_end:line] != b"\r\n":
                     child_end = self._before_line_break(opened, line)
                 number = len(children) + 1
+                if self._goes_on(opened, child_end, boundary):
+                    # A multipart inside, of the same boundary: what follows is its.
+                    opened, closed = min(opened, end), False
+                    break
                 children.append(self._entity(opened, child_end, depth + 1, prefix, number, default))
             opened = after
         if not closed:
@@ -280,12 +311,26 @@ class Reading:
         if not children:
             self.flaw("empty_multipart")
 
+    def _goes_on(self, start: int, end: int, boundary: str) -> bool:
+        """Whether the part at `start` is a multipart of the `boundary` of what it stands in."""
+        if end - start > _HEAD_ALONE_BYTES or self.raw.find(b"ultipart/", start, end) < 0:
+            return False  # what has a body of its own ends before its next delimiter
+        self.work_units += end - start
+        head, _ = Reading(self.raw[start:end])._head(0, end - start)
+        kind = head.content_type
+        return (
+            kind is not None
+            and kind.value[:10] == "multipart/"
+            and kind.parameters.get("boundary") == boundary
+        )
+
     def _small_leaves(self, start: int, end: int, mark: bytes, prefix: str) -> list[Part]:
         """The parts of a small multipart in which all is as it should be; none of any other.
 
         Nearly all mail is such, and is cut in fewer steps than what is broken needs.
         """
-        preamble, *pieces = self.raw[start:end].split(mark)
+        raw = self.raw
+        preamble, *pieces = raw[start:end].split(mark)
         if len(pieces) < 2 or (preamble and preamble[-1] != 10):
             return []
         closing = pieces.pop()
@@ -301,7 +346,9 @@ class Reading:
             if head is None or body[-2:] != b"\r\n":
                 return []
             after = at + len(piece)
-            leaves.append(Part(at + 2, at + size + 4, after - 2, head, prefix, number, _TEXT_PLAIN))
+            leaves.append(
+                Part(raw, at + 2, at + size + 4, after - 2, head, prefix, number, _TEXT_PLAIN)
+            )
             header_bytes += size - 1
             headers += len(head.fields)
             at = after + len(mark)
@@ -319,17 +366,17 @@ class Reading:
 
     def _delimiter(self, position: int, end: int) -> tuple[int, bool]:
         """(start of the next line, whether it closes) of a line that has the boundary before
-        `position`; -1 when there is more on it.
+        `position`; -1 when the boundary goes on, so that it is another.
+
+        What stands behind white space is no part of it (RFC 2046 section 5.1.1).
         """
-        bound = min(end, position + 256)
-        line_end = self.raw.find(b"\n", position, bound)
-        line_end = bound if line_end < 0 else line_end
-        tail = self.raw[position:line_end].strip()
-        if tail == b"":
-            return min(line_end + 1, end), False
-        if tail == b"--" or tail.startswith(b"-- "):
-            return min(line_end + 1, end), True
-        return -1, False
+        closes = self.raw.startswith(b"--", position, end)
+        if closes:
+            position += 2
+        if position < end and self.raw[position] not in b"\r\n \t":
+            return -1, False
+        line_end = self.raw.find(b"\n", position, end)
+        return (end if line_end < 0 else line_end + 1), closes
 
     def _still_patient(self) -> bool:
         self._false -= 1

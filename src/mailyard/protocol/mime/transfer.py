@@ -4,6 +4,10 @@ import binascii
 
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _NOT_BASE64 = bytes(set(range(256)) - set(_BASE64))
+_BASE64_LINES = _BASE64 + b"\r\n"
+_SAMPLE_BYTES = 512
+_FOREIGN_SHARE = 10  # one of so many
+_FOREIGN_LEAST = 8
 _BASE64_RUNS = 1_000  # padded pieces glued together by broken senders; more than this is an attack
 _UU_LINES = 1_000  # short lines that are let pass; a full line is 61 bytes
 _UU_LINE_BYTES = 20
@@ -12,12 +16,20 @@ _UU_LINE_BYTES = 20
 def undo(raw: bytes, encoding: str) -> tuple[bytes, bool]:
     """(content of `raw` without its transfer `encoding`, whether it was well formed)."""
     if encoding == "base64":
+        foreign = len(_foreign(raw))
+        if foreign > _FOREIGN_LEAST and foreign * _FOREIGN_SHARE > min(len(raw), _SAMPLE_BYTES):
+            return raw, False  # a text that only says that it is base64
         return undo_base64(raw)
     if encoding == "quoted-printable":
         return binascii.a2b_qp(raw), True
     if encoding in ("x-uuencode", "uuencode", "x-uue"):
         return undo_uuencode(raw)
     return raw, encoding in ("7bit", "8bit", "binary", "")
+
+
+def _foreign(raw: bytes) -> bytes:
+    """What base64 in lines has none of: other characters, and spaces inside a line."""
+    return raw[:_SAMPLE_BYTES].translate(None, _BASE64_LINES)
 
 
 def undo_base64(raw: bytes) -> tuple[bytes, bool]:
