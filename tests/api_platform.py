@@ -80,6 +80,10 @@ from mailyard.settings import Settings
 from mailyard.storage.database import Database
 from mailyard.web.asgi import Front, build
 from mailyard.web.protocol import Receive, Scope, Send
+from mailyard.webhooks.call import Caller
+from mailyard.webhooks.endpoint import Webhooks
+from mailyard.webhooks.log import WebhookLog
+from mailyard.webhooks.replay import Replays
 
 DOMAIN = "inbox.localhost"
 VAULT = Vault(lambda: [b"m" * 32])
@@ -130,6 +134,22 @@ def _ways_out(database: Database, bus: MemoryBus) -> dict[str, Any]:
             hostname="mail.yard.example",
         ),
     }
+
+
+def _told(database: Database, bus: MemoryBus, engine: PostgresEngine) -> dict[str, Any]:
+    """What tells other programs; it reaches nobody."""
+    webhooks = Webhooks(database=database, vault=VAULT, bus=bus)
+    caller = Caller(http=HttpClient(), contents=_no_mail, page_url="https://mail.example.org")
+    return {
+        "webhooks": webhooks,
+        "webhook_caller": caller,
+        "webhook_log": WebhookLog(database=database, webhooks=webhooks, caller=caller),
+        "webhook_replays": Replays(database=database, engine=engine, webhooks=webhooks),
+    }
+
+
+async def _no_mail(workspace_id: UUID, item: Mapping[str, Any]) -> None:
+    return None
 
 
 async def _stays_inside(workspace_id: UUID) -> bool:
@@ -202,6 +222,7 @@ def services(database: Database) -> Any:
             database=database, engine=engine, hooks=hooks, fetch=_no_certificate
         ),
         **_ways_out(database, bus),
+        **_told(database, bus, engine),
         domains=domains,
         own_side=OwnSide(
             hello="mail.yard.example", spf_terms=("ip4:192.0.2.1",), takes_returns=True

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +21,8 @@ RAW = (
     b"%b\r\n--b--\r\n"
 )
 
+_TOLD = ["message.received"]
+A_MINUTE_AGO = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
 _NOWHERE = {"host": "127.0.0.1", "port": 9}  # where a tenant's provider may not be
 
 
@@ -99,6 +101,11 @@ class Things:
                 "secret": "a signing key of mailgun",
             },
             "changeProviderHookSecret": {"secret": "another signing key of mailgun"},
+            "createWebhook": {"name": "another", "url": "https://a.example/", "kinds": _TOLD},
+            "changeWebhook": {"name": "changed"},
+            "rotateWebhookSecret": {"overlap_s": 60},
+            "redriveWebhookDeliveries": {},
+            "startWebhookReplay": {"since": A_MINUTE_AGO},
             "redriveDeadLetters": {"ids": [self.dead_letter]},
             "discardDeadLetters": {"ids": [self.dead_letter]},
             "startDemo": {"recipients": 1},
@@ -159,6 +166,13 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
         "/v1/provider-hooks",
         {"kind": "mailgun", "name": word, "secret": "a signing key of mailgun"},
     )
+    where = {"subject": [f"*{word}*"]}
+    await make(
+        "whk",
+        "/v1/webhooks",
+        {"name": word, "url": f"https://{word}.example/", "kinds": _TOLD, "where": where},
+    )
+    made["whd"] = await _tell(platform, things)
     await make("dom", "/v1/domains", {"name": f"{word}.example.org"})
     smtp = {"name": word, "kind": "smtp", "settings": _NOWHERE | {"username": word},
             "secrets": {"password": f"secret-of-{word}"}}  # fmt: skip
@@ -220,6 +234,22 @@ async def _write_to(platform: Platform, word: str) -> None:
             "now()) ON CONFLICT DO NOTHING",
             word,
         )
+
+
+async def _tell(platform: Platform, things: Things) -> str:
+    """A delivery of the webhook that has died."""
+    delivery_id = ids.uuid7()
+    async with platform.app.database.connection() as connection:
+        await connection.execute(
+            "INSERT INTO webhook_delivery (id, workspace_id, webhook_id, seq, event, kind, item, "
+            "happened_at, state, waits_since, due_at, why) VALUES ($1, $2, $3, 1, '1-1-1', "
+            "'message.received', '{}', now(), 'dead', now(), now(), $4)",
+            delivery_id,
+            things.workspace_id,
+            ids.parse_type_id(ids.WEBHOOK, things.ids["whk"]),
+            things.word,
+        )
+    return ids.type_id(ids.WEBHOOK_DELIVERY, delivery_id)
 
 
 async def _publish(platform: Platform, things: Things) -> None:

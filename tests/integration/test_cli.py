@@ -433,6 +433,32 @@ async def test_the_key_may_stand_in_the_data_folder(shell: Shell, tmp_path: Path
     assert ran.code == 0, ran.err
 
 
+async def test_webhooks_are_made_tried_listed_and_removed(shell: Shell) -> None:
+    made = (
+        await shell.run(
+            "webhook", "add", "Hooks", "http://localhost:9/", "--where", "subject:*x*", "--json"
+        )
+    ).answer
+    assert made["secret"].startswith("whsec_")
+    tried = await shell.run("webhook", "test", made["id"])
+    assert tried.code == 1
+    assert "may not be connected to" in tried.out, "what is not public is not reached"
+    told = (await shell.run("webhook", "deliveries", made["id"], "--json")).answer["items"]
+    assert [one["kind"] for one in told] == ["webhook.test"]
+    shown = await shell.run("webhook", "show", told[0]["id"])
+    assert '"type":"webhook.test"' in shown.out
+    await shell.run("webhook", "rotate", made["id"])
+    await shell.run("webhook", "disable", made["id"])
+    listed = (await shell.run("webhook", "list", "--json")).answer["items"]
+    assert [one["enabled"] for one in listed] == [False]
+    assert (await shell.run("webhook", "enable", made["id"])).code == 0
+    since = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    assert (await shell.run("webhook", "replay", made["id"], since)).code == 0
+    assert "put back" in (await shell.run("webhook", "redrive", made["id"])).out
+    assert (await shell.run("webhook", "remove", made["id"])).code == 0
+    assert (await shell.run("webhook", "list", "--json")).answer["items"] == []
+
+
 COMMANDS_FOR_PEOPLE = (
     *("send", "import", "demo"),
     *("inbox create", "inbox list", "inbox read", "inbox wait", "inbox delete"),
@@ -447,7 +473,7 @@ COMMANDS_FOR_PEOPLE = (
     *("provider add", "provider list", "provider show", "provider change", "provider test"),
     *("provider remove", "route list", "route set", "route clear"),
     *("shaping show", "shaping events", "shaping pause", "shaping resume", "shaping tls"),
-    *("shaping sources",),
+    *("shaping sources", "webhook add", "webhook replay"),
 )
 
 

@@ -71,7 +71,7 @@ def test_bounds_of_one_table_meet_without_gap_or_overlap() -> None:
         ("message_d1_2026_11_20", datetime(2026, 11, 22, tzinfo=UTC)),
         ("message_d30_2026_12_31", datetime(2027, 1, 31, tzinfo=UTC)),
         ("inbox_d400_2026_12", datetime(2027, 1, 1, tzinfo=UTC) + timedelta(days=400)),
-        ("live_event_2026_11_20", datetime(2026, 11, 22, tzinfo=UTC)),
+        ("live_event_2026_11_20", datetime(2026, 11, 24, tzinfo=UTC)),
         ("message_kept_2026_11", None),
         ("delivery_2020_01", None),
         ("message_d1", None),

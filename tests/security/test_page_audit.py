@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 from api_platform import Platform, Reply, start
-from api_things import Things, bury, make_things
+from api_things import A_MINUTE_AGO, Things, bury, make_things
 from full_log import contents, differing, the_log_is_full
 
 from mailyard.access.audit import AuditEntry
@@ -76,6 +76,22 @@ _FORMS = (
         {"kind": "mailgun", "name": "new", "secret": "a signing key of mailgun"},
     ),
     Form("/provider-hooks/{hok}/remove", "provider_hook.remove"),
+    Form(
+        "/webhooks",
+        "webhook.create",
+        {"name": "new", "url": "https://a.example/", "kinds": "message.received"},
+    ),
+    Form(
+        "/webhooks/{whk}",
+        "webhook.change",
+        {"name": "new", "url": "https://b.example/", "kinds": "message.received"},
+    ),
+    Form("/webhooks/{whk}/redrive", "webhook.redrive"),
+    Form("/webhooks/{whk}/replay", "webhook.replay", {"since": A_MINUTE_AGO}),
+    Form("/webhooks/{whk}/rotate", "webhook.rotate"),
+    Form("/webhooks/{whk}/test", "webhook.test"),
+    Form("/webhooks/{whk}/switch", "webhook.change", {"on": "no"}),
+    Form("/webhooks/{whk}/remove", "webhook.remove"),
     Form("/limits", "limits.change", {"time_zone": "Europe/Rome", "emails_per_day": "500"}),
     Form("/providers", "provider.create", {"name": "new", "kind": "file", "settings": ""}),
     Form("/providers/{prv}", "provider.change", {"settings": "host = a.example\nusername = me"}),

@@ -54,6 +54,11 @@ TENANT_TABLES = frozenset(
         "tracking_domain",
         "tracking_event",
         "tracking_first",
+        "webhook",
+        "webhook_attempt",
+        "webhook_delivery",
+        "webhook_replay",
+        "webhook_secret",
     }
 )
 
@@ -93,6 +98,10 @@ REASONS = {
     "provider_hook.seal_anew": "the master key is the operator's, for all workspaces",
     "provider_hook.sealed_otherwise": "the master key is the operator's, for all workspaces",
     "timing.sweep_turns": "what is over, everywhere",
+    "webhook.anybody": "whether there is any; no content",
+    "webhook.seal_anew": "the master key is the operator's, for all workspaces",
+    "webhook.sealed_otherwise": "the master key is the operator's, for all workspaces",
+    "webhook.sweep_secrets": "what has run out, everywhere",
     "receiving.find_stored": "the accepting process asks about ids that it has made itself",
 }
 

@@ -18,6 +18,8 @@ SUPPRESSIONS_READ = "suppressions:read"
 SUPPRESSIONS_WRITE = "suppressions:write"
 HOOKS_READ = "hooks:read"
 HOOKS_WRITE = "hooks:write"
+WEBHOOKS_READ = "webhooks:read"
+WEBHOOKS_WRITE = "webhooks:write"
 DOMAINS_READ = "domains:read"
 DOMAINS_WRITE = "domains:write"
 PROVIDERS_READ = "providers:read"
@@ -47,6 +49,8 @@ SCOPES: dict[str, str] = {
     SUPPRESSIONS_WRITE: "Add and remove addresses that get no mail.",
     HOOKS_READ: "Read the addresses to which providers send their events.",
     HOOKS_WRITE: "Make and remove the addresses to which providers send their events.",
+    WEBHOOKS_READ: "Read webhooks and what they were told.",
+    WEBHOOKS_WRITE: "Make, change, try and remove webhooks; redrive and replay.",
     DOMAINS_READ: "Read sending domains and the DNS records that they need.",
     DOMAINS_WRITE: "Make, check and delete sending domains, and change their keys.",
     PROVIDERS_READ: "Read providers, how they fare, and the routes to them.",

@@ -3,7 +3,7 @@
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mailyard.app.campaigns import Campaigning
+from mailyard.app.webhooks import Webhooking
 
 if TYPE_CHECKING:
     import ssl
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mailyard.proving.demo import Demos
 
 
-class Application(Campaigning):
+class Application(Webhooking):
     """The services of one process. `open` before use, `close` at the end."""
 
     async def open(self) -> None:

@@ -27,6 +27,18 @@ CAMPAIGN_PROGRESS = "campaign.progress"
 QUEUE_DEPTH = "queue.depth"
 DEMO_PROGRESS = "demo.progress"
 IMPORT_PROGRESS = "import.progress"
+WEBHOOK_DISABLED = "webhook.disabled"
+
+# What happens, for those who choose among it.
+KINDS: dict[str, str] = {
+    MESSAGE_RECEIVED: "A message lies in an inbox.",
+    DELIVERY_CHANGED: "A sent mail was accepted, delivered, bounced, opened …",
+    CAMPAIGN_PROGRESS: "How far a campaign has got.",
+    IMPORT_PROGRESS: "How far an import of contacts has got.",
+    QUEUE_DEPTH: "How much waits in the queues (the installation's first workspace).",
+    DEMO_PROGRESS: "How far a demo run has got.",
+    WEBHOOK_DISABLED: "A webhook failed for days and is told of nothing more.",
+}
 
 _SQL = load("live")
 _LARGEST = 2**63 - 1

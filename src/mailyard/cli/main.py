@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "mailyard.cli.provider_hook",
         "Addresses to which providers send what became of mail.",
     ),
+    "webhook": ("mailyard.cli.webhook", "Tell programs of events: endpoints, log, replay."),
     "queue": ("mailyard.cli.queue", "Show depths and dead letters, pause, resume, redrive."),
     "provider": ("mailyard.cli.provider", "Add, change, try and remove providers."),
     "route": ("mailyard.cli.route", "Say which providers may have which mail."),

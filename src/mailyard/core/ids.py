@@ -61,6 +61,9 @@ TOPIC = "top"
 TRACKING_DOMAIN = "tdm"
 LINK = "lnk"
 PROVIDER_HOOK = "hok"
+WEBHOOK = "whk"
+WEBHOOK_DELIVERY = "whd"
+WEBHOOK_REPLAY = "whr"
 
 
 # A system call for each id would be the dearest part of it, so random bits are fetched in blocks.

@@ -221,6 +221,18 @@ async def _note_written(
     exchange.written = True
 
 
+def check_url(url: str, allowed: tuple[Network, ...] = ()) -> None:
+    """Raises InvalidInput for a URL that can never be fetched; what its name stands for is asked
+    when the connection is made."""
+    host = _target(url).host or ""
+    try:
+        reason = refusal(host, allowed)
+    except ValueError:
+        return  # a name
+    if reason is not None:
+        raise InvalidInput(f"{host} may not be connected to: {reason}", field="url")
+
+
 def _target(url: str) -> URL:
     """`url`, if it is one that may be asked for. Raises InvalidInput."""
     try:

@@ -113,6 +113,9 @@ class Settings:
     provider_networks: str = setting(
         NETWORKS, "", "networks like 10.0.0.0/8 that providers may be in although not public"
     )
+    webhook_networks: str = setting(
+        NETWORKS, "", "networks like 10.0.0.0/8 that webhooks may be in although not public"
+    )
     relay_connections: int = setting(whole(1, 200), 10, "connections of one worker to the relay")
     delivery: str = setting(
         choice("relay", "mx"),

@@ -27,7 +27,8 @@ RETENTION_DAYS = (1, 7, 30, 400, 0)  # 0: kept
 ADDRESS_PARTITIONS = 16
 MONTHS_AHEAD = 2
 DAYS_AHEAD = 2
-LIVE_EVENT_KEEP_DAYS = 1
+LIVE_EVENT_KEEP_DAYS = 3  # what listeners that come back and replays of webhooks can read
+WEBHOOK_KEEP_DAYS = 14  # what an endpoint was told; longer than it is tried (webhooks/policy.py)
 LOCK_TIMEOUT_S = 2.0
 LOCK_ATTEMPTS = 10
 
@@ -78,6 +79,8 @@ def _ranged_tables() -> Iterator[_Ranged]:
     yield _Ranged(
         "live_event", True, on_id=False, keep_days=LIVE_EVENT_KEEP_DAYS, storage=_INSERT_ONLY
     )
+    for parent in ("webhook_delivery", "webhook_attempt"):
+        yield _Ranged(parent, True, keep_days=WEBHOOK_KEEP_DAYS)
     for days in RETENTION_DAYS:
         short = days in (1, 7, 30)
         insert_only = _INSERT_ONLY if short else ""

@@ -54,5 +54,10 @@ def duties(application: Application) -> list[Duty]:
             )
         ),
         processes.reap(database),
-        secrets.seal_anew(application.domains, application.providers, application.provider_hooks),
+        secrets.seal_anew(
+            application.domains,
+            application.providers,
+            application.provider_hooks,
+            application.webhooks,
+        ),
     ]

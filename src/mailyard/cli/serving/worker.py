@@ -37,6 +37,7 @@ class WorkerService:
 
     async def start(self) -> None:
         await self._application.upkeep.open()
+        await self._application.fan_out.start()
         self._worker = Worker(
             engine=self._application.engine,
             handlers=handlers(self._application),
@@ -48,6 +49,7 @@ class WorkerService:
         if self._worker is None or self._running is None:
             return
         self._worker.drain()
+        await self._application.fan_out.close()
         await asyncio.wait([self._running], timeout=timeout_s)
         if not self._running.done():
             self._running.cancel()  # leases of what is left run out, others take it up
@@ -142,6 +144,9 @@ def handlers(application: Application) -> list[Handler]:
             clock=application.clock,
         ).handler(),
         demos.handler(),
+        application.webhook_teller.handler(),
+        application.webhook_replays.handler(),
+        application.webhook_notices.handler(),
         sweep.handler(
             [
                 sweep.free_addresses(database),
@@ -153,6 +158,7 @@ def handlers(application: Application) -> list[Handler]:
                 application.limits.sweep,
                 upkeep.sweep(database),
                 application.provider_hooks.sweep,
+                application.webhooks.sweep,
                 application.timing.sweep,
             ]
         ),

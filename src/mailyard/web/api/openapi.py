@@ -38,6 +38,8 @@ _ID_NAMES = {
     "top": "topic",
     "tdm": "tracking domain",
     "hok": "address for a provider's events",
+    "whk": "webhook",
+    "whd": "delivery of a webhook",
     "dmo": "demo run",
 }
 # Two rooms each have states of their own and call them so.

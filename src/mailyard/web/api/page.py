@@ -86,6 +86,9 @@ TopicId = Annotated[str, _id(ids.TOPIC, "topic")]
 TrackingDomainId = Annotated[str, _id(ids.TRACKING_DOMAIN, "tracking domain")]
 LinkId = Annotated[str, _id(ids.LINK, "link")]
 AuditId = Annotated[str, _id(ids.AUDIT, "entry")]
+WebhookId = Annotated[str, _id(ids.WEBHOOK, "webhook")]
+WebhookDeliveryId = Annotated[str, _id(ids.WEBHOOK_DELIVERY, "webhook's delivery")]
+WebhookReplayId = Annotated[str, _id(ids.WEBHOOK_REPLAY, "replay")]
 DemoId = Annotated[str, _id(ids.DEMO, "demo run")]
 
 

@@ -30,6 +30,7 @@ from mailyard.web.api import (
     templates,
     topics,
     tracking,
+    webhooks,
     workspaces,
 )
 from mailyard.web.api.route import Route
@@ -55,6 +56,7 @@ ROUTES: tuple[Route, ...] = (
     *preflight.ROUTES,
     *topics.ROUTES,
     *tracking.ROUTES,
+    *webhooks.ROUTES,
     *queues.ROUTES,
     *shaping.ROUTES,
     *stats.ROUTES,

@@ -30,6 +30,7 @@ NAVIGATION = (
     (
         "Run",
         (
+            ("/webhooks", "Webhooks"),
             ("/dead-letters", "Dead letters"),
             ("/audit", "Audit log"),
             ("/access", "Access"),

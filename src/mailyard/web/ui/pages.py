@@ -37,6 +37,7 @@ from mailyard.web.ui import (
     template_pages,
     topic_pages,
     tracking_pages,
+    webhook_pages,
 )
 from mailyard.web.ui.frame import PAGE_HEADERS, PageRequest, environment
 
@@ -102,6 +103,7 @@ def build_pages(application: Application) -> Litestar:
         template_pages,
         topic_pages,
         tracking_pages,
+        webhook_pages,
     )
     return Litestar(
         route_handlers=[

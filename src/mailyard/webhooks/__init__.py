@@ -1,0 +1,1 @@
+"""Events told to applications: endpoints, their line, and what each was told."""
