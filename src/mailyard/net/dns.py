@@ -56,6 +56,8 @@ _TELLING = (
 )
 
 _KIND = {
+    Ask.A: RdataType.A,
+    Ask.AAAA: RdataType.AAAA,
     Ask.MX: RdataType.MX,
     Ask.TXT: RdataType.TXT,
     Ask.CNAME: RdataType.CNAME,

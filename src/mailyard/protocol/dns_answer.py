@@ -73,6 +73,8 @@ class Ask(Enum):
 
     MX = "MX"  # MxRecord
     ADDRESSES = "A and AAAA"  # Address
+    A = "A"  # Address
+    AAAA = "AAAA"  # Address
     TXT = "TXT"  # str
     CNAME = "CNAME"  # str
     PTR = "PTR"  # str

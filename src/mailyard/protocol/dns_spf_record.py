@@ -48,6 +48,13 @@ class SpfTerm:
         """Whether it counts among the LOOKUPS."""
         return self.name == "redirect" if not self.qualifier else self.name in _ASKING
 
+    @property
+    def prefixes(self) -> tuple[int, int]:
+        """The bits of an IPv4 and of an IPv6 address that `a` and `mx` compare (section 5.6)."""
+        cidr = _CIDR.search(self.text)
+        four, six = cidr.groups() if cidr is not None else (None, None)
+        return int(four or 32), int(six or 128)
+
 
 @dataclass(frozen=True, slots=True)
 class SpfRecord:
