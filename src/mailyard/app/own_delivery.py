@@ -9,7 +9,6 @@ from mailyard.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mailyard.net.dns import Resolver
     from mailyard.ratelimit.adapters.postgres_leases import PostgresLeases
     from mailyard.sending.shape.receiver import Book
     from mailyard.sending.shaping import Shaping
@@ -23,18 +22,6 @@ if TYPE_CHECKING:
 
 class OwnDelivery(Receiving):
     """What a worker needs to be a mail server that sends."""
-
-    @cached_property
-    def dns(self) -> "Resolver":
-        """DNS with a cache: for mail on its way."""
-        from mailyard.net.dns import Resolver
-        from mailyard.net.dns_servers import parse_servers, system_servers
-
-        text, validates = self.settings.dns_servers, self.settings.dns_validates
-        servers = parse_servers(text, validates=validates) if text else system_servers()
-        resolver = Resolver(servers, self.clock)
-        self.ends.append(resolver.close)
-        return resolver
 
     @cached_property
     def suppressions(self) -> "Suppressions":

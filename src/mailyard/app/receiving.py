@@ -12,11 +12,27 @@ if TYPE_CHECKING:
     from mailyard.mailbox.follow import Follower as MailboxFollower
     from mailyard.mailbox.inbox import Inboxes
     from mailyard.mailbox.message import Messages
-    from mailyard.receiving.ingest import Follower
+    from mailyard.net.dns import Resolver
+    from mailyard.receiving.authenticate import Authenticator
+    from mailyard.receiving.gate import Gate
+    from mailyard.receiving.ingest import Follower, Ingest
+    from mailyard.receiving.verdict import Verdicts
 
 
 class Receiving(Access):
     """What reads received mail."""
+
+    @cached_property
+    def dns(self) -> "Resolver":
+        """DNS with a cache: for mail on its way, and for who sent what comes in."""
+        from mailyard.net.dns import Resolver
+        from mailyard.net.dns_servers import parse_servers, system_servers
+
+        text, validates = self.settings.dns_servers, self.settings.dns_validates
+        servers = parse_servers(text, validates=validates) if text else system_servers()
+        resolver = Resolver(servers, self.clock)
+        self.ends.append(resolver.close)
+        return resolver
 
     @cached_property
     def inboxes(self) -> "Inboxes":
@@ -53,3 +69,50 @@ class Receiving(Access):
         from mailyard.mailbox.follow import Follower
 
         return Follower(database=self.database, live=self.live)
+
+    @cached_property
+    def verdicts(self) -> "Verdicts":
+        """Who sent mail, as it was found, and what inboxes do with forged mail."""
+        from mailyard.receiving.verdict import Verdicts
+
+        return Verdicts(database=self.database, authserv_id=self.settings.smtp_name)
+
+    @cached_property
+    def authenticator(self) -> "Authenticator":
+        """Checks who sent mail. Raises ConfigurationError."""
+        from mailyard.net.special_names import unasked
+        from mailyard.receiving.authenticate import Authenticator, read_suffixes
+
+        settings = self.settings
+        suffixes = settings.public_suffix_file
+        return Authenticator(
+            dns=self.dns,
+            clock=self.clock,
+            receiver=settings.smtp_name,
+            unasked=unasked(own_servers=bool(settings.dns_servers)),
+            loopback=settings.check_loopback,
+            organisation=read_suffixes(suffixes) if suffixes is not None else None,
+        )
+
+    @cached_property
+    def gate(self) -> "Gate | None":
+        """What ingest asks who sent a mail; None where the settings say that nobody asks."""
+        from mailyard.receiving.gate import Gate
+
+        if not self.settings.check_senders:
+            return None
+        return Gate(
+            authenticator=self.authenticator,
+            database=self.database,
+            engine=self.engine,
+            live=self.live,
+        )
+
+    @cached_property
+    def ingest(self) -> "Ingest":
+        """What makes accepted mail visible."""
+        from mailyard.receiving.ingest import Ingest
+
+        return Ingest(
+            database=self.database, live=self.live, followers=self.followers, gate=self.gate
+        )

@@ -21,6 +21,8 @@ from mailyard.storage.queries import load
 
 TOPIC = "live"
 MESSAGE_RECEIVED = "message.received"
+MESSAGE_AUTHENTICATED = "message.authenticated"  # where the verdict came after the message
+MESSAGE_REFUSED = "message.refused"
 MAILBOX_CHANGED = "mailbox.changed"
 DELIVERY_CHANGED = "delivery.changed"
 CAMPAIGN_PROGRESS = "campaign.progress"

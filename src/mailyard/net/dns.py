@@ -162,6 +162,12 @@ class Resolver:
             return await self.addresses(question.name)
         return await self._ask(question.name, _KIND[question.ask])
 
+    def kept(self, question: Question) -> Result[Any] | None:
+        """The result of a question as far as it is remembered; asks nobody. None: it is not."""
+        key = (question.name.removesuffix(".").lower(), _KIND[question.ask])
+        found = self._cache.get(key, self._clock.monotonic())
+        return found[0] if found is not None else None
+
     async def close(self) -> None:
         """Give up what is open; those who wait for it are cancelled."""
         tasks = list(self._open.values())

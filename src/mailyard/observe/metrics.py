@@ -46,6 +46,18 @@ PROVIDER_EVENTS_TOTAL = Counter(
     ["kind", "outcome"],
     registry=REGISTRY,
 )
+VERDICTS = Counter(
+    "mailyard_verdicts_total",
+    "Received messages judged, by what their author stands as.",
+    ["standing"],
+    registry=REGISTRY,
+)
+VERDICT_SECONDS = Histogram(
+    "mailyard_verdict_seconds",
+    "Time of a message's checks as far as remembered answers go.",
+    buckets=(0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.005, 0.05, 0.5),
+    registry=REGISTRY,
+)
 JOBS = Counter(
     "mailyard_jobs_total",
     "Jobs finished, by queue and outcome.",

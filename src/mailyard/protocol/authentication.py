@@ -149,6 +149,13 @@ class Inquiry:
         self._dmarc: _Run[DmarcResult] | None = None
         self.verdict: Verdict | None = None
 
+    def hash_bodies(self) -> None:
+        """Do beforehand what costs time with the mail's size; may run in a thread of its own."""
+        newest = [one.message for one in self._chain.sets[-1:]]
+        for one in [*self._signatures, *newest]:
+            if one.defect is None:
+                self._mail.body_hash(one.body_kind, one.length)
+
     def step(self, lookup: Lookup) -> set[Question]:
         """Go on as far as `lookup` has answers; what it lacks. Empty: `verdict` is there."""
         if self._dmarc is None:

@@ -14,7 +14,7 @@ same transaction and in batches.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -32,6 +32,7 @@ from mailyard.protocol.mime.summary import Summary, parse_summary
 from mailyard.queue.job import INBOUND_EMAIL, LeasedJob
 from mailyard.queue.worker import Batch, Handler
 from mailyard.receiving.commit import INGEST
+from mailyard.receiving.gate import Gate
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.derived import move_with_messages
 from mailyard.storage.queries import Query, load
@@ -132,14 +133,21 @@ class _Line(NamedTuple):
 
 
 class Ingest:
-    """Handles `ingest` jobs. `followers` are called in order, the last nearest to the commit."""
+    """Handles `ingest` jobs. `followers` are called in order, the last nearest to the commit.
+    `gate` says who sent a mail, and keeps it out where an inbox wants that; None: nobody asks."""
 
     def __init__(
-        self, *, database: Database, live: LiveEvents, followers: Sequence[Follower] = ()
+        self,
+        *,
+        database: Database,
+        live: LiveEvents,
+        followers: Sequence[Follower] = (),
+        gate: Gate | None = None,
     ) -> None:
         self._database = database
         self._live = live
         self._followers = tuple(followers)
+        self._gate = gate
 
     def handler(self) -> Handler:
         """What a worker needs to run this."""
@@ -191,17 +199,43 @@ class Ingest:
 
     async def _ingest(self, batch: Batch, chunk: Sequence[_Work], write_lines: Query) -> None:
         messages = await self._load(chunk)
+        judged = await self._gate.judge(messages) if self._gate is not None else {}
         summaries = await _summaries(messages)
         by_job = {work.job.id: work for work in chunk}
         async with self._database.transaction() as tx:
             ours = await batch.complete([work.job for work in chunk], tx=tx)
             wanted = [named.id for job_id in ours for named in by_job[job_id].messages]
             mine = [messages[message_id] for message_id in wanted if message_id in messages]
-            arrivals = await self._write(tx, _lines(mine, summaries), summaries, write_lines)
-            if arrivals:
-                for follower in self._followers:
-                    await follower.follow(arrivals, tx)
+            lines: Sequence[_Line] = _lines(mine, summaries)
+            if self._gate is not None:
+                lines = await self._gate.part(lines, judged, tx)
+            arrivals = await self._write(tx, lines, summaries, write_lines)
+            if self._gate is not None:
+                await self._gate.keep(judged, mine, arrivals, tx)
+            await self._follow(arrivals, tx)
         self._live.announced()
+
+    async def admit(
+        self,
+        messages: Sequence[asyncpg.Record],
+        places: Collection[tuple[UUID, UUID]],
+        tx: Connection,
+    ) -> None:
+        """Let `messages` (rows of `load_messages`) into inboxes that kept them out: `places` are
+        (inbox, message). The caller calls `live.announced` after its commit."""
+        summaries = await _summaries({row["id"]: row for row in messages})
+        lines = [
+            line
+            for line in _lines(messages, summaries)
+            if (line.inbox_id, line.message_id) in places
+        ]
+        arrivals = await self._write(tx, lines, summaries, QUERIES.write_new_lines)
+        await self._follow(arrivals, tx)
+
+    async def _follow(self, arrivals: Sequence[Arrival], tx: Connection) -> None:
+        if arrivals:
+            for follower in self._followers:
+                await follower.follow(arrivals, tx)
 
     async def _load(self, chunk: Sequence[_Work]) -> dict[UUID, asyncpg.Record]:
         """The messages by id. One that is gone (deleted, expired) is left out."""
@@ -265,7 +299,7 @@ class Ingest:
 
 def _lines(messages: Sequence[asyncpg.Record], summaries: Mapping[UUID, Summary]) -> list[_Line]:
     lines = []
-    for message_id, workspace_id, retention_days, recipients, inbox_ids, size_bytes, _ in messages:
+    for message_id, workspace_id, retention_days, recipients, inbox_ids, size_bytes, *_ in messages:
         from_name, from_address, subject, preview, sent_at, header_id, files, *_ = summaries[
             message_id
         ]

@@ -141,6 +141,15 @@ class Settings:
     dns_validates: bool = setting(
         FLAG, False, "dns_servers check DNSSEC and nobody can change what they say: allows DANE"
     )
+    check_senders: bool = setting(
+        FLAG, True, "who sent a mail is checked when it comes in: SPF, DKIM, DMARC, ARC"
+    )
+    check_loopback: bool = setting(
+        FLAG, False, "SPF also of clients on this machine (a relay before us would fail it)"
+    )
+    public_suffix_file: Path | None = setting(
+        FILE, None, "a public suffix list for DMARC; without one it asks DNS (RFC 9989)"
+    )
     spf: str = setting(
         SPF, "", "what SPF must allow for our mail; by itself the addresses below, or our host"
     )

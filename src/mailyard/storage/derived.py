@@ -53,12 +53,14 @@ class Derived:
 
 # In alphabetical order.
 DERIVED: tuple[Derived, ...] = (
+    Derived("held_message", Of.LINE),
     Derived("line_state", Of.INBOX),
     Derived("mailbox", Of.INBOX),
     Derived("mailbox_event", Of.INBOX, insert_only=True),
     Derived("mailbox_text", Of.INBOX),
     Derived("message_meaning", Of.MESSAGE),
     Derived("thread_key", Of.INBOX),
+    Derived("verdict", Of.MESSAGE, insert_only=True),
 )
 
 

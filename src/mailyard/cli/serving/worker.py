@@ -16,7 +16,7 @@ from mailyard.fleet.vital import vital
 from mailyard.proving.demo import DemoRunner
 from mailyard.proving.in_process import Services
 from mailyard.queue.worker import Handler, Worker
-from mailyard.receiving.ingest import Ingest
+from mailyard.receiving.late_verdict import LateJudge
 from mailyard.sending import delivery_sweep, upkeep
 from mailyard.sending.deliver import Deliverer
 from mailyard.sending.returns.events import ProviderEvents
@@ -104,7 +104,8 @@ def handlers(application: Application) -> list[Handler]:
         ),
     )
     return [
-        Ingest(database=database, live=live, followers=application.followers).handler(),
+        application.ingest.handler(),
+        *late_verdicts(application),
         *returned_mail(application),
         provider_events(application),
         Deliverer(
@@ -162,6 +163,23 @@ def handlers(application: Application) -> list[Handler]:
                 application.timing.sweep,
             ]
         ),
+    ]
+
+
+def late_verdicts(application: Application) -> list[Handler]:
+    """What judges mail for which DNS had no answer when it came, where senders are checked."""
+    if application.gate is None:
+        return []
+    return [
+        LateJudge(
+            authenticator=application.authenticator,
+            verdicts=application.verdicts,
+            ingest=application.ingest,
+            database=application.database,
+            engine=application.engine,
+            live=application.live,
+            clock=application.clock,
+        ).handler()
     ]
 
 

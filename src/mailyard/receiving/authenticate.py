@@ -1,0 +1,185 @@
+"""Who sent each of these mails: the checks of `protocol.authentication`, with DNS as it is now.
+
+What the resolver remembers is enough for nearly all mail of an hour, and then nothing waits. The
+rest is asked for at once and waited for as long as the caller says; a message without a verdict
+after that is the caller's to try again. After a wait that ended without answers nobody waits for a
+while: so a dead resolver costs ingest one deadline and not one a batch.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from mailyard.core.clock import Clock
+from mailyard.core.errors import ConfigurationError
+from mailyard.core.limits import KIB
+from mailyard.net.dns import Resolver
+from mailyard.observe.metrics import VERDICT_SECONDS, VERDICTS
+from mailyard.protocol.authentication import Inquiry, Verdict
+from mailyard.protocol.dmarc.check import Organisation
+from mailyard.protocol.dns_answer import (
+    Address,
+    NoName,
+    Question,
+    Result,
+    TemporaryFailure,
+    Trouble,
+)
+from mailyard.protocol.public_suffix import SuffixList
+from mailyard.protocol.spf import Sender
+
+_MESSAGES_BETWEEN_PAUSES = 8
+_ASIDE_BYTES = 256 * KIB  # larger mail is hashed in a thread
+_AT_ONCE = 200  # messages whose answers are waited for together
+_NO_WAIT_S = 5.0  # after a wait that brought nothing
+_NO_NAME = NoName(3600.0, False)
+_NOT_NOW = TemporaryFailure(Trouble.TIMEOUT, "nothing in time")
+
+
+class Received(NamedTuple):
+    """A message as it came in."""
+
+    id: UUID
+    peer: str
+    helo: str
+    reverse_path: str
+    raw: bytes
+
+
+class Authenticator:
+    """One event loop's. `unasked` names cost no question. `receiver` is our own name. With
+    `loopback` clients of this machine are checked like others; by default SPF says nothing of
+    them."""
+
+    def __init__(
+        self,
+        *,
+        dns: Resolver,
+        clock: Clock,
+        receiver: str,
+        unasked: Callable[[str], bool],
+        loopback: bool = False,
+        organisation: Organisation | None = None,
+    ) -> None:
+        self._dns = dns
+        self._clock = clock
+        self._receiver = receiver
+        self._unasked = unasked
+        self._loopback = loopback
+        self._organisation = organisation
+        self._patient_at = 0.0
+
+    async def verdicts(
+        self, messages: Sequence[Received], within_s: float, *, last: bool = False
+    ) -> dict[UUID, Verdict]:
+        """A verdict for each message that could be judged in `within_s`. With `last` for all: what
+        DNS has not said by then counts as said to be unknown for now."""
+        verdicts: dict[UUID, Verdict] = {}
+        open_: list[tuple[UUID, Inquiry]] = []
+        for count, message in enumerate(messages, 1):
+            with VERDICT_SECONDS.time():
+                inquiry = await self._inquiry(message)
+                missing = inquiry.step(self._kept)
+            if missing:
+                open_.append((message.id, inquiry))
+            elif inquiry.verdict is not None:
+                verdicts[message.id] = inquiry.verdict
+            if count % _MESSAGES_BETWEEN_PAUSES == 0:
+                await asyncio.sleep(0)
+        if open_:
+            await self._finish(open_, within_s, last)
+            verdicts |= {
+                message_id: inquiry.verdict
+                for message_id, inquiry in open_
+                if inquiry.verdict is not None
+            }
+        if not last:
+            verdicts = {one: verdict for one, verdict in verdicts.items() if verdict.settled}
+        for verdict in verdicts.values():
+            VERDICTS.labels(verdict.standing).inc()
+        return verdicts
+
+    async def _inquiry(self, message: Received) -> Inquiry:
+        now_s = self._clock.now().timestamp()
+        sender = self._sender(message)
+        if len(message.raw) <= _ASIDE_BYTES:
+            return Inquiry(message.raw, sender, now_s, self._organisation)
+        return await asyncio.to_thread(_prepared, message.raw, sender, now_s, self._organisation)
+
+    def _sender(self, message: Received) -> Sender | None:
+        client = _client(message.peer)
+        if client is None or (client.is_loopback and not self._loopback):
+            return None
+        return Sender(client, message.helo, message.reverse_path, self._receiver)
+
+    def _kept(self, question: Question) -> Result[Any] | None:
+        if self._unasked(question.name):
+            return _NO_NAME
+        return self._dns.kept(question)
+
+    async def _finish(
+        self, open_: Sequence[tuple[UUID, Inquiry]], within_s: float, last: bool
+    ) -> None:
+        """Ask, and go on with what comes in time."""
+        now = self._clock.monotonic()
+        if not last and now < self._patient_at:
+            within_s = 0.0
+        gate = asyncio.Semaphore(_AT_ONCE)
+        tasks = [asyncio.create_task(self._ask(inquiry, gate)) for _, inquiry in open_]
+        _, late = await asyncio.wait(tasks, timeout=within_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        if late and within_s > 0:
+            self._patient_at = self._clock.monotonic() + _NO_WAIT_S
+        if last:
+            for _, inquiry in open_:
+                while inquiry.verdict is None:
+                    inquiry.step(self._kept_or_not_now)
+
+    def _kept_or_not_now(self, question: Question) -> Result[Any]:
+        return self._kept(question) or _NOT_NOW
+
+    async def _ask(self, inquiry: Inquiry, gate: asyncio.Semaphore) -> None:
+        found: dict[Question, Result[Any]] = {}
+
+        def known(question: Question) -> Result[Any] | None:
+            return found.get(question) or self._kept(question)
+
+        async with gate:
+            while missing := inquiry.step(known):
+                questions = list(missing)
+                answers = await asyncio.gather(*map(self._dns.answer, questions))
+                found.update(zip(questions, answers, strict=True))
+
+
+def read_suffixes(file: Path) -> Organisation:
+    """The organisational domain by the public suffix list in `file`. Raises ConfigurationError."""
+    try:
+        suffixes = SuffixList(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"MAILYARD_PUBLIC_SUFFIX_FILE is {str(file)!r}, which cannot be read: {error}"
+        ) from error
+    if not len(suffixes):
+        raise ConfigurationError(f"MAILYARD_PUBLIC_SUFFIX_FILE: {str(file)!r} holds no rules")
+    return suffixes.organisation
+
+
+def _prepared(
+    raw: bytes, sender: Sender | None, now_s: float, organisation: Organisation | None
+) -> Inquiry:
+    inquiry = Inquiry(raw, sender, now_s, organisation)
+    inquiry.hash_bodies()
+    return inquiry
+
+
+def _client(peer: str) -> Address | None:
+    try:
+        client = ip_address(peer)
+    except ValueError:
+        return None
+    return getattr(client, "ipv4_mapped", None) or client
