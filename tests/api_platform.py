@@ -12,9 +12,12 @@ from uuid import UUID
 
 from mailyard.access.audit import Actor, Audit
 from mailyard.access.bootstrap import FirstStart, bootstrap
+from mailyard.access.business import BusinessFigures
 from mailyard.access.idempotency import Idempotency
 from mailyard.access.key import ApiKeys
+from mailyard.access.plan import NO_PLANS, PlanBook, Plans
 from mailyard.access.session import Sessions
+from mailyard.access.usage import Allowance, Usage
 from mailyard.access.user import Users
 from mailyard.access.vault import Vault
 from mailyard.access.workspace import Workspaces
@@ -157,7 +160,7 @@ async def _stays_inside(workspace_id: UUID) -> bool:
     return False
 
 
-def services(database: Database) -> Any:
+def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
     """The services that routes ask of the application, over one database."""
     bus = MemoryBus()
     engine = PostgresEngine(database=database, bus=bus)
@@ -165,7 +168,10 @@ def services(database: Database) -> Any:
     live = LiveEvents(database=database, bus=bus)
     hooks = ProviderHooks(database=database, vault=VAULT)
     cache = LayeredCache(database=database, bus=bus, followed={MESSAGE_RECEIVED: "inbox_id"})
-    inboxes = Inboxes(database=database, domains=[DOMAIN], cache=cache)
+    plans = Plans(database=database, audit=audit, book=book)
+    usage = Usage(database=database, plans=plans)
+    allowance = Allowance(database=database, plans=plans, usage=usage)
+    inboxes = Inboxes(database=database, domains=[DOMAIN], cache=cache, allowance=allowance)
     personal = CachedPersonal(database=database, cache=MemoryCache())
     templates = Templates(database=database, personal=personal)
     suppressions = Suppressions(database=database)
@@ -177,7 +183,7 @@ def services(database: Database) -> Any:
         names=names,
         imprints=imprints,
     )
-    allowances = Allowances(database=database)
+    allowances = Allowances(database=database, plans=plans)
     domains = Domains(database=database, vault=VAULT)
     return SimpleNamespace(
         settings=Settings(),
@@ -189,6 +195,10 @@ def services(database: Database) -> Any:
         audit=audit,
         limits=MemoryRateLimit(clock=SystemClock()),
         cache=cache,
+        plans=plans,
+        usage=usage,
+        allowance=allowance,
+        business=BusinessFigures(database=database, plans=plans),
         workspaces=Workspaces(database=database, audit=audit, cache=cache),
         users=Users(database=database, audit=audit),
         sessions=Sessions(database=database, audit=audit),
@@ -324,9 +334,10 @@ async def start(
     rate_per_s: float = 0.0,
     rate_burst: int = 10,
     with_pages: bool = False,
+    book: PlanBook = NO_PLANS,
 ) -> Platform:
     """A platform on a fresh database."""
-    app = services(database)
+    app = services(database, book)
     app.settings = replace(app.settings, rate_per_s=rate_per_s, rate_burst=rate_burst)
     first = await bootstrap(
         database=database,

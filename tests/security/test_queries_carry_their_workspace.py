@@ -59,6 +59,8 @@ TENANT_TABLES = frozenset(
         "webhook_delivery",
         "webhook_replay",
         "webhook_secret",
+        "usage_day",
+        "usage_notice",
     }
 )
 
@@ -102,6 +104,9 @@ REASONS = {
     "webhook.seal_anew": "the master key is the operator's, for all workspaces",
     "webhook.sealed_otherwise": "the master key is the operator's, for all workspaces",
     "webhook.sweep_secrets": "what has run out, everywhere",
+    "usage.active_inboxes": "the operator's figures; a count, no content",
+    "usage.amounts_by_day": "the operator's figures; sums, no content",
+    "usage.forget_notices": "what is over, everywhere",
     "receiving.find_stored": "the accepting process asks about ids that it has made itself",
 }
 

@@ -4,12 +4,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mailyard.app.foundation import Foundation
+from mailyard.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mailyard.access.audit import Audit
+    from mailyard.access.business import BusinessFigures
     from mailyard.access.idempotency import Idempotency
     from mailyard.access.key import ApiKeys
+    from mailyard.access.plan import PlanBook, Plans
     from mailyard.access.session import Sessions
+    from mailyard.access.usage import Allowance, Usage
     from mailyard.access.user import Users
     from mailyard.access.vault import Vault
     from mailyard.access.workspace import Workspaces
@@ -55,6 +59,48 @@ class Access(Foundation):
         from mailyard.access.idempotency import Idempotency
 
         return Idempotency(database=self.database)
+
+    @cached_property
+    def plan_book(self) -> "PlanBook":
+        """The plans of the settings' file. Raises ConfigurationError."""
+        from mailyard.access.plan import NO_PLANS, read_plans
+
+        file = self.settings.plans_file
+        if file is None:
+            return NO_PLANS
+        try:
+            return read_plans(str(file), file.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"MAILYARD_PLANS_FILE cannot be read: {error}") from None
+
+    @cached_property
+    def plans(self) -> "Plans":
+        from mailyard.access.plan import Plans
+
+        return Plans(
+            database=self.database, audit=self.audit, book=self.plan_book, clock=self.clock
+        )
+
+    @cached_property
+    def usage(self) -> "Usage":
+        from mailyard.access.usage import Usage
+
+        return Usage(database=self.database, plans=self.plans, clock=self.clock)
+
+    @cached_property
+    def allowance(self) -> "Allowance":
+        """Whether a workspace may use more of its plan."""
+        from mailyard.access.usage import Allowance
+
+        return Allowance(
+            database=self.database, plans=self.plans, usage=self.usage, clock=self.clock
+        )
+
+    @cached_property
+    def business(self) -> "BusinessFigures":
+        from mailyard.access.business import BusinessFigures
+
+        return BusinessFigures(database=self.database, plans=self.plans, clock=self.clock)
 
     @cached_property
     def vault(self) -> "Vault":

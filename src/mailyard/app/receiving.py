@@ -43,6 +43,7 @@ class Receiving(Access):
             domains=[self.settings.inbox_domain],
             clock=self.clock,
             cache=self.cache,
+            allowance=self.allowance,
         )
 
     @cached_property

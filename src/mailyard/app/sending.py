@@ -71,7 +71,7 @@ class Sending(OwnDelivery):
     def allowances(self) -> "Allowances":
         from mailyard.sending.allowance import Allowances
 
-        return Allowances(database=self.database)
+        return Allowances(database=self.database, plans=self.plans)
 
     @cached_property
     def deliveries(self) -> "Deliveries":

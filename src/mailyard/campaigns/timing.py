@@ -19,7 +19,7 @@ import msgspec
 
 from mailyard.core import ids
 from mailyard.core.clock import Clock, SystemClock
-from mailyard.core.errors import InvalidInput, RateLimited, StaleLease
+from mailyard.core.errors import InvalidInput, QuotaExceeded, RateLimited, StaleLease
 from mailyard.queue.job import LeasedJob
 from mailyard.sending.allowance import Allowances, Limits, Wanted
 from mailyard.sending.delivery import recipient_key
@@ -150,10 +150,16 @@ class Timing:
 
         Raises StaleLease.
         """
-        quota = limits.emails_per_day
+        quota = limits.quota
         if quota is None or not recipients:
             return 0.0
-        only_quota = Limits(time_zone=limits.time_zone, emails_per_day=quota)
+        if quota == 0:
+            return LOOK_AGAIN_S  # the plan has no sending; it may be another one by then
+        only_quota = Limits(
+            time_zone=limits.time_zone,
+            emails_per_day=limits.emails_per_day,
+            plan_per_day=limits.plan_per_day,
+        )
         async with self._database.transaction() as tx:
             row = await self._database.fetchrow(
                 _SQL.drawn_of_chunk, workspace_id, campaign_id, number, tx=tx
@@ -166,6 +172,8 @@ class Timing:
             (refusal,) = await self._allowances.draw([wanted], tx)
             if isinstance(refusal, RateLimited):
                 return min(refusal.retry_after_s, LOOK_AGAIN_S)
+            if isinstance(refusal, QuotaExceeded):
+                return LOOK_AGAIN_S  # the plan's day goes on; it may be another plan by then
             if not await self._database.fetchval(
                 _SQL.draw_chunk, workspace_id, campaign_id, number, job.token, missing, tx=tx
             ):
@@ -218,7 +226,7 @@ class Timing:
 
 def chunk_recipients(limits: Limits, most: int) -> int:
     """How many a chunk holds: of a small quota no chunk wants more than a tenth."""
-    quota = limits.emails_per_day
+    quota = limits.quota
     return most if quota is None else max(1, min(most, quota // 10))
 
 

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "send": ("mailyard.cli.send", "Send one mail."),
     "email": ("mailyard.cli.email", "Look at a sent email, withdraw what has not left."),
     "limits": ("mailyard.cli.limits", "Show and set the workspace's sending limits."),
+    "plan": ("mailyard.cli.plan", "Show what the workspace uses; list plans, give them."),
     "inbox": ("mailyard.cli.inbox", "Make inboxes, list and read their mail, wait for it."),
     "import": ("mailyard.cli.import_", "Import contacts from a CSV file."),
     "template": ("mailyard.cli.template", "Write, publish, preview and test templates."),

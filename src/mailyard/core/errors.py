@@ -30,6 +30,14 @@ class NotAuthenticated(MailyardError):
     status = 401
 
 
+class QuotaExceeded(MailyardError):
+    """The workspace's plan allows no more of this. Trying again helps when the amount is a day's,
+    and it is the next day."""
+
+    code = "quota_exceeded"
+    status = 402
+
+
 class NotAllowed(MailyardError):
     code = "not_allowed"
     status = 403

@@ -6,7 +6,7 @@ refuses mail, and somebody may take the address again. What is left of it goes w
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from secrets import choice
 from typing import TypeVar
@@ -15,6 +15,8 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from mailyard.access.plan import INBOXES
+from mailyard.access.usage import Allowance
 from mailyard.cache.kind import INBOX
 from mailyard.cache.layered import LayeredCache
 from mailyard.core import limits
@@ -87,6 +89,7 @@ class Inboxes:
         domains: Sequence[str],
         clock: Clock | None = None,
         cache: LayeredCache | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         if not domains:
             raise ConfigurationError("at least one domain for inboxes is needed")
@@ -94,13 +97,15 @@ class Inboxes:
         self._clock = clock or SystemClock()
         self._domains = tuple(domain.lower() for domain in domains)
         self._cache = cache
+        self._allowance = allowance if allowance is not None and allowance.any else None
 
     async def create(
         self, workspace_id: UUID, wanted: Sequence[NewInbox], *, tx: Connection | None = None
     ) -> list[Inbox]:
         """Make up to INBOXES_PER_BATCH inboxes, all or none, in the order asked for.
 
-        Raises InvalidInput, and Conflict when an address is taken, each naming its place.
+        Raises InvalidInput, and Conflict when an address is taken, each naming its place;
+        QuotaExceeded for more than the workspace's plan has.
         """
         if len(wanted) > limits.INBOXES_PER_BATCH:
             raise InvalidInput(
@@ -108,6 +113,9 @@ class Inboxes:
             )
         if not wanted:
             return []
+        if self._allowance is not None:
+            lives = [await self._allowance.life(workspace_id, one.ttl_s) for one in wanted]
+            wanted = [replace(one, ttl_s=ttl_s) for one, ttl_s in zip(wanted, lives, strict=True)]
         inboxes = [self._plan(one, place) for place, one in enumerate(wanted)]
         _refuse_repeats(inboxes)
         if tx is not None:
@@ -270,6 +278,8 @@ class Inboxes:
         return whole
 
     async def _insert(self, workspace_id: UUID, inboxes: Sequence[Inbox], tx: Connection) -> None:
+        if self._allowance is not None:
+            await self._allowance.check(workspace_id, INBOXES, len(inboxes), tx)
         made = await self._database.fetch(
             QUERIES.create,
             workspace_id,
@@ -292,6 +302,8 @@ class Inboxes:
     ) -> Inbox:
         await self._database.fetch(QUERIES.hold_classes_alone, workspace_id, tx=tx)
         inbox = _existing(await self._database.fetchrow(QUERIES.get, workspace_id, inbox_id, tx=tx))
+        if self._allowance is not None:
+            await self._allowance.extended_life(workspace_id, inbox.created_at, ttl_s)
         expires_at = None if ttl_s is None else self._clock.now() + _lifetime(ttl_s, "ttl_s")
         needed = class_for(inbox.created_at, expires_at)
         kept = needed if is_longer(needed, inbox.retention_days) else inbox.retention_days

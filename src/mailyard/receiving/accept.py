@@ -7,8 +7,10 @@ classes. What comes back to a return-path is stored like it, in nobody's name: w
 delivery says that the address names, and who sends mail reads that (`ReturnMail`).
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
@@ -16,7 +18,7 @@ from typing import Protocol
 from uuid import UUID
 
 from mailyard.core.clock import Clock, SystemClock
-from mailyard.core.errors import InvalidInput, Unavailable
+from mailyard.core.errors import InvalidInput, MailyardError, Unavailable
 from mailyard.core.ids import MESSAGE, type_id, uuid7
 from mailyard.core.limits import (
     ACCEPT_PATIENCE_S,
@@ -44,12 +46,14 @@ from mailyard.storage.database import Database
 RECIPIENT_OK = Reply(250, "2.1.5", "Ok")
 NO_SUCH_INBOX = Reply(550, "5.1.1", "No such inbox here")
 NO_SUCH_RETURN_PATH = Reply(550, "5.1.1", "No mail was sent from that return-path")
+NO_MORE_TODAY = Reply(452, "4.2.2", "Its workspace has had all the mail of its plan today")
 NOT_AN_ADDRESS = Reply(553, "5.1.3", "That is not a mailbox address")
 INBOX_GONE = Reply(554, "5.1.1", "The inbox is gone")
 OVERLOADED = Reply(451, "4.3.1", "Too much mail at once, try again later")
 
 _PLAIN_HELLO = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")
 _REMEMBERED_ROUTES = 20_000
+USED_UP_S = 5.0  # how old the knowledge is of who has had all the mail of a plan
 
 
 class ReturnMail(Protocol):
@@ -57,6 +61,19 @@ class ReturnMail(Protocol):
 
     def takes(self, address: str) -> bool | None:
         """Whether mail to the normalised `address` is taken; None: it is no such address."""
+        ...
+
+
+class UsedUp(Protocol):
+    """Which workspaces may have no more mail today (`access.usage` fits)."""
+
+    @property
+    def any(self) -> bool:
+        """Whether it can ever be one."""
+        ...
+
+    async def used_up(self) -> frozenset[UUID]:
+        """All of them, as of now."""
         ...
 
 
@@ -74,6 +91,7 @@ class Acceptor:
         engine: Enqueuer,
         hostname: str,
         returns: ReturnMail | None = None,
+        allowance: UsedUp | None = None,
         clock: Clock | None = None,
         waiting_bytes: int = ACCEPT_WAITING_BYTES,
         waiting_messages: int = ACCEPT_WAITING_MESSAGES,
@@ -83,6 +101,9 @@ class Acceptor:
         self._clock = clock or SystemClock()
         self._hostname = hostname
         self._returns = returns
+        self._allowance = allowance if allowance is not None and allowance.any else None
+        self._used_up: frozenset[UUID] = frozenset()
+        self._looking: asyncio.Task[None] | None = None
         self._waiting_bytes = waiting_bytes
         self._waiting_messages = waiting_messages
         self._router = Router(
@@ -134,8 +155,21 @@ class Acceptor:
             routes[route.inbox_id or route.address] = route
         return self._store(envelope, content, list(routes.values()))
 
+    def start(self) -> None:
+        """Begin to look which workspaces have had all the mail of their plans, if there are any."""
+        if self._allowance is not None and self._looking is None:
+            self._looking = asyncio.create_task(self._look(self._allowance), name="plans")
+
+    async def _look(self, allowance: UsedUp) -> None:
+        while True:
+            with suppress(MailyardError):  # the database is away: what was known stays
+                self._used_up = await allowance.used_up()
+            await asyncio.sleep(USED_UP_S)
+
     async def close(self) -> None:
         """Wait until every message that came in whole has its reply."""
+        if self._looking is not None:
+            self._looking.cancel()
         await self._router.close()
         await self._commit.close()
 
@@ -150,6 +184,8 @@ class Acceptor:
             self._routes.pop(address, None)  # what we know to be gone takes no mail any more
             self._older_routes.pop(address, None)
             return NO_SUCH_INBOX
+        if route.workspace_id in self._used_up:
+            return NO_MORE_TODAY
         if len(self._routes) >= _REMEMBERED_ROUTES:
             self._older_routes, self._routes = self._routes, {}
         self._routes[address] = route

@@ -7,15 +7,16 @@ have a rate or a quota.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
+from mailyard.access.plan import Plans
 from mailyard.core.clock import Clock, SystemClock
-from mailyard.core.errors import InvalidInput, MailyardError, RateLimited
+from mailyard.core.errors import InvalidInput, MailyardError, QuotaExceeded, RateLimited
 from mailyard.ratelimit.ratelimit import gcra
 from mailyard.sending.local_time import QuietHours, check_zone, day_of, zone_of
 from mailyard.storage.database import Connection, Database
@@ -34,7 +35,10 @@ CAP_DAYS_MAX = 365
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """None: no such limit. `campaigns_per_contact` in any `campaigns_days` days."""
+    """None: no such limit. `campaigns_per_contact` in any `campaigns_days` days.
+
+    `plan_per_day` is not the workspace's own: its plan's recipients a UTC day.
+    """
 
     time_zone: str = "UTC"
     quiet: QuietHours | None = None
@@ -42,6 +46,7 @@ class Limits:
     emails_per_day: int | None = None
     campaigns_per_contact: int | None = None
     campaigns_days: int | None = None
+    plan_per_day: int | None = None
 
     @property
     def zone(self) -> tzinfo:
@@ -50,7 +55,14 @@ class Limits:
     @property
     def counted(self) -> bool:
         """Whether somebody has to count what is sent."""
-        return self.emails_per_s is not None or self.emails_per_day is not None
+        return self.emails_per_s is not None or self.quota is not None
+
+    @property
+    def quota(self) -> int | None:
+        """Recipients a day at most: its own number, or its plan's when that is less."""
+        if self.emails_per_day is None or self.plan_per_day is None:
+            return self.plan_per_day if self.emails_per_day is None else self.emails_per_day
+        return min(self.emails_per_day, self.plan_per_day)
 
     def check(self) -> None:
         """Raises InvalidInput naming the field."""
@@ -114,9 +126,12 @@ class Wanted:
 class Allowances:
     """Reads, changes and counts. Time is the database's, or `clock`'s."""
 
-    def __init__(self, *, database: Database, clock: Clock | None = None) -> None:
+    def __init__(
+        self, *, database: Database, clock: Clock | None = None, plans: Plans | None = None
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._plans = plans
         self._monotonic = (clock or SystemClock()).monotonic
         self._known: dict[UUID, tuple[float, Limits]] = {}
 
@@ -140,7 +155,11 @@ class Allowances:
     async def read(self, workspace_id: UUID, tx: Connection | None = None) -> Limits:
         """The limits as they stand now."""
         row = await self._database.fetchrow(_SQL.get_limits, workspace_id, tx=tx)
-        return NO_LIMITS if row is None else _limits(row)
+        limits = NO_LIMITS if row is None else _limits(row)
+        if self._plans is None or not self._plans.any:
+            return limits
+        most = (await self._plans.of(workspace_id, tx)).sends_per_day
+        return limits if most is None else replace(limits, plan_per_day=most)
 
     async def write(
         self, workspace_id: UUID, limits: Limits, tx: Connection | None = None
@@ -171,6 +190,13 @@ class Allowances:
         today, resets_at = day_of(row["now"], limits.zone)
         return Use(row["used"] if row["day"] == today else 0, resets_at)
 
+    async def plan_use(self, workspace_id: UUID) -> int:
+        """What was used of the plan's recipients on this UTC day."""
+        row = await self._database.fetchrow(_SQL.get_use, workspace_id, self._now())
+        assert row is not None, "the query has always one row"
+        same = row["plan_day"] == row["now"].astimezone(UTC).date()
+        return int(row["plan_used"]) if same else 0
+
     async def draw(self, wanted: Sequence[Wanted], tx: Connection) -> list[MailyardError | None]:
         """Count what is wanted, one after the other, as far as the limits allow it.
 
@@ -187,6 +213,8 @@ class Allowances:
             [held[workspace_id].day for workspace_id in workspaces],
             [held[workspace_id].used for workspace_id in workspaces],
             [held[workspace_id].tat for workspace_id in workspaces],
+            [held[workspace_id].plan_day for workspace_id in workspaces],
+            [held[workspace_id].plan_used for workspace_id in workspaces],
             tx=tx,
         )
         return answers
@@ -198,13 +226,16 @@ class Allowances:
 class _Held:
     """A workspace's row while it is held."""
 
-    __slots__ = ("_now", "day", "tat", "used")
+    __slots__ = ("_now", "day", "plan_day", "plan_used", "tat", "used")
 
     def __init__(self, row: asyncpg.Record) -> None:
         self._now: datetime = row["now"]
         self.day: date = row["day"]
         self.used: int = row["used"]
         self.tat: datetime = row["tat"]
+        # By UTC, whatever zone the workspace says: a plan's day does not begin anew with a setting.
+        self.plan_day: date = self._now.astimezone(UTC).date()
+        self.plan_used: int = row["plan_used"] if row["plan_day"] == self.plan_day else 0
 
     def take(self, wanted: Wanted) -> MailyardError | None:
         limits, recipients = wanted.limits, wanted.recipients
@@ -219,6 +250,13 @@ class _Held:
                 f"({quota - used} left, {recipients} wanted)",
                 retry_after_s=(tomorrow - self._now).total_seconds(),
             )
+        most = limits.plan_per_day
+        if most is not None and self.plan_used + recipients > most:
+            return QuotaExceeded(
+                f"the plan's {most} recipients of the day are used up ({most - self.plan_used} left"
+                f", {recipients} wanted); the next day begins at 00:00 UTC",
+                field="to",
+            )
         if limits.emails_per_s is not None:
             # Counted from now: of seconds since 1970 a float keeps a quarter of a microsecond.
             ahead_s = (self.tat - self._now).total_seconds()
@@ -232,6 +270,8 @@ class _Held:
             moved_s = max(ahead_s, 0.0) + recipients / limits.emails_per_s
             self.tat = self._now + timedelta(seconds=moved_s)
         self.day, self.used = today, used + recipients
+        if most is not None:
+            self.plan_used += recipients
         return None
 
 

@@ -22,6 +22,7 @@ from mailyard.core.errors import (
     InvalidInput,
     MailyardError,
     NotAllowed,
+    QuotaExceeded,
     RateLimited,
     TooLarge,
 )
@@ -263,6 +264,8 @@ def _refusal(error: MailyardError) -> Reply:
     text = f"{error.field}: {error.message}" if error.field else error.message
     if isinstance(error, RateLimited):
         return Reply(451, "4.7.1", f"{text}, try again in {error.retry_after_s:.0f} s")
+    if isinstance(error, QuotaExceeded):
+        return Reply(452, "4.5.3", text)  # the client keeps the mail: the next day it goes
     if error.retryable or error.code == "idempotency_key_in_progress":
         return Reply(451, "4.3.0", text)
     if isinstance(error, TooLarge):

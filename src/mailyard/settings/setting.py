@@ -160,6 +160,10 @@ class Settings:
         MASTER_KEY, "", "what keeps stored secrets, newest first; made in `data` when empty"
     )
 
+    sign_up: bool = setting(FLAG, False, "whether people may sign up and get a workspace")
+    plans_file: Path | None = setting(
+        FILE, None, "TOML with plans: what workspaces may use, and what it costs; none: no limits"
+    )
     live_connections: int = setting(
         whole(0, 100_000), limits.LIVE_CONNECTIONS, "event streams and waits of one API process"
     )

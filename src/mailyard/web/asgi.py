@@ -10,6 +10,7 @@ everything else                     web/ui: the pages
 
 import os
 import resource
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
@@ -17,6 +18,8 @@ from uuid import UUID
 import msgspec
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from mailyard.access.business import exposition
+from mailyard.access.scope import STATS_READ
 from mailyard.core.errors import MailyardError
 from mailyard.mailbox.message import ReadMessage
 from mailyard.observe.metrics import REGISTRY
@@ -80,7 +83,7 @@ def build(application: "Application", *, pages: Asgi | None = None) -> "Front":
 class Front:
     """Dispatches by path."""
 
-    def __init__(self, application: "Application", api: Asgi, live: Live, pages: Asgi) -> None:
+    def __init__(self, application: "Application", api: ApiServer, live: Live, pages: Asgi) -> None:
         self._app = application
         self._api = api
         self._live = live
@@ -95,7 +98,6 @@ class Front:
         self._plain = {
             "/health/live": self._answer_live,
             "/health/ready": self._answer_ready,
-            "/metrics": self._answer_metrics,
             "/stats": self._answer_stats,
             "/v1/openapi.json": self._answer_openapi,
             "/docs": self._answer_docs,
@@ -114,6 +116,8 @@ class Front:
             return
         path: str = scope["path"]
         plain = self._plain.get(path)
+        if path == "/metrics":
+            plain = partial(self._answer_metrics, scope)
         if plain is not None:
             await self._answer_plain(scope, send, plain)
         elif path.startswith("/v1/") or path == "/v1":
@@ -158,9 +162,19 @@ class Front:
             return 200, b'{"status":"ready"}', _JSON
         return 503, b'{"status":"not ready"}', [*_JSON, (b"retry-after", b"1")]
 
-    async def _answer_metrics(self) -> tuple[int, bytes, Headers]:
-        """This process's counters, in the text format of Prometheus."""
+    async def _answer_metrics(self, scope: Scope) -> tuple[int, bytes, Headers]:
+        """This process's counters, in the text format of Prometheus; to whoever shows an operator's
+        key the business figures of the installation too."""
         body = generate_latest(REGISTRY)
+        if any(name == b"authorization" for name, _ in scope["headers"]):
+            try:
+                principal = await self._api.authenticate(scope)
+                principal.require(STATS_READ)
+                await self._app.workspaces.require_operator(principal.workspace_id)
+                body += exposition(await self._app.business.figures())
+            except MailyardError as error:
+                answer = answer_of(error, "")
+                return answer.status, answer.body, [(b"content-type", answer.media_type)]
         return 200, body, [(b"content-type", CONTENT_TYPE_LATEST.encode()), *SECURITY_HEADERS]
 
     async def _answer_stats(self) -> tuple[int, bytes, Headers]:

@@ -35,6 +35,7 @@ class SmtpService:
             engine=application.engine,
             hostname=settings.smtp_name,
             returns=application.return_addresses,
+            allowance=application.allowance,
             clock=application.clock,
         )
         self._limits = ListenerLimits(
@@ -54,6 +55,7 @@ class SmtpService:
 
     async def start(self) -> None:
         settings = self._application.settings
+        self._acceptor.start()
         await self._listen(self._listener, settings.smtp_port, "MAILYARD_SMTP_PORT")
         wanted = (
             (settings.submission_port, SUBMISSION_PORT, False, "MAILYARD_SUBMISSION_PORT"),

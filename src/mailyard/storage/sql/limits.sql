@@ -20,7 +20,7 @@ SET time_zone = excluded.time_zone, quiet_from = excluded.quiet_from,
 
 -- name: get_use
 -- What a workspace has used, and the time ($2, or the database's).
-SELECT u.day, u.used, coalesce($2::timestamptz, clock_timestamp()) AS now
+SELECT u.day, u.used, u.plan_day, u.plan_used, coalesce($2::timestamptz, clock_timestamp()) AS now
 FROM (SELECT 1) AS one LEFT JOIN sending_use u ON u.workspace_id = $1;
 
 -- name: hold_use
@@ -29,10 +29,13 @@ FROM (SELECT 1) AS one LEFT JOIN sending_use u ON u.workspace_id = $1;
 INSERT INTO sending_use (workspace_id, day, used, tat)
 SELECT workspace_id, 'epoch', 0, 'epoch' FROM unnest($1::uuid[]) AS wanted (workspace_id)
 ON CONFLICT (workspace_id) DO UPDATE SET used = sending_use.used
-RETURNING workspace_id, day, used, tat, coalesce($2::timestamptz, clock_timestamp()) AS now;
+RETURNING workspace_id, day, used, tat, plan_day, plan_used,
+          coalesce($2::timestamptz, clock_timestamp()) AS now;
 
 -- name: set_use
 -- Writes what the workspaces $1, which are held, have used.
-UPDATE sending_use u SET day = n.day, used = n.used, tat = n.tat
-FROM unnest($1::uuid[], $2::date[], $3::bigint[], $4::timestamptz[]) AS n (workspace_id, day, used, tat)
+UPDATE sending_use u
+SET day = n.day, used = n.used, tat = n.tat, plan_day = n.plan_day, plan_used = n.plan_used
+FROM unnest($1::uuid[], $2::date[], $3::bigint[], $4::timestamptz[], $5::date[], $6::bigint[])
+    AS n (workspace_id, day, used, tat, plan_day, plan_used)
 WHERE u.workspace_id = n.workspace_id;

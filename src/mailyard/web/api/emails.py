@@ -334,7 +334,7 @@ ROUTES = (
         answer=AcceptedEmail,
         body=NewEmail,
         body_bytes=limits.API_BODY_BYTES,
-        errors=(404,),
+        errors=(402, 404),
         idempotency="own",
         description="Durable when answered: the email, its deliveries and the job to send it are "
         "one commit. An idempotency key is part of that commit. 429 also past the workspace's own "
@@ -352,7 +352,7 @@ ROUTES = (
         answer=AcceptedEmailBatch,
         body=NewEmailBatch,
         body_bytes=limits.API_BODY_BYTES,
-        errors=(404,),
+        errors=(402, 404),
         idempotency="own",
     ),
     Route(

@@ -231,6 +231,7 @@ ROUTES = (
         status=201,
         answer=InboxItem,
         body=NewInbox,
+        errors=(402,),
     ),
     Route(
         "POST",
@@ -244,6 +245,7 @@ ROUTES = (
         answer=InboxList,
         body=NewInboxes,
         body_bytes=8 * limits.MIB,
+        errors=(402,),
     ),
     Route(
         "GET",
@@ -287,6 +289,7 @@ ROUTES = (
         scope.INBOXES_WRITE,
         answer=InboxItem,
         body=InboxExtension,
+        errors=(402,),
     ),
     Route(
         "DELETE",

@@ -15,6 +15,7 @@ _UNAVAILABLE_RETRY_S = 2
 TITLES = {
     400: "The request cannot be read",
     401: "Who are you",
+    402: "The plan allows no more",
     403: "Not allowed",
     404: "Not found",
     405: "This path has no such method",

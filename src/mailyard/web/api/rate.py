@@ -12,13 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil
 from time import monotonic
+from uuid import UUID
 
+from mailyard.access.plan import Plans
 from mailyard.core.errors import RateLimited
 from mailyard.ratelimit.ratelimit import RateLimit
 
 CALLERS_MAX = 50_000
 SHARE_S = 0.1  # a share is what the rate allows in so long, at most
 SHARE_OF_BURST = 0.1
+PLAN_BURST_S = 10.0  # of a plan's rate may come at once
 _ROUNDING = 1e-6  # of one request: what floats lose must not refuse the last one of a burst
 
 
@@ -111,6 +114,28 @@ class FleetLimiter:
             max(0, int(self._burst - used + _ROUNDING)),
             ceil(used / self._per_s - _ROUNDING),
         )
+
+
+class PlanLimiter:
+    """What the plan of a workspace allows of requests a second, by all its keys together."""
+
+    def __init__(self, *, plans: Plans, limits: RateLimit) -> None:
+        self._plans = plans
+        self._limits = limits
+        self._by_rate: dict[float, FleetLimiter] = {}
+
+    async def take(self, workspace_id: UUID) -> None:
+        """Count one request. Raises RateLimited with the wait until the next may come."""
+        plan = self._plans.known(workspace_id) or await self._plans.of(workspace_id)
+        per_s = plan.requests_per_s
+        if per_s is None:
+            return
+        limiter = self._by_rate.get(per_s)
+        if limiter is None:
+            burst = max(1, ceil(per_s * PLAN_BURST_S))
+            limiter = FleetLimiter(limits=self._limits, per_s=per_s, burst=burst)
+            self._by_rate[per_s] = limiter
+        await limiter.take(f"plan:{workspace_id.hex}")
 
 
 class RateLimiter:

@@ -31,6 +31,7 @@ from mailyard.web.api import (
     topics,
     tracking,
     webhooks,
+    usage,
     workspaces,
 )
 from mailyard.web.api.route import Route
@@ -65,6 +66,7 @@ ROUTES: tuple[Route, ...] = (
     *members.ROUTES,
     *workspaces.ROUTES,
     *limits.ROUTES,
+    *usage.ROUTES,
     *audit.ROUTES,
 )
 

@@ -27,7 +27,7 @@ from mailyard.web.api.body import (
     read_body,
 )
 from mailyard.web.api.problem import MethodNotAllowed, UnsupportedMediaType, answer_of
-from mailyard.web.api.rate import FleetLimiter, RateLimiter
+from mailyard.web.api.rate import FleetLimiter, PlanLimiter, RateLimiter
 from mailyard.web.api.route import (
     Answer,
     Call,
@@ -95,6 +95,11 @@ class ApiServer:
             if rate_per_s > 0
             else None
         )
+        self._plan_limiter = (
+            PlanLimiter(plans=application.plans, limits=application.limits)
+            if application.plans.any
+            else None
+        )
         self._strangers = RateLimiter(per_s=STRANGER_PER_S, burst=STRANGER_BURST)
         self._seconds: dict[tuple[str, int], Any] = {}
 
@@ -153,6 +158,8 @@ class ApiServer:
             if self._limiter is not None:
                 allowance = await self._limiter.take(principal.actor.name)
                 request.sent_headers = allowance.headers()
+            if self._plan_limiter is not None:
+                await self._plan_limiter.take(principal.workspace_id)
             principal.require(route.scope)
         return await self._run(request, scope, receive, route, texts, principal)
 

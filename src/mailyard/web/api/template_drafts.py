@@ -199,5 +199,6 @@ ROUTES = (
         answer=AcceptedEmail,
         body=TestMail,
         body_bytes=BODY_BYTES,
+        errors=(402,),
     ),
 )

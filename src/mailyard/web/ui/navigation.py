@@ -31,6 +31,8 @@ NAVIGATION = (
         "Run",
         (
             ("/webhooks", "Webhooks"),
+            ("/usage", "Usage"),
+            ("/business", "Business"),
             ("/dead-letters", "Dead letters"),
             ("/audit", "Audit log"),
             ("/access", "Access"),

@@ -38,6 +38,7 @@ from mailyard.web.ui import (
     topic_pages,
     tracking_pages,
     webhook_pages,
+    usage_pages,
 )
 from mailyard.web.ui.frame import PAGE_HEADERS, PageRequest, environment
 
@@ -104,6 +105,7 @@ def build_pages(application: Application) -> Litestar:
         topic_pages,
         tracking_pages,
         webhook_pages,
+        usage_pages,
     )
     return Litestar(
         route_handlers=[
