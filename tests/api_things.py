@@ -113,6 +113,10 @@ class Things:
             "addMember": {"email": "another@example.org", "role": "viewer"},
             "changeMember": {"role": "viewer"},
             "createWorkspace": {"name": "another"},
+            "assignPlan": {
+                "workspace_id": ids.type_id(ids.WORKSPACE, self.workspace_id),
+                "plan": "",
+            },
             "renameWorkspace": {"name": "changed"},
             "changeLimits": {"time_zone": "Europe/Rome", "emails_per_day": 1_000_000},
         }

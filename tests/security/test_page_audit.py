@@ -16,6 +16,7 @@ from full_log import contents, differing, the_log_is_full
 from mailyard.access.audit import AuditEntry
 from mailyard.access.authenticate import SESSION_COOKIE
 from mailyard.access.session import StartedSession
+from mailyard.core.ids import WORKSPACE, type_id
 from mailyard.storage.database import Database
 from mailyard.web.ui.pages import build_pages
 
@@ -101,6 +102,7 @@ _FORMS = (
     ),
     Form("/providers/routes", "route.replace", {"routes": "all | always | relay"}),
     Form("/providers/{prv}/remove", "provider.remove"),
+    Form("/business/plan", "workspace.plan", {"workspace": "{wsp}", "plan": ""}),
     Form("/access/keys", "key.create", {"name": "new", "scopes": "emails:read"}),
     Form("/access/keys/{key}/revoke", "key.revoke"),
     Form("/access/members", "user.add", {"email": "new@example.org", "role": "viewer"}),
@@ -148,7 +150,13 @@ class Visitor:
 
     async def send(self, form: Form) -> Reply:
         """Post the form."""
-        known = {**self.things.ids, "dead": str(self.things.dead_letter), "version": "1"}
+        own = type_id(WORKSPACE, self.things.workspace_id)
+        known = {
+            **self.things.ids,
+            "wsp": own,
+            "dead": str(self.things.dead_letter),
+            "version": "1",
+        }
         fields = {name: value.format(**known) if value[:1] == "{" and " " not in value else value
                   for name, value in form.fields.items()}  # fmt: skip
         fields["csrf"] = self.session.csrf_token
