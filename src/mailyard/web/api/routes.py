@@ -30,8 +30,8 @@ from mailyard.web.api import (
     templates,
     topics,
     tracking,
-    webhooks,
     usage,
+    webhooks,
     workspaces,
 )
 from mailyard.web.api.route import Route

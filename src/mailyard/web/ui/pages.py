@@ -37,8 +37,8 @@ from mailyard.web.ui import (
     template_pages,
     topic_pages,
     tracking_pages,
-    webhook_pages,
     usage_pages,
+    webhook_pages,
 )
 from mailyard.web.ui.frame import PAGE_HEADERS, PageRequest, environment
 
