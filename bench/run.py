@@ -24,6 +24,7 @@ BENCHES = (
     "import",
     "segments",
     "mime",
+    "parse",
     "tracking",
     "tracking_events",
     "ses",

@@ -10,7 +10,7 @@ import atheris
 
 with atheris.instrument_imports(include=["mailyard.protocol"]):
     from mailyard.core import limits
-    from mailyard.protocol.mime import parse, parse_summary
+    from mailyard.protocol.mime import parse, parse_summary, plain_text
 
 
 def check(data: bytes) -> None:
@@ -24,6 +24,8 @@ def check(data: bytes) -> None:
         message.content(file.index)
     texts += [*message.references, *message.in_reply_to]
     _ = message.date
+    texts += [plain_text(data).text, *message.traits]
+    texts += [value for event in message.events for value in event]
     for text in texts:
         if isinstance(text, str):
             text.encode()

@@ -20,7 +20,8 @@ from mailyard.core.errors import InvalidInput, NotFound, TooLarge
 from mailyard.core.ids import INBOX, lowest_at, time_of, type_id
 from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.sanitise import sanitise
-from mailyard.protocol.mime.message import Attachment, parse
+from mailyard.protocol.mime.calendar_part import CalendarEvent
+from mailyard.protocol.mime.message import Attachment, Message, parse
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -64,7 +65,8 @@ class Content(msgspec.Struct, frozen=True, gc=False):
 
     `html` is sanitised, `remote_images` counts the images that it names and does not load. In a
     batch `html` is None, for sanitising costs ten times the rest. `html_source` is the HTML as it
-    was sent: for comparing, never for showing.
+    was sent: for comparing, never for showing. `traits` (`protocol.mime.trait`) and `events` are
+    empty in a batch.
     """
 
     headers: tuple[tuple[str, str], ...]
@@ -74,6 +76,8 @@ class Content(msgspec.Struct, frozen=True, gc=False):
     remote_images: int
     attachments: tuple[Attachment, ...]
     defects: Sequence[str]
+    traits: Sequence[str] = ()
+    events: Sequence[CalendarEvent] = ()
 
 
 class ReadMessage(msgspec.Struct, frozen=True, gc=False):
@@ -322,14 +326,19 @@ def _mail_tag(inbox_id: UUID) -> str:
 
 
 def _read(raw: bytes, headers: bool) -> Content:
-    message = parse(raw)
+    return _content(parse(raw), headers)
+
+
+def _content(message: Message, headers: bool) -> Content:
     text, html = message.text, message.html
     shown = message.headers if headers else ()
     return Content(shown, text, None, html, 0, message.attachments, message.defects)
 
 
 def _show(raw: bytes, allow_remote_images: bool) -> Content:
-    content = _read(raw, headers=True)
+    message = parse(raw)
+    content = _content(message, headers=True)
+    content = msgspec.structs.replace(content, traits=message.traits, events=message.events)
     if content.html_source is None:
         return content
     clean = sanitise(content.html_source, allow_remote_images)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mailyard.protocol.address import Mailbox
-from mailyard.protocol.mime import parse
+from mailyard.protocol.mime import parse, parse_summary
 from mailyard.protocol.mime.address_list import parse_addresses
 from mailyard.protocol.mime.charset import guess
 from mailyard.protocol.mime.date import parse_date
@@ -124,3 +124,63 @@ def test_what_stands_behind_white_space_on_a_delimiter_line_is_no_part_of_it() -
         b"--ab\r\n--a-- the end\r\n--a\r\n\r\nno part\r\n"
     )
     assert [message.part_text(part) for part in message.root.children] == ["one\n--ab"]
+
+
+def test_paragraphs_of_flowed_text_are_joined() -> None:
+    head = b"Content-Type: text/plain; format=flowed"
+    body = (
+        b"\r\n\r\nOne \r\nline.\r\n> quoted \r\n> words\r\n>> deeper\r\n From me\r\n-- \r\nAda \r\n"
+    )
+    assert parse(head + body).text == "One line.\n> quoted words\n>> deeper\nFrom me\n-- \nAda \n"
+    assert (parse(head + b"; delsp=yes" + body).text or "").startswith("Oneline.\n> quotedwords")
+
+
+def test_a_file_that_stands_uuencoded_in_a_text_is_a_file() -> None:
+    block = b"begin 644 ../caf\xc3\xa9.txt\n%:&5L;&\\\n`\nend\n"
+    message = parse(b"Subject: x\r\n\r\nbefore\nbegin at six\n" + block + b"after\n")
+    assert message.text == "before\nbegin at six\nafter\n"
+    (file,) = message.attachments
+    assert (file.filename, file.size_bytes, message.content(0)) == ("café.txt", 5, b"hello")
+    assert parse_summary(message.raw).attachments == 1
+    with pytest.raises(IndexError):
+        message.content(1)
+
+
+@pytest.mark.parametrize(
+    ("head", "traits"),
+    [
+        ('multipart/signed; protocol="application/pgp-signature"', ("pgp_signed",)),
+        ('multipart/signed; protocol="application/x-pkcs7-signature"', ("smime_signed",)),
+        ('multipart/encrypted; protocol="application/pgp-encrypted"', ("pgp_encrypted",)),
+        ("application/pkcs7-mime; smime-type=enveloped-data", ("smime_encrypted",)),
+        ("application/x-pkcs7-mime; smime-type=signed-data; name=smime.p7m", ("smime_signed",)),
+        ("application/ms-tnef; name=winmail.dat", ("tnef",)),
+        ("application/octet-stream; name=WINMAIL.DAT", ("tnef",)),
+        ("text/calendar; method=REQUEST", ("calendar",)),
+        ("text/plain", ()),
+    ],
+)
+def test_what_a_mail_is_besides_its_text(head: str, traits: tuple[str, ...]) -> None:
+    assert parse(f"Content-Type: {head}; boundary=b\r\n\r\n--b\r\n".encode()).traits == traits
+
+
+def test_armour_of_openpgp_and_a_signature_whose_protocol_is_left_out() -> None:
+    assert parse(b"\r\n-----BEGIN PGP MESSAGE-----\r\n").traits == ("pgp_encrypted",)
+    head = b"Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b\r\n"
+    assert parse(head + b"Content-Type: application/pgp-signature\r\n\r\n").traits == (
+        "pgp_signed",
+    )
+
+
+def test_an_invitation_tells_of_its_events() -> None:
+    message = parse(
+        b"Content-Type: text/calendar; charset=utf-8\r\n\r\nBEGIN:VCALENDAR\r\nMETHOD:REQUEST\r\n"
+        b"BEGIN:VTIMEZONE\r\nDTSTART:19700101T000000\r\nEND:VTIMEZONE\r\nBEGIN:VEVENT\r\n"
+        b"UID:7@x\r\nSUMMARY;LANGUAGE=en:Tea\\, at\r\n  four\r\n"
+        b'DTSTART;TZID=Europe/Vienna:20260105T160000\r\nORGANIZER;CN="Ada: L":mailto:ada@x.example\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n'
+    )
+    (event,) = message.events
+    assert (event.method, event.uid, event.summary) == ("REQUEST", "7@x", "Tea, at four")
+    assert (event.starts, event.zone) == ("20260105T160000", "Europe/Vienna")
+    assert event.organizer == "ada@x.example"
+    assert message.attachments[0].filename == "invite.ics"

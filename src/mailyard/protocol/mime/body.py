@@ -65,7 +65,12 @@ def decode_text(reading: Reading, part: Part, most_bytes: int | None = None) -> 
         encoded, well_formed = transfer.undo(encoded, part.encoding)
         if not well_formed:
             reading.flaw("bad_transfer_encoding")
-    text, known = charset.decode(encoded, part.content_type.parameters.get("charset", ""))
+    return text_of_bytes(reading, part, encoded)
+
+
+def text_of_bytes(reading: Reading, part: Part, content: bytes) -> str:
+    """The same of bytes whose transfer encoding is undone already."""
+    text, known = charset.decode(content, part.content_type.parameters.get("charset", ""))
     if not known:
         reading.flaw("bad_charset")
     if "\r" in text:

@@ -10,13 +10,25 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mailyard.protocol.address import Mailbox
-from mailyard.protocol.mime import body, transfer
+from mailyard.protocol.mime import body, charset, transfer
 from mailyard.protocol.mime.address_list import parse_addresses
+from mailyard.protocol.mime.calendar_part import CalendarEvent, events_of
 from mailyard.protocol.mime.date import parse_date
 from mailyard.protocol.mime.encoded_word import decode_words
-from mailyard.protocol.mime.parameter import file_name
+from mailyard.protocol.mime.flowed import unflow
+from mailyard.protocol.mime.parameter import clean_name, file_name
 from mailyard.protocol.mime.structure import Part, Reading
+from mailyard.protocol.mime.trait import is_calendar, traits_of
+from mailyard.protocol.mime.uuencoded import UuFile, content_of, uu_files_of
 
+_NAMES = {  # of what comes without one
+    "message/rfc822": "message.eml",
+    "message/global": "message.eml",
+    "text/calendar": "invite.ics",
+    "application/ms-tnef": "winmail.dat",
+    "application/vnd.ms-tnef": "winmail.dat",
+}
+_UNKNOWN = "application/octet-stream"
 _MESSAGE_IDS = 1_000  # of one References header
 _BREAK = re.compile(r"\r?\n")
 _UNSTORABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -137,8 +149,25 @@ class Message:
         """The plain text with `\\n` line ends, or None when the mail has none."""
         parts = self._found().text
         if self._text is None and parts:
-            self._text = "\n".join(body.decode_text(self._reading, part) for part in parts)
+            self._text = "\n".join([self._shown_text(part) for part in parts])
         return self._text
+
+    def _shown_text(self, part: Part) -> str:
+        """A text part without the files in it, its paragraphs joined."""
+        files = uu_files_of(part)
+        if files:
+            whole = part.raw[part.body_start : part.end]
+            self._reading.work_units += len(whole)
+            places = [part.body_start, *[at for file in files for at in (file.start, file.end)]]
+            ends = [*places[1::2], part.end]
+            pieces = [part.raw[at:end] for at, end in zip(places[::2], ends, strict=True)]
+            text = body.text_of_bytes(self._reading, part, b"".join(pieces))
+        else:
+            text = body.decode_text(self._reading, part)
+        parameters = part.content_type.parameters
+        if parameters.get("format", "").lower() == "flowed":
+            text = unflow(text, parameters.get("delsp", "").lower() == "yes")
+        return text
 
     @property
     def html(self) -> str | None:
@@ -152,14 +181,40 @@ class Message:
     def attachments(self) -> tuple[Attachment, ...]:
         if self._attachments is None:
             parts = self._found().attachments
-            self._attachments = tuple(
-                self._attachment(part, index) for index, part in enumerate(parts)
-            )
+            found = [self._attachment(part, index) for index, part in enumerate(parts)]
+            for index, (part, file) in enumerate(self._uu_files(), len(parts)):
+                content = content_of(part.raw, file)[0]
+                name = printable(clean_name(charset.guess(file.name)))
+                found.append(Attachment(name, _UNKNOWN, "", "attachment", len(content), index))
+            self._attachments = tuple(found)
         return self._attachments
+
+    def _uu_files(self) -> list[tuple[Part, UuFile]]:
+        return [(part, file) for part in self._found().text for file in uu_files_of(part)]
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """What the mail is besides its text (`trait`): signed, encrypted, an invitation, …"""
+        return traits_of(self.root, self.text)
+
+    @property
+    def events(self) -> list[CalendarEvent]:
+        """What the first calendar part tells of its events."""
+        for part in self.root.leaves():
+            if is_calendar(part):
+                return events_of(self.part_text(part))
+        return []
 
     def content(self, index: int) -> bytes:
         """The decoded bytes of attachment `index`. Raises IndexError when there is none."""
-        return self.part_content(self._found().attachments[index])
+        parts = self._found().attachments
+        if index < len(parts):
+            return self.part_content(parts[index])
+        part, file = self._uu_files()[index - len(parts)]
+        content, well_formed = content_of(part.raw, file)
+        if not well_formed:
+            self._reading.flaw("bad_transfer_encoding")
+        return content
 
     def part_text(self, part: Part) -> str:
         """The text of a leaf of the tree, with `\\n` line ends."""
@@ -176,8 +231,8 @@ class Message:
 
     def _attachment(self, part: Part, index: int) -> Attachment:
         name = file_name(part.disposition, part.content_type)
-        if not name and part.content_type.value in ("message/rfc822", "message/global"):
-            name = "message.eml"
+        if not name:
+            name = _NAMES.get(part.content_type.value, "")
         return Attachment(
             filename=printable(name),
             content_type=printable(part.content_type.value),

@@ -162,7 +162,10 @@ def _join(held: dict[int, tuple[str, bool]]) -> str:
 def file_name(disposition: Structured, content_type: Structured) -> str:
     """The file's name as sent, without folders and controls; empty when there is none."""
     name = disposition.parameters.get("filename") or content_type.parameters.get("name") or ""
-    if "=?" in name:
-        name = decode_words(name)
+    return clean_name(decode_words(name) if "=?" in name else name)
+
+
+def clean_name(name: str) -> str:
+    """A file's name without folders and controls."""
     name = name.replace("\\", "/").rpartition("/")[2]
     return "".join(character for character in name if character.isprintable()).strip()[:255]

@@ -11,6 +11,7 @@ from mailyard.protocol.mime import body
 from mailyard.protocol.mime.date import parse_date
 from mailyard.protocol.mime.message import MESSAGE_ID, addresses, message_id, printable, readable
 from mailyard.protocol.mime.structure import Reading
+from mailyard.protocol.mime.uuencoded import uu_files_of
 
 PREVIEW_CHARACTERS = 200
 REFERENCES = 32  # RFC 5322 section 3.6.4 sets no limit, and some threads run to thousands
@@ -48,6 +49,9 @@ def parse_summary(raw: bytes) -> Summary:
     sent = root.field("date")
     parents = root.field("in-reply-to")
     ancestors = root.field("references")
+    files = len(found.attachments)
+    for part in found.text:
+        files += len(uu_files_of(part))
     return Summary(
         writer.name,
         writer.address,
@@ -55,7 +59,7 @@ def parse_summary(raw: bytes) -> Summary:
         _preview(reading, found),
         parse_date(sent) if sent else None,
         message_id(root.field("message-id") or ""),
-        len(found.attachments),
+        files,
         _first_id(parents) if parents else "",
         _ends_of(ancestors) if ancestors else (),
     )

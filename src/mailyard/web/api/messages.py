@@ -76,6 +76,22 @@ class FileItem(Output, gc=False):
     size_bytes: int
 
 
+class EventItem(Output, gc=False):
+    """An event of a calendar part, as the part tells of it; empty where it says nothing."""
+
+    method: Annotated[str, Meta(description="What is asked: REQUEST, CANCEL, REPLY, …")]
+    uid: str
+    summary: str
+    location: str
+    starts: Annotated[
+        str, Meta(description="As written: `20260105T120000Z`, or local to `zone`, or a day.")
+    ]
+    ends: str
+    zone: str
+    organizer: str
+    status: str
+
+
 class MessageContent(Output, gc=False):
     """What a message says."""
 
@@ -94,6 +110,16 @@ class MessageContent(Output, gc=False):
     ]
     files: list[FileItem]
     defects: Annotated[list[str], Meta(description="What is malformed in it.")]
+    traits: Annotated[
+        list[str],
+        Meta(
+            description="What it is besides: smime_signed, smime_encrypted, pgp_signed, "
+            "pgp_encrypted, calendar, tnef, report. Recognised, not verified; empty in a batch."
+        ),
+    ]
+    events: Annotated[
+        list[EventItem], Meta(description="What an invitation tells; empty in a batch.")
+    ]
 
 
 class MessageDetail(MessageItem, gc=False):
@@ -204,6 +230,8 @@ def _content(content: Content) -> MessageContent:
             for index, file in enumerate(content.attachments)
         ],
         defects=list(content.defects),
+        traits=list(content.traits),
+        events=[EventItem(*event) for event in content.events],
     )
 
 
