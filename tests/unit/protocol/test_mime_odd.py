@@ -177,7 +177,8 @@ def test_an_invitation_tells_of_its_events() -> None:
         b"Content-Type: text/calendar; charset=utf-8\r\n\r\nBEGIN:VCALENDAR\r\nMETHOD:REQUEST\r\n"
         b"BEGIN:VTIMEZONE\r\nDTSTART:19700101T000000\r\nEND:VTIMEZONE\r\nBEGIN:VEVENT\r\n"
         b"UID:7@x\r\nSUMMARY;LANGUAGE=en:Tea\\, at\r\n  four\r\n"
-        b'DTSTART;TZID=Europe/Vienna:20260105T160000\r\nORGANIZER;CN="Ada: L":mailto:ada@x.example\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n'
+        b"DTSTART;TZID=Europe/Vienna:20260105T160000\r\n"
+        b'ORGANIZER;CN="Ada: L":mailto:ada@x.example\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n'
     )
     (event,) = message.events
     assert (event.method, event.uid, event.summary) == ("REQUEST", "7@x", "Tea, at four")
