@@ -42,6 +42,8 @@ from mailyard.core.clock import SystemClock
 from mailyard.core.errors import Unavailable
 from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.message import Messages
+from mailyard.mailbox.search.index import Indexer
+from mailyard.mailbox.search.search import Search
 from mailyard.net.dns import Resolver
 from mailyard.net.dns_servers import DnsServer
 from mailyard.net.guard import networks
@@ -172,6 +174,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
     usage = Usage(database=database, plans=plans)
     allowance = Allowance(database=database, plans=plans, usage=usage)
     inboxes = Inboxes(database=database, domains=[DOMAIN], cache=cache, allowance=allowance)
+    indexer = Indexer(database=database, engine=engine, cache=cache)
     personal = CachedPersonal(database=database, cache=MemoryCache())
     templates = Templates(database=database, personal=personal)
     suppressions = Suppressions(database=database)
@@ -207,6 +210,8 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         inboxes=inboxes,
         messages=Messages(database=database, inboxes=inboxes, cache=cache),
         meanings=Meanings(database=database),
+        indexer=indexer,
+        search=Search(database=database, inboxes=inboxes, indexer=indexer),
         templates=templates,
         emails=Emails(database=database, engine=engine, templates=templates, allowances=allowances),
         allowances=allowances,

@@ -70,6 +70,7 @@ class Things:
             "changeInbox": {"name": "changed"},
             "extendInbox": {"ttl_s": 3600},
             "readInboxes": {"inbox_ids": [self.ids["ibx"]]},
+            "changeSearchSettings": {"language": "german"},
             "createContact": {"address": "another@example.org"},
             "changeContact": {"name": "changed"},
             "recordContactEvents": {"events": [{"contact": self.ids["con"], "kind": "bought"}]},

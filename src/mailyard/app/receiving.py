@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from mailyard.mailbox.follow import Follower as MailboxFollower
     from mailyard.mailbox.inbox import Inboxes
     from mailyard.mailbox.message import Messages
+    from mailyard.mailbox.search.index import Indexer, IndexFollower
+    from mailyard.mailbox.search.search import Search
     from mailyard.net.dns import Resolver
     from mailyard.receiving.authenticate import Authenticator
     from mailyard.receiving.gate import Gate
@@ -63,7 +65,7 @@ class Receiving(Access):
     def followers(self) -> "Sequence[Follower]":
         """What writes what follows from mail that came in, in ingest's transaction. The mailboxes'
         comes last: it holds them until the commit."""
-        return (self.mailbox_follower,)
+        return (self.index_follower, self.mailbox_follower)
 
     @cached_property
     def mailbox_follower(self) -> "MailboxFollower":
@@ -116,4 +118,24 @@ class Receiving(Access):
 
         return Ingest(
             database=self.database, live=self.live, followers=self.followers, gate=self.gate
+        )
+
+    @cached_property
+    def index_follower(self) -> "IndexFollower":
+        from mailyard.mailbox.search.index import IndexFollower
+
+        return IndexFollower(engine=self.engine)
+
+    @cached_property
+    def indexer(self) -> "Indexer":
+        from mailyard.mailbox.search.index import Indexer
+
+        return Indexer(database=self.database, engine=self.engine, cache=self.cache)
+
+    @cached_property
+    def search(self) -> "Search":
+        from mailyard.mailbox.search.search import Search
+
+        return Search(
+            database=self.database, inboxes=self.inboxes, clock=self.clock, indexer=self.indexer
         )

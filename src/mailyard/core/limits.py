@@ -46,6 +46,12 @@ INBOX_NAME_CHARACTERS = 200
 INBOX_LABELS = 50
 INBOX_LABEL_CHARACTERS = 100
 SEARCH_CHARACTERS = 200
+SEARCH_QUERY_CHARACTERS = 1_000
+SEARCH_TERMS = 50
+SEARCH_RANKED = 10_000  # the newest matches, of which the best are shown
+SEARCH_TEXT_CHARACTERS = 100_000  # of one mail, its text files included, that are indexed
+SEARCH_FILE_BYTES = 256 * KIB  # of one text file
+SEARCH_RAW_BYTES = 4 * MIB  # of larger mail only the beginning is read for the index
 
 # Composing and reading mail.
 HEADER_LINE_BYTES = 998  # RFC 5322 section 2.1.1

@@ -39,11 +39,13 @@ class Of(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """A table of what is derived. `insert_only`: its rows are never updated."""
+    """A table of what is derived. `insert_only`: its rows are never updated. `storage`: parameters
+    of its partitions."""
 
     table: str
     of: Of
     insert_only: bool = False
+    storage: str = ""
 
     @property
     def key(self) -> str:
@@ -59,6 +61,8 @@ DERIVED: tuple[Derived, ...] = (
     Derived("mailbox_event", Of.INBOX, insert_only=True),
     Derived("mailbox_text", Of.INBOX),
     Derived("message_meaning", Of.MESSAGE),
+    # A row is ids alone: a page holds eighty, and a search of many matches reads few pages.
+    Derived("search_line", Of.LINE, insert_only=True, storage="toast_tuple_target = 128"),
     Derived("thread_key", Of.INBOX),
     Derived("verdict", Of.MESSAGE, insert_only=True),
 )

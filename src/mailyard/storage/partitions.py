@@ -90,7 +90,8 @@ def _ranged_tables() -> Iterator[_Ranged]:
         yield _Ranged(class_name("inbox_message", days), short, keep_days=keep, storage=insert_only)
         yield _Ranged(class_name("inbox", days), short, keep_days=keep)
         for one in DERIVED:
-            storage = _INSERT_ONLY if short and one.insert_only else ""
+            append_only = _INSERT_ONLY if short and one.insert_only else ""
+            storage = ", ".join(filter(None, (one.storage, append_only)))
             yield _Ranged(class_name(one.table, days), short, keep_days=keep, storage=storage)
 
 

@@ -34,11 +34,24 @@ _USE = re.compile(r"^-- use: ([a-z][a-z0-9_]*)[ \t]*$", re.MULTILINE)
 Query = NewType("Query", str)  # plain text at run time: the driver takes nothing but `str`
 
 _NAMES: dict[str, str] = {}
+_PUT_TOGETHER: dict[str, None] = {}
+_PUT_TOGETHER_MOST = 1_000
 
 
 def name_of(query: str) -> str:
     """`area.name` of a loaded query, under which its time is measured."""
     return _NAMES.get(query, "unnamed")
+
+
+def timed_as(text: str, name: str) -> Query:
+    """A statement put together from named queries; its time is measured under `name`."""
+    if len(_PUT_TOGETHER) >= _PUT_TOGETHER_MOST:
+        for old in _PUT_TOGETHER:
+            _NAMES.pop(old, None)
+        _PUT_TOGETHER.clear()
+    _NAMES[text] = name
+    _PUT_TOGETHER[text] = None
+    return Query(text)
 
 
 class Queries:

@@ -106,6 +106,7 @@ def handlers(application: Application) -> list[Handler]:
     return [
         application.ingest.handler(),
         *late_verdicts(application),
+        application.indexer.handler(),
         *returned_mail(application),
         provider_events(application),
         Deliverer(

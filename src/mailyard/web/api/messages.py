@@ -194,7 +194,7 @@ _Line = tuple[
 ]  # fmt: skip
 
 
-def _line(summary: Summary, inbox_id: str) -> _Line:
+def line_of(summary: Summary, inbox_id: str) -> _Line:
     """The fields of a MessageItem in order: a batch makes thousands of them."""
     return (
         ids.type_id(ids.MESSAGE, summary.id),
@@ -249,7 +249,7 @@ async def list_messages(call: Call[None, MessagesQuery]) -> MessagePage:
         limit=query.limit,
     )
     return MessagePage(
-        items=[MessageItem(*_line(summary, inbox_id)) for summary in page.items],
+        items=[MessageItem(*line_of(summary, inbox_id)) for summary in page.items],
         next_cursor=write_cursor(page.next_before),
     )
 
@@ -258,7 +258,7 @@ async def detail_of(app: "Application", workspace_id: UUID, message: ReadMessage
     """A message, read, as the API gives it (a wait gives it too). Raises NotFound."""
     summary = message.summary
     return MessageDetail(
-        *_line(summary, ids.type_id(ids.INBOX, summary.inbox_id)),
+        *line_of(summary, ids.type_id(ids.INBOX, summary.inbox_id)),
         reverse_path=message.reverse_path,
         peer=message.peer,
         helo=message.helo,
@@ -308,7 +308,8 @@ async def read_inboxes(call: Call[InboxesToRead, None]) -> ReadMessages:
     return ReadMessages(
         items=[
             ReadMessageItem(
-                *_line(message.summary, texts[message.summary.inbox_id]), _content(message.content)
+                *line_of(message.summary, texts[message.summary.inbox_id]),
+                _content(message.content),
             )
             for message in found
         ]

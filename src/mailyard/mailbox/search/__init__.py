@@ -1,0 +1,1 @@
+"""Search over received mail: its language, its index, its answers with snippets."""

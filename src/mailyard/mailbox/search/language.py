@@ -1,0 +1,54 @@
+"""In which language a mail is written, as PostgreSQL's text search configurations are named.
+
+By the words that every text of a language has, so it needs a sentence or two; a shorter text, or
+one in no language that PostgreSQL has rules for, is `simple`: its words as they are.
+"""
+
+import re
+import tomllib
+from collections import Counter
+from functools import cache
+from importlib.resources import files
+
+SIMPLE = "simple"
+AUTO = "auto"
+_SAMPLE_CHARACTERS = 4_000
+_SAMPLE_WORDS = 400
+_LEAST = 2  # telling words
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+
+
+@cache
+def _telling() -> dict[str, tuple[str, ...]]:
+    """Each telling word with the languages that it tells of."""
+    text = files("mailyard.mailbox.search").joinpath("language.toml").read_text("utf-8")
+    found: dict[str, list[str]] = {}
+    for language, words in tomllib.loads(text).items():
+        for word in set(words.split()):
+            found.setdefault(word, []).append(language)
+    return {word: tuple(languages) for word, languages in found.items()}
+
+
+@cache
+def languages() -> tuple[str, ...]:
+    """All of them, `simple` first."""
+    return (SIMPLE, *sorted({one for ones in _telling().values() for one in ones}))
+
+
+def language_of(text: str) -> str:
+    """The language of `text`, or `simple`."""
+    telling = _telling()
+    scores: Counter[str] = Counter()
+    words = 0
+    for match in _WORD.finditer(text[:_SAMPLE_CHARACTERS]):
+        words += 1
+        if words > _SAMPLE_WORDS:
+            break
+        for language in telling.get(match[0].lower(), ()):
+            scores[language] += 1
+    if not scores:
+        return SIMPLE
+    (best, count), *others = scores.most_common(2)
+    if count < _LEAST or count * 25 < min(words, _SAMPLE_WORDS):
+        return SIMPLE
+    return best if not others or others[0][1] < count else SIMPLE

@@ -1,0 +1,321 @@
+"""Searching: from a text to the mails that it finds, newest first or the best of the newest.
+
+Newest first, the newest few hundred lines of the scope are looked at one by one: what is in one
+mail of ten is found there. What is rarer is found by the index, all of it at once, and of that the
+newest are shown. Where a condition says more than the index knows (words behind one another, `not`,
+the state of a mail) the lines that the index finds are looked at in growing steps. A search that
+has looked at `BUDGET_LINES` lines answers with what it has, and with a cursor that goes on there.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from mailyard.core import limits
+from mailyard.core.clock import Clock, SystemClock
+from mailyard.core.errors import InvalidInput
+from mailyard.core.ids import lowest_at, time_of
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.message import Summary
+from mailyard.mailbox.search.ask import FIRST_PARAMETER, Condition, condition, texts_of, words_query
+from mailyard.mailbox.search.index import Indexer
+from mailyard.mailbox.search.language import SIMPLE
+from mailyard.mailbox.search.parse import parse
+from mailyard.mailbox.search.snippet import Snippets
+from mailyard.mailbox.search.tree import Node
+from mailyard.storage.database import Database
+from mailyard.storage.queries import Query, load, name_of, timed_as
+
+QUERIES = load("search")
+
+BUDGET_LINES = 60_000
+NEWEST, BEST = "newest", "best"
+SORTS = (NEWEST, BEST)
+_WALK = 500  # lines looked at before the index is asked
+_STEPS = (2_000, 8_000, 20_000, 30_000)  # where each line has to be looked at
+_FOUND = 10_000  # where the index alone decides
+_FIRST = UUID(int=0)
+_LAST = UUID(int=(1 << 128) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A mail that was found. `snippet`: HTML, all text escaped, what matches in `<mark>`."""
+
+    summary: Summary
+    snippet: str
+    subject: str  # in the same way
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A page. `next_cursor` goes into the next call's `cursor`; None at the end.
+
+    A page with fewer than asked for may have a cursor: so far was looked (`looked_until`).
+    """
+
+    hits: list[Hit]
+    next_cursor: UUID | None
+    looked_until: datetime | None
+
+
+class _Scope(NamedTuple):
+    workspace_id: UUID
+    inbox_id: UUID | None
+    retention_days: int | None
+    lowest: UUID
+
+    @property
+    def text(self) -> Query:
+        return QUERIES.in_workspace if self.inbox_id is None else QUERIES.in_inbox
+
+
+class Search:
+    """Over the mail of all workspaces' inboxes, one workspace or inbox at a time."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        inboxes: Inboxes,
+        indexer: Indexer,
+        clock: Clock | None = None,
+    ) -> None:
+        self._database = database
+        self._inboxes = inboxes
+        self._indexer = indexer
+        self._clock = clock or SystemClock()
+        self._snippets = Snippets(database=database)
+
+    async def find(
+        self,
+        workspace_id: UUID,
+        text: str,
+        *,
+        inbox_id: UUID | None = None,
+        sort: str = NEWEST,
+        cursor: UUID | None = None,
+        limit: int = limits.API_PAGE_ITEMS,
+        snippets: bool = True,
+    ) -> Found:
+        """The mails that `text` finds: in an inbox, or in all living ones of the workspace.
+
+        A mail in several inboxes is found once. Raises SearchError (with a column), NotFound for an
+        inbox, InvalidInput for another `sort`.
+        """
+        if sort not in SORTS:
+            raise InvalidInput(f"sort is one of {', '.join(SORTS)}", field="sort")
+        node = parse(text, self._clock.now())
+        scope = await self._scope(workspace_id, inbox_id)
+        limit = max(1, min(limit, limits.API_PAGE_ITEMS_MAX))
+        languages, lexemes = await self._lexemes(workspace_id, node)
+        asked = condition(
+            node,
+            lexemes,
+            languages,
+            inbox_id=inbox_id,
+            workspace_id=workspace_id,
+            first=FIRST_PARAMETER + (sort == BEST),
+        )
+        words = words_query(node, lexemes, languages)
+        if sort == BEST and asked.guard is not None and words is not None:
+            rows, following = await self._best(scope, asked, words, cursor, limit)
+            until = None
+        else:
+            rows, following, until = await self._newest(scope, asked, cursor, limit)
+        summaries = [_summary(row) for row in rows]
+        if not snippets:
+            return Found([Hit(one, "", "") for one in summaries], following, until)
+        marked = await self._snippets.of(workspace_id, rows, node, words)
+        hits = [
+            Hit(summary, snippet, subject)
+            for summary, (snippet, subject) in zip(summaries, marked, strict=True)
+        ]
+        return Found(hits, following, until)
+
+    async def plan(self, workspace_id: UUID, text: str, inbox_id: UUID | None = None) -> str:
+        """How PostgreSQL answers the search, with its times (for an operator, and the bench)."""
+        node = parse(text, self._clock.now())
+        scope = await self._scope(workspace_id, inbox_id)
+        languages, lexemes = await self._lexemes(workspace_id, node)
+        asked = condition(node, lexemes, languages, inbox_id=inbox_id, workspace_id=workspace_id)
+        plans = []
+        for by_index in (False, True) if asked.guard is not None else (False,):
+            query, arguments = _newest_query(scope, asked, by_index)
+            rows = await self._database.fetch(
+                Query(f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {query}"),
+                *_arguments(scope, max(scope.lowest, asked.lowest), asked.highest),
+                _FOUND if by_index else _WALK,
+                limits.API_PAGE_ITEMS,
+                *arguments,
+            )
+            plans.append("\n".join(row[0] for row in rows))
+        return "\n\n".join(plans)
+
+    # -----------------------------------------------------------------------------------------
+
+    async def _scope(self, workspace_id: UUID, inbox_id: UUID | None) -> _Scope:
+        if inbox_id is None:
+            return _Scope(workspace_id, None, None, _FIRST)
+        inbox = await self._inboxes.get(workspace_id, inbox_id)
+        lowest = lowest_at(inbox.created_at) if inbox.created_at.timestamp() > 0 else _FIRST
+        return _Scope(workspace_id, inbox_id, inbox.retention_days, lowest)
+
+    async def _lexemes(
+        self, workspace_id: UUID, node: Node
+    ) -> tuple[list[str], dict[tuple[str, str], str]]:
+        rows = await self._database.fetch(QUERIES.languages, workspace_id)
+        languages = [row["language"] for row in rows] or [SIMPLE]
+        texts = texts_of(node)
+        if not texts:
+            return languages, {}
+        found = await self._database.fetch(QUERIES.lexize, languages, texts)
+        return languages, {
+            (row["language"], texts[row["nth"] - 1]): row["lexemes"] for row in found
+        }
+
+    async def _newest(
+        self, scope: _Scope, asked: Condition, cursor: UUID | None, limit: int
+    ) -> tuple[list[asyncpg.Record], UUID | None, datetime | None]:
+        lowest = max(scope.lowest, asked.lowest)
+        before = min(asked.highest, cursor or _LAST)
+        found: dict[UUID, asyncpg.Record] = {}
+        budget = BUDGET_LINES
+        for by_index, size in self._rounds(asked):
+            rows = await self._round(scope, asked, lowest, before, by_index, size, limit + 1)
+            head = rows[0]
+            for row in rows:
+                if row["message_id"] is not None:
+                    found.setdefault(row["message_id"], row)
+            budget -= head["looked"]
+            if len(found) > limit:
+                kept = list(found.values())[:limit]
+                return kept, kept[-1]["message_id"], None
+            cut = head["hits"] >= limit + 1  # hits beyond those were not looked at
+            if not cut and head["looked"] < size:
+                return list(found.values()), None, None
+            reached = head["lowest_hit"] if cut else head["lowest"]
+            before = self._below(scope, reached, before, size)
+            if budget <= 0:
+                break
+        until = time_of(before)
+        return list(found.values()), before, until
+
+    @staticmethod
+    def _rounds(asked: Condition) -> list[tuple[bool, int]]:
+        """Whether by the index, and how many lines at most: step by step."""
+        if asked.guard is None:
+            return [(False, _WALK), *((False, size) for size in _STEPS)]
+        if asked.exact:
+            return [(False, _WALK), *[(True, _FOUND)] * 6]
+        return [(False, _WALK), *((True, size) for size in _STEPS)]
+
+    @staticmethod
+    def _below(scope: _Scope, reached: UUID, before: UUID, size: int) -> UUID:
+        """Where the next step begins: of a workspace the last mail may have more lines."""
+        if scope.inbox_id is None and size > limits.SMTP_RECIPIENTS_PER_MESSAGE:
+            again = UUID(int=reached.int + 1)
+            if again < before:
+                return again
+        return reached
+
+    async def _round(
+        self,
+        scope: _Scope,
+        asked: Condition,
+        lowest: UUID,
+        before: UUID,
+        by_index: bool,
+        size: int,
+        limit: int,
+    ) -> list[asyncpg.Record]:
+        query, arguments = _newest_query(scope, asked, by_index)
+        return await self._database.fetch(
+            query, *_arguments(scope, lowest, before), size, limit, *arguments
+        )
+
+    async def _best(
+        self, scope: _Scope, asked: Condition, words: str, cursor: UUID | None, limit: int
+    ) -> tuple[list[asyncpg.Record], UUID | None]:
+        """From the place that `cursor` counts to. Beyond the newest matches there is nothing."""
+        offset = min(cursor.int, limits.SEARCH_RANKED) if cursor is not None else 0
+        arguments: list[object] = [] if asked.exact else list(asked.arguments)
+        first = FIRST_PARAMETER + 1
+        ranking = f"${first + len(arguments)}::tsquery"
+        arguments.append(words)
+        guard = _guard(asked, first, arguments)
+        text = QUERIES.best.replace("{scope}", scope.text).replace("{ranking}", ranking)
+        text = text.replace("{guard}", guard)
+        text = text.replace("{condition}", "true" if asked.exact else asked.text)
+        rows = await self._database.fetch(
+            _named(text, QUERIES.best),
+            *_arguments(scope, max(scope.lowest, asked.lowest), asked.highest),
+            limits.SEARCH_RANKED,
+            limit,
+            offset,
+            *arguments,
+        )
+        seen: dict[UUID, asyncpg.Record] = {}
+        for row in rows:
+            seen.setdefault(row["message_id"], row)
+        following = offset + limit if len(rows) == limit else None
+        return list(seen.values()), None if following is None else UUID(int=following)
+
+
+def _newest_query(scope: _Scope, asked: Condition, by_index: bool) -> tuple[Query, list[object]]:
+    """The statement of a step, and the arguments behind its first seven."""
+    own = QUERIES.seek if by_index else QUERIES.walk
+    arguments: list[object] = []
+    text = own.replace("{scope}", scope.text)
+    if by_index and asked.exact:
+        text = text.replace("{condition}", "true")
+    else:
+        arguments += asked.arguments
+        text = text.replace("{condition}", asked.text)
+    if by_index:
+        text = text.replace("{guard}", _guard(asked, FIRST_PARAMETER, arguments))
+    return _named(text, own), arguments
+
+
+def _guard(asked: Condition, first: int, arguments: list[object]) -> str:
+    """What the index is asked, its queries added to `arguments`."""
+    assert asked.guard is not None
+    texts = []
+    for template, query in (
+        (QUERIES.has_words, asked.guard.words),
+        (QUERIES.has_parts, asked.guard.parts),
+    ):
+        if query is not None:
+            arguments.append(query)
+            texts.append(template.replace("{query}", f"${first + len(arguments) - 1}"))
+    return " AND ".join(texts)
+
+
+def _named(text: str, own: Query) -> Query:
+    """A statement whose time is counted under the name of the query that it was made of."""
+    return timed_as(text, name_of(own))
+
+
+def _arguments(scope: _Scope, lowest: UUID, before: UUID) -> tuple[object, ...]:
+    return scope.workspace_id, scope.inbox_id, scope.retention_days, lowest, before
+
+
+def _summary(row: asyncpg.Record) -> Summary:
+    message_id = row["message_id"]
+    return Summary(
+        message_id,
+        row["inbox_id"],
+        row["recipient"],
+        time_of(message_id),
+        row["from_address"],
+        row["from_name"],
+        row["subject"],
+        row["preview"],
+        row["sent_at"],
+        row["header_message_id"],
+        row["size_bytes"],
+        row["attachments"],
+    )

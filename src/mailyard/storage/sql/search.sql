@@ -1,0 +1,246 @@
+-- name: load
+-- The messages $2 of workspace $1, of retention classes $3, with the first $6 bytes of each. $4 and $5
+-- are the lowest and highest of $2.
+SELECT id, inbox_ids, substring(raw FROM 1 FOR $6::integer) AS raw
+FROM message
+WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id BETWEEN $4 AND $5
+  AND retention_days = ANY($3::smallint[]);
+
+-- name: index
+-- Indexes documents of workspace $1 in every inbox that shows them: messages $2, languages $3, subjects
+-- $4, texts $5, tokens $6 (a line each), parts $7; $8 and $9 are the lowest and highest of $2. The
+-- caller holds the classes. The answer: the languages, and how many lines were written.
+WITH doc AS MATERIALIZED (
+    SELECT message_id, language, tokens,
+           to_tsvector(language::regconfig, subject) AS subject,
+           to_tsvector(language::regconfig, text) AS text,
+           parts::tsvector AS parts
+    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+        AS doc (message_id, language, subject, text, tokens, parts)
+), line AS MATERIALIZED (
+    SELECT line.inbox_id, line.message_id, line.retention_days, line.size_bytes
+    FROM message
+    CROSS JOIN LATERAL unnest(message.inbox_ids) AS place (inbox_id)
+    JOIN inbox_message AS line
+      ON line.inbox_id = place.inbox_id AND line.message_id = message.id
+    WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id BETWEEN $8 AND $9
+      AND line.workspace_id = $1 AND line.message_id BETWEEN $8 AND $9
+      AND line.deleted_at IS NULL
+), written AS (
+    INSERT INTO search_line (
+        inbox_id, message_id, retention_days, workspace_id, size_bytes, language, words, parts
+    )
+    SELECT line.inbox_id, line.message_id, line.retention_days, $1, line.size_bytes, doc.language,
+           setweight(doc.subject, 'A') || doc.text || array_to_tsvector(
+               string_to_array(doc.tokens, E'\n')
+               || ARRAY(SELECT 's=' || lexeme FROM unnest(tsvector_to_array(doc.subject)) AS lexeme)
+               || ARRAY['c=' || doc.language, 'i=' || line.inbox_id, 'w=' || $1::uuid]
+           ),
+           doc.parts
+    FROM doc JOIN line USING (message_id)
+    ON CONFLICT DO NOTHING
+    RETURNING language
+), spoken AS (
+    INSERT INTO search_language (workspace_id, language)
+    SELECT DISTINCT $1::uuid, language FROM written
+    ORDER BY language
+    ON CONFLICT DO NOTHING
+)
+SELECT count(*) AS lines FROM written;
+
+-- name: setting
+-- How the mail of workspace $1 is indexed.
+SELECT language, every_word FROM search_setting WHERE workspace_id = $1;
+
+-- name: set
+-- The mail of workspace $1 is indexed in the language $2, and parts of every word $3.
+INSERT INTO search_setting (workspace_id, language, every_word) VALUES ($1, $2, $3)
+ON CONFLICT (workspace_id) DO UPDATE
+SET language = excluded.language, every_word = excluded.every_word;
+
+-- name: languages
+-- The languages of the mail of workspace $1.
+SELECT language FROM search_language WHERE workspace_id = $1 ORDER BY language;
+
+-- name: lexize
+-- What each text of $2 is in each of the languages $1: lexemes behind one another, as a tsquery. The
+-- texts are a search's own, of whichever workspace.
+SELECT language, nth::integer AS nth, phraseto_tsquery(language::regconfig, text)::text AS lexemes
+FROM unnest($1::text[]) AS language
+CROSS JOIN unnest($2::text[]) WITH ORDINALITY AS asked (text, nth);
+
+-- name: in_inbox
+-- Of workspace $1 what lies in inbox $2 of class $3.
+s.workspace_id = $1 AND s.inbox_id = $2 AND s.retention_days = $3;
+
+-- name: in_workspace
+-- All of workspace $1.
+s.workspace_id = $1 AND $2::uuid IS NULL AND $3::smallint IS NULL;
+
+-- part: shown
+-- Of the lines that were looked at those that match and that a living inbox of workspace $1 shows, once
+-- a message, up to $7; and how far was looked.
+hit AS MATERIALIZED (
+    SELECT s.inbox_id, s.message_id, s.retention_days, s.language
+    FROM looked AS s
+    WHERE {condition}
+    ORDER BY s.message_id DESC, s.inbox_id
+    LIMIT $7
+)
+SELECT (SELECT count(*) FROM looked)::integer AS looked,
+       (SELECT message_id FROM looked ORDER BY message_id LIMIT 1) AS lowest,
+       (SELECT count(*) FROM hit)::integer AS hits,
+       (SELECT message_id FROM hit ORDER BY message_id LIMIT 1) AS lowest_hit,
+       hit.language, line.*
+FROM (SELECT) AS one
+LEFT JOIN (
+    hit
+    CROSS JOIN LATERAL (
+        SELECT inbox_message.inbox_id, inbox_message.message_id, recipient, from_address, from_name,
+               subject, preview, sent_at, header_message_id, size_bytes, attachments,
+               message_retention_days
+        FROM inbox_message
+        WHERE inbox_message.workspace_id = $1 AND inbox_message.inbox_id = hit.inbox_id
+          AND inbox_message.message_id = hit.message_id
+          AND inbox_message.retention_days = hit.retention_days
+          AND inbox_message.deleted_at IS NULL
+          AND EXISTS (
+              SELECT FROM inbox
+              WHERE inbox.workspace_id = $1 AND inbox.id = hit.inbox_id
+                AND inbox.retention_days = hit.retention_days AND inbox.deleted_at IS NULL
+                AND (inbox.expires_at IS NULL OR inbox.expires_at > now())
+          )
+        OFFSET 0
+    ) AS line
+) ON true
+ORDER BY line.message_id DESC, line.inbox_id
+
+-- name: walk
+-- The newest $6 lines in the scope ($1 the workspace) with ids in [$4, $5), looked at one by one.
+WITH looked AS MATERIALIZED (
+    SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
+    FROM search_line AS s
+    WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5
+    ORDER BY s.message_id DESC
+    LIMIT $6
+),
+-- use: shown
+;
+
+-- name: seek
+-- The same of the newest $6 that the index of words or of parts finds.
+WITH found AS MATERIALIZED (
+    SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
+    FROM search_line AS s
+    WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5 AND {guard}
+), looked AS MATERIALIZED (
+    SELECT * FROM found AS s ORDER BY s.message_id DESC LIMIT $6
+),
+-- use: shown
+;
+
+-- name: best
+-- Of the newest $6 lines in the scope that the index finds and that match, those that fit the words
+-- {ranking} best, from $8 on, up to $7; $1 is the workspace.
+WITH found AS MATERIALIZED (
+    SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
+    FROM search_line AS s
+    WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5 AND {guard}
+), looked AS MATERIALIZED (
+    SELECT * FROM found AS s ORDER BY s.message_id DESC LIMIT $6
+), hit AS MATERIALIZED (
+    SELECT s.inbox_id, s.message_id, s.retention_days, s.language,
+           ts_rank(s.words, {ranking}, 1) AS rank
+    FROM looked AS s
+    WHERE {condition}
+    ORDER BY rank DESC, s.message_id DESC, s.inbox_id
+    OFFSET $8
+    LIMIT $7
+)
+SELECT hit.language, hit.rank, line.*
+FROM hit
+CROSS JOIN LATERAL (
+    SELECT inbox_message.inbox_id, inbox_message.message_id, recipient, from_address, from_name,
+           subject, preview, sent_at, header_message_id, size_bytes, attachments,
+           message_retention_days
+    FROM inbox_message
+    WHERE inbox_message.workspace_id = $1 AND inbox_message.inbox_id = hit.inbox_id
+      AND inbox_message.message_id = hit.message_id
+      AND inbox_message.retention_days = hit.retention_days
+      AND inbox_message.deleted_at IS NULL
+      AND EXISTS (
+          SELECT FROM inbox
+          WHERE inbox.workspace_id = $1 AND inbox.id = hit.inbox_id
+            AND inbox.retention_days = hit.retention_days AND inbox.deleted_at IS NULL
+            AND (inbox.expires_at IS NULL OR inbox.expires_at > now())
+      )
+    OFFSET 0
+) AS line
+ORDER BY hit.rank DESC, line.message_id DESC, line.inbox_id;
+
+-- name: has_words
+-- The line's words match.
+s.words @@ {query}::tsquery;
+
+-- name: has_parts
+-- Pieces of its words do.
+s.parts @@ {query}::tsquery;
+
+-- name: since
+-- Received since a moment.
+s.message_id >= {id}::uuid;
+
+-- name: until
+-- Received before it.
+s.message_id < {id}::uuid;
+
+-- name: larger
+-- Larger than so many bytes.
+s.size_bytes > {size}::integer;
+
+-- name: smaller
+-- Smaller than so many bytes.
+s.size_bytes < {size}::integer;
+
+-- name: stands
+-- The line of a workspace_id stands so in its mailbox.
+EXISTS (
+    SELECT FROM line_state AS state
+    WHERE state.workspace_id = $1 AND state.inbox_id = s.inbox_id
+      AND state.message_id = s.message_id AND state.retention_days = s.retention_days
+      AND {how}
+);
+
+-- name: is_unread
+NOT state.seen;
+
+-- name: is_read
+state.seen;
+
+-- name: is_starred
+state.starred;
+
+-- name: is_muted
+state.muted;
+
+-- name: is_snoozed
+state.snoozed_until > now();
+
+-- name: is_labelled
+state.labels @> ARRAY[{name}::text];
+
+-- name: is_in_folder
+lower(state.folder) = lower({name}::text);
+
+-- name: headlines
+-- The best places in texts $2, written in the languages $1, what matches the words $3 between the marks
+-- $4 and $5; of those in $6 the whole. The texts are those of mails that a search of their workspace has
+-- found.
+SELECT nth::integer AS nth, ts_headline(
+    language::regconfig, text, $3::tsquery,
+    CASE WHEN whole THEN 'HighlightAll=true'
+         ELSE 'MaxFragments=2, MinWords=8, MaxWords=24, FragmentDelimiter=" … "' END
+        || ', StartSel=' || $4::text || ', StopSel=' || $5::text
+) AS headline
+FROM unnest($1::text[], $2::text[], $6::boolean[])
+    WITH ORDINALITY AS found (language, text, whole, nth);

@@ -1,0 +1,206 @@
+"""Search over received mail: of the workspace or of one inbox."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from mailyard.access import scope
+from mailyard.access.audit import Change
+from mailyard.core import ids, limits
+from mailyard.mailbox.search.language import AUTO, languages
+from mailyard.mailbox.search.search import NEWEST, SORTS, Found
+from mailyard.web.api.messages import MessageItem, line_of
+from mailyard.web.api.page import (
+    Input,
+    Moment,
+    NextCursor,
+    Output,
+    PageQuery,
+    id_pattern,
+    read_cursor,
+    write_cursor,
+)
+from mailyard.web.api.route import Answer, Call, Route
+
+TAG = "Search"
+_GRAMMAR = (
+    'Words (`invoice`), phrases (`"final offer"`), beginnings (`inv*`), parts (`*voice*`); '
+    "`from:`, `to:`, `subject:`, `filename:`, `list:`, `has:attachment`, `label:`, `folder:`; "
+    "`is:` unread, read, starred, muted, snoozed; `before:`, `after:` (2026-01-31, 2026-01, today, "
+    "yesterday, 7d), `larger:`, `smaller:` (500k, 2M); together with `and` (or nothing), `or`, "
+    "`not` (or `-`) and parentheses. Without it: all mail."
+)
+_Text = Annotated[
+    str,
+    Meta(
+        max_length=limits.SEARCH_QUERY_CHARACTERS,
+        description=_GRAMMAR,
+        examples=["from:ann invoice"],
+    ),
+]
+_Where = Annotated[
+    str, Meta(pattern=id_pattern(ids.INBOX), description="In this inbox; without it, in all.")
+]
+_Sort = Annotated[
+    str,
+    Meta(
+        pattern=f"^({'|'.join(SORTS)})$",
+        description=f"`newest` first, or the `best` of the newest {limits.SEARCH_RANKED:,}.",
+    ),
+]
+
+
+class SearchQuery(PageQuery):
+    """What to look for."""
+
+    q: _Text = ""
+    inbox_id: _Where | None = None
+    sort: _Sort = NEWEST
+
+
+class FoundMessage(MessageItem, gc=False):
+    """A message that a search found."""
+
+    snippet: Annotated[
+        str,
+        Meta(description="HTML, all text escaped: where it says what was looked for, in `<mark>`."),
+    ]
+    subject_html: Annotated[str, Meta(description="The subject in the same way.")]
+
+
+class FoundPage(Output):
+    """Messages that a search found; one in several inboxes is found once."""
+
+    items: list[FoundMessage]
+    next_cursor: NextCursor
+    looked_until: Annotated[
+        Moment | None,
+        Meta(description="A page that is not full, with a cursor: it was looked back to here."),
+    ]
+
+
+class SearchSettings(Output):
+    """How the workspace's mail is made ready for searches."""
+
+    language: Annotated[
+        str,
+        Meta(description="`auto`: each mail in its own; or one of PostgreSQL's configurations."),
+    ]
+    every_word: Annotated[
+        bool,
+        Meta(description="Parts of all words can be looked for, not of long ones and names alone."),
+    ]
+    languages: Annotated[list[str], Meta(description="What `language` may be.")]
+
+
+class SearchSettingsChange(Input):
+    """What to change. Mail that comes from then on is indexed so."""
+
+    language: Annotated[str, Meta(max_length=40)] | UnsetType = UNSET
+    every_word: bool | UnsetType = UNSET
+
+
+def found_page(found: Found) -> FoundPage:
+    """A page of hits as the API gives it."""
+    return FoundPage(
+        items=[
+            FoundMessage(
+                *line_of(hit.summary, ids.type_id(ids.INBOX, hit.summary.inbox_id)),
+                snippet=hit.snippet,
+                subject_html=hit.subject,
+            )
+            for hit in found.hits
+        ],
+        next_cursor=write_cursor(found.next_cursor),
+        looked_until=found.looked_until,
+    )
+
+
+async def search_messages(call: Call[None, SearchQuery]) -> FoundPage:
+    query = call.query
+    inbox_id = (
+        None
+        if query.inbox_id is None
+        else ids.parse_type_id(ids.INBOX, query.inbox_id, field="inbox_id")
+    )
+    return found_page(
+        await call.app.search.find(
+            call.workspace_id,
+            query.q,
+            inbox_id=inbox_id,
+            sort=query.sort,
+            cursor=read_cursor(query.cursor),
+            limit=query.limit,
+        )
+    )
+
+
+async def _settings(call: Call[Any, None]) -> SearchSettings:
+    setting = await call.app.indexer.setting(call.workspace_id)
+    return SearchSettings(
+        language=setting.language,
+        every_word=setting.every_word,
+        languages=[AUTO, *languages()],
+    )
+
+
+async def get_search_settings(call: Call[None, None]) -> SearchSettings:
+    return await _settings(call)
+
+
+async def change_search_settings(call: Call[SearchSettingsChange, None]) -> Answer:
+    body = call.body
+    async with call.app.database.transaction() as tx:
+        before, after = await call.app.indexer.change(
+            call.workspace_id,
+            language=None if isinstance(body.language, UnsetType) else body.language,
+            every_word=None if isinstance(body.every_word, UnsetType) else body.every_word,
+            tx=tx,
+        )
+        answer = SearchSettings(
+            language=after.language, every_word=after.every_word, languages=[AUTO, *languages()]
+        )
+        subject = ids.type_id(ids.WORKSPACE, call.workspace_id)
+        changed = Change(
+            "search.change", subject, msgspec.to_builtins(before), msgspec.to_builtins(after)
+        )
+        return await call.done(tx, answer, changed)
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/v1/search",
+        search_messages,
+        "searchMessages",
+        TAG,
+        "Search received mail",
+        scope.INBOXES_READ,
+        answer=FoundPage,
+        query=SearchQuery,
+        errors=(404,),
+        description="Mail is found a moment after it is listed: the index follows.",
+    ),
+    Route(
+        "GET",
+        "/v1/search/settings",
+        get_search_settings,
+        "getSearchSettings",
+        TAG,
+        "Read how mail is indexed",
+        scope.INBOXES_READ,
+        answer=SearchSettings,
+    ),
+    Route(
+        "PATCH",
+        "/v1/search/settings",
+        change_search_settings,
+        "changeSearchSettings",
+        TAG,
+        "Change how mail is indexed",
+        scope.INBOXES_WRITE,
+        answer=SearchSettings,
+        body=SearchSettingsChange,
+    ),
+)
