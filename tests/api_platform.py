@@ -22,6 +22,7 @@ from mailyard.access.user import Users
 from mailyard.access.vault import Vault
 from mailyard.access.workspace import Workspaces
 from mailyard.analysis.meaning import Meanings
+from mailyard.app.route_inboxes import RouteInboxes
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.live import MESSAGE_RECEIVED, LiveEvents
 from mailyard.cache.adapters.memory import MemoryCache
@@ -42,6 +43,7 @@ from mailyard.core.clock import SystemClock
 from mailyard.core.errors import Unavailable
 from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.message import Messages
+from mailyard.mailbox.reservation import Reservations
 from mailyard.mailbox.search.index import Indexer
 from mailyard.mailbox.search.search import Search
 from mailyard.net.dns import Resolver
@@ -52,6 +54,8 @@ from mailyard.proving.demo import Demos
 from mailyard.queue.admin import QueueAdmin
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
+from mailyard.receiving.domain import ReceivingDomains
+from mailyard.receiving.domain_route import InboundRoutes
 from mailyard.sending.accept import Emails
 from mailyard.sending.allowance import Allowances
 from mailyard.sending.delivery import Deliveries
@@ -212,6 +216,13 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         meanings=Meanings(database=database),
         indexer=indexer,
         search=Search(database=database, inboxes=inboxes, indexer=indexer),
+        receiving_domains=ReceivingDomains(
+            database=database, installation=[DOMAIN], host="mail.yard.example"
+        ),
+        inbound_routes=InboundRoutes(
+            database=database, inboxes=RouteInboxes(inboxes), refused=[DOMAIN]
+        ),
+        reservations=Reservations(database=database, domains=[DOMAIN]),
         templates=templates,
         emails=Emails(database=database, engine=engine, templates=templates, allowances=allowances),
         allowances=allowances,

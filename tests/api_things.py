@@ -60,6 +60,12 @@ class Things:
             "sendTemplateTest": {"from": "a@example.org", "to": "b@example.org"},
             "changeDomain": {"return_path": "bounces"},
             "createDomain": {"name": "another.example.org"},
+            "createReceivingDomain": {"name": "another.in.example.org"},
+            "changeReceivingDomain": {"plus": False},
+            "createInboundRoute": {"pattern": "another", "action": "drop"},
+            "placeInboundRoute": {"position": 7},
+            "reserveAddresses": {"addresses": ["another-held@inbox.localhost"]},
+            "releaseAddresses": {"addresses": ["another-held@inbox.localhost"]},
             "createProvider": {"name": "another", "kind": "smtp", "settings": _NOWHERE},
             "changeProvider": {"enabled": False},
             "testProvider": {"from": "a@example.org", "to": "b@example.org"},
@@ -179,6 +185,15 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
     )
     made["whd"] = await _tell(platform, things)
     await make("dom", "/v1/domains", {"name": f"{word}.example.org"})
+    await make("rdm", "/v1/receiving-domains", {"name": f"in.{word}.example.org"})
+    await make(
+        "irt",
+        f"/v1/receiving-domains/{made['rdm']}/routes",
+        {"pattern": f"{word}-*", "action": "inbox", "inbox": f"{word}-box@inbox.localhost"},
+    )
+    held = {"addresses": [f"{word}-held@inbox.localhost"]}
+    reply = await platform.call("POST", "/v1/reserved-addresses", json=held, key=key)
+    assert reply.status == 201, reply.body
     smtp = {"name": word, "kind": "smtp", "settings": _NOWHERE | {"username": word},
             "secrets": {"password": f"secret-of-{word}"}}  # fmt: skip
     await make("prv", "/v1/providers", smtp)

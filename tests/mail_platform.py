@@ -18,6 +18,7 @@ from mailyard.queue.job import INBOUND_EMAIL, LeasedJob
 from mailyard.queue.settle import Settler
 from mailyard.queue.worker import Batch
 from mailyard.receiving.accept import Acceptor
+from mailyard.receiving.elsewhere import Elsewhere
 from mailyard.receiving.ingest import Follower, Ingest
 from mailyard.storage.database import Database
 
@@ -61,6 +62,11 @@ class MailPlatform:
         """The end of DATA, as the listener asks."""
         answer = self.acceptor.accept_message(envelope(*recipients), content)
         return answer if isinstance(answer, Reply) else await answer
+
+    async def hand_over_dropped(self, recipient: str) -> Reply:
+        """A whole transaction whose message nobody keeps."""
+        assert (await self.ask(recipient)).code == 250
+        return await self.hand_over((recipient,))
 
     async def send(self, *recipients: str, content: bytes = MAIL) -> UUID:
         """A whole transaction; the id that the 250 names."""
@@ -108,6 +114,7 @@ async def mail_platform(
         hostname="mx.inbox.test",
         patience_s=3.0,
         route_patience_s=1.0,
+        elsewhere=Elsewhere(database=database, bus=bus, domains=("inbox.test",)),
     )
     yield MailPlatform(
         database=database,

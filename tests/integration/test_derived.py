@@ -43,6 +43,7 @@ async def test_every_table_about_an_inbox_or_a_message_is_on_the_list(database: 
         row = about_mail[name]
         assert {"workspace_id", "retention_days", one.key} <= set(row["columns"]), name
         assert one.of is Of.MESSAGE or "inbox_id" in row["columns"], name
+        assert one.lines is (one.of is Of.INBOX and "message_id" in row["columns"]), name
         assert row["parted"] == "LIST (retention_days)", name
         assert "retention_days" in row["key"], f"{name} has no primary key with its class"
 

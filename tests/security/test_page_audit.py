@@ -37,6 +37,12 @@ class Form:
 _FORMS = (
     Form("/inboxes", "inbox.create", {"address": "new-one", "labels": "a, b"}),
     Form("/inboxes/{ibx}/extend", "inbox.extend"),
+    Form("/receiving", "receiving_domain.create", {"name": "new.in.example.org"}),
+    Form("/receiving/{rdm}/check", "receiving_domain.check"),
+    Form("/receiving/{rdm}/plus", "receiving_domain.change", {"plus": "no"}),
+    Form("/receiving/{rdm}/routes", "inbound_route.create", {"pattern": "new", "action": "drop"}),
+    Form("/receiving/{rdm}/routes/{irt}/remove", "inbound_route.remove"),
+    Form("/receiving/{rdm}/remove", "receiving_domain.remove"),
     Form("/templates", "template.create", {"name": "new", "subject": "s", "text": "t"}),
     Form("/templates/{tpl}/draft", "template.draft", {"subject": "s", "body": "{% wrong"}),
     Form("/templates/{tpl}/draft/drop", "template.draft"),

@@ -26,6 +26,7 @@ postgresql-15:/usr/lib/postgresql/15/bin/postgres
 pgbouncer:/usr/sbin/pgbouncer
 unbound:/usr/sbin/unbound
 openssl:/usr/bin/openssl
+rspamd:/usr/bin/rspamd
 "
 
 missing=""

@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from mailyard.mailbox.follow import Follower as MailboxFollower
     from mailyard.mailbox.inbox import Inboxes
     from mailyard.mailbox.message import Messages
+    from mailyard.mailbox.reservation import Reservations
     from mailyard.mailbox.search.index import Indexer, IndexFollower
     from mailyard.mailbox.search.search import Search
     from mailyard.net.dns import Resolver
     from mailyard.receiving.authenticate import Authenticator
+    from mailyard.receiving.domain import ReceivingDomains
+    from mailyard.receiving.domain_route import InboundRoutes
+    from mailyard.receiving.elsewhere import Elsewhere
     from mailyard.receiving.gate import Gate
     from mailyard.receiving.ingest import Follower, Ingest
     from mailyard.receiving.verdict import Verdicts
@@ -52,7 +56,49 @@ class Receiving(Access):
     def messages(self) -> "Messages":
         from mailyard.mailbox.message import Messages
 
-        return Messages(database=self.database, inboxes=self.inboxes, cache=self.cache)
+        return Messages(
+            database=self.database, inboxes=self.inboxes, cache=self.cache, clock=self.clock
+        )
+
+    @cached_property
+    def receiving_domains(self) -> "ReceivingDomains":
+        from mailyard.receiving.domain import ReceivingDomains
+
+        return ReceivingDomains(
+            database=self.database,
+            installation=[self.settings.inbox_domain],
+            host=self.settings.smtp_name,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def inbound_routes(self) -> "InboundRoutes":
+        from mailyard.app.route_inboxes import RouteInboxes
+        from mailyard.receiving.domain_route import InboundRoutes
+
+        return InboundRoutes(
+            database=self.database,
+            inboxes=RouteInboxes(self.inboxes),
+            refused=[self.settings.inbox_domain],
+        )
+
+    @cached_property
+    def reservations(self) -> "Reservations":
+        from mailyard.mailbox.reservation import Reservations
+
+        return Reservations(database=self.database, domains=[self.settings.inbox_domain])
+
+    @cached_property
+    def elsewhere(self) -> "Elsewhere":
+        """Where the listener looks for addresses that are no inbox's."""
+        from mailyard.receiving.elsewhere import Elsewhere
+
+        return Elsewhere(
+            database=self.database,
+            bus=self.bus,
+            domains=[self.settings.inbox_domain],
+            clock=self.clock,
+        )
 
     @cached_property
     def meanings(self) -> "Meanings":

@@ -30,6 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "template": ("mailyard.cli.template", "Write, publish, preview and test templates."),
     "campaign": ("mailyard.cli.campaign", "Start, pause, resume, cancel and watch campaigns."),
     "domain": ("mailyard.cli.domain", "Sending domains: their DNS records, checks and keys."),
+    "receiving-domain": (
+        "mailyard.cli.receiving_domain",
+        "Receive for domains of your own: proof, MX, routes.",
+    ),
     "segment": ("mailyard.cli.segment", "Make segments of contacts, estimate and count them."),
     "topic": ("mailyard.cli.topic", "Make and list topics; show and set what a contact gets."),
     "tracking-domain": ("mailyard.cli.tracking_domain", "Names of your own that links go by."),

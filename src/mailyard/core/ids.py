@@ -64,6 +64,8 @@ PROVIDER_HOOK = "hok"
 WEBHOOK = "whk"
 WEBHOOK_DELIVERY = "whd"
 WEBHOOK_REPLAY = "whr"
+RECEIVING_DOMAIN = "rdm"
+INBOUND_ROUTE = "irt"
 
 
 # A system call for each id would be the dearest part of it, so random bits are fetched in blocks.

@@ -5,17 +5,22 @@ The scheduler only says when; a worker does it, so that the leader's own duties 
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from uuid import UUID
 
 from mailyard.queue.job import CLEANUP, NewJob
 from mailyard.queue.schedule import Every, Schedule
 from mailyard.queue.worker import Batch, Handler
 from mailyard.storage.database import Database
-from mailyard.storage.queries import load
+from mailyard.storage.derived import delete_of_lines
+from mailyard.storage.partitions import RETENTION_DAYS
+from mailyard.storage.queries import Query, load
 
 QUERIES = load("expiry")
 SWEEP = "sweep"
 EVERY_S = 60
 ROWS = 5_000  # a statement: short transactions, short locks
+LINES = 1_000  # with what is derived from them
+DELETED_KEPT_S = 3_600.0  # for whoever looks at it this moment
 
 Sweep = Callable[[], Awaitable[object]]
 
@@ -51,3 +56,39 @@ def free_addresses(database: Database) -> Sweep:
                 return
 
     return free
+
+
+def drop_lines(database: Database) -> Sweep:
+    """Lines whose message is gone before their inbox, with all that is derived from them: of mail
+    that ends before its inbox (its bytes have left with their partition), and of deleted mail."""
+
+    async def drop() -> None:
+        for days in filter(None, RETENTION_DAYS):
+            while await _drop(database, QUERIES.outlived_lines, days) == LINES:
+                pass
+        while await _drop(database, QUERIES.deleted_lines, DELETED_KEPT_S) == LINES:
+            pass
+
+    return drop
+
+
+async def _drop(database: Database, query: Query, argument: float) -> int:
+    rows = await database.fetch(query, argument, LINES)
+    by_workspace: dict[UUID, list[tuple[UUID, UUID]]] = {}
+    for row in rows:
+        lines = by_workspace.setdefault(row["workspace_id"], [])
+        lines.append((row["inbox_id"], row["message_id"]))
+    for workspace_id, lines in by_workspace.items():
+        inbox_ids, message_ids = map(list, zip(*lines, strict=True))
+        async with database.transaction() as tx:
+            await delete_of_lines(database, tx, workspace_id, inbox_ids, message_ids)
+            await database.execute(
+                QUERIES.drop_lines,
+                workspace_id,
+                inbox_ids,
+                message_ids,
+                min(message_ids),
+                max(message_ids),
+                tx=tx,
+            )
+    return len(rows)

@@ -5,7 +5,7 @@ refuses mail, and somebody may take the address again. What is left of it goes w
 (`receiving.retention`).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from secrets import choice
@@ -23,8 +23,8 @@ from mailyard.core import limits
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import ConfigurationError, Conflict, InvalidInput, NotFound, Unavailable
 from mailyard.core.ids import time_of, uuid7
-from mailyard.protocol.address import domain_of, normalise
-from mailyard.receiving.retention import class_for, is_longer
+from mailyard.protocol.address import normalise
+from mailyard.receiving.retention import class_for, class_of, is_longer
 from mailyard.sending.suppress import Suppressions
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.derived import move_with_inbox, move_with_messages
@@ -38,6 +38,21 @@ RECEIVING = load("receiving")
 _MET = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _ATTEMPTS = 5
 
+# RFC 2142: who runs the mail of a domain. Under the domains that all share nobody gets these.
+RESERVED = frozenset(
+    (
+        "abuse",
+        "hostmaster",
+        "mailer-daemon",
+        "noc",
+        "postmaster",
+        "root",
+        "security",
+        "webmaster",
+        "www",
+    )
+)
+
 _T = TypeVar("_T")
 _NEWEST = UUID(int=(1 << 128) - 1)
 _GENERATED_ALPHABET = "abcdefghjkmnpqrstvwxyz23456789"
@@ -47,13 +62,19 @@ _GENERATED_CHARACTERS = 12  # 58 bits: no collision among a billion, and nobody 
 @dataclass(frozen=True, slots=True)
 class NewInbox:
     """What a caller asks for. `address`: whole, or only the part before @, or None for a generated
-    one. `ttl_s`: seconds to live, None for ever.
+    one. `ttl_s`: seconds to live, None for ever. `message_ttl_s`: how long its mail lives, None as
+    long as the inbox. `one_time`: its first mail closes it. `messages_max`, `bytes_max`: what it
+    holds at most.
     """
 
     address: str | None = None
     ttl_s: float | None = None
     name: str = ""
     labels: tuple[str, ...] = ()
+    message_ttl_s: float | None = None
+    one_time: bool = False
+    messages_max: int | None = None
+    bytes_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +88,21 @@ class Inbox:
     created_at: datetime
     expires_at: datetime | None
     retention_days: int
+    message_ttl_s: float | None = None
+    one_time: bool = False
+    messages_max: int | None = None
+    bytes_max: int | None = None
+
+    @property
+    def mail_days(self) -> int | None:
+        """The class of its messages, where that is shorter than its own."""
+        return _mail_days(self.message_ttl_s, self.retention_days)
+
+    def oldest_at(self, now: datetime) -> datetime:
+        """No mail in it that came before is shown at `now`."""
+        if self.message_ttl_s is None:
+            return self.created_at
+        return max(self.created_at, now - timedelta(seconds=self.message_ttl_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +115,7 @@ class InboxPage:
 
 class Inboxes:
     """The inboxes of all workspaces. `domains` are those that this platform receives for; an
-    address without a domain gets the first.
+    address without a domain gets the first. A workspace has inboxes under its own domains too.
     """
 
     def __init__(
@@ -118,12 +154,59 @@ class Inboxes:
             wanted = [replace(one, ttl_s=ttl_s) for one, ttl_s in zip(wanted, lives, strict=True)]
         inboxes = [self._plan(one, place) for place, one in enumerate(wanted)]
         _refuse_repeats(inboxes)
+        owned = await self._own_domains(workspace_id, inboxes, tx)
         if tx is not None:
-            await self._insert(workspace_id, inboxes, tx)
+            await self._insert(workspace_id, inboxes, owned, tx)
         else:
             async with self._database.transaction() as own:
-                await self._insert(workspace_id, inboxes, own)
+                await self._insert(workspace_id, inboxes, owned, own)
         return inboxes
+
+    async def limit(
+        self,
+        workspace_id: UUID,
+        inbox_id: UUID,
+        *,
+        message_ttl_s: float | None,
+        messages_max: int | None,
+        bytes_max: int | None,
+        tx: Connection | None = None,
+    ) -> Inbox:
+        """Set how long mail lives and how much there may be; None: no such limit of its own.
+
+        Mail that is there already lives no longer than before by this. Raises NotFound,
+        InvalidInput.
+        """
+        if message_ttl_s is not None:
+            _lifetime(message_ttl_s, "message_ttl_s")
+        _check_most(messages_max, bytes_max, "")
+
+        async def limit(own: Connection) -> Inbox:
+            await self._database.fetch(QUERIES.hold_classes_alone, workspace_id, tx=own)
+            row = await self._database.fetchrow(
+                QUERIES.limit,
+                workspace_id,
+                inbox_id,
+                message_ttl_s,
+                messages_max,
+                bytes_max,
+                tx=own,
+            )
+            inbox = _existing(row)
+            await self._database.execute(
+                QUERIES.limit_address,
+                workspace_id,
+                inbox_id,
+                inbox.address,
+                inbox.mail_days,
+                messages_max,
+                bytes_max,
+                tx=own,
+            )
+            await self._changed(workspace_id, [inbox_id], own)
+            return inbox
+
+        return await self._insist(limit, tx)
 
     async def get(self, workspace_id: UUID, inbox_id: UUID) -> Inbox:
         """The living inbox `inbox_id`. Raises NotFound."""
@@ -254,6 +337,9 @@ class Inboxes:
         expires_at = None
         if wanted.ttl_s is not None:
             expires_at = created_at + _lifetime(wanted.ttl_s, f"{path}.ttl_s")
+        if wanted.message_ttl_s is not None:
+            _lifetime(wanted.message_ttl_s, f"{path}.message_ttl_s")
+        _check_most(wanted.messages_max, wanted.bytes_max, f"{path}.")
         return Inbox(
             id=inbox_id,
             address=self._address(wanted.address, f"{path}.address"),
@@ -262,22 +348,58 @@ class Inboxes:
             created_at=created_at,
             expires_at=expires_at,
             retention_days=class_for(created_at, expires_at),
+            message_ttl_s=wanted.message_ttl_s,
+            one_time=wanted.one_time,
+            messages_max=wanted.messages_max,
+            bytes_max=wanted.bytes_max,
         )
 
     def _address(self, wanted: str | None, path: str) -> str:
         if wanted is None:
-            local = "".join(choice(_GENERATED_ALPHABET) for _ in range(_GENERATED_CHARACTERS))
-            return f"{local}@{self._domains[0]}"
+            return f"{generated_name()}@{self._domains[0]}"
         try:
             whole = normalise(wanted if "@" in wanted else f"{wanted}@{self._domains[0]}")
         except InvalidInput as error:
             raise InvalidInput(error.message, field=path) from None
-        if domain_of(whole) not in self._domains:
-            allowed = ", ".join(self._domains)
-            raise InvalidInput(f"inboxes are made under {allowed}", field=path)
+        local, _, domain = whole.rpartition("@")
+        if domain in self._domains and local in RESERVED:
+            raise InvalidInput(
+                f"{local} is who runs the mail of a domain (RFC 2142): nobody's inbox here",
+                field=path,
+            )
         return whole
 
-    async def _insert(self, workspace_id: UUID, inboxes: Sequence[Inbox], tx: Connection) -> None:
+    async def _own_domains(
+        self, workspace_id: UUID, inboxes: Sequence[Inbox], tx: Connection | None
+    ) -> dict[str, UUID]:
+        """The workspace's own domains that `inboxes` are under. Raises InvalidInput for others."""
+        named = {
+            place: domain
+            for place, inbox in enumerate(inboxes)
+            if (domain := inbox.address.rpartition("@")[2]) not in self._domains
+        }
+        if not named:
+            return {}
+        rows = await self._database.fetch(
+            QUERIES.own_domains, workspace_id, list(set(named.values())), tx=tx
+        )
+        owned: dict[str, UUID] = {row["name"]: row["id"] for row in rows}
+        for place, domain in named.items():
+            if domain not in owned:
+                allowed = ", ".join(self._domains)
+                raise InvalidInput(
+                    f"inboxes are made under {allowed} and under own domains that are proved",
+                    field=f"inboxes.{place}.address",
+                )
+        return owned
+
+    async def _insert(
+        self,
+        workspace_id: UUID,
+        inboxes: Sequence[Inbox],
+        owned: Mapping[str, UUID],
+        tx: Connection,
+    ) -> None:
         if self._allowance is not None:
             await self._allowance.check(workspace_id, INBOXES, len(inboxes), tx)
         made = await self._database.fetch(
@@ -289,6 +411,12 @@ class Inboxes:
             [inbox.expires_at for inbox in inboxes],
             [inbox.name for inbox in inboxes],
             [msgspec.json.encode(inbox.labels).decode() for inbox in inboxes],
+            [inbox.message_ttl_s for inbox in inboxes],
+            [inbox.mail_days for inbox in inboxes],
+            [inbox.one_time for inbox in inboxes],
+            [inbox.messages_max for inbox in inboxes],
+            [inbox.bytes_max for inbox in inboxes],
+            [owned.get(inbox.address.rpartition("@")[2]) for inbox in inboxes],
             tx=tx,
         )
         free = {row["address"] for row in made}
@@ -318,6 +446,7 @@ class Inboxes:
             inbox.address,
             expires_at,
             kept,
+            extended.mail_days,
             tx=tx,
         )
         if held is None:  # it expired while this waited for its turn, and somebody took the address
@@ -330,12 +459,15 @@ class Inboxes:
         self, workspace_id: UUID, inbox: Inbox, retention_days: int, tx: Connection
     ) -> None:
         """The inbox's mail into a longer class. Mail that is not ingested yet follows there."""
+        shorter = _mail_days(inbox.message_ttl_s, retention_days)
+        mail_days = retention_days if shorter is None else shorter
         lines = await self._database.fetch(
             QUERIES.move_lines,
             workspace_id,
             inbox.id,
             inbox.retention_days,
             retention_days,
+            mail_days,
             tx=tx,
         )
         await move_with_inbox(
@@ -344,10 +476,15 @@ class Inboxes:
         if not lines:
             return
         ids = [line["message_id"] for line in lines]
-        arguments = (workspace_id, ids, retention_days, min(ids), max(ids))
+        arguments = (workspace_id, ids, mail_days, min(ids), max(ids))
         await self._database.execute(QUERIES.follow_messages, *arguments, tx=tx)
         await self._database.execute(RECEIVING.move_messages, *arguments, tx=tx)
-        await move_with_messages(self._database, tx, workspace_id, ids, retention_days)
+        await move_with_messages(self._database, tx, workspace_id, ids, mail_days)
+
+
+def generated_name() -> str:
+    """A part before @ that nobody has and nobody guesses."""
+    return "".join(choice(_GENERATED_ALPHABET) for _ in range(_GENERATED_CHARACTERS))
 
 
 def _tag(inbox_id: UUID) -> str:
@@ -359,6 +496,21 @@ def _lifetime(ttl_s: float, path: str) -> timedelta:
         longest = int(limits.INBOX_TTL_S)
         raise InvalidInput(f"a life of 1 to {longest} seconds, or none for ever", field=path)
     return timedelta(seconds=ttl_s)
+
+
+def _mail_days(message_ttl_s: float | None, retention_days: int) -> int | None:
+    """The class of messages that live so long, in an inbox of class `retention_days`; None: its."""
+    if message_ttl_s is None:
+        return None
+    shorter = class_of(timedelta(seconds=message_ttl_s))
+    return shorter if is_longer(retention_days, shorter) else None
+
+
+def _check_most(messages_max: int | None, bytes_max: int | None, path: str) -> None:
+    if messages_max is not None and not 1 <= messages_max <= limits.INBOX_MESSAGES_MAX:
+        raise InvalidInput(f"1 to {limits.INBOX_MESSAGES_MAX}", field=f"{path}messages_max")
+    if bytes_max is not None and not 1 <= bytes_max <= limits.INBOX_BYTES_MAX:
+        raise InvalidInput(f"1 to {limits.INBOX_BYTES_MAX}", field=f"{path}bytes_max")
 
 
 def _check_name(name: str, path: str) -> None:
@@ -407,4 +559,8 @@ def _inbox(row: asyncpg.Record) -> Inbox:
         created_at=time_of(row["id"]),
         expires_at=row["expires_at"],
         retention_days=row["retention_days"],
+        message_ttl_s=row["message_ttl_s"],
+        one_time=row["one_time"],
+        messages_max=row["messages_max"],
+        bytes_max=row["bytes_max"],
     )

@@ -16,6 +16,7 @@ from mailyard.cache.change_log import MAIL_TAG
 from mailyard.cache.kind import LIST
 from mailyard.cache.layered import LayeredCache
 from mailyard.core import limits
+from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, NotFound, TooLarge
 from mailyard.core.ids import INBOX, lowest_at, time_of, type_id
 from mailyard.mailbox.inbox import Inboxes
@@ -108,11 +109,17 @@ class Messages:
     """The mail of all workspaces' inboxes."""
 
     def __init__(
-        self, *, database: Database, inboxes: Inboxes, cache: LayeredCache | None = None
+        self,
+        *,
+        database: Database,
+        inboxes: Inboxes,
+        cache: LayeredCache | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._database = database
         self._inboxes = inboxes
         self._cache = cache
+        self._clock = clock or SystemClock()
 
     async def list(
         self,
@@ -135,7 +142,7 @@ class Messages:
         _check_search(subject, "subject")
         inbox = await self._inboxes.get(workspace_id, inbox_id)
         limit = max(1, min(limit, limits.API_PAGE_ITEMS_MAX))
-        lowest = max(_earliest(since), _earliest(inbox.created_at))
+        lowest = max(_earliest(since), _earliest(inbox.oldest_at(self._clock.now())))
         highest = min(before or _LAST, _LAST if until is None else _earliest(until))
         asked = (lowest, highest, limit + 1, from_, subject)
 
@@ -146,7 +153,7 @@ class Messages:
             items = [_summary(row) for row in rows[:limit]]
             return Page(items, items[-1].id if len(rows) > limit else None)
 
-        if self._cache is None:
+        if self._cache is None or inbox.message_ttl_s is not None:  # what is shown ends by itself
             return await read()
         key = f"{inbox_id}:{inbox.retention_days}:" + msgspec.json.encode(asked).decode()
         tags = [_mail_tag(inbox_id)]
@@ -172,7 +179,7 @@ class Messages:
             workspace_id,
             inbox_id,
             inbox.retention_days,
-            max(after or _FIRST, _earliest(inbox.created_at)),
+            max(after or _FIRST, _earliest(inbox.oldest_at(self._clock.now()))),
             from_,
             subject,
         )

@@ -27,6 +27,11 @@ MESSAGES_REFUSED = Counter(
     ["code"],
     registry=REGISTRY,
 )
+MESSAGES_DROPPED = Counter(
+    "mailyard_smtp_messages_dropped_total",
+    "Messages taken and not kept, for a route of their domain's owner says so.",
+    registry=REGISTRY,
+)
 SMTP_SESSIONS = Gauge("mailyard_smtp_sessions", "SMTP sessions open now.", registry=REGISTRY)
 DELIVERIES = Counter(
     "mailyard_deliveries_total",

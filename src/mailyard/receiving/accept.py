@@ -26,6 +26,7 @@ from mailyard.core.limits import (
     ACCEPT_WAITING_MESSAGES,
     ROUTE_PATIENCE_S,
 )
+from mailyard.observe.metrics import MESSAGES_DROPPED
 from mailyard.protocol.address import normalise
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
@@ -40,7 +41,7 @@ from mailyard.receiving.commit import (
 )
 from mailyard.receiving.later import Later
 from mailyard.receiving.retention import longest
-from mailyard.receiving.route import Route, Router
+from mailyard.receiving.route import CLOSED, Elsewhere, Route, Router
 from mailyard.storage.database import Database
 
 RECIPIENT_OK = Reply(250, "2.1.5", "Ok")
@@ -48,6 +49,10 @@ NO_SUCH_INBOX = Reply(550, "5.1.1", "No such inbox here")
 NO_SUCH_RETURN_PATH = Reply(550, "5.1.1", "No mail was sent from that return-path")
 NO_MORE_TODAY = Reply(452, "4.2.2", "Its workspace has had all the mail of its plan today")
 NOT_AN_ADDRESS = Reply(553, "5.1.3", "That is not a mailbox address")
+CLOSED_INBOX = Reply(550, "5.2.1", "The inbox was for one mail, and takes no more")
+INBOX_FULL = Reply(452, "4.2.2", "The inbox is full, try again later")
+NEVER_FITS = Reply(552, "5.2.3", "The message is larger than all that the inbox may hold")
+DROPPED = Reply(250, "2.0.0", "Ok")
 INBOX_GONE = Reply(554, "5.1.1", "The inbox is gone")
 OVERLOADED = Reply(451, "4.3.1", "Too much mail at once, try again later")
 
@@ -92,6 +97,7 @@ class Acceptor:
         hostname: str,
         returns: ReturnMail | None = None,
         allowance: UsedUp | None = None,
+        elsewhere: Elsewhere | None = None,
         clock: Clock | None = None,
         waiting_bytes: int = ACCEPT_WAITING_BYTES,
         waiting_messages: int = ACCEPT_WAITING_MESSAGES,
@@ -109,6 +115,7 @@ class Acceptor:
         self._router = Router(
             database=database,
             answer=self._answer_recipient,
+            elsewhere=elsewhere,
             clock=self._clock,
             patience_s=route_patience_s,
         )
@@ -127,7 +134,8 @@ class Acceptor:
         reverse_path: str,  # noqa: ARG002
         address: str,
     ) -> Reply | Later:
-        """RCPT: 250, or 550 for an address that is no living inbox's and no return-path of ours."""
+        """RCPT: 250; 550 for an address that leads nowhere, to no inbox, route or return-path of
+        ours, and for an inbox that is closed; 452 for one that is full."""
         try:
             whole = self._whole(address)
         except InvalidInput:
@@ -186,6 +194,8 @@ class Acceptor:
             return NO_SUCH_INBOX
         if route.workspace_id in self._used_up:
             return NO_MORE_TODAY
+        if route.room is not None and route.room <= 0:
+            return CLOSED_INBOX if route.room == CLOSED else INBOX_FULL
         if len(self._routes) >= _REMEMBERED_ROUTES:
             self._older_routes, self._routes = self._routes, {}
         self._routes[address] = route
@@ -215,9 +225,19 @@ class Acceptor:
             return TRY_LATER
         if not routes:
             return INBOX_GONE
-        return await self._store(envelope, content, list(routes.values()))
+        stored = self._store(envelope, content, list(routes.values()))
+        return stored if isinstance(stored, Reply) else await stored
 
-    def _store(self, envelope: Envelope, content: bytes, routes: list[Route]) -> Later:
+    def _store(self, envelope: Envelope, content: bytes, routes: list[Route]) -> Reply | Later:
+        """Durable for all of `routes` that keep mail. What no inbox among them has room for is
+        refused; where one has, all take it: an inbox may hold one message more than its quota."""
+        for route in routes:
+            if route.dropped or route.room is not None:
+                kept = _kept(routes, len(content))
+                if isinstance(kept, Reply):
+                    return kept
+                routes = kept
+                break
         unix_s = self._clock.now().timestamp()
         message_ids = []
         rows = []
@@ -257,8 +277,25 @@ def _by_workspace(routes: list[Route]) -> list[list[Route]]:
     return list(by_workspace.values())
 
 
+def _kept(routes: list[Route], size_bytes: int) -> list[Route] | Reply:
+    """Those of `routes` that keep a message of that size, or what is said when there is none."""
+    kept = [route for route in routes if not route.dropped]
+    if len(kept) < len(routes):
+        MESSAGES_DROPPED.inc()
+    if not kept:
+        return DROPPED
+    if any(route.room is None or route.room >= size_bytes for route in kept):
+        return kept
+    if all(route.bytes_max is not None and route.bytes_max < size_bytes for route in kept):
+        return NEVER_FITS
+    return INBOX_FULL
+
+
 def _row(envelope: Envelope, raw: bytes, message_id: UUID, routes: list[Route]) -> Row:
     """The copy of one workspace, whose inboxes `routes` leads to."""
+    filed_under = None
+    if routes[0].filed_under or (len(routes) > 1 and any(one.filed_under for one in routes)):
+        filed_under = [route.filed_under or route.address for route in routes]
     return (
         message_id,
         routes[0].workspace_id,
@@ -269,6 +306,7 @@ def _row(envelope: Envelope, raw: bytes, message_id: UUID, routes: list[Route]) 
         envelope.peer.hello,
         envelope.peer.address,
         len(raw),
+        filed_under,
         raw,
     )
 

@@ -52,9 +52,10 @@ COLUMNS = (
     "helo",
     "peer",
     "size_bytes",
+    "filed_under",
     "raw",
 )
-Row = tuple[UUID, UUID, int, str, list[str], list[UUID], str, str, int, bytes]
+Row = tuple[UUID, UUID, int, str, list[str], list[UUID], str, str, int, list[str] | None, bytes]
 
 TRY_LATER = Reply(451, "4.3.0", "Local error, try again later")
 STORAGE_FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")

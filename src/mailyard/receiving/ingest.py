@@ -105,6 +105,7 @@ class _Line(NamedTuple):
     header_message_id: str
     size_bytes: int
     attachments: int
+    filed_under: str  # the inbox's own address
 
     def told(self) -> dict[str, str]:
         """As the live stream tells it."""
@@ -276,10 +277,28 @@ class Ingest:
             if home is not None and nth not in stood:
                 told.setdefault(line.workspace_id, []).append(line.told())
                 arrivals.append(line.arrival(home, summaries[line.message_id], outgrown))
+        if len(arrivals) + len(stood) < len(lines):
+            await self._forget_unfiled(tx, lines, written["homes"])
         await self._live.publish_runs(
             [(workspace_id, MESSAGE_RECEIVED, items) for workspace_id, items in told.items()], tx
         )
         return arrivals
+
+    async def _forget_unfiled(
+        self, tx: Connection, lines: Sequence[_Line], homes: Sequence[int | None]
+    ) -> None:
+        """Delete messages none of whose inboxes is there any more: nobody could ever read them."""
+        filed = {
+            line.message_id for line, home in zip(lines, homes, strict=True) if home is not None
+        }
+        unfiled: dict[UUID, set[UUID]] = {}
+        for line in lines:
+            if line.message_id not in filed:
+                unfiled.setdefault(line.workspace_id, set()).add(line.message_id)
+        for workspace_id, ids in unfiled.items():
+            await self._database.execute(
+                QUERIES.delete_unfiled, workspace_id, list(ids), min(ids), max(ids), tx=tx
+            )
 
     async def _move(
         self, tx: Connection, lines: Sequence[_Line], outgrown: Mapping[UUID, int]
@@ -299,7 +318,16 @@ class Ingest:
 
 def _lines(messages: Sequence[asyncpg.Record], summaries: Mapping[UUID, Summary]) -> list[_Line]:
     lines = []
-    for message_id, workspace_id, retention_days, recipients, inbox_ids, size_bytes, *_ in messages:
+    for (
+        message_id,
+        workspace_id,
+        retention_days,
+        recipients,
+        inbox_ids,
+        size_bytes,
+        own,
+        *_,
+    ) in messages:
         from_name, from_address, subject, preview, sent_at, header_id, files, *_ = summaries[
             message_id
         ]
@@ -314,8 +342,10 @@ def _lines(messages: Sequence[asyncpg.Record], summaries: Mapping[UUID, Summary]
             min(files, 32_767),
         )
         lines += [
-            _Line(inbox_id, message_id, workspace_id, retention_days, recipient, *shown)
-            for recipient, inbox_id in zip(recipients, inbox_ids, strict=True)
+            _Line(inbox_id, message_id, workspace_id, retention_days, recipient, *shown, address)
+            for recipient, inbox_id, address in zip(
+                recipients, inbox_ids, own or recipients, strict=True
+            )
         ]
     return lines
 

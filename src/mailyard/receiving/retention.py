@@ -17,12 +17,12 @@ KEPT = 0
 
 def class_for(created_at: datetime, expires_at: datetime | None) -> int:
     """The shortest class that keeps an inbox until `expires_at` (None: for ever)."""
-    if expires_at is None:
-        return KEPT
-    for days in RETENTION_DAYS:
-        if days and expires_at - created_at <= timedelta(days=days):
-            return days
-    return KEPT
+    return KEPT if expires_at is None else class_of(expires_at - created_at)
+
+
+def class_of(life: timedelta) -> int:
+    """The shortest class that keeps for so long."""
+    return next((days for days in RETENTION_DAYS if life <= timedelta(days=days)), KEPT)
 
 
 def longest(classes: Iterable[int]) -> int:

@@ -4,13 +4,17 @@ Questions that arrive while a query runs go into the next one, so the batch grow
 a lone question waits for nobody. Where many ask at once the next query comes a moment later: it
 costs much the same for one address as for twenty. A question never joins a query that was sent
 before it was asked: an inbox made a moment ago is found, and a deleted one is not.
+
+Only addresses without an inbox are asked for again, of whoever knows other ways (`Elsewhere`); only
+inboxes that seem full are counted anew.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import Unavailable
@@ -26,18 +30,39 @@ _ADDRESSES_PER_QUERY = 500
 _IN_COMPANY = 3  # questions in one query from which on the next one waits for company
 _GATHER_S = 0.001
 _PAUSE_BETWEEN_TRIES_S = 0.2
+_COUNTED_ANEW_S = 5.0  # an inbox that is full is not counted more often than this
+_COUNTED_INBOXES = 1_000
+
+CLOSED = -1
 
 
 class Route(Struct, frozen=True):
     """A living inbox, and how many days its mail is kept (0: without end).
 
-    Without an inbox: an address at which mail comes back, whose mail is nobody's yet.
+    `room`: the bytes that it may take yet; None: no quota counts them; CLOSED: it takes no more
+    mail. `bytes_max`: what it may hold at all. `filed_under`: the inbox's own address, where mail
+    came to another that leads there.
+
+    Without an inbox: an address at which mail comes back, whose mail is nobody's yet; or, where
+    `dropped`, an address whose mail its owner does not want to keep.
     """
 
     address: str
     workspace_id: UUID
     inbox_id: UUID | None
     retention_days: int
+    room: int | None = None
+    bytes_max: int | None = None
+    filed_under: str = ""
+    dropped: bool = False
+
+
+class Elsewhere(Protocol):
+    """Who knows where addresses lead that are no inbox's (`receiving.elsewhere` fits)."""
+
+    async def lead(self, addresses: Sequence[str], connection: Connection) -> dict[str, Route]:
+        """The routes of those of the normalised `addresses` that lead somewhere."""
+        ...
 
 
 class _Question(Struct, eq=False):
@@ -62,11 +87,14 @@ class Router:
         *,
         database: Database,
         answer: Callable[[str, Route | None], Reply],
+        elsewhere: Elsewhere | None = None,
         clock: Clock | None = None,
         patience_s: float = ROUTE_PATIENCE_S,
     ) -> None:
         self._database = database
         self._answer = answer
+        self._elsewhere = elsewhere
+        self._counted: dict[str, float] = {}
         self._clock = clock or SystemClock()
         self._patience_s = patience_s
         self._asked: dict[str, _Question] = {}
@@ -112,7 +140,7 @@ class Router:
         """One query, and how many addresses were asked for."""
         asked = self._take(_ADDRESSES_PER_QUERY)
         try:
-            rows = await self._database.fetch(QUERIES.find_routes, list(asked), tx=connection)
+            found = await self._find(list(asked), connection)
         except BaseException:
             for address, question in asked.items():  # asked again, or failed by the caller
                 newer = self._asked.setdefault(address, question)
@@ -120,10 +148,42 @@ class Router:
                     newer.askers.extend(question.askers)
                     newer.asked_at = question.asked_at
             raise
-        found = {row[0]: Route(*row) for row in rows}
         for address, question in asked.items():
             question.settle(self._answer(address, found.get(address)))
         return len(asked)
+
+    async def _find(self, addresses: list[str], connection: Connection) -> dict[str, Route]:
+        rows = await self._database.fetch(QUERIES.find_routes, addresses, tx=connection)
+        found = {row[0]: Route(*row) for row in rows}
+        if self._elsewhere is not None and len(found) < len(addresses):
+            others = [address for address in addresses if address not in found]
+            found |= await self._elsewhere.lead(others, connection)
+        full = [route for route in found.values() if route.room == 0]
+        if full:
+            await self._count_anew(full, found, connection)
+        return found
+
+    async def _count_anew(
+        self, full: Sequence[Route], found: dict[str, Route], connection: Connection
+    ) -> None:
+        """Look whether those that seem full still are: mail may have been deleted or have ended."""
+        now = self._clock.monotonic()
+        if len(self._counted) > _COUNTED_INBOXES:
+            self._counted.clear()
+        due = {}
+        for route in full:
+            own = route.filed_under or route.address
+            if self._counted.get(own, -_COUNTED_ANEW_S) <= now - _COUNTED_ANEW_S:
+                self._counted[own] = now
+                due[own] = route
+        if not due:
+            return
+        rows = await self._database.fetch(QUERIES.recount, list(due), tx=connection)
+        rooms = {row["address"]: row["room"] for row in rows}
+        for route in full:
+            room = rooms.get(route.filed_under or route.address, 0)
+            if room != 0:
+                found[route.address] = structs.replace(route, room=room)
 
     def _give_up_on_old(self, error: Unavailable) -> None:
         oldest = self._clock.monotonic() - self._patience_s

@@ -40,12 +40,14 @@ class Of(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Derived:
     """A table of what is derived. `insert_only`: its rows are never updated. `storage`: parameters
-    of its partitions."""
+    of its partitions. `lines`: of an inbox, and its rows are about the messages in it, which a
+    column message_id names."""
 
     table: str
     of: Of
     insert_only: bool = False
     storage: str = ""
+    lines: bool = False
 
     @property
     def key(self) -> str:
@@ -56,7 +58,7 @@ class Derived:
 # In alphabetical order.
 DERIVED: tuple[Derived, ...] = (
     Derived("held_message", Of.LINE),
-    Derived("line_state", Of.INBOX),
+    Derived("line_state", Of.INBOX, lines=True),
     Derived("mailbox", Of.INBOX),
     Derived("mailbox_event", Of.INBOX, insert_only=True),
     Derived("mailbox_text", Of.INBOX),
@@ -104,23 +106,47 @@ async def delete_of_inboxes(
         await database.execute(statement, workspace_id, inbox_ids, min(inbox_ids), tx=tx)
 
 
+async def delete_of_lines(
+    database: Database,
+    tx: Connection,
+    workspace_id: UUID,
+    inbox_ids: Sequence[UUID],
+    message_ids: Sequence[UUID],
+) -> None:
+    """Delete what belongs to messages in inboxes: each message in the inbox of the same place."""
+    tables = [one for one in DERIVED if one.of is Of.LINE or one.lines]
+    for statement in await _say_of(database, tx, QUERIES.say_delete_of_lines, tables):
+        await database.execute(
+            statement,
+            workspace_id,
+            inbox_ids,
+            message_ids,
+            min(inbox_ids),
+            min(message_ids),
+            tx=tx,
+        )
+
+
 async def delete_of_messages(
     database: Database, tx: Connection, workspace_id: UUID, message_ids: Sequence[UUID]
 ) -> None:
-    """Delete what belongs to messages, their lines in every inbox included."""
-    for statement in await _say(
-        database, tx, QUERIES.say_delete_of_messages, (Of.LINE, Of.MESSAGE)
-    ):
+    """Delete what belongs to messages as such, not to their lines."""
+    for statement in await _say(database, tx, QUERIES.say_delete_of_messages, (Of.MESSAGE,)):
         await database.execute(
             statement, workspace_id, message_ids, min(message_ids), max(message_ids), tx=tx
         )
 
 
 async def _say(database: Database, tx: Connection, query: Query, of: tuple[Of, ...]) -> list[Query]:
+    return await _say_of(database, tx, query, [one for one in DERIVED if one.of in of])
+
+
+async def _say_of(
+    database: Database, tx: Connection, query: Query, derived: Sequence[Derived]
+) -> list[Query]:
     """One statement a table, made by PostgreSQL, which quotes the names."""
-    tables = [one.table for one in DERIVED if one.of in of]
-    keys = [one.key for one in DERIVED if one.of in of]
-    if not tables:
+    if not derived:
         return []
+    tables, keys = [one.table for one in derived], [one.key for one in derived]
     rows = await database.fetch(query, tables, keys, tx=tx)
     return [Query(row["statement"]) for row in rows]

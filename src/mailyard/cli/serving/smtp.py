@@ -36,6 +36,7 @@ class SmtpService:
             hostname=settings.smtp_name,
             returns=application.return_addresses,
             allowance=application.allowance,
+            elsewhere=application.elsewhere,
             clock=application.clock,
         )
         self._limits = ListenerLimits(

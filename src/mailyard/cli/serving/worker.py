@@ -153,6 +153,7 @@ def handlers(application: Application) -> list[Handler]:
             [
                 sweep.free_addresses(database),
                 application.shared_cache.sweep,
+                sweep.drop_lines(database),
                 application.cache.sweep,
                 delivery_sweep.sweep_of(database, application.clock),
                 application.idempotency.sweep,

@@ -38,3 +38,14 @@ SELECT format(
     name, key
 ) AS statement
 FROM unnest($1::text[], $2::text[]) AS derived (name, key);
+
+-- name: say_delete_of_lines
+-- Workspace $1, inboxes $2 with the messages $3 of the same places, the lowest inbox $4, message $5.
+SELECT format(
+    'DELETE FROM %I AS held USING unnest($2::uuid[], $3::uuid[]) AS gone (inbox_id, message_id) '
+    'WHERE held.workspace_id = $1 '
+    'AND held.inbox_id = gone.inbox_id AND held.message_id = gone.message_id '
+    'AND held.inbox_id >= $4 AND held.message_id >= $5',
+    name
+) AS statement
+FROM unnest($1::text[], $2::text[]) AS derived (name, key);

@@ -5,3 +5,31 @@ DELETE FROM address AS gone USING (
     SELECT address FROM address
     WHERE expires_at < now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ) AS due WHERE gone.address = due.address;
+
+-- name: outlived_lines
+-- Up to $2 lines, in every workspace, whose message has left with its partition before their inbox
+-- does: those of class $1. Its partition goes when the youngest message in it is so old.
+SELECT workspace_id, inbox_id, message_id
+FROM inbox_message
+WHERE message_retention_days = $1::smallint AND message_retention_days <> 0
+  AND (retention_days = 0 OR retention_days > message_retention_days)
+  AND message_id < lowest_id_at(
+      date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - make_interval(days => $1::integer))
+ORDER BY message_id
+LIMIT $2;
+
+-- name: deleted_lines
+-- Up to $2 lines, in every workspace, that were deleted more than $1 seconds ago.
+SELECT workspace_id, inbox_id, message_id
+FROM inbox_message
+WHERE deleted_at IS NOT NULL AND deleted_at < now() - make_interval(secs => $1)
+LIMIT $2;
+
+-- name: drop_lines
+-- Deletes the lines of workspace $1 of the messages $3 in the inboxes $2 of the same places. $4 and $5
+-- are the lowest and highest of $3.
+DELETE FROM inbox_message AS line
+USING unnest($2::uuid[], $3::uuid[]) AS gone (inbox_id, message_id)
+WHERE line.workspace_id = $1
+  AND line.inbox_id = gone.inbox_id AND line.message_id = gone.message_id
+  AND line.message_id BETWEEN $4 AND $5;

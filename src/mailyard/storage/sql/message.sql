@@ -31,7 +31,11 @@ LIMIT 1;
 -- lowest and highest of $2. No message is older than its inbox: `lowest` is the first id of that
 -- inbox's millisecond.
 WITH own AS MATERIALIZED (
-    SELECT id, retention_days, (left(id::text, 14) || '7000-8000-000000000000')::uuid AS lowest
+    SELECT id, retention_days,
+           greatest(
+               (left(id::text, 14) || '7000-8000-000000000000')::uuid,
+               lowest_id_at(now() - make_interval(secs => message_ttl_s))
+           ) AS lowest
     FROM inbox
     WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id BETWEEN $3 AND $4
       AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -78,6 +82,8 @@ WHERE message.workspace_id = $1 AND message.id = $2
   AND line.message_id = $2 AND line.workspace_id = $1 AND inbox.workspace_id = $1
   AND ($3::uuid IS NULL OR line.inbox_id = $3)
   AND line.deleted_at IS NULL
+  AND (inbox.message_ttl_s IS NULL
+       OR message.id >= lowest_id_at(now() - make_interval(secs => inbox.message_ttl_s)))
   AND inbox.deleted_at IS NULL AND (inbox.expires_at IS NULL OR inbox.expires_at > now())
 ORDER BY line.inbox_id
 LIMIT 1;

@@ -38,6 +38,36 @@ _Labels = Annotated[
 _Name = Annotated[str, Meta(max_length=limits.INBOX_NAME_CHARACTERS)]
 
 
+_MessageTtl = Annotated[
+    float,
+    Meta(
+        ge=1,
+        le=limits.INBOX_TTL_S,
+        description="Seconds that its mail lives; without it as long as the inbox.",
+    ),
+]
+_MessagesMax = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=limits.INBOX_MESSAGES_MAX,
+        description="How many messages it holds; more are refused (452) until there is room.",
+    ),
+]
+_BytesMax = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=limits.INBOX_BYTES_MAX,
+        description="How many bytes of mail it holds; more are refused until there is room (452), "
+        "a message larger than that for good (552).",
+    ),
+]
+_OneTime = Annotated[
+    bool, Meta(description="Its first mail closes it: later ones are refused, it can be read.")
+]
+
+
 class NewInbox(Input):
     """An inbox to make."""
 
@@ -56,6 +86,10 @@ class NewInbox(Input):
     ttl_s: _Ttl | None = None
     name: _Name = ""
     labels: _Labels = []
+    message_ttl_s: _MessageTtl | None = None
+    one_time: _OneTime = False
+    messages_max: _MessagesMax | None = None
+    bytes_max: _BytesMax | None = None
 
 
 class NewInboxes(Input):
@@ -69,6 +103,9 @@ class InboxChange(Input):
 
     name: _Name | UnsetType = UNSET
     labels: _Labels | UnsetType = UNSET
+    message_ttl_s: _MessageTtl | UnsetType | None = UNSET
+    messages_max: _MessagesMax | UnsetType | None = UNSET
+    bytes_max: _BytesMax | UnsetType | None = UNSET
 
 
 class InboxExtension(Input):
@@ -86,6 +123,12 @@ class InboxItem(Output):
     labels: list[str]
     created_at: Moment
     expires_at: Annotated[Moment | None, Meta(description="Null: it lives for ever.")]
+    message_ttl_s: Annotated[
+        float | None, Meta(description="How long its mail lives; null: as long as it does.")
+    ]
+    one_time: _OneTime
+    messages_max: int | None
+    bytes_max: int | None
 
 
 class InboxList(Output):
@@ -118,6 +161,10 @@ def _item(inbox: Inbox) -> InboxItem:
         labels=list(inbox.labels),
         created_at=inbox.created_at,
         expires_at=inbox.expires_at,
+        message_ttl_s=inbox.message_ttl_s,
+        one_time=inbox.one_time,
+        messages_max=inbox.messages_max,
+        bytes_max=inbox.bytes_max,
     )
 
 
@@ -128,7 +175,24 @@ def _told(inbox: Inbox) -> dict[str, Any]:
         "name": inbox.name,
         "labels": inbox.labels,
         "expires_at": inbox.expires_at,
+        "message_ttl_s": inbox.message_ttl_s,
+        "one_time": inbox.one_time,
+        "messages_max": inbox.messages_max,
+        "bytes_max": inbox.bytes_max,
     }
+
+
+def _wanted(one: NewInbox) -> Wanted:
+    return Wanted(
+        one.address,
+        one.ttl_s,
+        one.name,
+        tuple(one.labels),
+        one.message_ttl_s,
+        one.one_time,
+        one.messages_max,
+        one.bytes_max,
+    )
 
 
 async def _make(
@@ -139,7 +203,7 @@ async def _make(
     async with call.app.database.transaction() as tx:
         made = await call.app.inboxes.create(
             call.workspace_id,
-            [Wanted(one.address, one.ttl_s, one.name, tuple(one.labels)) for one in wanted],
+            [_wanted(one) for one in wanted],
             tx=tx,
         )
         changes = [
@@ -191,9 +255,30 @@ async def change_inbox(call: Call[InboxChange, None]) -> Answer:
             labels=None if isinstance(body.labels, UnsetType) else body.labels,
             tx=tx,
         )
+        limited = [
+            _given(one, old)
+            for one, old in (
+                (body.message_ttl_s, before.message_ttl_s),
+                (body.messages_max, before.messages_max),
+                (body.bytes_max, before.bytes_max),
+            )
+        ]
+        if limited != [before.message_ttl_s, before.messages_max, before.bytes_max]:
+            after = await call.app.inboxes.limit(
+                call.workspace_id,
+                inbox_id,
+                message_ttl_s=limited[0],
+                messages_max=limited[1],
+                bytes_max=limited[2],
+                tx=tx,
+            )
         subject = ids.type_id(ids.INBOX, inbox_id)
         changed = Change("inbox.change", subject, _told(before), _told(after))
         return await call.done(tx, _item(after), changed)
+
+
+def _given(value: Any, before: Any) -> Any:
+    return before if isinstance(value, UnsetType) else value
 
 
 async def extend_inbox(call: Call[InboxExtension, None]) -> Answer:
@@ -274,7 +359,7 @@ ROUTES = (
         change_inbox,
         "changeInbox",
         TAG,
-        "Change an inbox's name or labels",
+        "Change an inbox's name, labels or limits",
         scope.INBOXES_WRITE,
         answer=InboxItem,
         body=InboxChange,

@@ -33,6 +33,8 @@ _ID_NAMES = {
     "imp": "import",
     "cmp": "campaign",
     "dom": "sending domain",
+    "rdm": "receiving domain",
+    "irt": "inbound route",
     "prv": "provider",
     "sup": "suppression",
     "top": "topic",

@@ -2,7 +2,7 @@
 
 NAVIGATION = (
     ("", (("/", "Overview"),)),
-    ("Receive", (("/inboxes", "Inboxes"),)),
+    ("Receive", (("/inboxes", "Inboxes"), ("/receiving", "Receiving domains"))),
     (
         "Send",
         (
