@@ -21,7 +21,13 @@ from mailyard.access.usage import Allowance, Usage
 from mailyard.access.user import Users
 from mailyard.access.vault import Vault
 from mailyard.access.workspace import Workspaces
+from mailyard.analysis.analyses import Analyses
+from mailyard.analysis.analyst import Analyst
+from mailyard.analysis.book import ModelBook
 from mailyard.analysis.meaning import Meanings
+from mailyard.analysis.models.kinds import make
+from mailyard.analysis.policy import Policies
+from mailyard.analysis.results import Results
 from mailyard.app.route_inboxes import RouteInboxes
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.live import MESSAGE_RECEIVED, LiveEvents
@@ -157,6 +163,30 @@ def _told(database: Database, bus: MemoryBus, engine: PostgresEngine) -> dict[st
     }
 
 
+def _analysis(database: Database, engine: PostgresEngine, live: LiveEvents) -> dict[str, Any]:
+    """What analyses mail. Nothing outside is ever asked."""
+    clock = SystemClock()
+    policies, models = Policies(database=database), ModelBook(database=database, vault=VAULT)
+    analyst = Analyst(
+        database=database,
+        book=models,
+        policies=policies,
+        results=Results(database=database, keys=lambda: VAULT.keys_for("analysis results")),
+        make=lambda model: make(model, HttpClient(), clock),
+        rate=MemoryRateLimit(clock=clock),
+        clock=clock,
+        random=Random(1),
+    )
+    return {
+        "analysis_policies": policies,
+        "models": models,
+        "analyst": analyst,
+        "analyses": Analyses(
+            database=database, engine=engine, live=live, book=models, analyst=analyst
+        ),
+    }
+
+
 async def _no_mail(workspace_id: UUID, item: Mapping[str, Any]) -> None:
     return None
 
@@ -223,6 +253,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
             database=database, inboxes=RouteInboxes(inboxes), refused=[DOMAIN]
         ),
         reservations=Reservations(database=database, domains=[DOMAIN]),
+        **_analysis(database, engine, live),
         templates=templates,
         emails=Emails(database=database, engine=engine, templates=templates, allowances=allowances),
         allowances=allowances,

@@ -23,6 +23,7 @@ RAW = (
 
 _TOLD = ["message.received"]
 A_MINUTE_AGO = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+_NO_MODEL = {"model": "m", "base_url": "https://127.0.0.1:9"}
 _NOWHERE = {"host": "127.0.0.1", "port": 9}  # where a tenant's provider may not be
 
 
@@ -74,6 +75,12 @@ class Things:
             "createInbox": {},
             "createInboxes": {"inboxes": [{}]},
             "changeInbox": {"name": "changed"},
+            "askAnalysis": {"aspects": ["summary"]},
+            "setAnalysisPolicy": {"on_arrival": True},
+            "setInboxAnalysis": {"on_arrival": True},
+            "createModel": {"name": "another", "kind": "openai", "settings": _NO_MODEL},
+            "changeModel": {"enabled": False},
+            "testModel": {},
             "extendInbox": {"ttl_s": 3600},
             "readInboxes": {"inbox_ids": [self.ids["ibx"]]},
             "changeSearchSettings": {"language": "german"},
@@ -184,6 +191,8 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
         {"name": word, "url": f"https://{word}.example/", "kinds": _TOLD, "where": where},
     )
     made["whd"] = await _tell(platform, things)
+    model = {"name": word, "kind": "openai", "settings": _NO_MODEL, "key": f"key-of-{word}"}
+    await make("mdl", "/v1/analysis/models", model)
     await make("dom", "/v1/domains", {"name": f"{word}.example.org"})
     await make("rdm", "/v1/receiving-domains", {"name": f"in.{word}.example.org"})
     await make(

@@ -12,6 +12,8 @@ EMAILS_SEND = "emails:send"
 EMAILS_READ = "emails:read"
 INBOXES_READ = "inboxes:read"
 INBOXES_WRITE = "inboxes:write"
+ANALYSIS_READ = "analysis:read"
+ANALYSIS_WRITE = "analysis:write"
 TEMPLATES_READ = "templates:read"
 TEMPLATES_WRITE = "templates:write"
 SUPPRESSIONS_READ = "suppressions:read"
@@ -43,6 +45,8 @@ SCOPES: dict[str, str] = {
     EMAILS_READ: "Read sent emails, their deliveries and the deliveries' history.",
     INBOXES_READ: "Read inboxes and the mail in them, and wait for mail.",
     INBOXES_WRITE: "Make, change and delete inboxes and the mail in them.",
+    ANALYSIS_READ: "Read models, when mail is analysed, and what that used.",
+    ANALYSIS_WRITE: "Have mail analysed; make, change, try and remove models and their budget.",
     TEMPLATES_READ: "Read and preview templates.",
     TEMPLATES_WRITE: "Make templates and new versions of them.",
     SUPPRESSIONS_READ: "Read the addresses that get no mail.",

@@ -3,7 +3,7 @@
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from mailyard.app.receiving import Receiving
+from mailyard.app.analysis import Analysing
 from mailyard.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mailyard.sending.transports.mx.transport import MxTransport
 
 
-class OwnDelivery(Receiving):
+class OwnDelivery(Analysing):
     """What a worker needs to be a mail server that sends."""
 
     @cached_property

@@ -8,6 +8,7 @@ from mailyard.app.access import Access
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mailyard.analysis.follow import ArrivalAnalysis
     from mailyard.analysis.meaning import Meanings
     from mailyard.mailbox.follow import Follower as MailboxFollower
     from mailyard.mailbox.inbox import Inboxes
@@ -111,7 +112,13 @@ class Receiving(Access):
     def followers(self) -> "Sequence[Follower]":
         """What writes what follows from mail that came in, in ingest's transaction. The mailboxes'
         comes last: it holds them until the commit."""
-        return (self.index_follower, self.mailbox_follower)
+        return (self.index_follower, self.arrival_analysis, self.mailbox_follower)
+
+    @cached_property
+    def arrival_analysis(self) -> "ArrivalAnalysis":
+        from mailyard.analysis.follow import ArrivalAnalysis
+
+        return ArrivalAnalysis(database=self.database, engine=self.engine)
 
     @cached_property
     def mailbox_follower(self) -> "MailboxFollower":

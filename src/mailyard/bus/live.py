@@ -23,6 +23,7 @@ TOPIC = "live"
 MESSAGE_RECEIVED = "message.received"
 MESSAGE_AUTHENTICATED = "message.authenticated"  # where the verdict came after the message
 MESSAGE_REFUSED = "message.refused"
+ANALYSIS_DONE = "analysis.done"
 MAILBOX_CHANGED = "mailbox.changed"
 DELIVERY_CHANGED = "delivery.changed"
 CAMPAIGN_PROGRESS = "campaign.progress"

@@ -116,6 +116,9 @@ class Settings:
     webhook_networks: str = setting(
         NETWORKS, "", "networks like 10.0.0.0/8 that webhooks may be in although not public"
     )
+    analysis_networks: str = setting(
+        NETWORKS, "", "networks like 127.0.0.0/8 that model servers may be in although not public"
+    )
     relay_connections: int = setting(whole(1, 200), 10, "connections of one worker to the relay")
     delivery: str = setting(
         choice("relay", "mx"),

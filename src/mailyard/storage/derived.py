@@ -62,6 +62,7 @@ DERIVED: tuple[Derived, ...] = (
     Derived("mailbox", Of.INBOX),
     Derived("mailbox_event", Of.INBOX, insert_only=True),
     Derived("mailbox_text", Of.INBOX),
+    Derived("message_analysis", Of.MESSAGE),
     Derived("message_meaning", Of.MESSAGE),
     # A row is ids alone: a page holds eighty, and a search of many matches reads few pages.
     Derived("search_line", Of.LINE, insert_only=True, storage="toast_tuple_target = 128"),

@@ -57,6 +57,7 @@ def duties(application: Application) -> list[Duty]:
         secrets.seal_anew(
             application.domains,
             application.providers,
+            application.models,
             application.provider_hooks,
             application.webhooks,
         ),

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 
+from mailyard.analysis import job as analysis_job
 from mailyard.app import Application
 from mailyard.campaigns.acts import ContactActs
 from mailyard.campaigns.chunk import ChunkSender
@@ -107,6 +108,7 @@ def handlers(application: Application) -> list[Handler]:
         application.ingest.handler(),
         *late_verdicts(application),
         application.indexer.handler(),
+        analysis_job.handler(application.analyse),
         *returned_mail(application),
         provider_events(application),
         Deliverer(

@@ -102,4 +102,4 @@ def _fits(kind: str, number: str, gap: str, hashed: bool) -> bool:
         return kind == "booking" and marked and len(number) in (5, 6, 7, 8)
     if re.fullmatch(r"(?:19|20)\d\d", number) and not hashed:
         return False
-    return digits >= 5 or (digits >= 3 and marked) or (digits >= 2 and len(number) >= 6)
+    return digits >= 4 or (digits >= 3 and marked) or (digits >= 2 and len(number) >= 6)

@@ -23,7 +23,7 @@ class EventsQuery(Input):
         Meta(
             pattern=r"^[a-z.,]*$",
             max_length=500,
-            description="Comma-separated: `message.received`, `delivery.changed`, "
+            description="Comma-separated: `message.received`, `analysis.done`, `delivery.changed`, "
             "`campaign.progress`, `import.progress`, `demo.progress`; without it all of them.",
         ),
     ] = ""

@@ -36,6 +36,7 @@ _ID_NAMES = {
     "rdm": "receiving domain",
     "irt": "inbound route",
     "prv": "provider",
+    "mdl": "model",
     "sup": "suppression",
     "top": "topic",
     "tdm": "tracking domain",

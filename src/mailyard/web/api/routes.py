@@ -1,6 +1,7 @@
 """All routes of the API, in the order of the documentation."""
 
 from mailyard.web.api import (
+    analysis,
     audit,
     campaigns,
     contact_events,
@@ -17,6 +18,7 @@ from mailyard.web.api import (
     live,
     members,
     messages,
+    models,
     preflight,
     provider_hooks,
     providers,
@@ -52,6 +54,8 @@ ROUTES: tuple[Route, ...] = (
     *inboxes.ROUTES,
     *messages.ROUTES,
     *search.ROUTES,
+    *analysis.ROUTES,
+    *models.ROUTES,
     *contacts.ROUTES,
     *contact_events.ROUTES,
     *lists.ROUTES,

@@ -1,0 +1,375 @@
+"""One mail, one ask, one answer: the models in their order, then the rules.
+
+    kept before? ── else for each model: rested? in its limits? room in the day's budget?
+                 ── ask ── through the walls ── keep ── answer
+    none of them: later, while it may help; at last the rules, with the reasons
+
+Nothing is held in the database while a model is asked.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import structlog
+from msgspec import Struct
+
+from mailyard.analysis.book import ModelBook, OpenModel
+from mailyard.analysis.model import Model, ModelFailure, Said
+from mailyard.analysis.models import rules
+from mailyard.analysis.policy import Budget, Policies, Policy
+from mailyard.analysis.prompt import Prompt, prompt_of
+from mailyard.analysis.results import Results
+from mailyard.analysis.shown import Shown, shown_of
+from mailyard.analysis.task import Ask
+from mailyard.analysis.wall import NotAnAnswer, Passed, passed
+from mailyard.core.backoff import Backoff
+from mailyard.core.clock import Clock
+from mailyard.protocol.meaning.finding import Findings
+from mailyard.protocol.meaning.letter import Letter
+from mailyard.ratelimit.ratelimit import RateLimit
+from mailyard.sending.route.breaker import (
+    CLOSED,
+    Breaker,
+    BreakerEvent,
+    BreakerOptions,
+    Position,
+    Ticket,
+    admit,
+    record,
+    trip,
+)
+from mailyard.storage.database import Database
+from mailyard.storage.queries import load
+
+_SQL = load("analysis")
+_LOG = structlog.get_logger(__name__)
+
+_BREAKER = BreakerOptions(
+    window_s=120.0, least=5, share=0.5, in_a_row=5, open_for=Backoff(15.0, 600.0), probes=1,
+    probe_lost_s=150.0,
+)  # fmt: skip
+_TRIES = 2  # of one model that answers something else than was asked for
+_DECISIVE_REST_S = 600.0
+_MODELS_KEPT = 1_000  # whose breakers a process remembers
+
+Make = Callable[[OpenModel], Model]
+
+
+class Outcome(Struct, frozen=True):
+    """What came of an ask. `model`: its name, or `rules`. `kept`: answered before, at no cost.
+
+    `withheld`: places whose text was taken out, and why. `notes`: why other models did not answer.
+    """
+
+    answer: dict[str, Any]
+    model: str
+    kept: bool = False
+    withheld: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    input_tokens: int = 0
+    output_tokens: int = 0
+    micros: int = 0
+
+
+class Later(Exception):
+    """No model answers now, and one may in `delay_s` seconds."""
+
+    def __init__(self, delay_s: float, why: str) -> None:
+        super().__init__(why)
+        self.delay_s = delay_s
+        self.why = why
+
+
+class _Round:
+    """What is learnt while the models are asked."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.waits_s: list[float] = []
+
+    def note(self, model: OpenModel, why: str, wait_s: float | None = None) -> None:
+        self.notes.append(f"{model.entry.name}: {why}"[:300])
+        if wait_s is not None:
+            self.waits_s.append(wait_s)
+
+
+class _BudgetUsed(Exception):
+    """The day has no room for another call."""
+
+
+class Analyst:
+    """Asks for all workspaces. One a process: it remembers how each model fares."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        book: ModelBook,
+        policies: Policies,
+        results: Results,
+        make: Make,
+        rate: RateLimit,
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        self._database = database
+        self._book = book
+        self._policies = policies
+        self._budget = Budget(database=database)
+        self._results = results
+        self._make = make
+        self._rate = rate
+        self._clock = clock
+        self._random = random
+        self._breakers: dict[UUID, Breaker] = {}
+        self._places: dict[UUID, tuple[int, asyncio.Semaphore]] = {}
+
+    async def answer(
+        self, workspace_id: UUID, letter: Letter, findings: Findings, ask: Ask, *, final: bool
+    ) -> Outcome:
+        """The answer about a letter. Raises Later, unless it is the `final` try."""
+        plain = rules.answer(ask, letter, findings)
+        models = await self._book.open_enabled(workspace_id)
+        if not models:
+            return Outcome(plain, rules.NAME)
+        shown = shown_of(letter)
+        questions = [_question(model, ask, shown) for model in models]
+        known = await self._results.find(workspace_id, questions)
+        if known is not None:
+            through = _through(ask, shown, known[1], plain)
+            if through is not None:
+                await self._budget.count_kept(workspace_id, self._clock.now())
+                return Outcome(through.answer, models[known[0]].entry.name, True, through.withheld)
+        policy = await self._policies.get(workspace_id)
+        prompt = prompt_of(ask, shown)
+        found = _Round()
+        try:
+            for model, question in zip(models, questions, strict=True):
+                about = (ask, shown, plain)
+                answered = await self._ask(workspace_id, model, policy, prompt, found, about)
+                if answered is not None:
+                    said, outcome = answered
+                    await self._results.keep(workspace_id, question, said.text)
+                    return outcome
+        except _BudgetUsed:
+            found.notes.append("the day's budget is used up")
+            found.waits_s.clear()  # rules answer now: tomorrow is too late for a mail
+        if found.waits_s and not final:
+            raise Later(min(found.waits_s), "; ".join(found.notes))
+        return Outcome(plain, rules.NAME, notes=tuple(found.notes))
+
+    async def ask_once(self, workspace_id: UUID, model: OpenModel, letter: Letter) -> Outcome:
+        """Try one model, whatever its breaker says; the answer is not kept. Raises ModelFailure."""
+        from mailyard.analysis.task import EVERYTHING
+        from mailyard.protocol.meaning.read import findings_in
+
+        shown = shown_of(letter)
+        plain = rules.answer(EVERYTHING, letter, findings_in(letter))
+        policy = await self._policies.get(workspace_id)
+        try:
+            said = await self._call(workspace_id, model, policy, prompt_of(EVERYTHING, shown))
+        except _BudgetUsed:
+            raise ModelFailure("the day's budget is used up", charged=False) from None
+        try:
+            through = passed(EVERYTHING, shown, said.text, plain)
+        except NotAnAnswer as error:
+            raise ModelFailure(str(error)) from None
+        return _outcome(model, through, said, ())
+
+    # ----------------------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        workspace_id: UUID,
+        model: OpenModel,
+        policy: Policy,
+        prompt: Prompt,
+        found: _Round,
+        about: tuple[Ask, Shown, Mapping[str, Any]],
+    ) -> tuple[Said, Outcome] | None:
+        """The answer of one model, or None with the reason noted. Raises _BudgetUsed."""
+        for _ in range(_TRIES):
+            ticket = self._admitted(model, found)
+            if ticket is None or not await self._within_limits(model, prompt, found):
+                return None
+            try:
+                async with self._place_of(model):
+                    said = await self._call(workspace_id, model, policy, prompt)
+            except ModelFailure as error:
+                await self._failed(workspace_id, model, ticket, error)
+                wait_s = max(error.retry_after_s, 1.0) if error.passing else None
+                found.note(model, error.why, wait_s)
+                return None
+            try:
+                through = passed(*about[:2], said.text, about[2])
+            except NotAnAnswer as error:
+                await self._note_result(workspace_id, model, ticket, str(error))
+                found.note(model, str(error))
+                continue
+            await self._note_result(workspace_id, model, ticket, "")
+            return said, _outcome(model, through, said, tuple(found.notes))
+        return None
+
+    async def _call(
+        self, workspace_id: UUID, model: OpenModel, policy: Policy, prompt: Prompt
+    ) -> Said:
+        """One call within the budget, and what it used. Raises ModelFailure, _BudgetUsed."""
+        settings = model.entry.settings
+        began = self._clock.now()
+        # No token is less than a byte: nobody's count of this question can be above it.
+        most = (prompt.size_bytes, settings.max_output_tokens)
+        tokens, micros = sum(most), settings.micros(*most)
+        if not await self._budget.hold(workspace_id, began, policy, tokens, micros):
+            raise _BudgetUsed
+        used, cost, failed = tokens, micros, True
+        try:
+            said = await self._make(model).ask(prompt, settings.max_output_tokens)
+            used, cost = _used(settings, said, most)
+            failed = False
+            return said
+        except ModelFailure as error:
+            if error.said is not None:
+                used, cost = _used(settings, error.said, most)
+            elif not error.charged:
+                used, cost = 0, 0
+            raise
+        finally:
+            # Cancelled too: then the most stays counted, for the question may have been read.
+            await asyncio.shield(
+                self._budget.settle(
+                    workspace_id, began, used - tokens, cost - micros, failed=failed
+                )
+            )
+
+    async def _within_limits(self, model: OpenModel, prompt: Prompt, found: _Round) -> bool:
+        settings = model.entry.settings
+        for what, limit, amount in (
+            ("requests", settings.requests_per_minute, 1.0),
+            ("tokens", settings.tokens_per_minute, prompt.size_bytes / 3),
+        ):
+            if limit:
+                key = f"analysis:{model.entry.id}:{what}"
+                wait_s = await self._rate.take(key, amount, limit / 60, float(limit))
+                if wait_s > 0:
+                    found.note(model, f"its limit of {what} a minute is reached", wait_s)
+                    return False
+        return True
+
+    def _place_of(self, model: OpenModel) -> asyncio.Semaphore:
+        """As many calls of a model at once as its settings allow."""
+        wanted = model.entry.settings.concurrency
+        known = self._places.get(model.entry.id)
+        if known is None or known[0] != wanted:
+            if len(self._places) >= _MODELS_KEPT:
+                self._places.clear()
+            known = (wanted, asyncio.Semaphore(wanted))
+            self._places[model.entry.id] = known
+        return known[1]
+
+    # The breaker ----------------------------------------------------------------------------------
+
+    def _admitted(self, model: OpenModel, found: _Round) -> Ticket | None:
+        now_s = self._clock.now().timestamp()
+        breaker = self._breakers.get(model.entry.id, CLOSED)
+        told = model.entry.resting_until
+        if told is not None and told.timestamp() > now_s and breaker.position is Position.CLOSED:
+            found.note(model, f"it rests: {model.entry.why}", told.timestamp() - now_s)
+            return None
+        if told is None and breaker.position is Position.OPEN:
+            breaker = CLOSED  # somebody has mended it
+        breaker, ticket, _ = admit(now_s, breaker, _BREAKER, self._random)
+        self._remember(model, breaker)
+        if ticket is None:
+            wait_s = max(1.0, breaker.open_until_s - now_s)
+            found.note(model, f"it rests: {breaker.why}", wait_s)
+        return ticket
+
+    async def _failed(
+        self, workspace_id: UUID, model: OpenModel, ticket: Ticket, error: ModelFailure
+    ) -> None:
+        if not (error.decisive or error.retry_after_s):
+            counts = error.passing
+            await self._note_result(workspace_id, model, ticket, error.why if counts else "")
+            return
+        now_s = self._clock.now().timestamp()
+        rest_s = error.retry_after_s or _DECISIVE_REST_S
+        breaker, events = trip(
+            now_s,
+            self._breakers.get(model.entry.id, CLOSED),
+            _BREAKER,
+            error.why,
+            self._random,
+            rest_s,
+        )
+        self._remember(model, breaker)
+        await self._tell(workspace_id, model, events)
+
+    async def _note_result(
+        self, workspace_id: UUID, model: OpenModel, ticket: Ticket, failure: str
+    ) -> None:
+        now_s = self._clock.now().timestamp()
+        breaker, events = record(
+            now_s,
+            self._breakers.get(model.entry.id, CLOSED),
+            _BREAKER,
+            ticket,
+            failure,
+            self._random,
+        )
+        self._remember(model, breaker)
+        await self._tell(workspace_id, model, events)
+
+    async def _tell(
+        self, workspace_id: UUID, model: OpenModel, events: tuple[BreakerEvent, ...]
+    ) -> None:
+        """Let the other processes and the page know."""
+        for event in events:
+            until = None
+            if event.position is Position.OPEN and event.until_s is not None:
+                until = datetime.fromtimestamp(event.until_s, UTC)
+            _LOG.warning("a model's breaker", model=model.entry.name, position=event.position.value)
+            why = "" if until is None else event.why[:300]
+            await self._database.execute(_SQL.rest_model, workspace_id, model.entry.id, until, why)
+
+    def _remember(self, model: OpenModel, breaker: Breaker) -> None:
+        if len(self._breakers) >= _MODELS_KEPT:
+            self._breakers.clear()
+        self._breakers[model.entry.id] = breaker
+
+
+def _question(model: OpenModel, ask: Ask, shown: Shown) -> bytes:
+    """What a kept answer is the answer to: content, task with its prompt's version, and model."""
+    entry = model.entry
+    name = f"{entry.kind}\n{entry.settings.base_url}\n{entry.settings.model}"
+    return ask.task + shown.content + name.encode()
+
+
+def _through(ask: Ask, shown: Shown, said: str, plain: Mapping[str, Any]) -> Passed | None:
+    try:
+        return passed(ask, shown, said, plain)
+    except NotAnAnswer:
+        return None
+
+
+def _used(settings: Any, said: Said, most: tuple[int, int]) -> tuple[int, int]:
+    """(tokens, micros) of a call; what was not counted is taken for the most that it can be."""
+    inputs = most[0] if said.input_tokens is None else said.input_tokens
+    outputs = most[1] if said.output_tokens is None else said.output_tokens
+    return inputs + outputs, settings.micros(inputs, outputs)
+
+
+def _outcome(model: OpenModel, through: Passed, said: Said, notes: tuple[str, ...]) -> Outcome:
+    inputs, outputs = said.input_tokens or 0, said.output_tokens or 0
+    return Outcome(
+        through.answer,
+        model.entry.name,
+        withheld=through.withheld,
+        notes=notes,
+        input_tokens=inputs,
+        output_tokens=outputs,
+        micros=model.entry.settings.micros(inputs, outputs),
+    )
