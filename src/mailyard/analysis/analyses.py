@@ -64,26 +64,33 @@ class Analyses:
         self._book = book
         self._analyst = analyst
 
-    async def request(self, workspace_id: UUID, message_id: UUID, ask: Ask) -> Analysis:
+    async def request(
+        self, workspace_id: UUID, message_id: UUID, ask: Ask, tx: Connection
+    ) -> Analysis:
         """Ask something of a message that the caller has looked may be seen.
 
         Where no model has to be asked the answer is there at once; else it is queued. What is done
-        or queued already is given as it is. Raises NotFound.
+        or queued already is given as it is. The caller calls `announced` after its commit. Raises
+        NotFound.
         """
         for one in await self.list(workspace_id, message_id):
             if one.task == ask.task and (one.state == "queued" or _is_whole(one)):
                 return one
         if not await self._book.any_enabled(workspace_id):
-            return await self._analyse(workspace_id, message_id, ask, final=True)
-        async with self._database.transaction() as tx:
-            await self._database.fetch(_RECEIVING.hold_classes, [workspace_id], tx=tx)
-            row = await self._database.fetchrow(
-                _SQL.ask, workspace_id, message_id, ask.task, _text(ask), tx=tx
-            )
-            if row is None:
-                raise NotFound("no such message")
-            await self._engine.enqueue(jobs_of(workspace_id, [message_id], ask, 1), tx)
+            made = await self._make(workspace_id, message_id, ask, final=True)
+            return await self._write(workspace_id, message_id, ask, *made, tx)
+        await self._database.fetch(_RECEIVING.hold_classes, [workspace_id], tx=tx)
+        row = await self._database.fetchrow(
+            _SQL.ask, workspace_id, message_id, ask.task, _text(ask), tx=tx
+        )
+        if row is None:
+            raise NotFound("no such message")
+        await self._engine.enqueue(jobs_of(workspace_id, [message_id], ask, 1), tx)
         return _analysis(row)
+
+    def announced(self) -> None:
+        """Wake those who follow events, after the commit of a `request`."""
+        self._live.announced()
 
     async def list(self, workspace_id: UUID, message_id: UUID) -> list[Analysis]:
         """What was asked of a message, newest first."""
@@ -138,24 +145,41 @@ class Analyses:
         self, workspace_id: UUID, message_id: UUID, ask: Ask, *, final: bool
     ) -> Analysis:
         """Raises NotFound for a message that has gone, Later."""
+        made = await self._make(workspace_id, message_id, ask, final=final)
+        async with self._database.transaction() as tx:
+            written = await self._write(workspace_id, message_id, ask, *made, tx)
+        self._live.announced()
+        return written
+
+    async def _make(
+        self, workspace_id: UUID, message_id: UUID, ask: Ask, *, final: bool
+    ) -> tuple[Outcome, Sequence[UUID]]:
+        """The outcome, and the inboxes that hold the message. Raises NotFound, Later."""
         row = await self._database.fetchrow(_SQL.load, workspace_id, message_id)
         if row is None:
             raise NotFound("no such message")
-        raw = row["raw"]
-        findings = await found_in(raw)
-        outcome = await self._analyst.answer(
-            workspace_id, read_letter(raw), findings, ask, final=final
+        findings = await found_in(row["raw"])
+        letter = read_letter(row["raw"])
+        outcome = await self._analyst.answer(workspace_id, letter, findings, ask, final=final)
+        return outcome, row["inbox_ids"]
+
+    async def _write(
+        self,
+        workspace_id: UUID,
+        message_id: UUID,
+        ask: Ask,
+        outcome: Outcome,
+        inbox_ids: Sequence[UUID],
+        tx: Connection,
+    ) -> Analysis:
+        await self._database.fetch(_RECEIVING.hold_classes, [workspace_id], tx=tx)
+        row = await self._database.fetchrow(
+            _SQL.answer, workspace_id, message_id, ask.task, _text(ask), _text(outcome), tx=tx
         )
-        async with self._database.transaction() as tx:
-            await self._database.fetch(_RECEIVING.hold_classes, [workspace_id], tx=tx)
-            written = await self._database.fetchrow(
-                _SQL.answer, workspace_id, message_id, ask.task, _text(ask), _text(outcome), tx=tx
-            )
-            if written is None:
-                raise NotFound("no such message")
-            await self._tell(workspace_id, message_id, row["inbox_ids"], written, outcome, tx)
-        self._live.announced()
-        return _analysis(written)
+        if row is None:
+            raise NotFound("no such message")
+        await self._tell(workspace_id, message_id, inbox_ids, row, outcome, tx)
+        return _analysis(row)
 
     async def _tell(
         self,

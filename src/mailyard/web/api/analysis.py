@@ -215,11 +215,13 @@ async def list_analyses(call: Call[None, None]) -> AnalysisList:
 async def ask_analysis(call: Call[AnalysisAsk, None]) -> Answer:
     ask = ask_of(call.body.aspects, call.body.fields)
     message_id, _ = await _seen(call)
-    found = await call.app.analyses.request(call.workspace_id, message_id, ask)
     subject = ids.type_id(ids.MESSAGE, message_id)
-    asked = Change("analysis.ask", subject, None, {"task": found.task.hex()})
     async with call.app.database.transaction() as tx:
-        return await call.done(tx, item_of(found), asked)
+        found = await call.app.analyses.request(call.workspace_id, message_id, ask, tx)
+        asked = Change("analysis.ask", subject, None, {"task": found.task.hex()})
+        answer = await call.done(tx, item_of(found), asked)
+    call.app.analyses.announced()
+    return answer
 
 
 async def get_policy(call: Call[None, None]) -> AnalysisPolicyItem:

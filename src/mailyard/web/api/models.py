@@ -15,7 +15,6 @@ from mailyard.analysis.book import (
     NewModel,
 )
 from mailyard.core import ids
-from mailyard.core.errors import Unavailable
 from mailyard.web.api.analysis import MICROS, TAG
 from mailyard.web.api.page import Input, ModelId, Moment, Output
 from mailyard.web.api.route import Answer, Call, Route
@@ -86,9 +85,10 @@ class ModelList(Output):
 
 
 class ModelTestResult(Output):
-    """What a model answered, behind the walls."""
+    """What a model answered, behind the walls; or `why` it did not."""
 
-    answer: dict[str, Any]
+    answer: dict[str, Any] | None
+    why: Annotated[str, Meta(description="Empty: it answered.")]
     withheld: list[str]
     input_tokens: int
     output_tokens: int
@@ -175,21 +175,19 @@ async def test_model(call: Call[ModelTest, None]) -> Answer:
     letter = Letter(subject=call.body.subject, text=call.body.text)
     try:
         outcome = await call.app.analyst.ask_once(call.workspace_id, model, letter)
-    except ModelFailure as error:
-        raise Unavailable(f"{model.entry.name}: {error.why}") from None
-    tried = change_of("model.test", model.entry, None, {"cost": outcome.micros / MICROS})
-    async with call.app.database.transaction() as tx:
-        return await call.done(
-            tx,
-            ModelTestResult(
-                answer=outcome.answer,
-                withheld=list(outcome.withheld),
-                input_tokens=outcome.input_tokens,
-                output_tokens=outcome.output_tokens,
-                cost=outcome.micros / MICROS,
-            ),
-            tried,
+        result = ModelTestResult(
+            answer=outcome.answer,
+            why="",
+            withheld=list(outcome.withheld),
+            input_tokens=outcome.input_tokens,
+            output_tokens=outcome.output_tokens,
+            cost=outcome.micros / MICROS,
         )
+    except ModelFailure as error:
+        result = ModelTestResult(None, error.why, [], 0, 0, 0.0)
+    tried = change_of("model.test", model.entry, None, {"why": result.why, "cost": result.cost})
+    async with call.app.database.transaction() as tx:
+        return await call.done(tx, result, tried)
 
 
 ROUTES = (
@@ -261,6 +259,6 @@ ROUTES = (
         answer=ModelTestResult,
         body=ModelTest,
         idempotency="none",
-        description="Counts in the day's budget. 503 with the model's own words when it fails.",
+        description="Counts in the day's budget.",
     ),
 )
