@@ -2,8 +2,8 @@
 
 The contacts, their lists and what they did are made by SQL in the server, with the indexes of the
 tables built afterwards. The estimate is taken many times and its worst stands; its error is against
-the exact count, of which the median of three stands. The first chunk is there when its row and job are committed, counted from the start
-of the campaign, while the planner runs as in a worker.
+the exact count, whose time is the median of three. The first chunk is there when its row and job
+are committed, counted from the campaign's start, while the planner runs as in a worker.
 """
 
 import asyncio
