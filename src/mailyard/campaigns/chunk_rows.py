@@ -1,5 +1,6 @@
 """Rows of a chunk's finished recipients, as columns for one statement."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,6 +13,8 @@ from mailyard.sending.states import State
 from mailyard.sending.transport import Handoff
 
 _FIRST_ATTEMPT = 1
+_NO_RESULTS: tuple[Sequence[Any], ...] = ((), (), (), (), ())
+_Result = tuple[State, int | None, str, str, datetime | None]
 
 
 class ChunkRows:
@@ -19,10 +22,11 @@ class ChunkRows:
     `passes` are the refusals of transports that were asked before the one that had the mail,
     `refusals` those of recipients."""
 
-    __slots__ = ("_columns", "handed_off", "passes", "refusals")
+    __slots__ = ("_columns", "_numbers", "handed_off", "passes", "refusals")
 
     def __init__(self) -> None:
-        self._columns: tuple[list[Any], ...] = ([], [], [], [], [], [], [], [], [])
+        self._columns: tuple[list[Any], ...] = ([], [], [], [], [])
+        self._numbers: dict[_Result, int] = {}
         self.handed_off = 0
         self.passes = Passes()
         self.refusals = Refusals()
@@ -34,10 +38,11 @@ class ChunkRows:
     def delivery_ids(self) -> list[UUID]:
         return self._columns[0]
 
-    def columns(self) -> tuple[list[Any], ...]:
-        """delivery id, contact id, recipient, its key, state, reply code, reply, transport (none:
-        it was not handed over), next attempt."""
-        return self._columns
+    def columns(self) -> tuple[Sequence[Any], ...]:
+        """Of each row: delivery id, contact id, recipient, its key, the number of its result, from
+        1 on. Of each result: state, reply code, reply, transport (none: it was not handed over),
+        next attempt."""
+        return (*self._columns, *(zip(*self._numbers, strict=True) if self else _NO_RESULTS))
 
     def add(
         self,
@@ -52,26 +57,14 @@ class ChunkRows:
         *,
         handed_off: bool,
     ) -> None:
-        (
-            identifiers,
-            contacts,
-            addresses,
-            keys,
-            states,
-            codes,
-            replies,
-            transports,
-            next_attempts,
-        ) = self._columns
+        result = (state, reply_code, reply, transport, next_attempt_at)
+        number = self._numbers.setdefault(result, len(self._numbers) + 1)
+        identifiers, contacts, addresses, keys, numbers = self._columns
         identifiers.append(delivery_id)
         contacts.append(contact_id)
         addresses.append(address)
         keys.append(recipient_key(address))
-        states.append(state)
-        codes.append(reply_code)
-        replies.append(reply)
-        transports.append(transport)
-        next_attempts.append(next_attempt_at)
+        numbers.append(number)
         self.handed_off += handed_off
 
     def answer(

@@ -105,8 +105,9 @@ class HandOff:
         self._ahead: list[Written | Unsent] = []  # not passed by `named_upto` yet
         self._rows = ChunkRows()
         self._away: dict[UUID, Written] = {}
-        self._arrived = asyncio.Event()
-        self._handed_off_at = means.clock.now()
+        self._due = asyncio.Event()  # the results that have come back are worth a step
+        self._timer: asyncio.TimerHandle | None = None  # of the first of them
+        self._left_at(means.clock.now())
         self._abandoned = False
         self._counts: Counter[str] = Counter()
         self._counted_at = means.clock.monotonic()
@@ -230,7 +231,7 @@ class HandOff:
                 address,
                 name,
                 attributes,
-                today(self._handed_off_at),
+                self._date,
             )
         except InvalidInput as error:
             why = f"it cannot be written: {error}"
@@ -259,17 +260,9 @@ class HandOff:
         if not self._away:
             await self._means.window.opened()
             return
-        while self._away and self._rows.handed_off < STEP_RESULTS:
-            self._arrived.clear()
-            if self._rows.handed_off:
-                try:
-                    async with asyncio.timeout(STEP_WAIT_S):
-                        await self._arrived.wait()
-                except TimeoutError:
-                    await self.step(self._means.window.size)
-                    return
-            else:
-                await self._arrived.wait()
+        await self._due.wait()
+        if self._away and self._rows.handed_off < STEP_RESULTS:
+            await self.step(self._means.window.size)
 
     async def step(self, at_most: int) -> None:
         """One statement: record what is finished, name up to `at_most`, submit them.
@@ -278,7 +271,7 @@ class HandOff:
         """
         if at_most and self._ahead:
             await self._leave_out_suppressed(at_most)
-        rows, self._rows = self._rows, ChunkRows()
+        rows = self._take_rows()
         mails = sum(isinstance(one, Written) for one in self._ahead[:at_most])
         step = self._means.window.begin(rows.handed_off, mails)
         count = self._count_for(step.named, at_most)
@@ -300,7 +293,7 @@ class HandOff:
             self._means.window.forget(step.named)
             return
         self._named = named_upto
-        self._handed_off_at = self._means.clock.now()
+        self._left_at(self._means.clock.now())
         leaving, self._ahead = self._ahead[:count], self._ahead[count:]
         self._submit(leaving)
         self._means.progress.touch(self._place.workspace_id, self._place.campaign_id)
@@ -366,7 +359,25 @@ class HandOff:
         else:
             self._rows.answer(written, handoff)
             self._rows.refusals.add(self._place.workspace_id, written.address, handoff)
-        self._arrived.set()
+        if not self._away or self._rows.handed_off >= STEP_RESULTS:
+            self._due.set()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(STEP_WAIT_S, self._due.set)
+
+    def _take_rows(self) -> ChunkRows:
+        """What has come back, for a step; the wait for the next one begins anew."""
+        rows, self._rows = self._rows, ChunkRows()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._due.clear()
+        return rows
+
+    def _left_at(self, now: datetime) -> None:
+        """When those who are named next are handed off."""
+        self._handed_off_at = now
+        self._date = today(now)
 
     def _next_attempt_at(self) -> datetime:
         """One instant for all that a chunk's recipients are deferred to by nothing else."""
@@ -378,11 +389,8 @@ class HandOff:
     async def drain(self) -> None:
         """Record whatever was named."""
         while self._away or len(self._rows):
-            if self._away and self._rows.handed_off < min(STEP_RESULTS, len(self._away)):
-                self._arrived.clear()
-                if self._away:
-                    await self._arrived.wait()
-                continue
+            if self._away:
+                await self._due.wait()
             await self.step(0)
 
     # Committing -------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ Without routes everything goes by the relay of the settings, as if this were not
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 from time import time
@@ -22,6 +23,7 @@ from typing import Protocol
 from uuid import UUID
 
 import structlog
+from msgspec.structs import replace
 
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import MailyardError
@@ -262,7 +264,7 @@ class Outbound:
             Standing(
                 way.key,
                 breaker,
-                replace(way.counts),
+                copy(way.counts),
                 providers.changed_s(way.key),
                 breaker.why.startswith(_ADOPTED),
             )

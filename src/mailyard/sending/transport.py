@@ -5,16 +5,17 @@ bounds how many are outstanding (the hand-off window); the transport adds no bou
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
+
+from msgspec import Struct
 
 HANDOFF_REPLY_CHARACTERS = 500
 
 
-class Outcome(Enum):
+class Outcome(StrEnum):
     """What became of handing one recipient's mail over."""
 
     ACCEPTED = "accepted"  # the peer has taken responsibility
@@ -23,16 +24,15 @@ class Outcome(Enum):
     UNKNOWN = "unknown"  # the bytes may have arrived: connection lost after the final dot
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+# Three of these are made for every mail.
+class Recipient(Struct, frozen=True, gc=False):
     """One RCPT of a mail and the delivery row that it answers for."""
 
     delivery_id: UUID
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True, gc=False):
     """One mail. `content` has CRLF line ends, ends with CRLF and is not dot-stuffed.
 
     `eight_bit`: some byte of the content is above 127. `smtp_utf8`: a header or an address needs
@@ -54,8 +54,7 @@ class Outgoing:
     only: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Handoff:
+class Handoff(Struct, frozen=True, gc=False):
     """The answer for one recipient. `reply` has at most HANDOFF_REPLY_CHARACTERS.
 
     `route_fault`, with LATER or NEVER: certainly not taken, and neither the recipient nor the mail

@@ -15,7 +15,7 @@ class StartTls(Enum):
     REQUIRED = "required"
 
 
-class Fate(Enum):
+class Fate(StrEnum):
     """What became of one recipient."""
 
     ACCEPTED = auto()

@@ -44,7 +44,17 @@ class MailCommand(Struct, frozen=True):
     smtp_utf8: bool
 
 
-@lru_cache(maxsize=256)  # a sender says the same MAIL again and again
+class _Parameters(Struct, frozen=True):
+    """Those of MAIL."""
+
+    declared_bytes: int | None = None
+    eight_bit: bool = False
+    smtp_utf8: bool = False
+
+
+_NO_PARAMETERS = _Parameters()
+
+
 def parse_mail(argument: str, submission: bool = False) -> MailCommand:
     """What follows `MAIL `. Raises Refused.
 
@@ -53,10 +63,18 @@ def parse_mail(argument: str, submission: bool = False) -> MailCommand:
     match = _MAIL.fullmatch(argument.rstrip(" "))
     if match is None:
         raise Refused(Reply(501, _SYNTAX, "Syntax: MAIL FROM:<address>"))
-    path, parameters = match.groups()
+    path, text = match.groups()
+    said = _parameters(text, submission) if text else _NO_PARAMETERS
+    if path:
+        path = _checked(path, said.smtp_utf8, "5.1.7")
+    return MailCommand(path, said.declared_bytes, said.eight_bit, said.smtp_utf8)
+
+
+@lru_cache(maxsize=256)  # paths are many, parameters are few
+def _parameters(text: str, submission: bool) -> _Parameters:
     declared_bytes: int | None = None
     eight_bit = smtp_utf8 = False
-    for parameter in parameters.split() if parameters else ():
+    for parameter in text.split():
         name, _, value = parameter.upper().partition("=")
         if name == "SIZE" and _SIZE.fullmatch(value) and declared_bytes is None:
             declared_bytes = int(value)
@@ -68,9 +86,7 @@ def parse_mail(argument: str, submission: bool = False) -> MailCommand:
             pass
         else:
             raise Refused(Reply(555, _SYNTAX, f"MAIL parameter not recognised: {parameter[:80]}"))
-    if path:
-        path = _checked(path, smtp_utf8, "5.1.7")
-    return MailCommand(path, declared_bytes, eight_bit, smtp_utf8)
+    return _Parameters(declared_bytes, eight_bit, smtp_utf8)
 
 
 def parse_recipient(argument: str, smtp_utf8: bool, hostname: str) -> str:

@@ -5,6 +5,8 @@ from msgspec import Struct
 from mailyard.core import limits
 from mailyard.core.errors import MailyardError
 
+_LAST_LINES = {b"%d " % code: code for code in range(200, 600)}
+
 
 class BrokenReply(MailyardError):
     """What came is not an SMTP reply. The session cannot go on."""
@@ -52,13 +54,15 @@ class ReplyReader:
             raise BrokenReply("reply line too long")
         replies: list[PeerReply] = []
         for line in lines:
+            whole = _LAST_LINES.get(line[:4])
+            if whole is not None and not self._lines:
+                replies.append(PeerReply(whole, line[4:].removesuffix(b"\r")))
+                continue
             code = line[:3]
             mark = line[3:4]
             if not code.isdigit() or not b"200" <= code <= b"599":
                 raise BrokenReply(f"not a reply: {_shown(line)}")
-            if mark == b" " and not self._lines:
-                replies.append(PeerReply(int(code), line[4:].removesuffix(b"\r")))
-            elif mark in (b" ", b"-", b"\r", b""):
+            if mark in (b" ", b"-", b"\r", b""):
                 self._gather(line[4:].removesuffix(b"\r"), line)
                 if mark != b"-":
                     replies.append(PeerReply(int(code), b"\n".join(self._lines)))

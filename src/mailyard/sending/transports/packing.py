@@ -2,9 +2,9 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from mailyard.protocol.address import ascii_domain
 from mailyard.sending.transport import Handoff, Outgoing, Recipient

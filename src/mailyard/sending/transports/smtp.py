@@ -209,7 +209,7 @@ class SmtpTransport:
                 verdict.text[:HANDOFF_REPLY_CHARACTERS],
                 self.name,
                 verdict.fate is not Fate.ACCEPTED and is_the_ways(verdict),
-                stage=verdict.stage.value,
+                stage=verdict.stage,
             )
             try:
                 ticket.done(handoff)

@@ -178,8 +178,9 @@ WHERE m.workspace_id = $1 AND m.list_id = $2 AND m.contact_id > $3 AND m.contact
 ORDER BY m.contact_id;
 
 -- name: step_chunk
--- One step of the hand-off window, fenced: inserts the rows of finished recipients, adds them to
--- the chunk's counts, and names the $17 who may leave next by moving `named_upto` to $5, unless the
+-- One step of the hand-off window, fenced: inserts the rows of finished recipients, each with the
+-- number of its result among those of $11 and on (most have the same), adds them to the chunk's
+-- counts, and names the $18 who may leave next by moving `named_upto` to $5, unless the
 -- campaign is not running. Who gets no mail has a row only if he is passed so. A row without a
 -- transport was not handed over, or nobody knows to whom. No row: a newer lease has the chunk. Said
 -- again after a commit whose answer got lost, it changes nothing.
@@ -192,16 +193,17 @@ WITH held AS MATERIALIZED (
     INSERT INTO delivery (id, workspace_id, campaign_id, contact_id, recipient, recipient_key, type,
                           state, attempts, fence, reply_code, reply, transport, handed_off_at,
                           next_attempt_at)
-    SELECT r.id, $1, $2, r.contact_id, r.recipient, r.recipient_key, $15::text, r.state::delivery_state,
-           CASE WHEN r.transport = '' AND r.state <> 'unknown' THEN 0 ELSE 1 END, $4, r.reply_code,
-           r.reply, r.transport,
-           CASE WHEN r.transport = '' AND r.state <> 'unknown' THEN NULL ELSE $16::timestamptz END,
-           r.next_attempt_at
-    FROM held, unnest($6::uuid[], $7::uuid[], $8::text[], $9::bigint[], $10::text[], $11::smallint[],
-                      $12::text[], $13::text[], $14::timestamptz[])
-        AS r (id, contact_id, recipient, recipient_key, state, reply_code, reply, transport,
-              next_attempt_at)
-    WHERE held.state = 'running' OR r.state NOT IN ('suppressed', 'failed')
+    SELECT r.id, $1, $2, r.contact_id, r.recipient, r.recipient_key, $16::text, o.state::delivery_state,
+           CASE WHEN o.transport = '' AND o.state <> 'unknown' THEN 0 ELSE 1 END, $4, o.reply_code,
+           o.reply, o.transport,
+           CASE WHEN o.transport = '' AND o.state <> 'unknown' THEN NULL ELSE $17::timestamptz END,
+           o.next_attempt_at
+    FROM held, unnest($6::uuid[], $7::uuid[], $8::text[], $9::bigint[], $10::smallint[])
+        AS r (id, contact_id, recipient, recipient_key, result)
+    JOIN unnest($11::text[], $12::smallint[], $13::text[], $14::text[], $15::timestamptz[])
+        WITH ORDINALITY AS o (state, reply_code, reply, transport, next_attempt_at, number)
+        ON o.number = r.result
+    WHERE held.state = 'running' OR o.state NOT IN ('suppressed', 'failed')
     ON CONFLICT (id) DO NOTHING
     RETURNING state
 ), counted AS (
@@ -217,7 +219,7 @@ UPDATE campaign_chunk k
 SET named_upto = CASE WHEN held.state = 'running' THEN coalesce($5, k.named_upto)
                       ELSE k.named_upto END,
     named = k.named + CASE WHEN held.state = 'running' AND $5 IS NOT NULL
-                                AND k.named_upto IS DISTINCT FROM $5 THEN $17 ELSE 0 END,
+                                AND k.named_upto IS DISTINCT FROM $5 THEN $18 ELSE 0 END,
     accepted = k.accepted + n.accepted, deferred = k.deferred + n.deferred,
     bounced = k.bounced + n.bounced, failed = k.failed + n.failed,
     suppressed = k.suppressed + n.suppressed, unknown = k.unknown + n.unknown
