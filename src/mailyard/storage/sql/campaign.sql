@@ -200,9 +200,10 @@ WITH held AS MATERIALIZED (
            o.next_attempt_at
     FROM held, unnest($6::uuid[], $7::uuid[], $8::text[], $9::bigint[], $10::smallint[])
         AS r (id, contact_id, recipient, recipient_key, result)
-    JOIN unnest($11::text[], $12::smallint[], $13::text[], $14::text[], $15::timestamptz[])
-        WITH ORDINALITY AS o (state, reply_code, reply, transport, next_attempt_at, number)
-        ON o.number = r.result
+    CROSS JOIN LATERAL (
+        SELECT ($11::text[])[r.result], ($12::smallint[])[r.result], ($13::text[])[r.result],
+               ($14::text[])[r.result], ($15::timestamptz[])[r.result]
+    ) AS o (state, reply_code, reply, transport, next_attempt_at)
     WHERE held.state = 'running' OR o.state NOT IN ('suppressed', 'failed')
     ON CONFLICT (id) DO NOTHING
     RETURNING state
