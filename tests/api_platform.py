@@ -48,6 +48,7 @@ from mailyard.campaigns.topic import Topics
 from mailyard.core.clock import SystemClock
 from mailyard.core.errors import Unavailable
 from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.mail_file import MailFiles
 from mailyard.mailbox.message import Messages
 from mailyard.mailbox.reservation import Reservations
 from mailyard.mailbox.search.index import Indexer
@@ -243,6 +244,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         idempotency=Idempotency(database=database),
         inboxes=inboxes,
         messages=Messages(database=database, inboxes=inboxes, cache=cache),
+        mail_files=MailFiles(database=database, inboxes=inboxes, engine=engine),
         meanings=Meanings(database=database),
         indexer=indexer,
         search=Search(database=database, inboxes=inboxes, indexer=indexer),

@@ -148,6 +148,10 @@ async def request(platform: Platform, route: Route, things: Things, key: str | N
             headers={"content-type": "text/csv"},
             key=key,
         )
+    if route.operation == "importInbox":
+        mail = b"Message-ID: <imported@x.example>\nSubject: imported\n\nhello\n"
+        headers = {"content-type": "message/rfc822"}
+        return await platform.call("POST", path, body=mail, headers=headers, key=key)
     body = things.body_of(route) if route.body is not None else None
     return await platform.call(route.method, path, json=body, key=key)
 

@@ -32,6 +32,7 @@ class Form:
     action: str
     fields: dict[str, str] = field(default_factory=dict)
     upload: bool = False
+    file: str = _CSV
 
 
 _FORMS = (
@@ -43,6 +44,7 @@ _FORMS = (
     Form("/receiving/{rdm}/routes", "inbound_route.create", {"pattern": "new", "action": "drop"}),
     Form("/receiving/{rdm}/routes/{irt}/remove", "inbound_route.remove"),
     Form("/receiving/{rdm}/remove", "receiving_domain.remove"),
+    Form("/inboxes/{ibx}/import", "inbox.import", upload=True, file="Subject: x\r\n\r\nhi\r\n"),
     Form("/templates", "template.create", {"name": "new", "subject": "s", "text": "t"}),
     Form("/templates/{tpl}/draft", "template.draft", {"subject": "s", "body": "{% wrong"}),
     Form("/templates/{tpl}/draft/drop", "template.draft"),
@@ -169,7 +171,7 @@ class Visitor:
         body, media_type = urlencode(fields), "application/x-www-form-urlencoded"
         if form.upload:
             parts = [f'name="{name}"\r\n\r\n{value}' for name, value in fields.items()]
-            parts.append(f'name="file"; filename="x.csv"\r\n\r\n{_CSV}')
+            parts.append(f'name="file"; filename="x.csv"\r\n\r\n{form.file}')
             lines = [f"--xyz\r\nContent-Disposition: form-data; {part}\r\n" for part in parts]
             body, media_type = "".join(lines) + "--xyz--\r\n", _PARTS
         headers = {

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mailyard.analysis.meaning import Meanings
     from mailyard.mailbox.follow import Follower as MailboxFollower
     from mailyard.mailbox.inbox import Inboxes
+    from mailyard.mailbox.mail_file import MailFiles
     from mailyard.mailbox.message import Messages
     from mailyard.mailbox.reservation import Reservations
     from mailyard.mailbox.search.index import Indexer, IndexFollower
@@ -100,6 +101,13 @@ class Receiving(Access):
             domains=[self.settings.inbox_domain],
             clock=self.clock,
         )
+
+    @cached_property
+    def mail_files(self) -> "MailFiles":
+        """Whole mailboxes as files, out and in."""
+        from mailyard.mailbox.mail_file import MailFiles
+
+        return MailFiles(database=self.database, inboxes=self.inboxes, engine=self.engine)
 
     @cached_property
     def meanings(self) -> "Meanings":

@@ -1,18 +1,22 @@
 """`mailyard inbox`: make inboxes, list and read their mail, wait for it."""
 
+import asyncio
 import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mailyard.cli import exit_code
 from mailyard.cli.client import AsJson, ask, say, say_rows
-from mailyard.core.errors import NotFound
+from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.proving.client import ApiClient
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 _Inbox = Annotated[str, typer.Argument(help="An inbox's id (ibx_…) or its address.")]
+_PIECE_BYTES = 256 * 1024
 _INBOX_COLUMNS = (
     ("ID", "id"),
     ("Address", "address"),
@@ -99,6 +103,68 @@ def read(
         say_rows(answer["items"], as_json, _MESSAGE_COLUMNS)
     else:
         say(answer, as_json, _shown(answer))
+
+
+@app.command(name="export")
+def export_mail(
+    inbox: _Inbox,
+    file: Annotated[Path, typer.Argument(help="Where to write it; `-` for the standard output.")],
+    form: Annotated[
+        str, typer.Option("--format", help="mbox, or eml: a tar archive of .eml files.")
+    ] = "mbox",
+) -> None:
+    """Write all mail of an inbox into a file.
+
+    Example: mailyard inbox export support@inbox.localhost support.mbox
+    """
+
+    async def work(client: ApiClient) -> Any:
+        path = f"/v1/inboxes/{await _id_of(client, inbox)}/export"
+        if str(file) == "-":
+            return await client.download(path, sys.stdout.buffer.write, format=form)
+        part = file.with_name(f"{file.name}.part")  # a whole file or none
+        with part.open("wb") as opened:
+            size_bytes = await client.download(path, opened.write, format=form)
+        part.replace(file)
+        return size_bytes
+
+    size_bytes = ask(work)
+    if str(file) != "-":
+        typer.echo(f"{size_bytes:,} bytes written to {file}")
+
+
+@app.command(name="import")
+def import_mail(
+    inbox: _Inbox,
+    file: Annotated[Path, typer.Argument(help="An mbox file, a tar of .eml files, or one mail.")],
+    as_json: AsJson = False,
+) -> None:
+    """Put the mail of a file into an inbox. Mail that is there already is passed over.
+
+    Example: mailyard inbox import support@inbox.localhost support.mbox
+    """
+    if not file.is_file():
+        raise InvalidInput(f"{file} is not a file")
+
+    async def work(client: ApiClient) -> Any:
+        path = f"/v1/inboxes/{await _id_of(client, inbox)}/import"
+        return await client.upload(path, _pieces(file), "application/octet-stream")
+
+    told = ask(work)
+    lines = [
+        f"{told['imported']:,} imported, {told['already_there']:,} were there, "
+        f"{told['refused']:,} refused",
+        *(f"  mail {one['number']}: {one['reason']}" for one in told["refusals"]),
+    ]
+    say(told, as_json, "\n".join(lines))
+    if told["refused"]:
+        raise typer.Exit(exit_code.REFUSED)
+
+
+async def _pieces(file: Path) -> AsyncIterator[bytes]:
+    with file.open("rb") as opened:
+        while piece := await asyncio.to_thread(opened.read, _PIECE_BYTES):
+            yield piece
 
 
 @app.command()

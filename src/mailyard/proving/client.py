@@ -7,7 +7,7 @@ Keep-alive connections over asyncio streams, JSON in and out, bodies streamed up
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -152,6 +152,30 @@ class ApiClient:
         headers = {"content-type": content_type, "transfer-encoding": "chunked"}
         answer = await self.request("POST", path, query=query, stream=chunks, headers=headers)
         return msgspec.json.decode(answer.body)
+
+    async def download(self, path: str, write: Callable[[bytes], object], **query: Any) -> int:
+        """GET a file as it comes and hand its pieces to `write`; how many bytes it had.
+
+        Raises ApiProblem, Unavailable (a file that broke off too).
+        """
+        size_bytes = 0
+        try:
+            connection = await self._connection()
+            try:
+                connection.writer.write(self._head("GET", path, query, {}))
+                async with asyncio.timeout(self._timeout_s):
+                    status, headers = await connection.head()
+                pieces = connection.pieces(status, headers)
+                if status >= 400:
+                    raise _problem(Response(status, headers, b"".join([p async for p in pieces])))
+                async for piece in pieces:
+                    size_bytes += len(piece)
+                    write(piece)
+            finally:
+                connection.close()
+        except (OSError, EOFError, TimeoutError, ValueError, asyncio.LimitOverrunError) as error:
+            raise Unavailable(f"no whole answer from {self._authority}: {error}") from error
+        return size_bytes
 
     async def request(
         self,

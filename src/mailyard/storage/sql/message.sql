@@ -115,3 +115,28 @@ WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id 
       WHERE inbox_message.workspace_id = $1 AND inbox_message.message_id BETWEEN $3 AND $4
         AND inbox_message.deleted_at IS NULL
   );
+
+-- name: export_lines
+-- The mail of the living inbox $2 of workspace $1 after the message $3, the oldest first, up to $4.
+SELECT line.inbox_id, line.message_id, line.from_address, line.size_bytes,
+       line.message_retention_days
+FROM inbox
+JOIN inbox_message AS line
+  ON line.inbox_id = inbox.id AND line.retention_days = inbox.retention_days
+WHERE inbox.workspace_id = $1 AND inbox.id = $2
+  AND inbox.deleted_at IS NULL AND (inbox.expires_at IS NULL OR inbox.expires_at > now())
+  AND line.workspace_id = $1 AND line.inbox_id = $2 AND line.message_id > $3
+  AND line.deleted_at IS NULL
+ORDER BY line.message_id
+LIMIT $4;
+
+-- name: known_message_ids
+-- Which of the Message-IDs $4 the inbox $2 of workspace $1 has, in mail after $3.
+SELECT DISTINCT line.header_message_id
+FROM inbox
+JOIN inbox_message AS line
+  ON line.inbox_id = inbox.id AND line.retention_days = inbox.retention_days
+WHERE inbox.workspace_id = $1 AND inbox.id = $2
+  AND line.workspace_id = $1 AND line.inbox_id = $2 AND line.message_id > $3
+  AND line.header_message_id = ANY($4::text[])
+  AND line.deleted_at IS NULL;

@@ -42,6 +42,7 @@ NOTICES = {
     "resumed": "Resumed.",
     "cancelled": "Cancelled.",
     "uploaded": "Uploaded. The rows go in now.",
+    "mail_imported": "Imported. The mail is seen here in a moment.",
     "redriven": "Put back into the queue.",
     "discarded": "Discarded.",
     "revoked": "Revoked.",

@@ -1,17 +1,25 @@
 """Inboxes and the mail in them."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.datastructures import UploadFile
+from litestar.response import Stream
 
 from mailyard.access import scope
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.core.ids import INBOX, MESSAGE, parse_type_id, type_id
+from mailyard.core.limits import KIB, MIB
 from mailyard.mailbox.inbox import Inbox, NewInbox
+from mailyard.mailbox.mail_file import MEDIA_TYPES, UNKNOWN, Format
+from mailyard.storage.database import Connection
 from mailyard.web.ui.frame import Visit
 
 _DAY_S = 86_400.0
+_PIECE_BYTES = 256 * KIB
+_UPLOAD_BYTES = 256 * MIB  # larger files by the command
 
 
 def _inbox_view(inbox: Inbox) -> dict[str, Any]:
@@ -113,9 +121,14 @@ async def _message_rows(visit: Visit, inbox: Inbox) -> dict[str, Any]:
 @get("/inboxes/{inbox_id:str}")
 async def inbox(visit: Visit, inbox_id: str) -> Response[str]:
     visit.principal.require(scope.INBOXES_READ)
+    return await _inbox_page(visit, inbox_id)
+
+
+async def _inbox_page(visit: Visit, inbox_id: str, problem: str | None = None) -> Response[Any]:
     found = await _inbox(visit, inbox_id)
     return visit.page(
         "inbox.html",
+        problem=problem,
         inbox=_inbox_view(found),
         filters={"from": visit.ask("from"), "subject": visit.ask("subject")},
         query=visit.query_with(),
@@ -128,6 +141,61 @@ async def message_rows(visit: Visit, inbox_id: str) -> Response[str]:
     visit.principal.require(scope.INBOXES_READ)
     found = await _inbox(visit, inbox_id)
     return visit.fragment("_messages.html", **await _message_rows(visit, found))
+
+
+@get("/inboxes/{inbox_id:str}/export")
+async def export_inbox(visit: Visit, inbox_id: str) -> Stream:
+    """All mail of the inbox as a file, `?format=mbox` or `eml`."""
+    visit.principal.require(scope.INBOXES_READ)
+    form: Format = "eml" if visit.ask("format") == "eml" else "mbox"
+    pieces = await visit.application.mail_files.export(
+        visit.principal.workspace_id, parse_type_id(INBOX, inbox_id), form
+    )
+    name = f"{inbox_id}.{'tar' if form == 'eml' else 'mbox'}"
+    return Stream(
+        pieces,
+        media_type=MEDIA_TYPES[form],
+        headers={
+            "content-disposition": f'attachment; filename="{name}"',
+            "x-content-type-options": "nosniff",
+            "content-security-policy": "default-src 'none'; sandbox",
+            "cache-control": "no-store",
+        },
+    )
+
+
+async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
+    while piece := await file.read(_PIECE_BYTES):
+        yield piece
+
+
+@post("/inboxes/{inbox_id:str}/import", status_code=303, request_max_body_size=_UPLOAD_BYTES)
+async def import_inbox(visit: Visit, inbox_id: str) -> Response[Any]:
+    """The mail of a file (mbox, a tar of .eml files, one mail) into the inbox."""
+    visit.principal.require(scope.INBOXES_WRITE)
+    file = visit.form.get("file")
+    if not isinstance(file, UploadFile) or not file.filename:
+        raise InvalidInput("choose a file", field="file")
+    file_name = file.filename
+
+    async def witness(tx: Connection) -> None:
+        await visit.application.audit.record(
+            visit.principal.actor, "inbox.import", inbox_id, after={"file_name": file_name}, tx=tx
+        )
+
+    told = await visit.application.mail_files.bring_in(
+        visit.principal.workspace_id,
+        parse_type_id(INBOX, inbox_id),
+        _pieces(file),
+        UNKNOWN,
+        witness,
+    )
+    if not told.refused:
+        return visit.go(f"/inboxes/{inbox_id}", "mail_imported")
+    refused = "; ".join(f"mail {one.number}: {one.reason}" for one in told.refusals[:5])
+    return await _inbox_page(
+        visit, inbox_id, f"{told.imported} imported, {told.refused} refused ({refused})."
+    )
 
 
 @post("/inboxes/{inbox_id:str}/extend", status_code=303)
@@ -166,4 +234,6 @@ def message_ids(inbox_id: str, message_id: str) -> tuple[UUID, UUID]:
     return parse_type_id(INBOX, inbox_id), parse_type_id(MESSAGE, message_id)
 
 
-HANDLERS = [inboxes, make_inbox, inbox, message_rows, extend, delete_inbox]
+HANDLERS = [
+    inboxes, make_inbox, inbox, message_rows, export_inbox, import_inbox, extend, delete_inbox,
+]  # fmt: skip
