@@ -10,11 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+from mailyard.access.account import Accounts, LimitNotices
 from mailyard.access.audit import Actor, Audit
 from mailyard.access.bootstrap import FirstStart, bootstrap
 from mailyard.access.business import BusinessFigures
 from mailyard.access.idempotency import Idempotency
 from mailyard.access.key import ApiKeys
+from mailyard.access.letter import Letter
 from mailyard.access.plan import NO_PLANS, PlanBook, Plans
 from mailyard.access.session import Sessions
 from mailyard.access.usage import Allowance, Usage
@@ -223,7 +225,30 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
     )
     allowances = Allowances(database=database, plans=plans)
     domains = Domains(database=database, vault=VAULT)
+    workspaces, users = (
+        Workspaces(database=database, audit=audit),
+        Users(database=database, audit=audit),
+    )
+    letters: list[Letter] = []
+
+    async def post(letter: Letter, key: str) -> None:
+        letters.append(letter)
+
+    accounts = Accounts(
+        database=database,
+        engine=engine,
+        audit=audit,
+        users=users,
+        workspaces=workspaces,
+        plans=plans,
+        limits=MemoryRateLimit(clock=SystemClock()),
+        post=post,
+        page_url="https://mail.example.org",
+        may_sign_up=True,
+    )
     return SimpleNamespace(
+        letters=letters,
+        limit_notices=LimitNotices(database=database, engine=engine, plans=plans, usage=usage),
         settings=Settings(),
         clock=SystemClock(),
         database=database,
@@ -236,9 +261,10 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         plans=plans,
         usage=usage,
         allowance=allowance,
+        accounts=accounts,
         business=BusinessFigures(database=database, plans=plans),
-        workspaces=Workspaces(database=database, audit=audit, cache=cache),
-        users=Users(database=database, audit=audit),
+        workspaces=workspaces,
+        users=users,
         sessions=Sessions(database=database, audit=audit),
         keys=ApiKeys(database=database, audit=audit, cache=cache),
         idempotency=Idempotency(database=database),
@@ -384,10 +410,13 @@ async def start(
     rate_burst: int = 10,
     with_pages: bool = False,
     book: PlanBook = NO_PLANS,
+    sign_up: bool = False,
 ) -> Platform:
     """A platform on a fresh database."""
     app = services(database, book)
-    app.settings = replace(app.settings, rate_per_s=rate_per_s, rate_burst=rate_burst)
+    app.settings = replace(
+        app.settings, rate_per_s=rate_per_s, rate_burst=rate_burst, sign_up=sign_up
+    )
     first = await bootstrap(
         database=database,
         workspaces=app.workspaces,

@@ -125,6 +125,7 @@ class Things:
             "startDemo": {"recipients": 1},
             "createKey": {"name": "another", "scopes": ["emails:read"]},
             "addMember": {"email": "another@example.org", "role": "viewer"},
+            "invite": {"email": "invited@example.org", "role": "viewer"},
             "changeMember": {"role": "viewer"},
             "createWorkspace": {"name": "another"},
             "assignPlan": {
@@ -218,6 +219,7 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
     await make("tdm", "/v1/tracking-domains", {"name": f"click.{word}.example.org"})
     await platform.call("PUT", "/v1/imprint", json={"physical_address": word}, key=key)
     await make("key", "/v1/keys", {"name": word, "scopes": ["emails:read"]})
+    await make("inv", "/v1/invitations", {"email": f"{word}-in@example.org", "role": "viewer"})
     await make("usr", "/v1/members", {"email": f"{word}-owner@example.org", "role": "owner"})
     await platform.call(
         "POST", f"/v1/lists/{made['lst']}/contacts", json={"contact_ids": [made["con"]]}, key=key

@@ -114,6 +114,8 @@ _FORMS = (
     Form("/access/keys", "key.create", {"name": "new", "scopes": "emails:read"}),
     Form("/access/keys/{key}/revoke", "key.revoke"),
     Form("/access/members", "user.add", {"email": "new@example.org", "role": "viewer"}),
+    Form("/access/invitations", "invitation.create", {"email": "i@example.org", "role": "viewer"}),
+    Form("/access/invitations/{inv}/withdraw", "invitation.withdraw"),
     Form("/access/password", "user.set_password", {"password": "correct horse battery"}),
     Form("/domains", "domain.create", {"name": "new.example.org"}),
     Form("/domains/{dom}/check", "domain.check"),
@@ -139,7 +141,19 @@ _MOVES = tuple(
 )
 # A file that was refused stays, as failed, and the list that was made for it.
 _KEPT_WHEN_REFUSED = {"/imports": {"contact_import", "import_part", "contact_list"}}
-_WITHOUT_A_VISITOR = {"/sign-in", "/sign-in/{token:str}"}
+_WITHOUT_A_VISITOR = {
+    "/sign-in",
+    "/sign-in/{token:str}",
+    "/sign-up",
+    "/sign-up/{token:str}",
+    "/reset",
+    "/reset/{token:str}",
+    "/invitation/{token:str}",
+    # A person's own sessions: tried in tests/integration/test_accounts.py.
+    "/account/sessions/{session_id:str}/end",
+    "/account/sessions/end",
+    "/account/workspace",
+}
 # POST only because what is shown, or asked, is long.
 _READS = {
     "/templates/{template_id:str}/frame",

@@ -65,6 +65,7 @@ TENANT_TABLES = frozenset(
         "webhook_delivery",
         "webhook_replay",
         "webhook_secret",
+        "invitation",
         "usage_day",
         "usage_notice",
     }
@@ -110,6 +111,7 @@ REASONS = {
     "webhook.seal_anew": "the master key is the operator's, for all workspaces",
     "webhook.sealed_otherwise": "the master key is the operator's, for all workspaces",
     "webhook.sweep_secrets": "what has run out, everywhere",
+    "account.sweep_links": "what has run out, everywhere",
     "usage.active_inboxes": "the operator's figures; a count, no content",
     "usage.amounts_by_day": "the operator's figures; sums, no content",
     "usage.forget_notices": "what is over, everywhere",

@@ -48,7 +48,7 @@ def test_the_walk_covers_every_kind_of_thing() -> None:
     prefixes = {prefix for route in _ADDRESSED for _, prefix in route.parameters if prefix}
     assert prefixes == {
         "eml", "dlv", "tpl", "sup", "dom", "ibx", "msg", "con", "lst", "seg", "imp", "cmp", "dmo",
-        "key", "usr", "top", "tdm", "hok", "prv", "mdl", "whk", "whd", "rdm", "irt",
+        "key", "usr", "top", "tdm", "inv", "hok", "prv", "mdl", "whk", "whd", "rdm", "irt",
     }  # fmt: skip
 
 

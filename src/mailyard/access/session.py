@@ -21,6 +21,7 @@ from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 _SQL = load("access")
+_ACCOUNT_SQL = load("account")
 
 SESSION_S = 14 * 24 * 3600.0
 LINK_S = 24 * 3600.0
@@ -170,12 +171,21 @@ class Sessions:
             tx,
         )
 
+    async def end_others(self, user_id: UUID, keep: bytes, *, actor: Actor) -> None:
+        """End all sessions of a person but the one with the token hash `keep`."""
+        async with self._database.transaction() as tx:
+            await self._database.execute(_SQL.end_other_sessions, user_id, keep, tx=tx)
+            name = ids.type_id(ids.USER, user_id)
+            await self._audit.record(actor, "session.end_others", name, None, None, tx)
+
     async def move(self, token: str, workspace_id: UUID) -> None:
         """Go on in another workspace of the same person. Raises NotFound when it is not theirs."""
+        await self.move_hashed(token_hash(token), workspace_id)
+
+    async def move_hashed(self, hashed: bytes, workspace_id: UUID) -> None:
+        """As `move`, by the token's hash."""
         async with self._database.transaction() as tx:
-            row = await self._database.fetchrow(
-                _SQL.move_session, token_hash(token), workspace_id, tx=tx
-            )
+            row = await self._database.fetchrow(_SQL.move_session, hashed, workspace_id, tx=tx)
             if row is None:
                 raise NotFound("no such workspace")
             await self._audit.record(
@@ -202,6 +212,9 @@ class Sessions:
             _SQL.belongs_elsewhere, user_id, actor.workspace_id, tx=tx
         ):
             raise NotAllowed("this person belongs to another workspace too")
+        if actor.kind not in OPERATORS:
+            # Whoever gets the link may not be who reads the mail of the person's address.
+            await self._database.execute(_ACCOUNT_SQL.doubt_person, user_id, tx=tx)
         token = secrets.token_urlsafe(32)
         await self._database.execute(
             _SQL.add_login_link, token_hash(token), user_id, lasts_s, tx=tx

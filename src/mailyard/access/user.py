@@ -21,6 +21,7 @@ from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 _SQL = load("access")
+_ACCOUNT_SQL = load("account")
 
 PASSWORD_CHARACTERS_MIN = 10  # NIST SP 800-63B section 3.1.1: length, not composition
 PASSWORD_CHARACTERS_MAX = 256
@@ -96,6 +97,7 @@ class Users:
         if since is None:
             raise Conflict(f"{email} is a member already", field="email")
         await self._database.execute(_SQL.forget_ways_in, row["id"], tx=tx)
+        await self._database.execute(_ACCOUNT_SQL.doubt_person, row["id"], tx=tx)
         await self._audit.record(
             actor,
             "user.add",
@@ -105,6 +107,29 @@ class Users:
             tx,
         )
         return User(row["id"], email, role, False, since)
+
+    async def join(
+        self, workspace_id: UUID, email: str, role: str, *, actor: Actor, tx: Connection
+    ) -> UUID:
+        """Make the person of this address a member: they followed a link that was mailed there.
+
+        Every way in that an account had whose holder is not known to read that mail is forgotten.
+        Who is a member already stays what they are.
+        """
+        row = await self._database.fetchrow(_SQL.add_user, ids.uuid7(), email, tx=tx)
+        assert row is not None, "an insert that updates on conflict returns its row"
+        user_id: UUID = row["id"]
+        person = await self._database.fetchrow(_ACCOUNT_SQL.find_person, email, tx=tx)
+        assert person is not None, "it was added just now"
+        if not person["verified"]:
+            await self._database.execute(_SQL.forget_ways_in, user_id, tx=tx)
+        since = await self._database.fetchval(_SQL.add_member, workspace_id, user_id, role, tx=tx)
+        if since is not None:
+            told = {"email": email, "role": role}
+            await self._audit.record(
+                actor, "user.join", ids.type_id(ids.USER, user_id), None, told, tx
+            )
+        return user_id
 
     async def get(self, workspace_id: UUID, user_id: UUID) -> User:
         """A member of the workspace. Raises NotFound."""
@@ -180,16 +205,34 @@ class Users:
         """
         encoded = await self._hash(check_password(password))
         async with self._database.transaction() as tx:
-            await self._database.execute(_SQL.set_password, user_id, encoded, tx=tx)
-            await self._database.execute(_SQL.end_other_sessions, user_id, keep_session, tx=tx)
-            await self._audit.record(
-                actor,
-                "user.set_password",
-                ids.type_id(ids.USER, user_id),
-                None,
-                {"other_sessions": "ended"},
-                tx,
+            await self.store_password(
+                user_id, encoded, actor=actor, tx=tx, keep_session=keep_session
             )
+
+    async def store_password(
+        self,
+        user_id: UUID,
+        encoded: str,
+        *,
+        actor: Actor,
+        tx: Connection,
+        keep_session: bytes = b"",
+    ) -> None:
+        """As `set_password` within `tx`, of what `hashed` gave."""
+        await self._database.execute(_SQL.set_password, user_id, encoded, tx=tx)
+        await self._database.execute(_SQL.end_other_sessions, user_id, keep_session, tx=tx)
+        await self._audit.record(
+            actor,
+            "user.set_password",
+            ids.type_id(ids.USER, user_id),
+            None,
+            {"other_sessions": "ended"},
+            tx,
+        )
+
+    async def hashed(self, password: str) -> str:
+        """What is stored of a password: it takes a while, so not within a transaction."""
+        return await self._hash(password)
 
     async def authenticate(self, email: str, password: str) -> UUID | None:
         """The id of the person who knows this password, or None.

@@ -7,6 +7,7 @@ from mailyard.app.foundation import Foundation
 from mailyard.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from mailyard.access.account import LimitNotices
     from mailyard.access.audit import Audit
     from mailyard.access.business import BusinessFigures
     from mailyard.access.idempotency import Idempotency
@@ -94,6 +95,14 @@ class Access(Foundation):
 
         return Allowance(
             database=self.database, plans=self.plans, usage=self.usage, clock=self.clock
+        )
+
+    @cached_property
+    def limit_notices(self) -> "LimitNotices":
+        from mailyard.access.account import LimitNotices
+
+        return LimitNotices(
+            database=self.database, engine=self.engine, plans=self.plans, usage=self.usage
         )
 
     @cached_property

@@ -8,6 +8,8 @@ from uuid import UUID
 from mailyard.app.own_delivery import OwnDelivery
 
 if TYPE_CHECKING:
+    from mailyard.access.account import Accounts
+    from mailyard.access.letter import Letter
     from mailyard.net.dns import Resolver
     from mailyard.net.http import HttpClient
     from mailyard.sending.accept import Emails
@@ -65,6 +67,30 @@ class Sending(OwnDelivery):
             templates=self.templates,
             allowances=self.allowances,
             clock=self.clock,
+        )
+
+    @cached_property
+    def accounts(self) -> "Accounts":
+        """Sign-up, invitations, forgotten passwords: their letters are mails of the first
+        workspace."""
+        from mailyard.access.account import Accounts
+        from mailyard.sending.own import post_letter
+
+        async def post(letter: "Letter", key: str) -> None:
+            first = await self.workspaces.first()
+            await post_letter(self.emails, first, self.settings.account_sender, letter, key)
+
+        return Accounts(
+            database=self.database,
+            engine=self.engine,
+            audit=self.audit,
+            users=self.users,
+            workspaces=self.workspaces,
+            plans=self.plans,
+            limits=self.limits,
+            post=post,
+            page_url=self.settings.page_url,
+            may_sign_up=self.settings.sign_up,
         )
 
     @cached_property

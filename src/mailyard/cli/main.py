@@ -48,6 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "route": ("mailyard.cli.route", "Say which providers may have which mail."),
     "shaping": ("mailyard.cli.shaping", "Show destinations as they are written to, pause, resume."),
     "mcp": ("mailyard.cli.mcp", "Serve inboxes to AI agents (Model Context Protocol)."),
+    "member": ("mailyard.cli.member", "List members; ask people in by mail."),
     "key": ("mailyard.cli.key", "Make, list and revoke API keys."),
     "version": ("mailyard.cli.version", "Print the version."),
 }

@@ -38,6 +38,7 @@ _BELOW_GROUP = (1 << 54) - 1
 WORKSPACE = "wsp"
 USER = "usr"
 API_KEY = "key"
+INVITATION = "inv"
 INBOX = "ibx"
 MESSAGE = "msg"
 THREAD = "thr"

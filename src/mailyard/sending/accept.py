@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from mailyard.access.audit import Actor
 from mailyard.core import ids, limits
 from mailyard.core.clock import Clock, SystemClock
@@ -51,6 +53,9 @@ _SQL = load("sending")
 _LAST_ID = UUID(int=(1 << 128) - 1)
 
 DELIVER = "deliver"
+# The type of mails of our own with links that let their recipients in: nobody reads them here.
+PRIVATE = "mailyard.account"
+_NOT_SHOWN = "(not shown: it has a link that lets its recipient in)"
 ATTEMPTS = 36  # with the backoff of deliver.py: about five days
 GROUP_EMAILS = 2 * limits.EMAILS_PER_BATCH
 _WEIGHT_BYTES = 16 * limits.KIB  # of a whole mail weigh in a group as one more
@@ -243,6 +248,8 @@ class Emails:
         content = decode_content(row["content"])
         if isinstance(content, WholeMail):
             content = content.view()
+        if row["type"] == PRIVATE:
+            content = msgspec.structs.replace(content, html="", text=_NOT_SHOWN)
         return Email(**{**row, "content": content})
 
     async def page(

@@ -164,6 +164,9 @@ class Settings:
     )
 
     sign_up: bool = setting(FLAG, False, "whether people may sign up and get a workspace")
+    mail_from: str = setting(
+        TEXT, "", "sender of Mailyard's own mails, like Mailyard <no-reply@example.org>"
+    )
     plans_file: Path | None = setting(
         FILE, None, "TOML with plans: what workspaces may use, and what it costs; none: no limits"
     )
@@ -199,6 +202,11 @@ class Settings:
     def api_url(self) -> str:
         """The API that a command of this installation talks to."""
         return self.url.rstrip("/") if self.url else self.page_url
+
+    @property
+    def account_sender(self) -> str:
+        """Who writes the mails of sign-up, invitations and forgotten passwords."""
+        return self.mail_from or f"Mailyard <no-reply@{self.inbox_domain}>"
 
     @property
     def smtp_name(self) -> str:

@@ -44,6 +44,7 @@ _ID_NAMES = {
     "whk": "webhook",
     "whd": "delivery of a webhook",
     "dmo": "demo run",
+    "inv": "invitation",
 }
 # Two rooms each have states of their own and call them so.
 _STATES = {

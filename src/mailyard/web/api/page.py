@@ -67,6 +67,7 @@ def _id(prefix: str, what: str) -> Meta:
 
 WorkspaceId = Annotated[str, _id(ids.WORKSPACE, "workspace")]
 UserId = Annotated[str, _id(ids.USER, "person")]
+InvitationId = Annotated[str, _id(ids.INVITATION, "invitation")]
 KeyId = Annotated[str, _id(ids.API_KEY, "API key")]
 InboxId = Annotated[str, _id(ids.INBOX, "inbox")]
 ReceivingDomainId = Annotated[str, _id(ids.RECEIVING_DOMAIN, "receiving domain")]

@@ -6,7 +6,7 @@ from litestar import Response, get, post
 
 from mailyard.access import scope
 from mailyard.core.errors import MailyardError
-from mailyard.core.ids import API_KEY, AUDIT, parse_type_id, type_id
+from mailyard.core.ids import API_KEY, AUDIT, INVITATION, parse_type_id, type_id
 from mailyard.web.ui.frame import Visit
 
 _PAGE = 100
@@ -17,6 +17,7 @@ async def _access_page(visit: Visit, **shown_once: str) -> Response[str]:
     owner = scope.ADMIN in visit.principal.scopes
     keys = await visit.application.keys.list(workspace_id) if owner else []
     members = await visit.application.users.list(workspace_id) if owner else []
+    invitations = await visit.application.accounts.invitations(workspace_id) if owner else []
     return visit.page(
         "settings.html",
         status=422 if "problem" in shown_once else 200,
@@ -31,6 +32,15 @@ async def _access_page(visit: Visit, **shown_once: str) -> Response[str]:
                 "revoked_at": key.revoked_at,
             }
             for key in keys
+        ],
+        invitations=[
+            {
+                "id": type_id(INVITATION, one.id),
+                "email": one.email,
+                "role": one.role,
+                "expires_at": one.expires_at,
+            }
+            for one in invitations
         ],
         members=[{"email": member.email, "role": member.role} for member in members],
         scopes=sorted(scope.SCOPES),
@@ -82,6 +92,36 @@ async def add_member(visit: Visit) -> Response[str]:
     return await _access_page(visit, new_link=f"/sign-in/{token}", new_member=user.email)
 
 
+@post("/access/invitations", status_code=303)
+async def invite(visit: Visit) -> Response[Any]:
+    visit.principal.require(scope.ADMIN)
+    try:
+        async with visit.application.database.transaction() as tx:
+            await visit.application.accounts.invite(
+                visit.principal.workspace_id,
+                visit.field("email"),
+                visit.field("role"),
+                actor=visit.principal.actor,
+                tx=tx,
+            )
+    except MailyardError as error:
+        return await _access_page(visit, problem=error.message)
+    return visit.go("/access", "invited")
+
+
+@post("/access/invitations/{invitation_id:str}/withdraw", status_code=303)
+async def withdraw(visit: Visit, invitation_id: str) -> Response[Any]:
+    visit.principal.require(scope.ADMIN)
+    async with visit.application.database.transaction() as tx:
+        await visit.application.accounts.withdraw(
+            visit.principal.workspace_id,
+            parse_type_id(INVITATION, invitation_id),
+            actor=visit.principal.actor,
+            tx=tx,
+        )
+    return visit.go("/access", "withdrawn")
+
+
 @post("/access/password", status_code=303)
 async def set_password(visit: Visit) -> Response[Any]:
     session = visit.principal.session
@@ -122,4 +162,13 @@ async def audit(visit: Visit) -> Response[str]:
     )
 
 
-HANDLERS = [access, make_key, revoke_key, add_member, set_password, audit]
+HANDLERS = [
+    access,
+    make_key,
+    revoke_key,
+    add_member,
+    invite,
+    withdraw,
+    set_password,
+    audit,
+]

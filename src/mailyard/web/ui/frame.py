@@ -46,6 +46,9 @@ NOTICES = {
     "redriven": "Put back into the queue.",
     "discarded": "Discarded.",
     "revoked": "Revoked.",
+    "ended": "Ended.",
+    "invited": "The invitation is on its way.",
+    "withdrawn": "Taken back.",
     "password": "Your password is set. Other sessions have ended.",
 }
 
@@ -96,7 +99,7 @@ def _pretty(value: Any) -> str:
     return "–" if value is None else dumps(value, indent=1, ensure_ascii=False, sort_keys=True)
 
 
-def environment() -> Environment:
+def environment(*, sign_up: bool = False) -> Environment:
     """The pages' Jinja2 templates. An unknown name in one is an error, never an empty text."""
     env = Environment(
         loader=PackageLoader("mailyard.web.ui", "templates"),
@@ -108,6 +111,7 @@ def environment() -> Environment:
     )
     env.filters.update(ago=_ago, seconds=_seconds, size=_size, number=_number, pretty=_pretty)
     env.globals["navigation"] = NAVIGATION
+    env.globals["sign_up"] = sign_up
     return env
 
 

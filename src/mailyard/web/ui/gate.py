@@ -2,6 +2,7 @@
 
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 from jinja2 import Environment
 from litestar import Request, Response, get, post
@@ -102,7 +103,7 @@ async def sign_in(request: PageRequest) -> Response[Any]:
             email=email,
             next_path=next_path,
         )
-    return await _start_session(request, user_id, next_path)
+    return await start_session(request, user_id, next_path)
 
 
 @get("/sign-in/{token:str}")
@@ -119,7 +120,7 @@ async def sign_in_by_link(request: PageRequest, token: str) -> Response[Any]:
         return sign_in_page(
             request.app.state.environment, 401, problem="This link was used before, or is too old."
         )
-    return await _start_session(request, user_id, "/")
+    return await start_session(request, user_id, "/")
 
 
 @post("/sign-out", status_code=303)
@@ -132,9 +133,13 @@ async def sign_out(request: PageRequest, visit: Visit) -> Response[Any]:
     return answer
 
 
-async def _start_session(
-    request: Request[Any, Any, State], user_id: Any, next_path: str
+async def start_session(
+    request: Request[Any, Any, State],
+    user_id: UUID,
+    next_path: str,
+    workspace_id: UUID | None = None,
 ) -> Response[Any]:
+    """Sign a person in, in that workspace or their oldest."""
     application: Application = request.app.state.application
     workspaces = await application.workspaces.of_user(user_id)
     if not workspaces:
@@ -142,7 +147,7 @@ async def _start_session(
             request.app.state.environment, 403, problem="You belong to no workspace."
         )
     session = await application.sessions.start(
-        user_id, workspaces[0].id, request.headers.get("user-agent", "")
+        user_id, workspace_id or workspaces[0].id, request.headers.get("user-agent", "")
     )
     answer: Response[Any] = Redirect(next_path, status_code=303)
     answer.set_cookie(

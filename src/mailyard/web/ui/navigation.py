@@ -36,6 +36,7 @@ NAVIGATION = (
             ("/dead-letters", "Dead letters"),
             ("/audit", "Audit log"),
             ("/access", "Access"),
+            ("/account", "Your account"),
         ),
     ),
 )

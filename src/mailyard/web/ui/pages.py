@@ -18,6 +18,7 @@ from mailyard.app import Application
 from mailyard.core.errors import MailyardError, NotAuthenticated
 from mailyard.web.ui import (
     access_pages,
+    account_pages,
     campaign_pages,
     contact_pages,
     dead_letter_pages,
@@ -87,6 +88,7 @@ def build_pages(application: Application) -> Litestar:
     )
     modules = (
         access_pages,
+        account_pages,
         campaign_pages,
         contact_pages,
         dead_letter_pages,
@@ -117,6 +119,7 @@ def build_pages(application: Application) -> Litestar:
             gate.ask_for_press,
             gate.sign_in_by_link,
             gate.sign_out,
+            *account_pages.PUBLIC,
             *(handler for module in modules for handler in module.HANDLERS),
         ],
         dependencies={"visit": Provide(gate.visit)},
@@ -128,7 +131,7 @@ def build_pages(application: Application) -> Litestar:
         state=State(
             {
                 "application": application,
-                "environment": environment(),
+                "environment": environment(sign_up=application.settings.sign_up),
                 "authenticator": Authenticator(
                     keys=application.keys, sessions=application.sessions
                 ),
