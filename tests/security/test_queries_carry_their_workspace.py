@@ -111,6 +111,7 @@ REASONS = {
     "webhook.seal_anew": "the master key is the operator's, for all workspaces",
     "webhook.sealed_otherwise": "the master key is the operator's, for all workspaces",
     "webhook.sweep_secrets": "what has run out, everywhere",
+    "account.find_person": "whether a person belongs anywhere; people stand above workspaces",
     "account.sweep_links": "what has run out, everywhere",
     "usage.active_inboxes": "the operator's figures; a count, no content",
     "usage.amounts_by_day": "the operator's figures; sums, no content",
