@@ -1,6 +1,7 @@
 """The client, the pytest plugin, the MCP server and their pages, used as a newcomer uses them,
 against a platform that `mailyard up` started."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -135,7 +136,7 @@ def test_a_newcomer_follows_the_page_on_agents(platform: Platform, folder: Path)
         assert "['create_inbox', 'list_inboxes', 'wait_for_mail'" in printed
         assert "Your code is 493021." in printed
         assert "Thank you!" in printed
-        assert "| Re: Welcome" in printed.partition("--- search_mail")[2]
+        assert "| Re: Welcome" in printed.partition("--- list_mail")[2]
 
 
 async def test_an_agent_over_http_has_what_its_key_has_and_no_more(
@@ -175,6 +176,14 @@ async def test_an_agent_over_http_has_what_its_key_has_and_no_more(
         failed, said = await use("my_unknown", "list_inboxes")
         assert failed
         assert "401 not_authenticated" in said
+        for _ in range(200):  # indexing is behind: bounded, and no longer than it takes
+            _, said = await use(reader, "search_mail", query="subject:bill", inbox=inbox.address)
+            if bill.id in said:
+                break
+            await asyncio.sleep(0.1)
+        assert bill.id in said
+        failed, said = await use(reader, "search_mail", query="from:(")
+        assert (failed, "422" in said) == (True, True)
         missed = await use(reader, "wait_for_mail", inbox=inbox.address, after=bill.id, timeout_s=0)
         assert "No such mail came" in missed[1]
         for headers in ({}, {"Authorization": f"Bearer {key}", "Host": "evil.example"}):

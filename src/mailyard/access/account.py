@@ -166,6 +166,7 @@ class Accounts:
         if not self.may_sign_up:
             raise NotAllowed("nobody can sign up here; ask for an invitation")
         name = check_name(workspace, "workspace")
+        await self._look("sign_up", token)
         encoded = await self._users.hashed(check_password(password))
         async with self._database.transaction() as tx:
             email = await self._spend("sign_up", token, tx)
@@ -186,6 +187,7 @@ class Accounts:
     async def reset(self, token: str, password: str) -> UUID:
         """Set a new password and end every session; the person. Raises NotFound for a link that
         does not work, InvalidInput."""
+        await self._look("reset", token)
         encoded = await self._users.hashed(check_password(password))
         async with self._database.transaction() as tx:
             email = await self._spend("reset", token, tx)
@@ -198,6 +200,11 @@ class Accounts:
             await self._engine.enqueue([_job(Errand("changed", email=email))], tx=tx)
         user_id: UUID = person["id"]
         return user_id
+
+    async def _look(self, purpose: str, token: str) -> None:
+        """Before a password is hashed: that costs memory and time, and strangers may ask for it."""
+        if await self.linked(purpose, token) is None:
+            raise NotFound("this link was used before, or is too old")
 
     async def _spend(self, purpose: str, token: str, tx: Connection) -> str:
         email = await self._database.fetchval(_SQL.use_link, token_hash(token), purpose, tx=tx)

@@ -48,7 +48,6 @@ PLAN_CACHE_ENTRIES = 50_000
 INBOXES = "inboxes"
 MESSAGES = "messages"
 SENDS = "sends"
-LIVE = "live_connections"
 
 _Count = Annotated[int, Meta(ge=0, le=10**12)]
 _Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
-from mailyard.access.plan import INBOXES, LIVE, MESSAGES, SENDS, Plan, Plans
+from mailyard.access.plan import INBOXES, MESSAGES, SENDS, Plan, Plans
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import QuotaExceeded
 from mailyard.storage.database import Connection, Database
@@ -23,6 +23,7 @@ _SQL = load("usage")
 USED_CACHE_S = 3.0
 USED_CACHE_ENTRIES = 50_000
 DAYS_SHOWN = 30
+INBOXES_COUNTED = 100_000  # of a workspace without a limit: more are not worth the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ class Usage:
     async def inboxes(
         self, workspace_id: UUID, most: int | None, tx: Connection | None = None
     ) -> int:
-        """How many inboxes live, counted to one beyond `most` or to a million."""
-        furthest = 1_000_000 if most is None else most + 1
+        """How many inboxes live, counted to one beyond `most`, or to INBOXES_COUNTED."""
+        furthest = INBOXES_COUNTED if most is None else most + 1
         count: int = await self._database.fetchval(
             _SQL.count_inboxes, workspace_id, self._clock.now(), furthest, tx=tx
         )
@@ -122,8 +123,7 @@ class Allowance:
     ) -> None:
         """Whether `amount` more of a `kind` may be used.
 
-        INBOXES: counted exactly, in the caller's `tx`. MESSAGES: of today, by what is known.
-        LIVE: `amount` would be open. Sends are counted by their own quota (sending.allowance).
+        INBOXES: counted exactly, in the caller's `tx`. MESSAGES: of today, by what is known. Sends are counted by their own quota (sending.allowance).
         """
         if not self.any:
             return
@@ -140,11 +140,12 @@ class Allowance:
         elif kind == MESSAGES and plan.messages_per_day is not None:
             if await self._today(workspace_id, MESSAGES) + amount > plan.messages_per_day:
                 raise messages_used_up(plan)
-        elif kind == LIVE and plan.live_connections is not None and amount > plan.live_connections:
-            raise QuotaExceeded(
-                f"the plan has {plan.live_connections} live connections at once; close one, or take"
-                " a larger plan"
-            )
+
+    async def live_connections(self, workspace_id: UUID) -> int | None:
+        """How many live connections a workspace may have in one process; None: any number."""
+        if not self.any:
+            return None
+        return (await self._plans.of(workspace_id)).live_connections
 
     async def longest_life(self, workspace_id: UUID) -> timedelta | None:
         """How long an inbox may live at most; None: for ever."""

@@ -70,6 +70,11 @@ class AsyncMailyard:
         async for item in self._pages(lambda cursor: calls.list_inboxes(label, cursor)):
             yield AsyncInbox(self, item)
 
+    async def search(self, query: str, *, inbox_id: str = "", limit: int = 50) -> list[MailSummary]:
+        """The newest mails, up to 100, that a query finds (`from:shop invoice`, as the API's
+        documentation says), in one inbox or in all. Mail that has just come may not be indexed."""
+        return (await self.ask(calls.search(query, inbox_id, limit))).items
+
     async def read(self, message_id: str) -> Mail:
         """A mail by its id. Raises Refused (404)."""
         return await self.ask(calls.read_mail(message_id))

@@ -128,6 +128,12 @@ def list_mail(
     return get(f"/v1/inboxes/{inbox_id}/messages", _page(summary_of), **query)
 
 
+def search(query: str, inbox_id: str, limit: int) -> Ask[Page[MailSummary]]:
+    return get(
+        "/v1/search", _page(summary_of), q=query, inbox_id=inbox_id, limit=min(limit, PAGE_ITEMS)
+    )
+
+
 def read_mail(message_id: str) -> Ask[Mail]:
     return get(f"/v1/messages/{message_id}", mail_of)
 

@@ -56,7 +56,8 @@ def build(connect: Connect, version: str) -> MCPServer[Any]:
         (tools.create_inbox, "Make an inbox", _MAKES),
         (tools.list_inboxes, "List inboxes", _READS),
         (tools.wait_for_mail, "Wait for a mail", _READS),
-        (tools.search_mail, "List or search mail", _READS),
+        (tools.list_mail, "List an inbox's mail", _READS),
+        (tools.search_mail, "Search mail", _READS),
         (tools.read_mail, "Read a mail", _READS),
         (tools.reply, "Answer a mail", _SENDS),
     ):
@@ -135,6 +136,28 @@ class _Tools:
             return shown(mail)
 
     async def search_mail(
+        self,
+        context: Context[Any, Any],
+        query: Annotated[
+            str,
+            Field(
+                description='Words, "phrases", beginnings (inv*), from:, to:, subject:, filename:, '
+                "has:attachment, before:2026-01-31, after:, with and, or, not, parentheses.",
+                min_length=1,
+                max_length=1_000,
+            ),
+        ],
+        inbox: Annotated[
+            str, Field(description="Only in this inbox (address or id); without it, in all.")
+        ] = "",
+    ) -> str:
+        """Search the mail of all inboxes, or of one; newest first. Mail that came a moment ago may
+        not be found yet: list_mail and wait_for_mail see it at once."""
+        async with self._client(context) as mailyard:
+            inbox_id = (await mailyard.inbox(inbox)).id if inbox else ""
+            return listed(await mailyard.search(query, inbox_id=inbox_id, limit=MAILS_LISTED))
+
+    async def list_mail(
         self,
         context: Context[Any, Any],
         inbox: _Inbox,

@@ -37,7 +37,7 @@ class MeterItem(Output):
     """One limit and what is used of it."""
 
     kind: Annotated[str, Meta(description="`inboxes`, `messages` or `sends`.")]
-    used: int
+    used: Annotated[int, Meta(description="Inboxes without a limit are counted to 100,000.")]
     limit: _Most
     level: Annotated[
         str,
