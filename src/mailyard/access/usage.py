@@ -123,7 +123,8 @@ class Allowance:
     ) -> None:
         """Whether `amount` more of a `kind` may be used.
 
-        INBOXES: counted exactly, in the caller's `tx`. MESSAGES: of today, by what is known. Sends are counted by their own quota (sending.allowance).
+        INBOXES: counted exactly, in the caller's `tx`. MESSAGES: of today, by what is known. Sends
+        are counted by their own quota (sending.allowance).
         """
         if not self.any:
             return
@@ -137,9 +138,12 @@ class Allowance:
                     "some, or take a larger plan",
                     field="inboxes",
                 )
-        elif kind == MESSAGES and plan.messages_per_day is not None:
-            if await self._today(workspace_id, MESSAGES) + amount > plan.messages_per_day:
-                raise messages_used_up(plan)
+        elif (
+            kind == MESSAGES
+            and plan.messages_per_day is not None
+            and await self._today(workspace_id, MESSAGES) + amount > plan.messages_per_day
+        ):
+            raise messages_used_up(plan)
 
     async def live_connections(self, workspace_id: UUID) -> int | None:
         """How many live connections a workspace may have in one process; None: any number."""
