@@ -173,6 +173,13 @@ class Receiving(Access):
         )
 
     @cached_property
+    def admitting(self) -> "Ingest":
+        """What lets mail into inboxes that somebody has looked at: nobody is asked who sent it."""
+        from mailyard.receiving.ingest import Ingest
+
+        return Ingest(database=self.database, live=self.live, followers=self.followers)
+
+    @cached_property
     def ingest(self) -> "Ingest":
         """What makes accepted mail visible."""
         from mailyard.receiving.ingest import Ingest

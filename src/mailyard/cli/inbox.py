@@ -30,6 +30,14 @@ _MESSAGE_COLUMNS = (
     ("Subject", "subject"),
 )
 
+_HELD_COLUMNS = (
+    ("ID", "id"),
+    ("Received", "received_at"),
+    ("State", "state"),
+    ("From", "from_address"),
+    ("Subject", "subject"),
+)
+
 
 @app.command()
 def create(
@@ -212,6 +220,40 @@ def delete(inbox: _Inbox, as_json: AsJson = False) -> None:
 
     deleted = ask(work)
     say({"deleted": deleted}, as_json, f"{deleted} deleted")
+
+
+@app.command()
+def senders(
+    inbox: _Inbox,
+    forged: Annotated[
+        str | None,
+        typer.Option(help="What it does with forged mail from now on: accept, tag or refuse."),
+    ] = None,
+    release: Annotated[
+        str | None, typer.Option(help="A message's id (msg_…) to let in after all.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show or set what an inbox does with forged mail, and what it keeps out.
+
+    Example: mailyard inbox senders support@example.org --forged refuse
+    """
+
+    async def work(client: ApiClient) -> Any:
+        path = f"/v1/inboxes/{await _id_of(client, inbox)}"
+        if forged is not None:
+            await client.call("PUT", f"{path}/sender-policy", body={"on_forged": forged})
+        if release is not None:
+            await client.post(f"{path}/held/{release}/release", None)
+        policy = await client.get(f"{path}/sender-policy")
+        return policy | {"held": (await client.get(f"{path}/held"))["items"]}
+
+    answer = ask(work)
+    if as_json:
+        say(answer, True, "")
+        return
+    print(f"forged mail: {answer['on_forged']}")
+    say_rows(answer["held"], False, _HELD_COLUMNS)
 
 
 async def _id_of(client: ApiClient, inbox: str) -> str:

@@ -112,6 +112,22 @@ class Verdicts:
         items = [_held(row) for row in rows[:limit]]
         return HeldPage(items, items[-1].id if len(rows) > limit else None)
 
+    async def is_tagged(self, workspace_id: UUID, inbox_id: UUID, verdict: Verdict) -> bool:
+        """Whether an inbox marks a message that stands so."""
+        if verdict.standing is not Standing.FORGED:
+            return False
+        policy = await self._database.fetchval(QUERIES.policy_by_inbox, workspace_id, inbox_id)
+        return policy == OnForged.TAG
+
+    async def rows(
+        self, workspace_id: UUID, message_ids: Sequence[UUID], tx: Connection
+    ) -> list[asyncpg.Record]:
+        """Messages with their bytes, as ingest takes them."""
+        ids = list(message_ids)
+        return await self._database.fetch(
+            QUERIES.load, workspace_id, ids, min(ids), max(ids), tx=tx
+        )
+
     async def let_go(
         self, workspace_id: UUID, places: Sequence[tuple[UUID, UUID]], tx: Connection
     ) -> set[tuple[UUID, UUID]]:

@@ -45,6 +45,12 @@ SELECT on_forged
 FROM address
 WHERE workspace_id = $1 AND address = $3 AND inbox_id = $2;
 
+-- name: policy_by_inbox
+-- The same where only the inbox is known: null when it takes all.
+SELECT max(on_forged)
+FROM address
+WHERE workspace_id = $1 AND inbox_id = $2 AND on_forged <> 0;
+
 -- name: set_policy
 -- Lets inbox $2 of workspace $1, whose address is $3, do $4 with forged mail; what it did before.
 UPDATE address

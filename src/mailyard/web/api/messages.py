@@ -27,6 +27,7 @@ from mailyard.web.api.page import (
     write_cursor,
 )
 from mailyard.web.api.route import Answer, Call, Download, Media, Route
+from mailyard.web.api.senders import Authentication, authentication_of
 
 if TYPE_CHECKING:
     from mailyard.app import Application
@@ -129,6 +130,9 @@ class MessageDetail(MessageItem, gc=False):
     peer: str
     helo: str
     content: MessageContent
+    authentication: Annotated[
+        Authentication | None, Meta(description="Who sent it. Null until that was found out.")
+    ]
     meaning: Annotated[
         Findings, Meta(description="What rules find in it: codes, links, the reply, with evidence.")
     ]
@@ -263,6 +267,7 @@ async def detail_of(app: "Application", workspace_id: UUID, message: ReadMessage
         peer=message.peer,
         helo=message.helo,
         content=_content(message.content),
+        authentication=await authentication_of(app, workspace_id, summary.id, summary.inbox_id),
         meaning=await app.meanings.of(workspace_id, summary.id),
     )
 

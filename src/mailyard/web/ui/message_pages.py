@@ -13,6 +13,7 @@ from mailyard.core.ids import INBOX, type_id
 from mailyard.mailbox.message import ReadMessage
 from mailyard.web.ui.frame import Visit
 from mailyard.web.ui.inbox_pages import message_ids
+from mailyard.web.ui.sender_pages import sender_of
 
 # The mail's HTML has a policy of its own: nothing runs, nothing is fetched, nothing is submitted,
 # also when somebody opens the frame's address by itself.
@@ -73,6 +74,7 @@ async def message(visit: Visit, inbox_id: str, message_id: str) -> Response[str]
         tabs=tabs,
         view=view,
         remote_images=found.content.remote_images,
+        sender=await sender_of(visit, inbox.id, found.summary.id),
     )
 
 
