@@ -65,6 +65,8 @@ from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.receiving.domain import ReceivingDomains
 from mailyard.receiving.domain_route import InboundRoutes
+from mailyard.receiving.ingest import Ingest
+from mailyard.receiving.verdict import Verdicts
 from mailyard.sending.accept import Emails
 from mailyard.sending.allowance import Allowances
 from mailyard.sending.delivery import Deliveries
@@ -282,6 +284,8 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         ),
         reservations=Reservations(database=database, domains=[DOMAIN]),
         **_analysis(database, engine, live),
+        verdicts=Verdicts(database=database, authserv_id="mx.inbox.localhost"),
+        admitting=Ingest(database=database, live=live),
         templates=templates,
         emails=Emails(database=database, engine=engine, templates=templates, allowances=allowances),
         allowances=allowances,

@@ -84,6 +84,7 @@ class Things:
             "extendInbox": {"ttl_s": 3600},
             "readInboxes": {"inbox_ids": [self.ids["ibx"]]},
             "changeSearchSettings": {"language": "german"},
+            "setSenderPolicy": {"on_forged": "tag"},
             "createContact": {"address": "another@example.org"},
             "changeContact": {"name": "changed"},
             "recordContactEvents": {"events": [{"contact": self.ids["con"], "kind": "bought"}]},
@@ -349,6 +350,15 @@ async def _receive(platform: Platform, things: Things) -> str:
             things.word,
             datetime.now(UTC),
             len(raw),
+        )
+        await connection.execute(
+            "INSERT INTO held_message (inbox_id, message_id, workspace_id, retention_days, state, "
+            "recipient, from_address, from_name, subject, size_bytes) "
+            "VALUES ($1, $2, $3, 0, 'refused', $4, $4, '', $4, 1)",
+            inbox_id,
+            message_id,
+            things.workspace_id,
+            things.word,
         )
     return ids.type_id(ids.MESSAGE, message_id)
 

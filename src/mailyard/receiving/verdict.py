@@ -117,7 +117,7 @@ class Verdicts:
         if verdict.standing is not Standing.FORGED:
             return False
         policy = await self._database.fetchval(QUERIES.policy_by_inbox, workspace_id, inbox_id)
-        return policy == OnForged.TAG
+        return policy is not None and OnForged(policy) is OnForged.TAG
 
     async def rows(
         self, workspace_id: UUID, message_ids: Sequence[UUID], tx: Connection
