@@ -66,6 +66,7 @@ from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.receiving.domain import ReceivingDomains
 from mailyard.receiving.domain_route import InboundRoutes
 from mailyard.receiving.ingest import Ingest
+from mailyard.receiving.reports import Reports
 from mailyard.receiving.verdict import Verdicts
 from mailyard.sending.accept import Emails
 from mailyard.sending.allowance import Allowances
@@ -286,6 +287,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         **_analysis(database, engine, live),
         verdicts=Verdicts(database=database, authserv_id="mx.inbox.localhost"),
         admitting=Ingest(database=database, live=live),
+        reports=Reports(database=database, clock=SystemClock()),
         templates=templates,
         emails=Emails(database=database, engine=engine, templates=templates, allowances=allowances),
         allowances=allowances,

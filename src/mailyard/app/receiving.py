@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mailyard.receiving.elsewhere import Elsewhere
     from mailyard.receiving.gate import Gate
     from mailyard.receiving.ingest import Follower, Ingest
+    from mailyard.receiving.reports import ReportFollower, Reports
     from mailyard.receiving.verdict import Verdicts
 
 
@@ -127,12 +128,26 @@ class Receiving(Access):
         from mailyard.analysis.follow import ArrivalAnalysis
 
         return ArrivalAnalysis(database=self.database, engine=self.engine)
+        return (self.report_follower, self.index_follower, self.mailbox_follower)
 
     @cached_property
     def mailbox_follower(self) -> "MailboxFollower":
         from mailyard.mailbox.follow import Follower
 
         return Follower(database=self.database, live=self.live)
+
+    @cached_property
+    def reports(self) -> "Reports":
+        """What receivers report of mail in our domains' names."""
+        from mailyard.receiving.reports import Reports
+
+        return Reports(database=self.database, clock=self.clock)
+
+    @cached_property
+    def report_follower(self) -> "ReportFollower":
+        from mailyard.receiving.reports import ReportFollower
+
+        return ReportFollower(engine=self.engine)
 
     @cached_property
     def verdicts(self) -> "Verdicts":

@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "queue": ("mailyard.cli.queue", "Show depths and dead letters, pause, resume, redrive."),
     "provider": ("mailyard.cli.provider", "Add, change, try and remove providers."),
     "route": ("mailyard.cli.route", "Say which providers may have which mail."),
+    "report": ("mailyard.cli.report", "Show what receivers report of the domains' mail."),
     "shaping": ("mailyard.cli.shaping", "Show destinations as they are written to, pause, resume."),
     "mcp": ("mailyard.cli.mcp", "Serve inboxes to AI agents (Model Context Protocol)."),
     "member": ("mailyard.cli.member", "List members; ask people in by mail."),

@@ -31,6 +31,7 @@ def sweep_of(database: Database, clock: Clock) -> Callable[[], Awaitable[None]]:
         await database.execute(_SHAPING.sweep_sites, now - SITES_KEPT)
         await database.execute(_STS.sweep_policies, now)
         await database.execute(_TLS.sweep_results, (now - RESULTS_KEPT).date())
+        await database.execute(_TLS.sweep_reported, (now - RESULTS_KEPT).date())
         await database.execute(_SOURCE.sweep_counts, (now - COUNTS_KEPT).date())
         await database.execute(_LEASE.sweep_leases)
 

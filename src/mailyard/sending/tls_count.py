@@ -7,20 +7,32 @@ a few seconds of them.
 import asyncio
 from collections import Counter
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 import structlog
 
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import MailyardError
+from mailyard.queue.job import CLEANUP, NewJob
+from mailyard.queue.schedule import Every, Schedule
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
 
 _SQL = load("tls")
 _log = structlog.get_logger(__name__)
 
+REPORT_TLS = "report-tls"  # the job that reports a day's counts to their domains
 EVERY_S = 5.0
 NAMES_MAX = 50_000  # counted apart in one interval; what is above waits for no memory
+
+
+def report_schedule() -> Schedule:
+    """When reports are due: an hour's job finds those of its hour."""
+    return Schedule(REPORT_TLS, Every(3600), _report_job)
+
+
+def _report_job(_tick: datetime) -> NewJob:
+    return NewJob(queue=CLEANUP, kind=REPORT_TLS, payload=b"", unique_key=REPORT_TLS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,18 @@ def _parse_dns_servers(text: str) -> str:
     return text
 
 
+def _parse_mail_address(text: str) -> str:
+    from mailyard.core.errors import InvalidInput
+    from mailyard.protocol.address import normalise
+
+    if not text:
+        return text
+    try:
+        return normalise(text)
+    except InvalidInput as error:
+        raise ValueError(error.message) from None
+
+
 def _parse_networks(text: str) -> str:
     from mailyard.net.guard import networks
 
@@ -164,6 +176,7 @@ MASTER_KEY = Kind(_parse_master_keys, "base64 of 32 bytes, or several with comma
 DNS_SERVERS = Kind(_parse_dns_servers, "addresses like 127.0.0.1:53, with commas between")
 NETWORKS = Kind(_parse_networks, "networks like 10.1.0.0/16, with commas between")
 SPF = Kind(_parse_spf, "SPF terms like include:spf.relay.example or ip4:192.0.2.1")
+ADDRESS = Kind(_parse_mail_address, "a mail address")
 ADDRESSES = Kind(_parse_addresses, "IP addresses, with commas between")
 POSTGRES = url("postgresql", "postgres")
 SMTP = url("smtp", "smtps")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mailyard.core import limits
 from mailyard.settings.kinds import (
+    ADDRESS,
     ADDRESSES,
     BYTES,
     COUNT,
@@ -152,6 +153,12 @@ class Settings:
     )
     public_suffix_file: Path | None = setting(
         FILE, None, "a public suffix list for DMARC; without one it asks DNS (RFC 9989)"
+    )
+    tls_reports_from: str = setting(
+        ADDRESS,
+        "",
+        "the address of TLS reports on our own deliveries (RFC 8460), at a sending "
+        "domain; none are sent when empty",
     )
     spf: str = setting(
         SPF, "", "what SPF must allow for our mail; by itself the addresses below, or our host"

@@ -10,6 +10,7 @@ from mailyard.fleet.duty import Duty, perform
 from mailyard.fleet.leader import Leader
 from mailyard.fleet.vital import vital
 from mailyard.queue.schedule import Scheduler
+from mailyard.sending.tls_count import report_schedule
 from mailyard.storage.partitions import Keep
 
 
@@ -50,7 +51,10 @@ def duties(application: Application) -> list[Duty]:
                 database=database,
                 engine=application.engine,
                 clock=clock,
-                schedules=[sweep.schedule()],
+                schedules=[
+                    sweep.schedule(),
+                    *([report_schedule()] if settings.tls_reports_from else []),
+                ],
             )
         ),
         processes.reap(database),

@@ -18,6 +18,7 @@ from mailyard.proving.demo import DemoRunner
 from mailyard.proving.in_process import Services
 from mailyard.queue.worker import Handler, Worker
 from mailyard.receiving.late_verdict import LateJudge
+from mailyard.receiving.reports import ReadReports
 from mailyard.sending import delivery_sweep, upkeep
 from mailyard.sending.deliver import Deliverer
 from mailyard.sending.returns.events import ProviderEvents
@@ -107,6 +108,8 @@ def handlers(application: Application) -> list[Handler]:
     return [
         application.ingest.handler(),
         *late_verdicts(application),
+        ReadReports(database=database, reports=application.reports).handler(),
+        *tls_reports(application),
         application.indexer.handler(),
         analysis_job.handler(application.analyse),
         *returned_mail(application),
@@ -168,6 +171,7 @@ def handlers(application: Application) -> list[Handler]:
                 application.provider_hooks.sweep,
                 application.webhooks.sweep,
                 application.timing.sweep,
+                application.reports.sweep,
             ]
         ),
     ]
@@ -186,6 +190,27 @@ def late_verdicts(application: Application) -> list[Handler]:
             engine=application.engine,
             live=application.live,
             clock=application.clock,
+        ).handler()
+    ]
+
+
+def tls_reports(application: Application) -> list[Handler]:
+    """What reports how TLS went, where the settings name the address that it comes from."""
+    settings = application.settings
+    if not settings.tls_reports_from:
+        return []
+    from mailyard.sending.tls_report import TlsReporter
+
+    return [
+        TlsReporter(
+            database=application.database,
+            counter=application.tls_results,
+            emails=application.emails,
+            dns=application.dns,
+            http=application.http,
+            clock=application.clock,
+            sender=settings.tls_reports_from,
+            hostname=settings.smtp_name,
         ).handler()
     ]
 

@@ -10,6 +10,7 @@ NAVIGATION = (
             ("/templates", "Templates"),
             ("/deliveries", "Deliveries"),
             ("/domains", "Domains"),
+            ("/reports", "Reports"),
             ("/tracking", "Tracking"),
             ("/providers", "Providers and routes"),
             ("/limits", "Sending limits"),

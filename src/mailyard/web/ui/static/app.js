@@ -87,26 +87,31 @@
     const clock = (mark) => new Date(mark * 1000).toLocaleTimeString([], {
       hour: "2-digit", minute: "2-digit", hour12: false,
     });
+    const daily = chart.dataset.unit === "day";
+    const [first, second] = (chart.dataset.lines || "received,sent").split(",");
+    const day = (mark) => new Date(mark * 1000).toISOString().slice(5, 10);
+    const tick = daily ? day : clock;
+    const unit = daily ? "" : "/min";
     const axis = () => ({ stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 } });
     const draw = (data) => {
       if (plot) { plot.setData(data); return; }
       plot = new uPlot({
         width: chart.clientWidth, height: 220, cursor: { y: false },
         series: [
-          { label: "at", value: (_, mark) => mark == null ? "–" : clock(mark) },
-          { label: "received/min", stroke: colour("--good"), width: 2, fill: colour("--good-soft") },
-          { label: "sent/min", stroke: colour("--accent"), width: 2 },
+          { label: "at", value: (_, mark) => mark == null ? "–" : tick(mark) },
+          { label: first + unit, stroke: colour("--good"), width: 2, fill: colour("--good-soft") },
+          { label: second + unit, stroke: colour(daily ? "--bad" : "--accent"), width: 2 },
         ],
-        axes: [{ ...axis(), values: (_, marks) => marks.map(clock) }, { ...axis(), size: 64 }],
+        axes: [{ ...axis(), values: (_, marks) => marks.map(tick) }, { ...axis(), size: 64 }],
         scales: { y: { range: (_, __, highest) => [0, Math.max(10, highest * 1.1)] } },
       }, data, chart);
     };
     const load = () => fetch(chart.dataset.chart, { headers: { accept: "application/json" } })
       .then((answer) => answer.ok ? answer.json() : Promise.reject(new Error(String(answer.status))))
-      .then((series) => draw([series.at, series.received, series.sent]))
+      .then((series) => draw([series.at, series[first], series[second]]))
       .catch((error) => console.warn("the chart could not be loaded", error));
     load();
-    setInterval(load, 5000);
+    if (!daily) setInterval(load, 5000);
     window.addEventListener("resize", () => plot && plot.setSize({ width: chart.clientWidth, height: 220 }));
   }
 
