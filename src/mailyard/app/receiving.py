@@ -121,14 +121,18 @@ class Receiving(Access):
     def followers(self) -> "Sequence[Follower]":
         """What writes what follows from mail that came in, in ingest's transaction. The mailboxes'
         comes last: it holds them until the commit."""
-        return (self.index_follower, self.arrival_analysis, self.mailbox_follower)
+        return (
+            self.report_follower,
+            self.index_follower,
+            self.arrival_analysis,
+            self.mailbox_follower,
+        )
 
     @cached_property
     def arrival_analysis(self) -> "ArrivalAnalysis":
         from mailyard.analysis.follow import ArrivalAnalysis
 
         return ArrivalAnalysis(database=self.database, engine=self.engine)
-        return (self.report_follower, self.index_follower, self.mailbox_follower)
 
     @cached_property
     def mailbox_follower(self) -> "MailboxFollower":
