@@ -13,7 +13,7 @@ from uuid import UUID
 from mailyard.access.vault import Vault
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.filter import make_filter
-from mailyard.bus.live import LiveEvent, LiveEvents
+from mailyard.bus.live import START, LiveEvent, LiveEvents, StoredEvent
 from mailyard.core.clock import ManualClock
 from mailyard.net.guard import networks
 from mailyard.net.http import HttpClient
@@ -223,6 +223,15 @@ class World:
 
     async def states(self, webhook: Webhook) -> list[str]:
         return [one.state for one in await self.deliveries(webhook)]
+
+    async def events(self, kind: str) -> list[StoredEvent]:
+        """What the stream tells of `kind`, once anything is settled."""
+        async with asyncio.timeout(60):
+            while not (
+                found := [one for one in await self.live.read_after(START) if one.kind == kind]
+            ):
+                await asyncio.sleep(0.02)
+        return found
 
     async def again(self, webhook: Webhook) -> Webhook:
         return await self.webhooks.get(webhook.workspace_id, webhook.id)

@@ -14,7 +14,7 @@ from mailyard.core.errors import Unavailable
 from mailyard.core.ids import uuid7
 from mailyard.core.limits import LIVE_BUFFER_BYTES
 from mailyard.storage.database import Database
-from mailyard.web.live import tail
+from mailyard.web.live import stream, tail
 from mailyard.web.live.app import Live, build_live, is_live
 
 
@@ -138,22 +138,24 @@ async def test_a_transaction_that_commits_late_is_told_late_and_not_lost(
 
 
 async def test_a_listener_that_does_not_read_is_cut_and_its_neighbour_is_not(
-    platform: MailPlatform, app: Live, workspace_id: UUID
+    platform: MailPlatform, app: Live, workspace_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stream, "_PATIENCE_S", 0.0)
     slow, quick = Client(app, workspace_id), Client(app, workspace_id)
     await slow.opened()
     await quick.opened()
+    await publish(platform, workspace_id, 0)
+    await slow.until(1)
     slow.reading.clear()
     filler = "x" * 10_000
-    count = LIVE_BUFFER_BYTES // 10_000 + 20
-    for n in range(count):
+    count = 2 * LIVE_BUFFER_BYTES // 10_000 + 20
+    for n in range(1, count):
         await platform.live.publish(
             [LiveEvent(workspace_id, "queue.depth", {"n": n, "filler": filler})]
         )
-    assert numbers(await quick.until(count)) == list(range(count))
+        assert numbers(await quick.until(n + 1)) == list(range(n + 1))
+    await asyncio.wait_for(slow.task, 60)  # cut although it never reads again
     slow.reading.set()
-    await asyncio.wait_for(slow.task, 60)
-    assert slow.finished
     heard = numbers(slow.events())
     assert heard == list(range(len(heard)))
     assert len(heard) < count
@@ -161,6 +163,29 @@ async def test_a_listener_that_does_not_read_is_cut_and_its_neighbour_is_not(
     again = Client(app, workspace_id, query=f"after={slow.last_id()}")
     rest = numbers(await again.until(count - len(heard)))
     assert heard + rest == list(range(count))
+
+
+async def test_a_burst_that_no_buffer_holds_cuts_nobody_who_reads(
+    platform: MailPlatform, app: Live, workspace_id: UUID
+) -> None:
+    client, late = Client(app, workspace_id), Client(app, workspace_id)
+    await client.opened()
+    await late.opened()
+    late.reading.clear()
+    filler = "x" * 1_000
+    count = 3 * LIVE_BUFFER_BYTES // 1_000
+    for first in range(0, count, 100):  # each a row of its own, all of them settled at once
+        numbered = range(first, min(first + 100, count))
+        await platform.live.publish(
+            [LiveEvent(workspace_id, "queue.depth", {"n": n, "filler": filler}) for n in numbered]
+        )
+    assert numbers(await client.until(count)) == list(range(count))
+    late.reading.set()
+    assert numbers(await late.until(count)) == list(range(count))
+    assert not client.task.done()
+    assert not late.task.done()
+    await publish(platform, workspace_id, count)
+    assert numbers(await late.until(count + 1))[-1] == count
 
 
 async def test_a_cursor_from_before_what_is_kept_is_told_of_the_gap(

@@ -13,7 +13,6 @@ from webhook_world import Asked, World, days, webhook_world
 
 from mailyard.access.audit import Actor, Audit
 from mailyard.access.user import Users
-from mailyard.bus.live import START
 from mailyard.core import ids
 from mailyard.core.errors import Conflict, InvalidInput
 from mailyard.queue.worker import Worker
@@ -44,7 +43,7 @@ async def test_an_event_is_told_as_standard_webhooks_says_and_any_library_verifi
         Verifier(secret).verify(asked.body + b" ", asked.headers)
     assert asked.json["type"] == "delivery.changed"
     assert asked.json["data"] == {"n": 1}
-    (told,) = await world.live.read_after(START)
+    (told,) = await world.events("delivery.changed")
     assert asked.headers["webhook-id"] == told.cursor.encode(), "one event, one id, everywhere"
     assert await world.states(webhook) == ["delivered"]
 
@@ -341,7 +340,7 @@ async def test_an_endpoint_that_failed_for_days_is_disabled_and_its_owners_are_t
     assert not disabled.enabled
     assert disabled.disabled_why.startswith("it has failed since ")
     assert "waiting" not in await world.states(webhook)
-    told = [one for one in await world.live.read_after(START) if one.kind == "webhook.disabled"]
+    told = await world.events("webhook.disabled")
     assert [one.item["name"] for one in told] == ["a hook"]
 
     users = Users(database=database, audit=Audit(database=database))

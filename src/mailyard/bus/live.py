@@ -35,6 +35,10 @@ WEBHOOK_DISABLED = "webhook.disabled"
 # What happens, for those who choose among it.
 KINDS: dict[str, str] = {
     MESSAGE_RECEIVED: "A message lies in an inbox.",
+    MESSAGE_AUTHENTICATED: "Who sent a message was found after it had arrived.",
+    MESSAGE_REFUSED: "A message was refused by its inbox's policy.",
+    ANALYSIS_DONE: "What a message means was found.",
+    MAILBOX_CHANGED: "Labels, folders, read states or drafts of a mailbox have changed.",
     DELIVERY_CHANGED: "A sent mail was accepted, delivered, bounced, opened …",
     CAMPAIGN_PROGRESS: "How far a campaign has got.",
     IMPORT_PROGRESS: "How far an import of contacts has got.",

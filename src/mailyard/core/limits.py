@@ -85,9 +85,16 @@ API_PAGE_ITEMS_MAX = 500
 IDEMPOTENCY_KEY_CHARACTERS = 256
 IDEMPOTENCY_KEEP_S = 24 * 3600.0
 WAIT_TIMEOUT_S = 120.0
-LIVE_CONNECTIONS = 5_000
+# 25 KB each (bench/live.py): 250 MB of the 600 that an API process may have (api_memory), and half
+# of the 20,000 files that systems commonly let a process open.
+LIVE_CONNECTIONS = 10_000
 LIVE_HEARTBEAT_S = 30.0
 LIVE_BUFFER_BYTES = 256 * KIB  # what one listener may be behind
+LIVE_WRITE_S = 30.0  # for which a listener may take nothing
+LIVE_CHECK_S = 60.0  # between looks whether listeners' keys and sessions still stand
+LIVE_SPARE_FILES = 1_000  # of a process, for what is no live connection
+SOCKET_MESSAGE_BYTES = 16 * KIB  # that a WebSocket's client may send
+SOCKET_MESSAGES_A_MINUTE = 60
 
 # Templates (minijinja): plain JSON values in, bounded work, bounded output.
 TEMPLATE_SOURCE_BYTES = 1 * MIB

@@ -178,7 +178,9 @@ class Settings:
         FILE, None, "TOML with plans: what workspaces may use, and what it costs; none: no limits"
     )
     live_connections: int = setting(
-        whole(0, 100_000), limits.LIVE_CONNECTIONS, "event streams and waits of one API process"
+        whole(0, 100_000),
+        limits.LIVE_CONNECTIONS,
+        "event streams, WebSockets and waits of one API process",
     )
     rate_per_s: float = setting(
         number(0, 1e6), 1000.0, "API requests a second a key, all processes; 0: unlimited"

@@ -76,6 +76,7 @@ def build(application: "Application", *, pages: Asgi | None = None) -> "Front":
         authenticate=api.authenticate,
         present=present,
         connections=settings.live_connections,
+        origin=settings.page_url,
     )
     return Front(application, api, live, pages)
 
@@ -112,6 +113,9 @@ class Front:
         await self._live.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._live(scope, receive, send)
+            return
         if scope["type"] != "http":
             return
         path: str = scope["path"]

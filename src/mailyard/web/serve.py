@@ -8,7 +8,7 @@ there is no worker process that could outlive it. Its known traps and what is do
   ceilings are the application's, which answers 503 (`web/live`) instead of leaving a caller
   hanging.
 - *A graceful stop waits for open streams, for ever.* Every request is a task that is known here.
-  At `stop` the listening socket closes, `on_stop` ends the long-lived streams, requests get
+  At `stop` `on_stop` ends the long-lived streams, the listening socket closes, requests get
   `drain_s` seconds, and what is left is cancelled.
 - *Several processes on one port.* The socket is ours: bound with SO_REUSEPORT, so that the kernel
   spreads connections over the processes, or refused with a clear error when another program has it.
@@ -72,7 +72,7 @@ class _OnOurSocket(Server):
             app,
             interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
-            websockets=False,
+            websockets=True,
             backlog=BACKLOG,
             backpressure=_WITHOUT_CEILING,
             http1_settings=HTTP1Settings(
@@ -135,13 +135,14 @@ class HttpServer:
         if self._stopping or self._server is None or self._serving is None:
             return
         self._stopping = True
-        self._server.stop()  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout(self._drain_s):
                 if self._on_stop is not None:
-                    await self._on_stop()
+                    await self._on_stop()  # first: Granian ends WebSockets without a goodbye
+                self._server.stop()  # type: ignore[no-untyped-call]
                 await self._idle.wait()
         except TimeoutError:
+            self._server.stop()  # type: ignore[no-untyped-call]
             for task in list(self._open):
                 task.cancel()
         try:

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from mailyard.access import scope
+from mailyard.bus.live import KINDS
 from mailyard.core import ids
 from mailyard.core.limits import SEARCH_CHARACTERS, WAIT_TIMEOUT_S
 from mailyard.web.api.messages import MessageDetail
@@ -21,10 +22,27 @@ class EventsQuery(Input):
     kinds: Annotated[
         str,
         Meta(
-            pattern=r"^[a-z.,]*$",
+            pattern=r"^[a-z._,]*$",
             max_length=500,
-            description="Comma-separated: `message.received`, `analysis.done`, `delivery.changed`, "
-            "`campaign.progress`, `import.progress`, `demo.progress`; without it all of them.",
+            description=f"Comma-separated: {', '.join(f'`{kind}`' for kind in KINDS)}; without it "
+            "all of them.",
+        ),
+    ] = ""
+    inboxes: Annotated[
+        str,
+        Meta(
+            pattern=r"^(ibx_[0-7][0-9a-hjkmnp-tv-z]{25}(,ibx_[0-7][0-9a-hjkmnp-tv-z]{25})*)?$",
+            max_length=3100,
+            description="Comma-separated ids: only events of these inboxes.",
+        ),
+    ] = ""
+    where: Annotated[
+        str,
+        Meta(
+            pattern=r"^([a-z]+(_[a-z]+)*:.+)?$",
+            max_length=250,
+            description="`field:text`, as in `subject:*invoice*`; `*` stands for anything. Give it "
+            "again for more: of one field any must fit, of several fields each.",
         ),
     ] = ""
     after: (
@@ -79,7 +97,9 @@ ROUTES = (
         query=EventsQuery,
         description="An event's `id` is a cursor in commit order: give the last one as "
         "Last-Event-ID (browsers do) or `after`, and no event is missed or repeated. Past the "
-        "ceiling of live connections: 503 with Retry-After.",
+        "ceiling of live connections: 503 with Retry-After. The same address opens a WebSocket, "
+        'whose messages are `{"id", "type", "data"}`: with Authorization, or with the subprotocols '
+        "`mailyard.v1` and `bearer.<key>`, or with the session of this site's own pages.",
     ),
     Route(
         "GET",

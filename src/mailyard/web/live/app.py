@@ -1,38 +1,43 @@
-"""The live routes, as a raw ASGI application: event streams and waits for mail.
+"""The live routes, as a raw ASGI application: event streams, WebSockets and waits for mail.
 
-They have a ceiling of their own. Past it the answer is 503 with Retry-After, given before anything
-is looked up, so that no place and no query is taken from `/v1` and `/health`.
+They have places of their own (`places`), so that none is taken from `/v1` and `/health`.
 """
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+import resource
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
-from urllib.parse import parse_qs
 from uuid import UUID, uuid4
 
 from mailyard.access import scope as scopes
 from mailyard.access.authenticate import Principal
-from mailyard.bus.live import Cursor, LiveEvents
-from mailyard.core.errors import InvalidInput, MailyardError, NotFound, RateLimited, Unavailable
-from mailyard.core.ids import INBOX, MESSAGE, lowest_at, parse_type_id
-from mailyard.core.limits import LIVE_CONNECTIONS, LIVE_HEARTBEAT_S, WAIT_TIMEOUT_S
+from mailyard.bus.live import LiveEvents
+from mailyard.core.errors import MailyardError, NotFound, Unavailable
+from mailyard.core.ids import INBOX, parse_type_id
+from mailyard.core.limits import (
+    LIVE_CHECK_S,
+    LIVE_CONNECTIONS,
+    LIVE_HEARTBEAT_S,
+    LIVE_SPARE_FILES,
+)
 from mailyard.mailbox.message import Messages, ReadMessage
 from mailyard.observe import metrics
 from mailyard.web.api.problem import MethodNotAllowed, answer_of
 from mailyard.web.api.route import Answer
-from mailyard.web.live.stream import Stream, Streams
+from mailyard.web.live import socket
+from mailyard.web.live.ask import Ask
+from mailyard.web.live.form import EVENT_STREAM, MESSAGES
+from mailyard.web.live.guests import Guests
+from mailyard.web.live.places import Place, Places, TooManyLive
+from mailyard.web.live.stream import TURNS, End, Stream, Streams
 from mailyard.web.live.tail import Tail
 from mailyard.web.live.wait import Waits
 from mailyard.web.protocol import Message, Receive, Scope, Send
 
 EVENTS_PATH = "/v1/events"
 _WAIT_PATH = re.compile(r"/v1/inboxes/([^/]+)/wait")
-_KIND = re.compile(r"[a-z]+(?:\.[a-z]+)*")
-_KINDS = 20
-_WAIT_DEFAULT_S = 30.0
-_FIRST_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)  # of an id
+_GOODBYE_S = 2.0
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -41,19 +46,17 @@ _STREAM_HEADERS = [
 
 Authenticate = Callable[[Scope], Awaitable[Principal]]
 Present = Callable[[UUID, ReadMessage], Awaitable[bytes]]
-
-
-class TooManyLive(RateLimited):
-    """The ceiling of live connections is reached."""
-
-    code = "too_many_live_connections"
-    status = 503
+MostOf = Callable[[UUID], Awaitable[int | None]]
 
 
 def is_live(scope: Scope) -> bool:
     """Whether this request is for the live routes, and so a long one."""
     path: str = scope["path"]
     return path == EVENTS_PATH or _WAIT_PATH.fullmatch(path) is not None
+
+
+async def _any_number(_workspace_id: UUID) -> int | None:
+    return None
 
 
 def build_live(
@@ -64,12 +67,26 @@ def build_live(
     present: Present,
     connections: int = LIVE_CONNECTIONS,
     heartbeat_s: float = LIVE_HEARTBEAT_S,
+    check_s: float = LIVE_CHECK_S,
+    most_of: MostOf = _any_number,
+    origin: str = "",
 ) -> "Live":
     """The live routes. Call `start` before the first request and `drain` at the end.
 
     `authenticate` raises NotAuthenticated; `present` makes the JSON of a workspace's message.
+    `most_of`: how many connections a workspace may hold here, None: any number. `origin`: where the
+    pages are, whose visitors may open WebSockets by their cookie.
     """
-    return Live(live, messages, authenticate, present, connections, heartbeat_s)
+    places = Places(min(connections, _files() - LIVE_SPARE_FILES))
+    return Live(
+        live, messages, authenticate, present, places, heartbeat_s, check_s, most_of, origin
+    )
+
+
+def _files() -> int:
+    """How many files this process may come to have open."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 30 if hard == resource.RLIM_INFINITY else hard
 
 
 class Live:
@@ -81,24 +98,38 @@ class Live:
         messages: Messages,
         authenticate: Authenticate,
         present: Present,
-        connections: int,
+        places: Places,
         heartbeat_s: float,
+        check_s: float,
+        most_of: MostOf,
+        origin: str,
     ) -> None:
         self._authenticate = authenticate
         self._present = present
-        self._connections = connections
+        self._places = places
         self._heartbeat_s = heartbeat_s
+        self._check_s = check_s
+        self._most_of = most_of
+        self._origin = origin
         self._streams = Streams(live=live)
+        self._guests = Guests(authenticate, scopes.EVENTS_READ)
         self._waits = Waits(messages=messages)
         self._tail = Tail(live=live, hearers=(self._streams.hear, self._waits.hear))
-        self._heartbeat: asyncio.Task[None] | None = None
+        self._duties: list[asyncio.Task[None]] = []
         self._waiting: set[asyncio.Task[ReadMessage | None]] = set()
         self._draining = False
-        self.open = 0
+
+    @property
+    def open(self) -> int:
+        """How many connections are here."""
+        return self._places.open
 
     async def start(self) -> None:
         """Be ready to follow the stream of events."""
-        self._heartbeat = asyncio.create_task(self._beat(), name="live-heartbeat")
+        self._duties = [
+            asyncio.create_task(self._beat(), name="live-heartbeat"),
+            asyncio.create_task(self._check(), name="live-check"),
+        ]
         self._tail.start()
 
     async def drain(self) -> None:
@@ -107,76 +138,135 @@ class Live:
         self._streams.end_all()
         for waiting in list(self._waiting):
             waiting.cancel()
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-            await asyncio.gather(self._heartbeat, return_exceptions=True)
+        for duty in self._duties:
+            duty.cancel()
+        await asyncio.gather(*self._duties, return_exceptions=True)
         await self._tail.close()
+        await self._places.empty(_GOODBYE_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._draining or self.open >= self._connections:
-            await _refuse(send, TooManyLive("every live place is taken", retry_after_s=5.0))
+        """Answer one request, or one WebSocket's handshake and what follows."""
+        is_socket = scope["type"] == "websocket"
+        if is_socket and not await socket.connected(receive):
             return
-        self.open += 1
+        refuse = socket.refuse if is_socket else _send
         try:
-            await self._answer(scope, receive, send)
+            if self._draining:
+                raise TooManyLive("shutting down: ask again", retry_after_s=1.0)
+            self._places.enter()
         except MailyardError as error:
-            await _refuse(send, error)
+            await refuse(send, answer_of(error, uuid4().hex))
+            return
+        place = Place()
+        try:
+            if is_socket:
+                await self._serve_socket(scope, place, receive, send)
+            else:
+                await self._answer(scope, place, receive, send)
+        except MailyardError as error:
+            await refuse(send, answer_of(error, uuid4().hex))
         finally:
-            self.open -= 1
+            self._places.gone(place)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, place: Place, receive: Receive, send: Send) -> None:
         if scope["method"] != "GET":
             raise MethodNotAllowed("GET")
         principal = await self._authenticate(scope)
         path: str = scope["path"]
-        query = _Query(scope["query_string"])
+        ask = Ask(scope["query_string"])
         if path == EVENTS_PATH:
             principal.require(scopes.EVENTS_READ)
-            await self._stream(scope, principal, query, receive, send)
+            await self._serve_stream(scope, place, principal, ask, receive, send)
             return
         wait = _WAIT_PATH.fullmatch(path)
         if wait is None:
             raise NotFound(f"there is nothing at {path[:200]}")
         principal.require(scopes.INBOXES_READ)
-        await self._wait(principal, parse_type_id(INBOX, wait[1]), query, receive, send)
+        inbox_id = parse_type_id(INBOX, wait[1])
+        await self._serve_wait(place, principal, inbox_id, ask, receive, send)
+
+    async def _seat(self, place: Place, principal: Principal) -> None:
+        workspace_id = principal.workspace_id
+        self._places.seat(place, workspace_id, await self._most_of(workspace_id))
 
     # -----------------------------------------------------------------------------------------
 
-    async def _stream(
+    async def _serve_stream(
         self,
         scope: Scope,
+        place: Place,
         principal: Principal,
-        query: "_Query",
+        ask: Ask,
         receive: Receive,
         send: Send,
     ) -> None:
-        kinds = query.kinds()
-        given = query.one("after") or _header(scope, b"last-event-id")
-        query.refuse_others("after", "kinds")
-        after = Cursor.decode(given, "after") if given else None
+        wanted, after = ask.filter(), ask.cursor(_header(scope, b"last-event-id"))
+        ask.refuse_others("after", "kinds", "inboxes", "where")
+        stream = Stream(principal.workspace_id, wanted, EVENT_STREAM)
+        place.leave = lambda: stream.end(End.MADE_ROOM)
+        await self._seat(place, principal)
         await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
-        stream = Stream(principal.workspace_id, kinds)
-        gone = _when_gone(receive, stream.end)
-        with metrics.LIVE_CONNECTIONS.labels("stream").track_inprogress():
+
+        async def write(frames: Sequence[bytes]) -> None:
+            body = frames[0] if len(frames) == 1 else b"".join(frames)
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+
+        gone = _when_gone(receive, lambda: stream.end(End.LEFT))
+        with (
+            metrics.LIVE_CONNECTIONS.labels("stream").track_inprogress(),
+            self._guests.listening(scope, stream),
+        ):
             try:
-                await self._streams.serve(stream, after, self._tail, send)
+                await self._streams.serve(stream, after, self._tail, write)
             except MailyardError:
-                stream.end()  # the database went away while catching up: the listener comes back
+                stream.end(End.SHUTDOWN)  # the database went away: the listener comes back
             finally:
                 gone.cancel()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if stream.end_reason is not End.UNREAD:  # nothing more can be said to who does not read
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _wait(
+    async def _serve_socket(self, scope: Scope, place: Place, receive: Receive, send: Send) -> None:
+        if scope["path"] != EVENTS_PATH:
+            raise NotFound(f"there is no WebSocket at {scope['path'][:200]}; see {EVENTS_PATH}")
+        request = socket.as_request(scope, self._origin)
+        principal = await self._authenticate(request)
+        principal.require(scopes.EVENTS_READ)
+        ask = Ask(scope["query_string"])
+        wanted, after = ask.filter(), ask.cursor("")
+        ask.refuse_others("after", "kinds", "inboxes", "where")
+        stream = Stream(principal.workspace_id, wanted, MESSAGES)
+        place.leave = lambda: stream.end(End.MADE_ROOM)
+        await self._seat(place, principal)
+        await socket.accept(scope, send)
+        line = socket.Socket(stream, receive, send)
+        listening = asyncio.create_task(line.listen())
+        with (
+            metrics.LIVE_CONNECTIONS.labels("socket").track_inprogress(),
+            self._guests.listening(request, stream),
+        ):
+            try:
+                await self._streams.serve(stream, after, self._tail, line.write)
+            except MailyardError:
+                stream.end(End.SHUTDOWN)
+            finally:
+                listening.cancel()
+        await line.close()
+
+    async def _serve_wait(
         self,
+        place: Place,
         principal: Principal,
         inbox_id: UUID,
-        query: "_Query",
+        ask: Ask,
         receive: Receive,
         send: Send,
     ) -> None:
-        timeout_s = query.timeout_s()
-        from_, subject, after = query.one("from"), query.one("subject"), query.after()
-        query.refuse_others("timeout_s", "from", "subject", "after")
+        timeout_s = ask.timeout_s()
+        from_, subject, after = ask.one("from"), ask.one("subject"), ask.after()
+        ask.refuse_others("timeout_s", "from", "subject", "after")
+        await self._seat(place, principal)
         waiting = asyncio.create_task(
             self._waits.first(
                 principal.workspace_id,
@@ -188,15 +278,18 @@ class Live:
                 tail=self._tail,
             )
         )
+        place.leave = waiting.cancel
         self._waiting.add(waiting)
         gone = _when_gone(receive, waiting.cancel)
         with metrics.LIVE_CONNECTIONS.labels("wait").track_inprogress():
             try:
                 message = await waiting
             except asyncio.CancelledError:
-                if not self._draining:
-                    raise
-                raise Unavailable("shutting down: ask again") from None
+                if self._draining:
+                    raise Unavailable("shutting down: ask again") from None
+                if place.evicted:
+                    raise self._places.full() from None
+                raise
             finally:
                 gone.cancel()
                 self._waiting.discard(waiting)
@@ -207,65 +300,14 @@ class Live:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(self._heartbeat_s)
-            self._streams.beat()
+            for turn in range(TURNS):
+                await asyncio.sleep(self._heartbeat_s / TURNS)
+                self._streams.beat(turn)
 
-
-class _Query:
-    """The query string, each name once."""
-
-    def __init__(self, text: bytes) -> None:
-        try:
-            self._values = parse_qs(
-                text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=20
-            )
-        except (UnicodeDecodeError, ValueError):
-            raise InvalidInput("the query is not URL-encoded UTF-8") from None
-
-    def one(self, name: str) -> str:
-        values = self._values.get(name, [""])
-        if len(values) > 1:
-            raise InvalidInput("given more than once", field=name)
-        if "\0" in values[0]:
-            raise InvalidInput("no NUL", field=name)
-        return values[0]
-
-    def kinds(self) -> frozenset[str]:
-        """`kinds=message.received,campaign.progress`; empty for all."""
-        given = [kind for kind in self.one("kinds").split(",") if kind]
-        if len(given) > _KINDS or not all(_KIND.fullmatch(kind) for kind in given):
-            raise InvalidInput("expected kinds like message.received,…", field="kinds")
-        return frozenset(given)
-
-    def timeout_s(self) -> float:
-        given = self.one("timeout_s")
-        try:
-            timeout_s = float(given) if given else _WAIT_DEFAULT_S
-        except ValueError:
-            timeout_s = -1.0
-        if not 0.0 <= timeout_s <= WAIT_TIMEOUT_S:  # NaN included
-            raise InvalidInput(f"expected seconds, 0 to {WAIT_TIMEOUT_S:.0f}", field="timeout_s")
-        return timeout_s
-
-    def after(self) -> UUID | None:
-        """A message's id, or an instant (RFC 3339)."""
-        given = self.one("after")
-        if not given:
-            return None
-        if given.startswith(f"{MESSAGE}_"):
-            return parse_type_id(MESSAGE, given, "after")
-        try:
-            # A "+" that was not encoded arrives as a space.
-            moment = datetime.fromisoformat(given.replace(" ", "+") if "T" in given else given)
-        except ValueError:
-            raise InvalidInput("expected a message's id or an instant", field="after") from None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return lowest_at(max(moment, _FIRST_INSTANT))
-
-    def refuse_others(self, *known: str) -> None:
-        for name in self._values:
-            if name not in known:
-                raise InvalidInput("no such parameter", field=name[:60])
+    async def _check(self) -> None:
+        while True:
+            await asyncio.sleep(self._check_s)
+            await self._guests.look()
 
 
 def _when_gone(receive: Receive, act: Callable[[], object]) -> asyncio.Task[None]:
@@ -286,10 +328,6 @@ def _header(scope: Scope, name: bytes) -> str:
             text: str = value.decode("latin-1")
             return text
     return ""
-
-
-async def _refuse(send: Send, error: MailyardError) -> None:
-    await _send(send, answer_of(error, uuid4().hex))
 
 
 async def _send(send: Send, answer: Answer) -> None:

@@ -20,6 +20,7 @@ from mailyard.bus.live import START, LiveEvents, StoredEvent
 from mailyard.core.errors import Unavailable
 
 _BATCHES_PER_READ = 500
+_EVENTS_AT_ONCE = 50
 _QUICK_S = 0.01
 _CALM_S = 1.0  # also what a lost wake-up costs
 _AGAIN_S = 0.5  # after the database was away
@@ -111,11 +112,13 @@ class Tail:
                 logger.warning("live.tail_interrupted", error=str(error))
                 await asyncio.sleep(_AGAIN_S)
                 continue
-            if events:
-                self.position = events[-1].cursor
+            for first in range(0, len(events), _EVENTS_AT_ONCE):
+                some = events[first : first + _EVENTS_AT_ONCE]
+                self.position = some[-1].cursor
                 for hear in self._hearers:
-                    hear(events)
+                    hear(some)
                 pause_s = _QUICK_S
+                await asyncio.sleep(0)  # listeners write, so that a burst fills no buffer
             woken = await subscription.wait(pause_s)
             pause_s = _QUICK_S if woken else min(_CALM_S, pause_s * 2)
         self._wanted.clear()
