@@ -13,6 +13,10 @@ from contextlib import suppress
 from random import Random
 from typing import Protocol
 
+# Where structlog and Litestar find these they load them, for tracebacks in colour and for models
+# that no role has: some 5 and 10 MB in each process.
+sys.modules |= dict.fromkeys(("rich", "pydantic"))  # type: ignore[arg-type]
+
 import structlog
 
 from mailyard.app import Application

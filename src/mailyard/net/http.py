@@ -14,16 +14,19 @@ import socket
 import ssl
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 from msgspec import Struct
-from yarl import URL
 
 from mailyard.core.errors import InvalidInput, Unavailable
 from mailyard.core.limits import MIB
 from mailyard.net.guard import Network, refusal
 from mailyard.net.tls import client_context
+
+# aiohttp is 11 MB in every process: it comes with the first request.
+if TYPE_CHECKING:
+    import aiohttp
+    from yarl import URL
 
 # A number that no system call gives, so that a refused address is known again among the errors of
 # a name's other addresses, which aiohttp melts into one when all have the same number.
@@ -128,6 +131,8 @@ class HttpClient:
 
         Raises InvalidInput (the URL, a header), AddressRefused, AnswerTooLarge, HttpFailure.
         """
+        import aiohttp
+
         exchange = exchange or Exchange()
         target = _target(url)
         session = self._opened()
@@ -171,7 +176,9 @@ class HttpClient:
         if session is not None:
             await session.close()
 
-    def _timeout(self, total_s: float | None) -> aiohttp.ClientTimeout:
+    def _timeout(self, total_s: float | None) -> "aiohttp.ClientTimeout":
+        import aiohttp
+
         options = self.options
         return aiohttp.ClientTimeout(
             total=options.total_s if total_s is None else total_s,
@@ -180,8 +187,10 @@ class HttpClient:
             sock_read=options.read_s,
         )
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _opened(self) -> "aiohttp.ClientSession":
         if self._session is None:
+            import aiohttp
+
             trace = aiohttp.TraceConfig()
             trace.on_request_headers_sent.append(_note_written)
             self._session = aiohttp.ClientSession(
@@ -201,7 +210,7 @@ class HttpClient:
             )
         return self._session
 
-    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+    def _socket(self, address: "aiohttp.AddrInfoType") -> socket.socket:
         """The socket for one address of a host. Raises OSError where none may be."""
         family, kind, protocol, _, where = address
         reason = refusal(str(where[0]), self._allowed)
@@ -213,9 +222,9 @@ class HttpClient:
 
 
 async def _note_written(
-    _session: aiohttp.ClientSession,
+    _session: "aiohttp.ClientSession",
     context: SimpleNamespace,
-    _params: aiohttp.TraceRequestHeadersSentParams,
+    _params: "aiohttp.TraceRequestHeadersSentParams",
 ) -> None:
     exchange: Any = context.trace_request_ctx
     exchange.written = True
@@ -233,8 +242,10 @@ def check_url(url: str, allowed: tuple[Network, ...] = ()) -> None:
         raise InvalidInput(f"{host} may not be connected to: {reason}", field="url")
 
 
-def _target(url: str) -> URL:
+def _target(url: str) -> "URL":
     """`url`, if it is one that may be asked for. Raises InvalidInput."""
+    from yarl import URL
+
     try:
         target = URL(url)
         port = target.port
@@ -247,7 +258,7 @@ def _target(url: str) -> URL:
     return target
 
 
-async def _content(response: aiohttp.ClientResponse, most: int, exchange: Exchange) -> bytes:
+async def _content(response: "aiohttp.ClientResponse", most: int, exchange: Exchange) -> bytes:
     """The body, at most `most` bytes of it. Raises AnswerTooLarge."""
     pieces: list[bytes] = []
     size_bytes = response.content_length or 0
