@@ -273,7 +273,9 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         idempotency=Idempotency(database=database),
         inboxes=inboxes,
         messages=Messages(database=database, inboxes=inboxes, cache=cache),
-        mail_files=MailFiles(database=database, inboxes=inboxes, engine=engine),
+        mail_files=MailFiles(
+            database=database, inboxes=inboxes, engine=engine, allowance=allowance
+        ),
         meanings=Meanings(database=database),
         indexer=indexer,
         search=Search(database=database, inboxes=inboxes, indexer=indexer),

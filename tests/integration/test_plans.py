@@ -167,6 +167,14 @@ async def test_a_workspace_that_had_its_mail_gets_no_more_and_is_told_what_it_us
     assert (await ask(inbox["address"])) == NO_MORE_TODAY
     assert [day["messages"] for day in used["days"]] == [0, 4]
     await acceptor.close()
+    mbox = b"".join(b"From x Thu Jan  1 00:00:00 2026\nSubject: %d\n\nx\n\n" % n for n in range(5))
+    path = f"/v1/inboxes/{inbox['id']}/import"
+    as_mbox = {"content-type": "application/mbox"}
+    brought = await platform.call("POST", path, body=mbox, headers=as_mbox, key=key)
+    assert (brought.status, brought.json["code"]) == (402, "quota_exceeded")
+    path = f"/v1/inboxes/{other['id']}/import"
+    brought = await platform.call("POST", path, body=mbox, headers=as_mbox)
+    assert (brought.status, brought.json["imported"]) == (200, 5)
     # A plan that is no longer in the file opens nothing: it counts as that of who signs up.
     plans = platform.app.plans
     plans.book = PlanBook({"free": plans.book.plans["free"]}, "free")

@@ -138,12 +138,11 @@ class Allowance:
                     "some, or take a larger plan",
                     field="inboxes",
                 )
-        elif (
-            kind == MESSAGES
-            and plan.messages_per_day is not None
-            and await self._today(workspace_id, MESSAGES) + amount > plan.messages_per_day
-        ):
-            raise messages_used_up(plan)
+        elif kind == MESSAGES and plan.messages_per_day is not None:
+            used = await self._today(workspace_id)
+            if used[MESSAGES] + amount > plan.messages_per_day:
+                raise messages_used_up(plan)
+            used[MESSAGES] += amount  # the counters tell of it when it was ingested
 
     async def live_connections(self, workspace_id: UUID) -> int | None:
         """How many live connections a workspace may have in one process; None: any number."""
@@ -202,15 +201,16 @@ class Allowance:
         )
         return frozenset(row["workspace_id"] for row in rows)
 
-    async def _today(self, workspace_id: UUID, kind: str) -> int:
+    async def _today(self, workspace_id: UUID) -> dict[str, int]:
         now = self._clock.monotonic()
         known = self._used.get(workspace_id)
         if known is None or known[0] <= now:
             if len(self._used) >= USED_CACHE_ENTRIES:
                 self._used.clear()
-            known = (now + USED_CACHE_S, await self._usage.used(workspace_id))
+            used = {MESSAGES: 0, **await self._usage.used(workspace_id)}
+            known = (now + USED_CACHE_S, used)
             self._used[workspace_id] = known
-        return known[1].get(kind, 0)
+        return known[1]
 
 
 def level_of(used: int, most: int | None, soft: float) -> str:

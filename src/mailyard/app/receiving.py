@@ -108,7 +108,12 @@ class Receiving(Access):
         """Whole mailboxes as files, out and in."""
         from mailyard.mailbox.mail_file import MailFiles
 
-        return MailFiles(database=self.database, inboxes=self.inboxes, engine=self.engine)
+        return MailFiles(
+            database=self.database,
+            inboxes=self.inboxes,
+            engine=self.engine,
+            allowance=self.allowance,
+        )
 
     @cached_property
     def meanings(self) -> "Meanings":

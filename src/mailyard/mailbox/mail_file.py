@@ -15,6 +15,8 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from mailyard.access.plan import MESSAGES
+from mailyard.access.usage import Allowance
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput
 from mailyard.core.ids import MESSAGE, lowest_at, time_of, type_id, uuid7
@@ -72,12 +74,21 @@ class Witness(Protocol):
 
 
 class MailFiles:
-    """Mailboxes as files. `engine` takes the jobs that make imported mail visible."""
+    """Mailboxes as files. `engine` takes the jobs that make imported mail visible; what comes in
+    counts as received mail of the workspace's plan."""
 
-    def __init__(self, *, database: Database, inboxes: Inboxes, engine: Engine) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        inboxes: Inboxes,
+        engine: Engine,
+        allowance: Allowance | None = None,
+    ) -> None:
         self._database = database
         self._inboxes = inboxes
         self._engine = engine
+        self._allowance = allowance
 
     async def export(
         self, workspace_id: UUID, inbox_id: UUID, form: Format
@@ -134,7 +145,8 @@ class MailFiles:
         media_type: str,
         witness: Witness,
     ) -> Imported:
-        """Put the mails of a file into an inbox. Raises NotFound, InvalidInput (no such file).
+        """Put the mails of a file into an inbox. Raises NotFound, InvalidInput (no such file),
+        QuotaExceeded.
 
         What was imported before an error stays; the file can be sent again.
         """
@@ -182,6 +194,8 @@ class MailFiles:
                 (next(fresh), workspace_id, inbox.retention_days, "", [inbox.address], [inbox.id],
                  "", "", len(raw), raw)
             )  # fmt: skip
+        if rows_in and self._allowance is not None:
+            await self._allowance.check(workspace_id, MESSAGES, len(rows_in))
         async with self._database.transaction() as tx:
             if witness is not None:
                 await witness(tx)

@@ -35,7 +35,8 @@ class SmtpService:
             engine=application.engine,
             hostname=settings.smtp_name,
             returns=application.return_addresses,
-            allowance=application.allowance,
+            # Without plans not even the modules that know of them are loaded.
+            allowance=application.allowance if settings.plans_file is not None else None,
             elsewhere=application.elsewhere,
             clock=application.clock,
         )

@@ -95,6 +95,7 @@ ROUTES = (
         scope.INBOXES_WRITE,
         answer=ImportedMail,
         upload=(MBOX, TAR, EML, UNKNOWN),
+        errors=(402,),
         idempotency="none",
         description="The body is an mbox file, a tar archive of .eml files or one mail, up to "
         "2 GiB; as application/octet-stream it is taken for what it looks like. It is stored as "
