@@ -9,7 +9,7 @@ over, so that an import that broke off is begun again.
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 import asyncpg
@@ -26,7 +26,7 @@ from mailyard.protocol.mime import parse
 from mailyard.protocol.tar import END, NoTar, TarReader, tar_entry
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import INBOUND_EMAIL, NewJob
-from mailyard.receiving.commit import COLUMNS, INGEST
+from mailyard.receiving.commit import COLUMNS, INGEST, Row
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -183,7 +183,7 @@ class MailFiles:
                 QUERIES.known_message_ids, workspace_id, inbox.id, lowest_at(inbox.created_at), ids
             )
             there = {row["header_message_id"] for row in rows}
-        rows_in: list[tuple[Any, ...]] = []
+        rows_in: list[Row] = []
         fresh = iter(sorted([uuid7() for _ in wanted]))  # in the order of the file
         for message_id, raw in wanted:
             if message_id and message_id in there:
@@ -192,7 +192,7 @@ class MailFiles:
             there.add(message_id)
             rows_in.append(
                 (next(fresh), workspace_id, inbox.retention_days, "", [inbox.address], [inbox.id],
-                 "", "", len(raw), raw)
+                 "", "", len(raw), None, raw)
             )  # fmt: skip
         if rows_in and self._allowance is not None:
             await self._allowance.check(workspace_id, MESSAGES, len(rows_in))
