@@ -25,6 +25,7 @@ BENCHES = (
     "segments",
     "mime",
     "parse",
+    "senders",
     "tracking",
     "tracking_events",
     "ses",

@@ -57,12 +57,6 @@ VERDICTS = Counter(
     ["standing"],
     registry=REGISTRY,
 )
-VERDICT_SECONDS = Histogram(
-    "mailyard_verdict_seconds",
-    "Time of a message's checks as far as remembered answers go.",
-    buckets=(0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.005, 0.05, 0.5),
-    registry=REGISTRY,
-)
 JOBS = Counter(
     "mailyard_jobs_total",
     "Jobs finished, by queue and outcome.",

@@ -7,6 +7,7 @@ while: so a dead resolver costs ingest one deadline and not one a batch.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,7 +18,7 @@ from mailyard.core.clock import Clock
 from mailyard.core.errors import ConfigurationError
 from mailyard.core.limits import KIB
 from mailyard.net.dns import Resolver
-from mailyard.observe.metrics import VERDICT_SECONDS, VERDICTS
+from mailyard.observe.metrics import VERDICTS
 from mailyard.protocol.authentication import Inquiry, Verdict
 from mailyard.protocol.dmarc.check import Organisation
 from mailyard.protocol.dns_answer import (
@@ -80,9 +81,8 @@ class Authenticator:
         verdicts: dict[UUID, Verdict] = {}
         open_: list[tuple[UUID, Inquiry]] = []
         for count, message in enumerate(messages, 1):
-            with VERDICT_SECONDS.time():
-                inquiry = await self._inquiry(message)
-                missing = inquiry.step(self._kept)
+            inquiry = await self._inquiry(message)
+            missing = inquiry.step(self._kept)
             if missing:
                 open_.append((message.id, inquiry))
             elif inquiry.verdict is not None:
@@ -98,8 +98,8 @@ class Authenticator:
             }
         if not last:
             verdicts = {one: verdict for one, verdict in verdicts.items() if verdict.settled}
-        for verdict in verdicts.values():
-            VERDICTS.labels(verdict.standing).inc()
+        for standing, judged in Counter(one.standing for one in verdicts.values()).items():
+            VERDICTS.labels(standing).inc(judged)
         return verdicts
 
     async def _inquiry(self, message: Received) -> Inquiry:

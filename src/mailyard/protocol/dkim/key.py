@@ -58,10 +58,10 @@ class PublicKey:
     def verifies(self, signature: bytes, digest: bytes) -> bool:
         """Whether `signature` is this key's on `digest`, a SHA-256 hash."""
         try:
-            if isinstance(self._key, Ed25519PublicKey):
-                self._key.verify(signature, digest)
+            if self.algorithm == ED25519_SHA256:
+                self._key.verify(signature, digest)  # type: ignore[call-arg]
             else:
-                self._key.verify(signature, digest, _PADDING, _DIGESTED)
+                self._key.verify(signature, digest, _PADDING, _DIGESTED)  # type: ignore[call-arg]
         except (InvalidSignature, ValueError):
             return False
         return True

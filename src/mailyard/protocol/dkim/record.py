@@ -32,6 +32,7 @@ class KeyRecord:
     hashes: frozenset[str] | None
     testing: bool
     strict: bool
+    refusal: str = ""  # why signatures by the key do not count
 
 
 def record_name(selector: str, domain: str) -> str:
@@ -81,9 +82,11 @@ def _read(tags: dict[str, str]) -> KeyRecord:
         raise BadKeyRecord("p= is missing")
     public = base64_value(tags["p"], "p")
     flags = colon_list(tags.get("t", ""))
+    key = load_public_key(key_type, public) if public else None
     return KeyRecord(
         key_type=key_type,
-        key=load_public_key(key_type, public) if public else None,
+        key=key,
+        refusal=key.refusal if key is not None else "",
         hashes=frozenset(colon_list(tags["h"])) if "h" in tags else None,
         testing="y" in flags,
         strict="s" in flags,

@@ -1,8 +1,10 @@
 """A DKIM-Signature field, read and judged by itself (RFC 6376 sections 3.5 and 6.1.1)."""
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from mailyard.core.errors import InvalidInput
 from mailyard.protocol.dkim.canonical import RELAXED, SIMPLE
@@ -23,6 +25,7 @@ from mailyard.protocol.dkim.tags import (
 FIELD = b"dkim-signature"
 # More than any path of mail adds; a longer list costs the receiver keys and hashes (section 6.1).
 SIGNATURES_PER_MAIL = 8
+_SIGNERS_REMEMBERED = 1024
 _KINDS = (SIMPLE, RELAXED)
 _HISTORIC = "rsa-sha1"
 # b= and what is between it and the next semicolon, in a field's value. Possessive: linear work.
@@ -113,16 +116,17 @@ def _claimed_domain(tags: dict[str, str]) -> str:
 def _read(index: int, tags: dict[str, str]) -> Signature:
     if required(tags, "v") != "1":
         raise Rejected(Status.NEUTRAL, "signature: v= is not 1")
-    signature = read_signature(index, tags)
-    return replace(signature, identity=_identity(tags, signature.domain))
+    return read_signature(index, tags, _identity)
 
 
-def read_signature(index: int, tags: dict[str, str]) -> Signature:
+def read_signature(
+    index: int, tags: dict[str, str], identity: Callable[[dict[str, str], str], str] | None = None
+) -> Signature:
     """The field `index` from all of its tags but v= and i=, which ARC has otherwise (RFC 8617
-    section 4.1.2). Raises TagError and Rejected."""
+    section 4.1.2); `identity` reads i=. Raises TagError and Rejected."""
     algorithm, domain, selector = read_signer(tags)
     header_kind, body_kind = _kinds(tags.get("c", SIMPLE))
-    names = tuple(name.encode() for name in colon_list(required(tags, "h")))
+    names = _names(required(tags, "h"))
     if b"from" not in names:
         raise Rejected(Status.PERMERROR, "signature: h= does not have From")
     if "dns/txt" not in colon_list(tags.get("q", "dns/txt")):
@@ -135,7 +139,7 @@ def read_signature(index: int, tags: dict[str, str]) -> Signature:
         algorithm=algorithm,
         domain=domain,
         selector=selector,
-        identity=f"@{domain}",
+        identity=identity(tags, domain) if identity is not None else f"@{domain}",
         header_kind=header_kind,
         body_kind=body_kind,
         names=names,
@@ -149,11 +153,22 @@ def read_signature(index: int, tags: dict[str, str]) -> Signature:
 
 def read_signer(tags: dict[str, str]) -> tuple[str, str, str]:
     """(algorithm, domain, selector) of a=, d= and s=. Raises TagError and Rejected."""
-    algorithm = _algorithm(required(tags, "a"))
-    domain = domain_value(required(tags, "d"), "d")
-    selector = domain_value(required(tags, "s"), "s", labels=1)
+    return _signer(required(tags, "a"), required(tags, "d"), required(tags, "s"))
+
+
+@lru_cache(_SIGNERS_REMEMBERED)  # few sign most of all mail
+def _signer(algorithm: str, domain: str, selector: str) -> tuple[str, str, str]:
+    algorithm = _algorithm(algorithm)
+    domain = domain_value(domain, "d")
+    selector = domain_value(selector, "s", labels=1)
     domain_value(record_name(selector, domain), "s")  # both together must be a name, too
     return algorithm, domain, selector
+
+
+@lru_cache(_SIGNERS_REMEMBERED)
+def _names(value: str) -> tuple[bytes, ...]:
+    """h= as it is."""
+    return tuple(name.encode() for name in colon_list(value))
 
 
 def _algorithm(value: str) -> str:

@@ -97,8 +97,8 @@ def _by_key(
         return Result(Status.PERMERROR, "the key record does not allow sha256")
     if record.strict and signature.identity.rpartition("@")[2] != signature.domain:
         return Result(Status.PERMERROR, "the key does not allow i= of a subdomain")
-    if key.refusal:
-        return Result(Status.POLICY, key.refusal)
+    if record.refusal:
+        return Result(Status.POLICY, record.refusal)
     return check(key)
 
 

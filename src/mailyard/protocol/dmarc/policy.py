@@ -3,6 +3,7 @@ RFC 7489 section 6.3), where `dns_dmarc` tells its owner."""
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mailyard.protocol.dns_dmarc import RECORD_CHARACTERS, is_dmarc
 
@@ -27,6 +28,7 @@ class Policy:
     public: str
 
 
+@lru_cache(1024)  # few records stand behind most mail
 def read_policy(text: str) -> Policy | None:
     """The record, or None when it counts as none: without a readable policy, and without an
     address for reports for which it would count as p=none (RFC 9989 section 4.7)."""

@@ -106,7 +106,7 @@ def check_host(sender: Sender, domain: str, now_s: float) -> Check:
         result = yield from check.record_of(domain, missing=SpfStatus.NONE)
     except _Over as over:
         return SpfResult(over.status, domain, over.reason)
-    return replace(result, domain=domain)
+    return SpfResult(result.status, domain, result.reason, result.explanation)
 
 
 class _Check:
