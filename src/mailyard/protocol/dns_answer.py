@@ -7,7 +7,7 @@ case, in their ASCII form, without the last dot; the root is ".".
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 Record = TypeVar("Record", covariant=True)
 Address: TypeAlias = IPv4Address | IPv6Address
@@ -71,6 +71,8 @@ Result: TypeAlias = Answer[Record] | NoName | NoRecords | TemporaryFailure
 class Ask(Enum):
     """What can be asked of a name, and the records that its Answer holds."""
 
+    __hash__ = object.__hash__  # a member is one object: questions are looked up for every mail
+
     MX = "MX"  # MxRecord
     ADDRESSES = "A and AAAA"  # Address
     A = "A"  # Address
@@ -82,8 +84,7 @@ class Ask(Enum):
     NS = "NS"  # str
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What a decision wants to know next; somebody with a resolver finds the Result."""
 
     name: str
