@@ -52,6 +52,7 @@ from mailyard.core.errors import Unavailable
 from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.mail_file import MailFiles
 from mailyard.mailbox.message import Messages
+from mailyard.mailbox.purge import Purges
 from mailyard.mailbox.reservation import Reservations
 from mailyard.mailbox.search.index import Indexer
 from mailyard.mailbox.search.search import Search
@@ -285,6 +286,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         inbound_routes=InboundRoutes(
             database=database, inboxes=RouteInboxes(inboxes), refused=[DOMAIN]
         ),
+        purges=Purges(database=database, engine=engine, cache=cache),
         reservations=Reservations(database=database, domains=[DOMAIN]),
         **_analysis(database, engine, live),
         verdicts=Verdicts(database=database, authserv_id="mx.inbox.localhost"),

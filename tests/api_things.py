@@ -82,6 +82,7 @@ class Things:
             "changeModel": {"enabled": False},
             "testModel": {},
             "extendInbox": {"ttl_s": 3600},
+            "purgeInboxes": {"inbox_ids": [self.ids["ibx"]]},
             "readInboxes": {"inbox_ids": [self.ids["ibx"]]},
             "changeSearchSettings": {"language": "german"},
             "setSenderPolicy": {"on_forged": "tag"},

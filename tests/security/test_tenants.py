@@ -23,6 +23,7 @@ _NAMING_IN_BODY = (
     "createCampaign",
     "addListContacts",
     "readInboxes",
+    "purgeInboxes",
     "recordContactEvents",
     "estimateFilter",
     "countFilter",

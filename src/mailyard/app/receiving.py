@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mailyard.mailbox.inbox import Inboxes
     from mailyard.mailbox.mail_file import MailFiles
     from mailyard.mailbox.message import Messages
+    from mailyard.mailbox.purge import Purges
     from mailyard.mailbox.reservation import Reservations
     from mailyard.mailbox.search.index import Indexer, IndexFollower
     from mailyard.mailbox.search.search import Search
@@ -84,6 +85,12 @@ class Receiving(Access):
             inboxes=RouteInboxes(self.inboxes),
             refused=[self.settings.inbox_domain],
         )
+
+    @cached_property
+    def purges(self) -> "Purges":
+        from mailyard.mailbox.purge import Purges
+
+        return Purges(database=self.database, engine=self.engine, cache=self.cache)
 
     @cached_property
     def reservations(self) -> "Reservations":

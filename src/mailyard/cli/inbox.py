@@ -49,13 +49,27 @@ def create(
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="A label; more than one may be.")] = None,
     name: Annotated[str, typer.Option(help="A name for people.")] = "",
+    message_ttl: Annotated[
+        float | None, typer.Option(help="Seconds that its mail lives; without it, as it does.")
+    ] = None,
+    one_time: Annotated[bool, typer.Option("--one-time", help="Its first mail closes it.")] = False,
+    messages_max: Annotated[int | None, typer.Option(help="How many messages it holds.")] = None,
+    bytes_max: Annotated[int | None, typer.Option(help="How many bytes of mail it holds.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make an inbox and print its address.
 
     Example: mailyard inbox create signup-test --ttl 3600
     """
-    body: dict[str, Any] = {"ttl_s": ttl, "name": name, "labels": label or []}
+    body: dict[str, Any] = {
+        "ttl_s": ttl,
+        "name": name,
+        "labels": label or [],
+        "message_ttl_s": message_ttl,
+        "one_time": one_time,
+        "messages_max": messages_max,
+        "bytes_max": bytes_max,
+    }
     if address is not None:
         body["address"] = address
 
@@ -254,6 +268,21 @@ def senders(
         return
     print(f"forged mail: {answer['on_forged']}")
     say_rows(answer["held"], False, _HELD_COLUMNS)
+
+
+@app.command()
+def purge(inbox: _Inbox, as_json: AsJson = False) -> None:
+    """Purge an inbox: its mail leaves tables, indexes, caches and events, now and for good.
+
+    Example: mailyard inbox purge signup-test@inbox.localhost
+    """
+
+    async def work(client: ApiClient) -> Any:
+        body = {"inbox_ids": [await _id_of(client, inbox)]}
+        return await client.post("/v1/inboxes/purge", body)
+
+    gone = ask(work)
+    say(gone, as_json, f"{gone['inbox_ids'][0]} is gone; its bytes follow within seconds")
 
 
 async def _id_of(client: ApiClient, inbox: str) -> str:

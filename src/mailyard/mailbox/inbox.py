@@ -17,12 +17,14 @@ import msgspec
 
 from mailyard.access.plan import INBOXES
 from mailyard.access.usage import Allowance
+from mailyard.cache.change_log import MAIL_TAG
 from mailyard.cache.kind import INBOX
 from mailyard.cache.layered import LayeredCache
 from mailyard.core import limits
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import ConfigurationError, Conflict, InvalidInput, NotFound, Unavailable
-from mailyard.core.ids import time_of, uuid7
+from mailyard.core.ids import INBOX as INBOX_ID
+from mailyard.core.ids import time_of, type_id, uuid7
 from mailyard.protocol.address import normalise
 from mailyard.receiving.retention import class_for, class_of, is_longer
 from mailyard.sending.suppress import Suppressions
@@ -485,6 +487,11 @@ class Inboxes:
 def generated_name() -> str:
     """A part before @ that nobody has and nobody guesses."""
     return "".join(choice(_GENERATED_ALPHABET) for _ in range(_GENERATED_CHARACTERS))
+
+
+def tags_of(inbox_id: UUID) -> list[str]:
+    """What carries anything of an inbox in a cache."""
+    return [_tag(inbox_id), MAIL_TAG + type_id(INBOX_ID, inbox_id)]
 
 
 def _tag(inbox_id: UUID) -> str:

@@ -152,6 +152,7 @@ def handlers(application: Application) -> list[Handler]:
         ).handler(),
         demos.handler(),
         application.accounts.handler(),
+        application.purges.handler(),
         application.webhook_teller.handler(),
         application.webhook_replays.handler(),
         application.webhook_notices.handler(),

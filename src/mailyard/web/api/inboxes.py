@@ -295,6 +295,30 @@ async def extend_inbox(call: Call[InboxExtension, None]) -> Answer:
         return await call.done(tx, _item(after), extended)
 
 
+class PurgeQueued(Output):
+    """The inboxes that are gone; their bytes follow."""
+
+    inbox_ids: list[InboxId]
+
+
+class InboxesToPurge(Input):
+    """Inboxes to purge, living, deleted or expired."""
+
+    inbox_ids: Annotated[list[InboxId], Meta(min_length=1, max_length=limits.INBOXES_PER_BATCH)]
+
+
+async def purge_inboxes(call: Call[InboxesToPurge, None]) -> Answer:
+    wanted = list(dict.fromkeys(call.body.inbox_ids))
+    found = [
+        ids.parse_type_id(ids.INBOX, text, f"inbox_ids.{place}")
+        for place, text in enumerate(wanted)
+    ]
+    async with call.app.database.transaction() as tx:
+        await call.app.purges.ask(call.workspace_id, found, tx)
+        changes = [Change("inbox.purge", subject, {}, None) for subject in wanted]
+        return await call.done(tx, PurgeQueued(inbox_ids=wanted), *changes)
+
+
 async def delete_inbox(call: Call[None, None]) -> Answer:
     async with call.app.database.transaction() as tx:
         gone = await call.app.inboxes.delete(call.workspace_id, [call.ids["inbox_id"]], tx=tx)
@@ -375,6 +399,21 @@ ROUTES = (
         answer=InboxItem,
         body=InboxExtension,
         errors=(402,),
+    ),
+    Route(
+        "POST",
+        "/v1/inboxes/purge",
+        purge_inboxes,
+        "purgeInboxes",
+        TAG,
+        "Purge inboxes: leave no byte of them behind",
+        scope.INBOXES_WRITE,
+        status=202,
+        answer=PurgeQueued,
+        body=InboxesToPurge,
+        description="They are gone at once, their mail is deleted within seconds: from every table "
+        "and index, from caches, from live events, from what webhooks were told and from what the "
+        "audit log said of them. Mail that another inbox has too stays there.",
     ),
     Route(
         "DELETE",

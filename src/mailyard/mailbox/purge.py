@@ -1,0 +1,158 @@
+"""A purge leaves no byte of inboxes behind: not in tables or indexes, not in caches, not in events.
+
+To delete an inbox hides it at once; its bytes leave with their partition, on their day, or within
+the hour where they lie in one that stays. A purge deletes them now, wherever they are: lines and
+messages, all that is derived from them (`storage.derived`), caches by their tags, live events
+(their places stay, so that no reader's cursor is off), what webhooks were told, answers kept for
+idempotency keys, and what the audit log said was there. A message that another inbox has too stays
+for that one, and forgets this one.
+
+It ends the inboxes in the caller's transaction and does the rest as a job, in steps that hold no
+lock for long; a job that runs again goes on where the last one stopped. What a purge cannot reach
+is said in docs/INBOXES.md: pages of the database until they are written over, its log, backups,
+and what has been sent on.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+from mailyard.cache.layered import LayeredCache
+from mailyard.core.errors import InvalidInput, NotFound
+from mailyard.core.ids import INBOX, MESSAGE, lowest_at, time_of, type_id
+from mailyard.core.limits import INBOXES_PER_BATCH
+from mailyard.mailbox.inbox import tags_of
+from mailyard.queue.engine import Engine
+from mailyard.queue.job import CLEANUP, LeasedJob, NewJob
+from mailyard.queue.worker import Batch, Handler
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.derived import delete_of_inboxes, delete_of_lines, delete_of_messages
+from mailyard.storage.queries import load
+
+_SQL = load("purge")
+PURGE = "purge"
+LINES_A_STEP = 2_000  # each step looks through the live events of its workspace once
+
+_PAYLOAD = msgspec.json.Decoder(list[UUID])
+
+
+class Purges:
+    """Purges inboxes of all workspaces. The caller writes the audit rows of `ask`."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        engine: Engine,
+        cache: LayeredCache | None = None,
+    ) -> None:
+        self._database = database
+        self._engine = engine
+        self._cache = cache
+
+    def handler(self) -> Handler:
+        """What the worker runs."""
+        return Handler(PURGE, CLEANUP, self.handle, batch_size=1, concurrency=1)
+
+    async def ask(self, workspace_id: UUID, inbox_ids: Sequence[UUID], tx: Connection) -> None:
+        """End the inboxes now, living or expired, and purge them soon. Raises NotFound where one is
+        not there (any more), InvalidInput."""
+        if not 1 <= len(inbox_ids) <= INBOXES_PER_BATCH:
+            raise InvalidInput(f"1 to {INBOXES_PER_BATCH} inboxes", field="inbox_ids")
+        wanted = list(dict.fromkeys(inbox_ids))
+        arguments = (workspace_id, wanted, min(wanted))
+        found = await self._database.fetch(_SQL.purge_inboxes, *arguments, tx=tx)
+        if len(found) < len(wanted):
+            raise NotFound("no such inbox")
+        await self._database.execute(_SQL.end_inboxes, *arguments, tx=tx)
+        await self._forget_cached(workspace_id, wanted, tx)
+        await self._engine.enqueue([_job(workspace_id, wanted)], tx)
+
+    async def handle(self, batch: Batch) -> None:
+        """Purge what the jobs name."""
+        for job in batch.jobs:
+            try:
+                inbox_ids = _PAYLOAD.decode(job.payload)
+            except msgspec.DecodeError as error:
+                await batch.bury([job], f"the payload is no list of inboxes: {error}")
+                continue
+            await self._purge(batch, job, inbox_ids)
+
+    async def _purge(self, batch: Batch, job: LeasedJob, inbox_ids: list[UUID]) -> None:
+        workspace_id = job.workspace_id
+        if workspace_id is None or not inbox_ids:
+            await batch.bury([job], "a purge is of inboxes of a workspace")
+            return
+        while not batch.stopping.is_set():
+            async with self._database.transaction() as tx:
+                more = await self._step(workspace_id, inbox_ids, tx)
+            if not more:
+                async with self._database.transaction() as tx:
+                    await self._last_step(workspace_id, inbox_ids, tx)
+                return
+        await batch.release([job])
+
+    async def _step(self, workspace_id: UUID, inbox_ids: list[UUID], tx: Connection) -> bool:
+        """Delete some lines with what follows from them; whether there may be more."""
+        lines = await self._database.fetch(
+            _SQL.next_lines, workspace_id, inbox_ids, min(inbox_ids), LINES_A_STEP, tx=tx
+        )
+        if not lines:
+            return False
+        places = [line["inbox_id"] for line in lines]
+        messages = [line["message_id"] for line in lines]
+        low, high = min(messages), max(messages)
+        await delete_of_lines(self._database, tx, workspace_id, places, messages)
+        await self._database.execute(
+            _SQL.drop_lines, workspace_id, places, messages, low, high, tx=tx
+        )
+        distinct = list(dict.fromkeys(messages))
+        gone = await self._database.fetch(
+            _SQL.drop_unseen, workspace_id, distinct, low, high, inbox_ids, tx=tx
+        )
+        unseen = [row["id"] for row in gone]
+        if unseen:
+            await delete_of_messages(self._database, tx, workspace_id, unseen)
+        await self._forget_elsewhere(workspace_id, inbox_ids, unseen, tx)
+        return True
+
+    async def _last_step(self, workspace_id: UUID, inbox_ids: list[UUID], tx: Connection) -> None:
+        await self._forget_elsewhere(workspace_id, inbox_ids, (), tx)
+        await delete_of_inboxes(self._database, tx, workspace_id, inbox_ids)
+        await self._database.execute(
+            _SQL.drop_inboxes, workspace_id, inbox_ids, min(inbox_ids), tx=tx
+        )
+        await self._forget_cached(workspace_id, inbox_ids, tx)
+
+    async def _forget_elsewhere(
+        self,
+        workspace_id: UUID,
+        inbox_ids: Sequence[UUID],
+        message_ids: Sequence[UUID],
+        tx: Connection,
+    ) -> None:
+        inboxes = [type_id(INBOX, one) for one in inbox_ids]
+        messages = [type_id(MESSAGE, one) for one in message_ids]
+        since = lowest_at(time_of(min(inbox_ids)))
+        await self._database.execute(
+            _SQL.forget_events, workspace_id, inboxes, messages, time_of(min(inbox_ids)), tx=tx
+        )
+        await self._database.execute(_SQL.forget_answers, workspace_id, inboxes + messages, tx=tx)
+        await self._database.execute(
+            _SQL.blank_audit, workspace_id, inboxes + messages, since, tx=tx
+        )
+        await self._database.execute(
+            _SQL.forget_told, workspace_id, inboxes, messages, since, tx=tx
+        )
+
+    async def _forget_cached(
+        self, workspace_id: UUID, inbox_ids: Sequence[UUID], tx: Connection
+    ) -> None:
+        if self._cache is not None:
+            tags = [tag for one in inbox_ids for tag in tags_of(one)]
+            await self._cache.change(workspace_id, tags, tx)
+
+
+def _job(workspace_id: UUID, inbox_ids: Sequence[UUID]) -> NewJob:
+    return NewJob(CLEANUP, PURGE, msgspec.json.encode(inbox_ids), workspace_id)

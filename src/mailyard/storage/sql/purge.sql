@@ -1,0 +1,119 @@
+-- A purge: what is left of inboxes goes at once, wherever it lies. Nothing in an inbox is older than
+-- it, so its id bounds the partitions that are looked at.
+
+-- name: purge_inboxes
+-- Which of the inboxes $2 of workspace $1 are there, living or not. $3 is the lowest of them.
+SELECT id FROM inbox WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id >= $3;
+
+-- name: end_inboxes
+-- The inboxes $2 of workspace $1 take and show nothing any more. $3 is the lowest of them.
+WITH ended AS (
+    UPDATE inbox SET deleted_at = coalesce(deleted_at, now())
+    WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id >= $3
+    RETURNING id, address
+)
+DELETE FROM address USING ended
+WHERE address.workspace_id = $1 AND address.address = ended.address
+  AND address.inbox_id = ended.id;
+
+-- name: next_lines
+-- Up to $4 messages in the inboxes $2 of workspace $1, of which $3 is the lowest, and of those that
+-- they keep out.
+SELECT inbox_id, message_id
+FROM inbox_message
+WHERE workspace_id = $1 AND inbox_id = ANY($2::uuid[])
+  AND message_id >= (left($3::uuid::text, 14) || '7000-8000-000000000000')::uuid
+UNION ALL
+SELECT inbox_id, message_id
+FROM held_message
+WHERE workspace_id = $1 AND inbox_id = ANY($2::uuid[])
+  AND message_id >= (left($3::uuid::text, 14) || '7000-8000-000000000000')::uuid
+LIMIT $4;
+
+-- name: drop_lines
+-- Deletes the lines of workspace $1 of the messages $3 in the inboxes $2 of the same places. $4 and $5
+-- are the lowest and highest of $3.
+DELETE FROM inbox_message AS line
+USING unnest($2::uuid[], $3::uuid[]) AS gone (inbox_id, message_id)
+WHERE line.workspace_id = $1
+  AND line.inbox_id = gone.inbox_id AND line.message_id = gone.message_id
+  AND line.message_id BETWEEN $4 AND $5;
+
+-- name: drop_unseen
+-- Deletes those of the messages $2 of workspace $1 that lie in no inbox any more, and says which; those
+-- that others still have forget the recipients that were the inboxes $5. $3 and $4 are the lowest and
+-- highest of $2.
+WITH seen AS (
+    SELECT message_id FROM inbox_message
+    WHERE workspace_id = $1 AND message_id = ANY($2::uuid[]) AND message_id BETWEEN $3 AND $4
+      AND deleted_at IS NULL AND inbox_id <> ALL($5::uuid[])
+    UNION
+    SELECT message_id FROM held_message
+    WHERE workspace_id = $1 AND message_id = ANY($2::uuid[]) AND message_id BETWEEN $3 AND $4
+      AND inbox_id <> ALL($5::uuid[])
+), kept AS (
+    UPDATE message
+    SET recipients = ARRAY(SELECT recipient FROM unnest(recipients, inbox_ids) AS place (recipient, inbox_id)
+                           WHERE inbox_id <> ALL($5::uuid[])),
+        filed_under = CASE WHEN filed_under IS NOT NULL THEN
+            ARRAY(SELECT own FROM unnest(filed_under, inbox_ids) AS place (own, inbox_id)
+                  WHERE inbox_id <> ALL($5::uuid[])) END,
+        inbox_ids = ARRAY(SELECT inbox_id FROM unnest(inbox_ids) AS inbox_id
+                          WHERE inbox_id <> ALL($5::uuid[]))
+    WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id BETWEEN $3 AND $4
+      AND id IN (SELECT message_id FROM seen)
+)
+DELETE FROM message
+WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id BETWEEN $3 AND $4
+  AND id NOT IN (SELECT message_id FROM seen)
+RETURNING id;
+
+-- name: forget_events
+-- Live events of workspace $1 since $4 that name the inboxes $2 or the messages $3 (TypeIDs) say
+-- nothing any more: every value is empty. Their places stay, so that no cursor is off.
+UPDATE live_event
+SET items = (
+    SELECT json_agg(
+        CASE WHEN item ->> 'inbox_id' = ANY($2::text[]) OR item ->> 'message_id' = ANY($3::text[])
+             THEN (SELECT json_object_agg(key, '') FROM json_object_keys(item) AS key)
+             ELSE item END
+        ORDER BY place)::text
+    FROM json_array_elements(items::json) WITH ORDINALITY AS element (item, place)
+)
+WHERE workspace_id = $1 AND at >= $4
+  AND EXISTS (
+      SELECT FROM json_array_elements(items::json) AS item
+      WHERE item ->> 'inbox_id' = ANY($2::text[]) OR item ->> 'message_id' = ANY($3::text[])
+  );
+
+-- name: forget_told
+-- What webhooks of workspace $1 were told, or wait to be told, of the inboxes $2 and the messages $3
+-- (TypeIDs). $4: the lowest id of such deliveries.
+WITH gone AS (
+    DELETE FROM webhook_delivery
+    WHERE workspace_id = $1 AND id >= $4
+      AND (item::json ->> 'inbox_id' = ANY($2::text[]) OR item::json ->> 'message_id' = ANY($3::text[]))
+    RETURNING id
+)
+DELETE FROM webhook_attempt USING gone
+WHERE workspace_id = $1 AND delivery_id >= $4 AND delivery_id = gone.id;
+
+-- name: forget_answers
+-- Answers of workspace $1 that are kept for idempotency keys and name the inboxes $2 (TypeIDs).
+DELETE FROM idempotency_key
+WHERE workspace_id = $1
+  AND EXISTS (
+      SELECT FROM unnest($2::text[]) AS name
+      WHERE position(convert_to(name, 'UTF8') IN answer) > 0
+  );
+
+-- name: blank_audit
+-- What the audit log keeps of the subjects $2 (TypeIDs) of workspace $1 is who did what and when, no
+-- longer what was there. $3: the lowest id of theirs.
+UPDATE audit_log SET before = NULL, after = NULL
+WHERE workspace_id = $1 AND id >= $3 AND subject = ANY($2::text[])
+  AND (before IS NOT NULL OR after IS NOT NULL);
+
+-- name: drop_inboxes
+-- Deletes the inboxes $2 of workspace $1, of which $3 is the lowest.
+DELETE FROM inbox WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id >= $3;
