@@ -1,23 +1,16 @@
 """A purge leaves no byte behind: every table of the catalogue is read for what was there."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import UUID
 
 import pytest
-from mail_platform import PEER, envelope
+from app_work import ask, receive, work
 
 from mailyard.access.audit import Actor
 from mailyard.app import Application
-from mailyard.cli.serving.worker import handlers
 from mailyard.core.errors import NotFound
-from mailyard.core.ids import INBOX, MESSAGE, parse_type_id, type_id, uuid7
+from mailyard.core.ids import INBOX, MESSAGE, type_id, uuid7
 from mailyard.mailbox.inbox import NewInbox
-from mailyard.protocol.smtp.reply import Reply
-from mailyard.queue.job import LANES
-from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.receiving.accept import Acceptor
 from mailyard.settings import Settings
 from mailyard.storage.derived import DERIVED
@@ -48,31 +41,6 @@ async def app(database_url: str, tmp_path: Path) -> AsyncIterator[Application]:
     await application.open()
     yield application
     await application.close()
-
-
-async def work(app: Application) -> None:
-    """What a worker does until nothing is left to do."""
-    by_kind = {handler.kind: handler for handler in handlers(app)}
-    while jobs := await app.engine.lease(list(LANES), 100, 0.0, "test"):
-        for job in jobs:
-            batch = Batch([job], Settler(app.engine), asyncio.Event())
-            await by_kind[job.kind].handle(batch)
-            await app.engine.complete([job])
-
-
-async def ask(acceptor: Acceptor, recipient: str) -> Reply:
-    answer = acceptor.accept_recipient(PEER, "quokkamail@peer.test", recipient)
-    return answer if isinstance(answer, Reply) else await answer
-
-
-async def receive(acceptor: Acceptor, *recipients: str) -> UUID:
-    for recipient in recipients:
-        assert (await ask(acceptor, recipient)).code == 250
-    sent = envelope(*recipients, reverse_path="quokkamail@peer.test")
-    answer = acceptor.accept_message(sent, MAIL)
-    answer = answer if isinstance(answer, Reply) else await answer
-    assert answer.code == 250, answer
-    return parse_type_id(MESSAGE, answer.text.rpartition(" ")[2])
 
 
 async def found(app: Application, *marks: str) -> dict[str, set[str]]:
@@ -107,8 +75,8 @@ async def test_a_purge_leaves_no_byte_behind(app: Application) -> None:
         workspace,
         [NewInbox("platypus", name="zephyrine", labels=("oblongata",)), NewInbox("other")],
     )
-    alone = await receive(acceptor, purged.address)
-    shared = await receive(acceptor, "platypus+plus@inbox.test", other.address)
+    alone = await receive(acceptor, purged.address, content=MAIL)
+    shared = await receive(acceptor, "platypus+plus@inbox.test", other.address, content=MAIL)
     await work(app)
     name = type_id(INBOX, purged.id)
     async with app.database.transaction() as tx:
@@ -167,7 +135,7 @@ async def test_mail_that_comes_while_its_inbox_is_purged_leaves_nothing(app: App
     await pool.execute("INSERT INTO workspace VALUES ($1, 'Shop')", workspace)
     acceptor = Acceptor(database=app.database, engine=app.engine, hostname="mx.test")
     [inbox] = await app.inboxes.create(workspace, [NewInbox("late")])
-    await receive(acceptor, inbox.address)  # taken, and not read yet
+    await receive(acceptor, inbox.address, content=MAIL)  # taken, and not read yet
     async with app.database.transaction() as tx:
         await app.purges.ask(workspace, [inbox.id], tx)
     await work(app)

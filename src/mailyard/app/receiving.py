@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mailyard.receiving.domain import ReceivingDomains
     from mailyard.receiving.domain_route import InboundRoutes
     from mailyard.receiving.elsewhere import Elsewhere
+    from mailyard.receiving.forward import ForwardFollower
     from mailyard.receiving.gate import Gate
     from mailyard.receiving.ingest import Follower, Ingest
     from mailyard.receiving.reports import ReportFollower, Reports
@@ -134,6 +135,7 @@ class Receiving(Access):
         """What writes what follows from mail that came in, in ingest's transaction. The mailboxes'
         comes last: it holds them until the commit."""
         return (
+            self.forward_follower,
             self.report_follower,
             self.index_follower,
             self.arrival_analysis,
@@ -145,6 +147,12 @@ class Receiving(Access):
         from mailyard.analysis.follow import ArrivalAnalysis
 
         return ArrivalAnalysis(database=self.database, engine=self.engine)
+
+    @cached_property
+    def forward_follower(self) -> "ForwardFollower":
+        from mailyard.receiving.forward import ForwardFollower
+
+        return ForwardFollower(database=self.database, engine=self.engine)
 
     @cached_property
     def mailbox_follower(self) -> "MailboxFollower":

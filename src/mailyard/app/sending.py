@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mailyard.sending.delivery import Deliveries
     from mailyard.sending.domain import Domains
     from mailyard.sending.domain_check import OwnSide
+    from mailyard.sending.forwarded import Forwarding
     from mailyard.sending.imprint import Imprints
     from mailyard.sending.outbound import Outbound
     from mailyard.sending.provider import ProviderBook
@@ -91,6 +92,19 @@ class Sending(OwnDelivery):
             post=post,
             page_url=self.settings.page_url,
             may_sign_up=self.settings.sign_up,
+        )
+
+    @cached_property
+    def forwarding(self) -> "Forwarding":
+        """What sends received mail on, where a route says so."""
+        from mailyard.sending.forwarded import Forwarding
+
+        return Forwarding(
+            database=self.database,
+            emails=self.emails,
+            signing=self.signing,
+            authserv_id=self.settings.smtp_name,
+            clock=self.clock,
         )
 
     @cached_property

@@ -23,6 +23,7 @@ from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.sanitise import sanitise
 from mailyard.protocol.mime.calendar_part import CalendarEvent
 from mailyard.protocol.mime.message import Attachment, Message, parse
+from mailyard.protocol.spam.score import SpamScore, score
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -82,13 +83,15 @@ class Content(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReadMessage(msgspec.Struct, frozen=True, gc=False):
-    """A message as a person reads it, with the envelope it came in."""
+    """A message as a person reads it, with the envelope it came in, and how much like spam it
+    looks."""
 
     summary: Summary
     reverse_path: str
     peer: str
     helo: str
     content: Content
+    spam: SpamScore
 
 
 class BatchMessage(msgspec.Struct, frozen=True, gc=False):
@@ -196,15 +199,16 @@ class Messages:
         """The message, read, if need be only as `inbox_id` holds it. Raises NotFound."""
         row = await self._row(workspace_id, message_id, inbox_id)
         if len(row["raw"]) > _READ_ASIDE_BYTES:
-            content = await asyncio.to_thread(_show, row["raw"], allow_remote_images)
+            content, spam = await asyncio.to_thread(_judge, row["raw"], allow_remote_images)
         else:
-            content = _show(row["raw"], allow_remote_images)
+            content, spam = _judge(row["raw"], allow_remote_images)
         return ReadMessage(
             summary=_summary(row),
             reverse_path=row["reverse_path"],
             peer=row["peer"],
             helo=row["helo"],
             content=content,
+            spam=spam,
         )
 
     async def raw(
@@ -340,6 +344,10 @@ def _content(message: Message, headers: bool) -> Content:
     text, html = message.text, message.html
     shown = message.headers if headers else ()
     return Content(shown, text, None, html, 0, message.attachments, message.defects)
+
+
+def _judge(raw: bytes, allow_remote_images: bool) -> tuple[Content, SpamScore]:
+    return _show(raw, allow_remote_images), score(raw)
 
 
 def _show(raw: bytes, allow_remote_images: bool) -> Content:

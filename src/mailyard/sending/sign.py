@@ -15,6 +15,7 @@ from mailyard.access.vault import Vault
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import ConfigurationError, InvalidInput, Unavailable
 from mailyard.protocol.address import ascii_domain, parse_mailbox
+from mailyard.protocol.arc import Sealer
 from mailyard.protocol.dkim.key import PrivateKey, load_private_key
 from mailyard.protocol.dkim.sign import Signer
 from mailyard.storage.database import Database
@@ -77,6 +78,17 @@ class Signing:
         """Where mail of `domain` comes back to, when that is a name of its own; for who has just
         asked for its signers."""
         return self._known.get((workspace_id, domain), _NEVER_ASKED)[2]
+
+    async def sealer(self, workspace_id: UUID, domain: str, authserv_id: str) -> Sealer | None:
+        """What seals mail that `domain` sends on: its newest RSA key, the one kind that all who
+        check seals know; None where it has none that signs. Raises Unavailable."""
+        rows = await self._database.fetch(_SQL.signing_keys, [workspace_id], [domain])
+        for row in reversed(rows):
+            if row["id"] is not None:
+                key = self._private_key(row)
+                if key.algorithm.startswith("rsa"):
+                    return Sealer(row["name"], row["selector"], key, authserv_id)
+        return None
 
     async def _look_up(
         self, asked: Sequence[Owned], until: float

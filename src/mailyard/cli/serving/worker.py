@@ -17,6 +17,7 @@ from mailyard.fleet.vital import vital
 from mailyard.proving.demo import DemoRunner
 from mailyard.proving.in_process import Services
 from mailyard.queue.worker import Handler, Worker
+from mailyard.receiving.forward import Forwarder
 from mailyard.receiving.late_verdict import LateJudge
 from mailyard.receiving.reports import ReadReports
 from mailyard.sending import delivery_sweep, upkeep
@@ -113,6 +114,10 @@ def handlers(application: Application) -> list[Handler]:
         application.indexer.handler(),
         analysis_job.handler(application.analyse),
         *returned_mail(application),
+        Forwarder(
+            database=database, outbox=application.forwarding, verdicts=application.verdicts
+        ).handler(),
+        application.forwarding.handler(),
         provider_events(application),
         Deliverer(
             database=database,

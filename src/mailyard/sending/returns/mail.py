@@ -24,7 +24,7 @@ from mailyard.core.errors import Unavailable
 from mailyard.observe.metrics import RETURNED_MAIL
 from mailyard.protocol.report import Kind, Recipient, Report, read_report
 from mailyard.queue.engine import Engine
-from mailyard.queue.job import EMAIL_EVENTS, LeasedJob, NewJob
+from mailyard.queue.job import EMAIL_EVENTS, EMAIL_SEND, LeasedJob, NewJob
 from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.bounce import Judged, classify
 from mailyard.sending.delivery import NOBODY, RETURNED_DAYS
@@ -38,6 +38,7 @@ _SQL = load("returns")
 _LOG = structlog.get_logger(__name__)
 
 RETURNED_MAIL_JOB = "returned-mail"  # as the listener calls it (receiving.commit)
+BOUNCE_JOB = "forwarded-bounce"  # as who sends mail on calls it (sending.forwarded)
 SOURCE = "mail"
 LATER_S = (1.0, 5.0, 30.0, 300.0)  # when it is told again of a delivery that is not there yet
 
@@ -121,6 +122,7 @@ class ReturnedMail:
                 [o for o in found if o.message_id in last], tx, last=True
             )
             await self._again(named, {one.message_id for one in early}, tx)
+            await self._send_on([one for one in found if one not in early], tx)
         for one in lost:
             RETURNED_MAIL.labels("no such delivery").inc()
             _LOG.info("mail came back for a delivery that is not there", told=one.what.value)
@@ -141,6 +143,29 @@ class ReturnedMail:
                 run_at=now + timedelta(seconds=LATER_S[tries]),
             )
             for tries, again in waiting.items()
+        ]
+        if jobs:
+            await self._engine.enqueue(jobs, tx)
+
+    async def _send_on(self, told: Sequence[Occurrence], tx: Connection) -> None:
+        """Bounces of mail that was sent on go to who sent it first (`sending.forwarded`)."""
+        bounced = {(one.delivery_id, one.message_id) for one in told if one.what is What.BOUNCED}
+        if not bounced:
+            return
+        deliveries = [delivery_id for delivery_id, _ in bounced]
+        rows = await self._database.fetch(
+            _SQL.forwarded_among, deliveries, min(deliveries), max(deliveries), tx=tx
+        )
+        owners = {row["id"]: row["workspace_id"] for row in rows}
+        jobs = [
+            NewJob(
+                EMAIL_SEND,
+                BOUNCE_JOB,
+                msgspec.json.encode((delivery_id, message_id)),
+                owners[delivery_id],
+            )
+            for delivery_id, message_id in bounced
+            if delivery_id in owners
         ]
         if jobs:
             await self._engine.enqueue(jobs, tx)

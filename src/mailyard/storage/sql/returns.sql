@@ -86,3 +86,18 @@ UPDATE delivery d SET reason = r.reason
 FROM unnest($3::uuid[], $4::uuid[], $5::text[]) AS r (id, workspace_id, reason)
 WHERE d.id = r.id AND d.workspace_id = r.workspace_id AND d.id >= $1 AND d.id <= $2
   AND d.state = 'bounced';
+
+-- name: forwarded_among
+-- Which of the deliveries $1, ids in [$2, $3], are of mail that was sent on, and whose (workspace_id).
+SELECT id, workspace_id FROM delivery
+WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND type = 'forward';
+
+-- name: forwarded_mail
+-- The mail that delivery $1 sent on, and the bytes of the mail $2 that came back, which lies in nobody's
+-- workspace $3 in the retention class $4; workspace_id is the delivery's.
+SELECT delivery.workspace_id, email.content, bounce.raw
+FROM delivery
+JOIN email ON email.id = delivery.email_id AND email.workspace_id = delivery.workspace_id
+JOIN message AS bounce
+  ON bounce.id = $2 AND bounce.workspace_id = $3 AND bounce.retention_days = $4
+WHERE delivery.id = $1 AND delivery.type = 'forward';

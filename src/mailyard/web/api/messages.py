@@ -123,6 +123,20 @@ class MessageContent(Output, gc=False):
     ]
 
 
+class SpamRule(Output):
+    """A rule that fired."""
+
+    name: str
+    points: float
+
+
+class Spam(Output):
+    """How much a message looks like spam, by rules."""
+
+    points: Annotated[float, Meta(description="5 and more is what most would call spam.")]
+    rules: Annotated[list[SpamRule], Meta(description="What fired, the heaviest first.")]
+
+
 class MessageDetail(MessageItem, gc=False):
     """A message, read, with the envelope that it came in."""
 
@@ -133,6 +147,7 @@ class MessageDetail(MessageItem, gc=False):
     authentication: Annotated[
         Authentication | None, Meta(description="Who sent it. Null until that was found out.")
     ]
+    spam: Spam
     meaning: Annotated[
         Findings, Meta(description="What rules find in it: codes, links, the reply, with evidence.")
     ]
@@ -268,6 +283,7 @@ async def detail_of(app: "Application", workspace_id: UUID, message: ReadMessage
         helo=message.helo,
         content=_content(message.content),
         authentication=await authentication_of(app, workspace_id, summary.id, summary.inbox_id),
+        spam=Spam(message.spam.points, [SpamRule(*rule) for rule in message.spam.fired]),
         meaning=await app.meanings.of(workspace_id, summary.id),
     )
 

@@ -75,6 +75,7 @@ async def message(visit: Visit, inbox_id: str, message_id: str) -> Response[str]
         view=view,
         remote_images=found.content.remote_images,
         sender=await sender_of(visit, inbox.id, found.summary.id),
+        spam=found.spam,
     )
 
 
