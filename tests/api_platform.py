@@ -55,6 +55,7 @@ from mailyard.mailbox.message import Messages
 from mailyard.mailbox.purge import Purges
 from mailyard.mailbox.reservation import Reservations
 from mailyard.mailbox.search.index import Indexer
+from mailyard.mailbox.search.reindex import Reindexer
 from mailyard.mailbox.search.search import Search
 from mailyard.net.dns import Resolver
 from mailyard.net.dns_servers import DnsServer
@@ -279,6 +280,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         ),
         meanings=Meanings(database=database),
         indexer=indexer,
+        reindexer=Reindexer(database=database, engine=engine),
         search=Search(database=database, inboxes=inboxes, indexer=indexer),
         receiving_domains=ReceivingDomains(
             database=database, installation=[DOMAIN], host="mail.yard.example"

@@ -84,6 +84,7 @@ class Things:
             "extendInbox": {"ttl_s": 3600},
             "purgeInboxes": {"inbox_ids": [self.ids["ibx"]]},
             "readInboxes": {"inbox_ids": [self.ids["ibx"]]},
+            "reindexMail": {"again": True},
             "changeSearchSettings": {"language": "german"},
             "setSenderPolicy": {"on_forged": "tag"},
             "createContact": {"address": "another@example.org"},

@@ -38,6 +38,7 @@ class Form:
 _FORMS = (
     Form("/inboxes", "inbox.create", {"address": "new-one", "labels": "a, b"}),
     Form("/inboxes/{ibx}/extend", "inbox.extend"),
+    Form("/search/settings", "search.change", {"language": "german", "every_word": "yes"}),
     Form("/receiving", "receiving_domain.create", {"name": "new.in.example.org"}),
     Form("/receiving/{rdm}/check", "receiving_domain.check"),
     Form("/receiving/{rdm}/plus", "receiving_domain.change", {"plus": "no"}),

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mailyard.bus.adapters.postgres import PostgresBus
-from mailyard.bus.live import MESSAGE_RECEIVED, LiveEvents
+from mailyard.bus.live import MAILBOX_CHANGED, MESSAGE_RECEIVED, LiveEvents
 from mailyard.core.clock import SystemClock
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.settings import Settings
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mailyard.cache.layered import LayeredCache
 
 # Live events that say that the mail of an inbox has changed, and where they name it.
-_OF_MAIL = {MESSAGE_RECEIVED: "inbox_id"}
+_OF_MAIL = {MESSAGE_RECEIVED: "inbox_id", MAILBOX_CHANGED: "inbox_id"}
 
 
 def database_address(settings: Settings) -> DatabaseAddress:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mailyard.mailbox.purge import Purges
     from mailyard.mailbox.reservation import Reservations
     from mailyard.mailbox.search.index import Indexer, IndexFollower
+    from mailyard.mailbox.search.reindex import Reindexer
     from mailyard.mailbox.search.search import Search
     from mailyard.net.dns import Resolver
     from mailyard.receiving.authenticate import Authenticator
@@ -238,6 +239,12 @@ class Receiving(Access):
         from mailyard.mailbox.search.index import Indexer
 
         return Indexer(database=self.database, engine=self.engine, cache=self.cache)
+
+    @cached_property
+    def reindexer(self) -> "Reindexer":
+        from mailyard.mailbox.search.reindex import Reindexer
+
+        return Reindexer(database=self.database, engine=self.engine)
 
     @cached_property
     def search(self) -> "Search":

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "limits": ("mailyard.cli.limits", "Show and set the workspace's sending limits."),
     "plan": ("mailyard.cli.plan", "Show what the workspace uses; list plans, give them."),
     "inbox": ("mailyard.cli.inbox", "Make inboxes, list and read their mail, wait for it."),
+    "search": ("mailyard.cli.search", "Search received mail; index anew what lies there."),
     "import": ("mailyard.cli.import_", "Import contacts from a CSV file."),
     "template": ("mailyard.cli.template", "Write, publish, preview and test templates."),
     "campaign": ("mailyard.cli.campaign", "Start, pause, resume, cancel and watch campaigns."),

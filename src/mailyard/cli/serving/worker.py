@@ -112,6 +112,7 @@ def handlers(application: Application) -> list[Handler]:
         ReadReports(database=database, reports=application.reports).handler(),
         *tls_reports(application),
         application.indexer.handler(),
+        application.reindexer.handler(),
         analysis_job.handler(application.analyse),
         *returned_mail(application),
         Forwarder(

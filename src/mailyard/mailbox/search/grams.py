@@ -21,12 +21,14 @@ _UNBROKEN = (
     "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
 UNBROKEN = re.compile(f"[{_UNBROKEN}]+")
-_WORDS = re.compile(rf"(?:(?![{_UNBROKEN}])[^\W_])+")
+_WORDS = re.compile(r"[^\W_]+")
+_LONG_WORDS = re.compile(rf"[^\W_]{{{_LONG_WORD},}}")
+_GRAM_WORDS = re.compile(rf"[^\W_]{{{GRAM},}}")
 
 
 def folded(text: str) -> str:
     """As it is compared: wide forms made narrow, case away."""
-    return normalize("NFKC", text).casefold()
+    return text.lower() if text.isascii() else normalize("NFKC", text).casefold()
 
 
 def grams_of(run: str) -> list[str]:
@@ -38,14 +40,13 @@ def grams_of(run: str) -> list[str]:
     return [run[start : start + GRAM] for start in range(len(run) - GRAM + 1)]
 
 
-def runs(text: str) -> Iterator[str]:
-    """The stretches of unbroken script, and the words between them, of a folded text."""
-    place = 0
-    for match in UNBROKEN.finditer(text):
-        yield from _WORDS.findall(text, place, match.start())
-        yield match[0]
-        place = match.end()
-    yield from _WORDS.findall(text, place)
+def runs(text: str, words: "re.Pattern[str]" = _WORDS) -> Iterator[str]:
+    """The words of a folded text, and its stretches of unbroken script."""
+    if text.isascii() or UNBROKEN.search(text) is None:
+        yield from words.findall(text)
+        return
+    yield from words.findall(UNBROKEN.sub(" ", text))
+    yield from UNBROKEN.findall(text)
 
 
 def parts_vector(names: str, text: str, *, every_word: bool = False) -> str:
@@ -53,10 +54,7 @@ def parts_vector(names: str, text: str, *, every_word: bool = False) -> str:
     words (with `every_word` all), each once, taken apart into grams.
     """
     wanted = dict.fromkeys(runs(folded(names)))
-    least = GRAM if every_word else _LONG_WORD
-    for run in runs(folded(text)):
-        if len(run) >= least or UNBROKEN.match(run):
-            wanted[run] = None
+    wanted.update(dict.fromkeys(runs(folded(text), _GRAM_WORDS if every_word else _LONG_WORDS)))
     return _written(wanted)
 
 

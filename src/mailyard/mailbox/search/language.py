@@ -15,7 +15,8 @@ AUTO = "auto"
 _SAMPLE_CHARACTERS = 4_000
 _SAMPLE_WORDS = 400
 _LEAST = 2  # telling words
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+_SPARSE = 25  # and one among so many words
+_WORD = re.compile(r"[^\W\d_]+")
 
 
 @cache
@@ -39,16 +40,13 @@ def language_of(text: str) -> str:
     """The language of `text`, or `simple`."""
     telling = _telling()
     scores: Counter[str] = Counter()
-    words = 0
-    for match in _WORD.finditer(text[:_SAMPLE_CHARACTERS]):
-        words += 1
-        if words > _SAMPLE_WORDS:
-            break
-        for language in telling.get(match[0].lower(), ()):
-            scores[language] += 1
+    sample = _WORD.findall(text[:_SAMPLE_CHARACTERS].lower())[:_SAMPLE_WORDS]
+    words = len(sample)
+    for word in filter(telling.__contains__, sample):
+        scores.update(telling[word])
     if not scores:
         return SIMPLE
     (best, count), *others = scores.most_common(2)
-    if count < _LEAST or count * 25 < min(words, _SAMPLE_WORDS):
+    if count < _LEAST or count * _SPARSE < words:
         return SIMPLE
     return best if not others or others[0][1] < count else SIMPLE

@@ -1,10 +1,11 @@
 """Searching: from a text to the mails that it finds, newest first or the best of the newest.
 
-Newest first, the newest few hundred lines of the scope are looked at one by one: what is in one
-mail of ten is found there. What is rarer is found by the index, all of it at once, and of that the
-newest are shown. Where a condition says more than the index knows (words behind one another, `not`,
-the state of a mail) the lines that the index finds are looked at in growing steps. A search that
-has looked at `BUDGET_LINES` lines answers with what it has, and with a cursor that goes on there.
+Newest first, lines of the scope are looked at one by one, in their order: what is in one mail of
+thirty is found so at once. What is rarer is found by the index, which knows all of it and nothing
+of its order; it is asked for no more than `_FEW` lines. Where there are more, they are common
+enough for looking at the newest lines to find a page of them, in growing steps; and where even that
+did not (a word of last year), all that the index finds is put in order. A search that has looked at
+`BUDGET_LINES` lines answers with what it has, and with a cursor that goes on there.
 """
 
 from dataclasses import dataclass
@@ -31,12 +32,13 @@ from mailyard.storage.queries import Query, load, name_of, timed_as
 
 QUERIES = load("search")
 
-BUDGET_LINES = 60_000
+BUDGET_LINES = 120_000
 NEWEST, BEST = "newest", "best"
 SORTS = (NEWEST, BEST)
-_WALK = 500  # lines looked at before the index is asked
-_STEPS = (2_000, 8_000, 20_000, 30_000)  # where each line has to be looked at
-_FOUND = 10_000  # where the index alone decides
+_WALK = 1_500
+_FEW = 3_000
+_WALKS = (6_000, 24_000)
+_FOUND = (10_000, 30_000, 60_000)  # of what the index finds, newest first
 _FIRST = UUID(int=0)
 _LAST = UUID(int=(1 << 128) - 1)
 
@@ -68,9 +70,30 @@ class _Scope(NamedTuple):
     retention_days: int | None
     lowest: UUID
 
-    @property
-    def text(self) -> Query:
+    def text(self, by_index: bool) -> Query:
+        """The condition on a line `s` to lie in it."""
+        if by_index:
+            found = QUERIES.in_workspace_found, QUERIES.in_inbox_found
+            return found[self.inbox_id is not None]
         return QUERIES.in_workspace if self.inbox_id is None else QUERIES.in_inbox
+
+
+class _Step(NamedTuple):
+    """Looking at up to `lines` lines: in their order, or those that the index finds, at most `cap`
+    of them in no order."""
+
+    by_index: bool
+    lines: int
+    cap: int | None = None
+
+
+def _steps(asked: Condition) -> list[_Step]:
+    """What is tried in turn until a page is full or there is nothing more."""
+    walks = [_Step(False, lines) for lines in _WALKS]
+    if asked.guard is None:
+        return [_Step(False, _WALK), *walks, *(_Step(False, _WALKS[-1]) for _ in range(3))]
+    few = _Step(True, _FEW, _FEW)
+    return [_Step(False, _WALK), few, *walks, *(_Step(True, lines) for lines in _FOUND)]
 
 
 class Search:
@@ -143,12 +166,15 @@ class Search:
         languages, lexemes = await self._lexemes(workspace_id, node)
         asked = condition(node, lexemes, languages, inbox_id=inbox_id, workspace_id=workspace_id)
         plans = []
-        for by_index in (False, True) if asked.guard is not None else (False,):
-            query, arguments = _newest_query(scope, asked, by_index)
-            rows = await self._database.fetch(
+        few = _Step(True, _FEW, _FEW)
+        for step in (
+            (_Step(False, _WALK), few) if asked.guard is not None else (_Step(False, _WALK),)
+        ):
+            query, arguments = _newest_query(scope, asked, step)
+            rows = await self._by_index(
                 Query(f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {query}"),
                 *_arguments(scope, max(scope.lowest, asked.lowest), asked.highest),
-                _FOUND if by_index else _WALK,
+                step.lines,
                 limits.API_PAGE_ITEMS,
                 *arguments,
             )
@@ -184,34 +210,26 @@ class Search:
         before = min(asked.highest, cursor or _LAST)
         found: dict[UUID, asyncpg.Record] = {}
         budget = BUDGET_LINES
-        for by_index, size in self._rounds(asked):
-            rows = await self._round(scope, asked, lowest, before, by_index, size, limit + 1)
+        for step in _steps(asked):
+            rows = await self._round(scope, asked, lowest, before, step, limit + 1)
             head = rows[0]
+            budget -= head["looked"]
+            if step.cap is not None and head["looked"] >= step.cap:
+                continue  # some of many, and not the newest: they say nothing
             for row in rows:
                 if row["message_id"] is not None:
                     found.setdefault(row["message_id"], row)
-            budget -= head["looked"]
             if len(found) > limit:
                 kept = list(found.values())[:limit]
                 return kept, kept[-1]["message_id"], None
             cut = head["hits"] >= limit + 1  # hits beyond those were not looked at
-            if not cut and head["looked"] < size:
+            if not cut and head["looked"] < step.lines:
                 return list(found.values()), None, None
             reached = head["lowest_hit"] if cut else head["lowest"]
-            before = self._below(scope, reached, before, size)
+            before = self._below(scope, reached, before, step.lines)
             if budget <= 0:
                 break
-        until = time_of(before)
-        return list(found.values()), before, until
-
-    @staticmethod
-    def _rounds(asked: Condition) -> list[tuple[bool, int]]:
-        """Whether by the index, and how many lines at most: step by step."""
-        if asked.guard is None:
-            return [(False, _WALK), *((False, size) for size in _STEPS)]
-        if asked.exact:
-            return [(False, _WALK), *[(True, _FOUND)] * 6]
-        return [(False, _WALK), *((True, size) for size in _STEPS)]
+        return list(found.values()), before, time_of(before)
 
     @staticmethod
     def _below(scope: _Scope, reached: UUID, before: UUID, size: int) -> UUID:
@@ -228,14 +246,19 @@ class Search:
         asked: Condition,
         lowest: UUID,
         before: UUID,
-        by_index: bool,
-        size: int,
+        step: "_Step",
         limit: int,
     ) -> list[asyncpg.Record]:
-        query, arguments = _newest_query(scope, asked, by_index)
-        return await self._database.fetch(
-            query, *_arguments(scope, lowest, before), size, limit, *arguments
-        )
+        query, arguments = _newest_query(scope, asked, step)
+        every = (*_arguments(scope, lowest, before), step.lines, limit, *arguments)
+        if not step.by_index:
+            return await self._database.fetch(query, *every)
+        return await self._by_index(query, *every)
+
+    async def _by_index(self, query: Query, *arguments: object) -> list[asyncpg.Record]:
+        async with self._database.transaction() as tx:
+            await self._database.fetch(QUERIES.by_index, tx=tx)
+            return await self._database.fetch(query, *arguments, tx=tx)
 
     async def _best(
         self, scope: _Scope, asked: Condition, words: str, cursor: UUID | None, limit: int
@@ -247,10 +270,10 @@ class Search:
         ranking = f"${first + len(arguments)}::tsquery"
         arguments.append(words)
         guard = _guard(asked, first, arguments)
-        text = QUERIES.best.replace("{scope}", scope.text).replace("{ranking}", ranking)
+        text = QUERIES.best.replace("{scope}", scope.text(True)).replace("{ranking}", ranking)
         text = text.replace("{guard}", guard)
         text = text.replace("{condition}", "true" if asked.exact else asked.text)
-        rows = await self._database.fetch(
+        rows = await self._by_index(
             _named(text, QUERIES.best),
             *_arguments(scope, max(scope.lowest, asked.lowest), asked.highest),
             limits.SEARCH_RANKED,
@@ -265,18 +288,19 @@ class Search:
         return list(seen.values()), None if following is None else UUID(int=following)
 
 
-def _newest_query(scope: _Scope, asked: Condition, by_index: bool) -> tuple[Query, list[object]]:
+def _newest_query(scope: _Scope, asked: Condition, step: _Step) -> tuple[Query, list[object]]:
     """The statement of a step, and the arguments behind its first seven."""
-    own = QUERIES.seek if by_index else QUERIES.walk
+    own = QUERIES.seek if step.by_index else QUERIES.walk
     arguments: list[object] = []
-    text = own.replace("{scope}", scope.text)
-    if by_index and asked.exact:
+    text = own.replace("{scope}", scope.text(step.by_index))
+    if step.by_index and asked.exact:
         text = text.replace("{condition}", "true")
     else:
         arguments += asked.arguments
         text = text.replace("{condition}", asked.text)
-    if by_index:
+    if step.by_index:
         text = text.replace("{guard}", _guard(asked, FIRST_PARAMETER, arguments))
+        text = text.replace("{cap}", "ALL" if step.cap is None else str(step.cap))
     return _named(text, own), arguments
 
 

@@ -48,6 +48,19 @@ WITH doc AS MATERIALIZED (
 )
 SELECT count(*) AS lines FROM written;
 
+-- name: page
+-- Messages of workspace $1 below the id $2, newest first, up to $3.
+SELECT id, retention_days, size_bytes
+FROM message
+WHERE workspace_id = $1 AND id < $2
+ORDER BY id DESC
+LIMIT $3;
+
+-- name: forget
+-- The index of messages $2 of workspace $1 is to be made again; $3 and $4 are their lowest and highest.
+DELETE FROM search_line
+WHERE workspace_id = $1 AND message_id = ANY($2::uuid[]) AND message_id BETWEEN $3 AND $4;
+
 -- name: setting
 -- How the mail of workspace $1 is indexed.
 SELECT language, every_word FROM search_setting WHERE workspace_id = $1;
@@ -69,9 +82,22 @@ SELECT language, nth::integer AS nth, phraseto_tsquery(language::regconfig, text
 FROM unnest($1::text[]) AS language
 CROSS JOIN unnest($2::text[]) WITH ORDINALITY AS asked (text, nth);
 
+-- name: by_index
+-- In this transaction the index of words decides. PostgreSQL takes a row's words for as cheap to look
+-- at as its ids, and would rather read all of them.
+SELECT set_config('enable_seqscan', 'off', true);
+
+-- name: in_inbox_found
+-- As in_inbox, of lines that the index of words has found there: no other index is to be thought of.
+(s.workspace_id = $1) IS TRUE AND (s.inbox_id = $2) IS TRUE AND s.retention_days = $3;
+
+-- name: in_workspace_found
+-- As in_workspace, in the same way.
+(s.workspace_id = $1) IS TRUE AND $2::uuid IS NULL AND $3::smallint IS NULL;
+
 -- name: in_inbox
--- Of workspace $1 what lies in inbox $2 of class $3.
-s.workspace_id = $1 AND s.inbox_id = $2 AND s.retention_days = $3;
+-- Of workspace $1 what lies in inbox $2 of class $3, by the inbox's own order.
+(s.workspace_id = $1) IS TRUE AND s.inbox_id = $2 AND s.retention_days = $3;
 
 -- name: in_workspace
 -- All of workspace $1.
@@ -128,11 +154,13 @@ WITH looked AS MATERIALIZED (
 ;
 
 -- name: seek
--- The same of the newest $6 that the index of words or of parts finds.
+-- The same of all that the index of words or of parts finds, or of its first {cap} at most: whether
+-- these were all is for the caller to see from how many were looked at.
 WITH found AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
     FROM search_line AS s
-    WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5 AND {guard}
+    WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE AND {guard}
+    LIMIT {cap}
 ), looked AS MATERIALIZED (
     SELECT * FROM found AS s ORDER BY s.message_id DESC LIMIT $6
 ),
@@ -145,7 +173,7 @@ WITH found AS MATERIALIZED (
 WITH found AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
     FROM search_line AS s
-    WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5 AND {guard}
+    WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE AND {guard}
 ), looked AS MATERIALIZED (
     SELECT * FROM found AS s ORDER BY s.message_id DESC LIMIT $6
 ), hit AS MATERIALIZED (

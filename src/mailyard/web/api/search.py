@@ -168,6 +168,28 @@ async def change_search_settings(call: Call[SearchSettingsChange, None]) -> Answ
         return await call.done(tx, answer, changed)
 
 
+class ReindexRequest(Input):
+    """What to index anew."""
+
+    again: Annotated[
+        bool, Meta(description="Also what is indexed already: after a change of settings.")
+    ] = False
+
+
+class ReindexStarted(Output):
+    """It goes on in the background."""
+
+    started: bool
+
+
+async def reindex(call: Call[ReindexRequest, None]) -> Answer:
+    async with call.app.database.transaction() as tx:
+        await call.app.reindexer.start(call.workspace_id, again=call.body.again, tx=tx)
+        subject = ids.type_id(ids.WORKSPACE, call.workspace_id)
+        asked = Change("search.reindex", subject, None, {"again": call.body.again})
+        return await call.done(tx, ReindexStarted(started=True), asked)
+
+
 ROUTES = (
     Route(
         "GET",
@@ -202,5 +224,17 @@ ROUTES = (
         scope.INBOXES_WRITE,
         answer=SearchSettings,
         body=SearchSettingsChange,
+    ),
+    Route(
+        "POST",
+        "/v1/search/reindex",
+        reindex,
+        "reindexMail",
+        TAG,
+        "Index the mail that lies in the workspace's inboxes",
+        scope.INBOXES_WRITE,
+        status=202,
+        answer=ReindexStarted,
+        body=ReindexRequest,
     ),
 )

@@ -2,7 +2,10 @@
 
 NAVIGATION = (
     ("", (("/", "Overview"),)),
-    ("Receive", (("/inboxes", "Inboxes"), ("/receiving", "Receiving domains"))),
+    (
+        "Receive",
+        (("/inboxes", "Inboxes"), ("/search", "Search"), ("/receiving", "Receiving domains")),
+    ),
     (
         "Send",
         (
