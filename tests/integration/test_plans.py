@@ -38,6 +38,9 @@ price_per_month = 49.0
 
 [plan.slow]
 requests_per_s = 0.2
+
+[plan.quiet]
+live_connections = 0
 """
 
 
@@ -196,6 +199,15 @@ async def test_the_rate_of_a_plan_is_all_keys_of_a_workspace_together(platform: 
     assert (await platform.call("GET", "/v1/usage")).status == 200
 
 
+async def test_live_connections_of_a_plan_are_its_own(platform: Platform) -> None:
+    _, key = await tenant(platform, "quiet")
+    for one, status in ((key, 429), ("", 204)):
+        inbox = (await platform.call("POST", "/v1/inboxes", json={}, key=one)).json["id"]
+        waited = await platform.call("GET", f"/v1/inboxes/{inbox}/wait?timeout_s=0", key=one)
+        assert waited.status == status
+    assert (await platform.call("GET", "/v1/events", key=key)).status == 429
+
+
 async def test_only_the_operator_gives_plans_and_sees_what_they_bring(
     platform: Platform, database: Database
 ) -> None:
@@ -209,7 +221,7 @@ async def test_only_the_operator_gives_plans_and_sees_what_they_bring(
         "POST", "/v1/plans/assign", json={"workspace_id": name, "plan": "x"}
     )
     assert (unknown.status, unknown.json["field"]) == (422, "plan")
-    assert len((await platform.call("GET", "/v1/plans", key=key)).json["items"]) == 3
+    assert len((await platform.call("GET", "/v1/plans", key=key)).json["items"]) == 4
     plan = (await platform.call("GET", "/v1/usage", key=key)).json["plan"]
     assert (plan["title"], plan["price_per_month"], plan["inboxes"]) == ("Team", 49.0, None)
     await platform.call("POST", "/v1/inboxes", json={}, key=key)

@@ -76,6 +76,7 @@ def build(application: "Application", *, pages: Asgi | None = None) -> "Front":
         authenticate=api.authenticate,
         present=present,
         connections=settings.live_connections,
+        most_of=application.allowance.live_connections,
         origin=settings.page_url,
     )
     return Front(application, api, live, pages)
