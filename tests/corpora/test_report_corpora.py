@@ -105,6 +105,8 @@ def test_every_tls_report_is_read_and_written_again(corpora: Path) -> None:
         b'<!DOCTYPE x SYSTEM "http://127.0.0.1/x.dtd"><feedback/>',
         b"<a>" * 100_000,
         b"<feedback>" + b"<record>" * 50,
+        b"<feedback>" + b"<x/>" * 100_000,
+        b"<feedback><record>" + b"<x/>" * 100_000,
         b"",
         b"\0" * 1000,
     ],

@@ -208,3 +208,37 @@ async def test_such_an_inbox_shows_no_mail_before_its_verdict(world: World) -> N
         Standing.FORGED,
         Standing.UNVERIFIED,
     ]
+
+
+async def test_what_is_kept_out_can_be_let_in_and_outlives_others_deleting_it(
+    world: World,
+) -> None:
+    strict = await world.inbox("strict", OnForged.REFUSE)
+    await world.inbox("plain")
+    both = ("strict@inbox.test", "plain@inbox.test")
+    forged = await world.platform.deliver(*both, content=mail("bank.org"))
+    await world.platform.messages.delete(world.workspace_id, [forged])
+    async with world.platform.database.transaction() as tx:
+        gone = await world.verdicts.let_go(world.workspace_id, [(strict.id, forged)], tx)
+        rows = await world.verdicts.rows(world.workspace_id, [forged], tx)
+        await world.platform.ingest.admit(rows, gone, tx)
+    assert await world.inside(strict) == [forged]
+    assert await world.outside(strict) == []
+
+
+async def test_a_flaw_in_the_checks_holds_up_no_mail(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await world.inbox("ada")
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("mailyard.receiving.authenticate.Inquiry", fail)
+    message_id = await world.platform.deliver("ada@inbox.test")
+    assert await world.inside(ada) == [message_id]
+    for _ in PAUSES_S:
+        await world.judge()
+        await world.make_due()
+    await world.judge()
+    assert await world.standing(message_id) is Standing.UNKNOWN

@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import structlog
+
 from mailyard.core.clock import Clock
 from mailyard.core.errors import ConfigurationError
 from mailyard.core.limits import KIB
 from mailyard.net.dns import Resolver
 from mailyard.observe.metrics import VERDICTS
-from mailyard.protocol.authentication import Inquiry, Verdict
+from mailyard.protocol.arc import ChainResult, ChainStatus
+from mailyard.protocol.authentication import Inquiry, Standing, Verdict
+from mailyard.protocol.dmarc import DmarcResult, DmarcStatus
 from mailyard.protocol.dmarc.check import Organisation
 from mailyard.protocol.dns_answer import (
     Address,
@@ -30,13 +34,22 @@ from mailyard.protocol.dns_answer import (
     Trouble,
 )
 from mailyard.protocol.public_suffix import SuffixList
-from mailyard.protocol.spf import Sender
+from mailyard.protocol.spf import Sender, SpfResult, SpfStatus
 
 _MESSAGES_BETWEEN_PAUSES = 8
 _ASIDE_BYTES = 256 * KIB  # larger mail is hashed in a thread
 _AT_ONCE = 200  # messages whose answers are waited for together
 _NO_WAIT_S = 5.0  # after a wait that brought nothing
 _NO_NAME = NoName(3600.0, False)
+_FLAWED = Verdict(
+    SpfResult(SpfStatus.TEMPERROR, "", "the check failed here"),
+    "",
+    (),
+    DmarcResult(DmarcStatus.TEMPERROR, "", reason="the check failed here"),
+    ChainResult(ChainStatus.NONE),
+    Standing.UNKNOWN,
+)
+_LOG = structlog.get_logger(__name__)
 _NOT_NOW = TemporaryFailure(Trouble.TIMEOUT, "nothing in time")
 
 
@@ -81,8 +94,14 @@ class Authenticator:
         verdicts: dict[UUID, Verdict] = {}
         open_: list[tuple[UUID, Inquiry]] = []
         for count, message in enumerate(messages, 1):
-            inquiry = await self._inquiry(message)
-            missing = inquiry.step(self._kept)
+            try:
+                inquiry = await self._inquiry(message)
+                missing = inquiry.step(self._kept)
+            except Exception:  # a flaw of ours must not hold up mail
+                _LOG.exception("not_judged", message=str(message.id))
+                if last:
+                    verdicts[message.id] = _FLAWED
+                continue
             if missing:
                 open_.append((message.id, inquiry))
             elif inquiry.verdict is not None:
@@ -129,10 +148,12 @@ class Authenticator:
             within_s = 0.0
         gate = asyncio.Semaphore(_AT_ONCE)
         tasks = [asyncio.create_task(self._ask(inquiry, gate)) for _, inquiry in open_]
-        _, late = await asyncio.wait(tasks, timeout=within_s)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        try:
+            _, late = await asyncio.wait(tasks, timeout=within_s)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         if late and within_s > 0:
             self._patient_at = self._clock.monotonic() + _NO_WAIT_S
         if last:

@@ -86,7 +86,7 @@ class LateJudge:
             if judged:
                 await self._settle(workspace_id, rows, judged, tx)
             left = [row for row in rows if row["id"] not in verdicts]
-            if left:
+            if left and not last:
                 run_at = self._clock.now() + timedelta(seconds=PAUSES_S[late.tries - 1])
                 await self._engine.enqueue(late_jobs(left, late.tries + 1, run_at), tx)
         self._live.announced()

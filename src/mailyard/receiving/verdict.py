@@ -139,7 +139,7 @@ class Verdicts:
 
 def detail_of(verdict: Verdict) -> str:
     """As the table has it."""
-    return _storable(msgspec.json.encode(verdict).decode())
+    return msgspec.json.encode(verdict).decode()
 
 
 def rows_of(
@@ -151,11 +151,6 @@ def rows_of(
         for message_id, verdict in verdicts.items()
         if message_id in places
     ]
-
-
-def _storable(text: str) -> str:
-    """JSON without what PostgreSQL's text cannot hold."""
-    return text.replace("\\u0000", "")
 
 
 def _held(row: asyncpg.Record) -> HeldMessage:

@@ -95,9 +95,12 @@ def _seal_by(seal: Signature, digest: bytes, key: PublicKey) -> Result:
 
 
 def _oldest_pass(mail: Mail, chain: Chain, keys: Keys, now_s: float) -> int | None:
-    """Section 5.2, step 5, as far as keys are at hand; None when one is missing."""
+    """Section 5.2, step 5, as far as keys are at hand; None when one is missing, or a set signs
+    only a part of the body (l=)."""
     for one in reversed(chain.sets[:-1]):
         if one.message.key_name and one.message.key_name not in keys:
+            return None
+        if one.message.length is not None:  # each length costs a hash of the whole body
             return None
         result = verify(mail, one.message, keys.get(one.message.key_name, ()), now_s)
         if result.status is not Status.PASS:

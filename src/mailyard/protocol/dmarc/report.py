@@ -12,10 +12,10 @@ from xml.parsers import expat
 from mailyard.core.errors import InvalidInput
 from mailyard.core.limits import MIB
 
-REPORT_BYTES = 20 * MIB  # unpacked; a day of a large domain has a few
+REPORT_BYTES = 10 * MIB  # unpacked; a day of a large domain has one or two
 ROWS = 50_000
 _DEPTH = 16
-_ELEMENTS = 2_000_000
+_ELEMENTS = 10_000  # of the head, and of a record
 _TEXT_CHARACTERS = 1_000
 _COUNT_MAX = 10**12
 _LATEST_S = 4_102_444_800  # 2100
@@ -88,7 +88,7 @@ def read_report(xml: bytes) -> AggregateReport:
     """The report in `xml`, unpacked. Namespaces do not matter, nor does the order of elements."""
     if len(xml) > REPORT_BYTES:
         raise BadReport(f"the report is larger than {REPORT_BYTES} bytes")
-    root = _parse(xml)
+    root, records = _parse(xml)
     if root.name != "feedback":  # some write <xml …> where <?xml …?> belongs
         root = root.child("feedback")
     if not root.inside:
@@ -98,8 +98,6 @@ def read_report(xml: bytes) -> AggregateReport:
     domain = policy.text("domain").lower().rstrip(".")
     if not domain:
         raise BadReport("the report names no domain")
-    rows = [_row(record) for record in root.children("record")[:ROWS]]
-    skipped = sum(row is None for row in rows) + max(0, len(root.children("record")) - ROWS)
     tags = ("p", "sp", "np", "pct", "adkim", "aspf", "fo", "testing")
     return AggregateReport(
         metadata.text("org_name") or metadata.text("email").rpartition("@")[2],
@@ -109,8 +107,8 @@ def read_report(xml: bytes) -> AggregateReport:
         _seconds(dates.text("end")),
         domain,
         {tag: value for tag in tags if (value := policy.text(tag).lower())},
-        tuple(row for row in rows if row is not None),
-        skipped,
+        tuple(records.rows),
+        records.skipped,
     )
 
 
@@ -134,13 +132,29 @@ class _Element:
         return "".join(one for one in words if one.isprintable())[:_TEXT_CHARACTERS]
 
 
+@dataclass(slots=True)
+class _Records:
+    rows: list[Row] = field(default_factory=list)
+    skipped: int = 0
+
+    def add(self, record: _Element) -> None:
+        row = _row(record)
+        if row is None or len(self.rows) >= ROWS:
+            self.skipped += 1
+        else:
+            self.rows.append(row)
+
+
 class _Tree:
-    """Handlers of expat that build elements within bounds."""
+    """Handlers of expat that build elements within bounds; a record is read when it ends, and what
+    it was made of is dropped."""
 
     def __init__(self) -> None:
         self.root: _Element | None = None
+        self.records = _Records()
         self._open: list[_Element] = []
-        self._elements = 0
+        self._elements = 0  # that are held
+        self._before_record = 0
 
     @property
     def only_the_outermost_is_open(self) -> bool:
@@ -148,18 +162,26 @@ class _Tree:
         return len(self._open) == 1
 
     def start(self, name: str, _attributes: Any) -> None:
-        self._elements += 1
-        if self._elements > _ELEMENTS or len(self._open) >= _DEPTH:
-            raise BadReport("the report has too many elements, or they are too deep")
         element = _Element(name.rpartition(":")[2].lower())
+        if element.name == "record":
+            if any(one.name == "record" for one in self._open):
+                raise BadReport("the report has a record in a record")
+            self._before_record = self._elements
+        self._elements += 1
+        if self._elements > self._before_record + _ELEMENTS or len(self._open) >= _DEPTH:
+            raise BadReport("the report has too many elements, or they are too deep")
         if self._open:
-            self._open[-1].inside.setdefault(element.name, []).append(element)
+            if element.name != "record":
+                self._open[-1].inside.setdefault(element.name, []).append(element)
         elif self.root is None:
             self.root = element
         self._open.append(element)
 
     def end(self, _name: str) -> None:
-        self._open.pop()
+        element = self._open.pop()
+        if element.name == "record":
+            self.records.add(element)
+            self._elements = self._before_record
 
     def data(self, text: str) -> None:
         if self._open:
@@ -171,7 +193,7 @@ class _Tree:
         raise BadReport("the report has a document type or an entity, which is refused")
 
 
-def _parse(xml: bytes) -> _Element:
+def _parse(xml: bytes) -> tuple[_Element, _Records]:
     tree = _Tree()
     text = _as_utf8(xml)
     parser = expat.ParserCreate("utf-8")
@@ -189,7 +211,7 @@ def _parse(xml: bytes) -> _Element:
             raise BadReport(f"the report is not XML: {error}") from None
     if tree.root is None:
         raise BadReport("the report is empty")
-    return tree.root
+    return tree.root, tree.records
 
 
 def _as_utf8(xml: bytes) -> bytes:

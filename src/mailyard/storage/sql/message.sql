@@ -104,8 +104,8 @@ WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id 
 RETURNING inbox_message.message_id, inbox_message.inbox_id;
 
 -- name: delete_bytes
--- Deletes the messages $2 of workspace $1 that no inbox shows any more. $3 and $4 are the lowest and
--- highest of $2.
+-- Deletes the messages $2 of workspace $1 that no inbox shows any more, and none keeps out. $3
+-- and $4 are the lowest and highest of $2.
 DELETE FROM message
 WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id BETWEEN $3 AND $4
   AND NOT EXISTS (
@@ -114,6 +114,12 @@ WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id 
         ON inbox_message.inbox_id = place.inbox_id AND inbox_message.message_id = message.id
       WHERE inbox_message.workspace_id = $1 AND inbox_message.message_id BETWEEN $3 AND $4
         AND inbox_message.deleted_at IS NULL
+  )
+  AND NOT EXISTS (
+      SELECT FROM unnest(message.inbox_ids) AS place (inbox_id)
+      JOIN held_message
+        ON held_message.inbox_id = place.inbox_id AND held_message.message_id = message.id
+      WHERE held_message.workspace_id = $1 AND held_message.message_id BETWEEN $3 AND $4
   );
 
 -- name: export_lines

@@ -257,6 +257,8 @@ async def release(
     if not gone:
         raise NotFound("the inbox keeps no such message out")
     rows = await app.verdicts.rows(workspace_id, [message_id], tx)
+    if not rows:
+        raise NotFound("the message has ended")
     await app.admitting.admit(rows, gone, tx)
 
 
