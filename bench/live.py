@@ -1,12 +1,14 @@
-"""2,000 event streams and 2,000 waits open at once on one API process, while mail comes in.
+"""10,000 live connections on one API process, while mail comes in: 5,000 event streams, 3,000
+WebSockets and 2,000 waits.
 
-The roles are real: `api`, `smtp`, `worker`, each one process, on the embedded PostgreSQL. The 2,000
-streams belong to 20 workspaces; each wait is for an inbox of its own. Mail comes by SMTP; the time
-is taken from the last byte of its `250` to the event in every client's hands. The memory is what
-the API process grew by (PSS) when all were open, for each of them.
+The roles are real: `api`, `smtp`, `worker`, each one process, on the embedded PostgreSQL. Streams
+and sockets belong to 80 workspaces; each wait is for an inbox of its own. Mail comes by SMTP; the
+time is taken from the last byte of its `250` to the event in every client's hands. The memory is
+what the API process grew by (PSS) when all were open, for each of them.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -31,9 +33,10 @@ from mailyard.mailbox.inbox import Inboxes, NewInbox
 from mailyard.storage.database import Database, DatabaseAddress
 
 SECONDS = float(os.environ.get("SECONDS", 20))
-STREAMS = int(os.environ.get("STREAMS", 2_000))
+STREAMS = int(os.environ.get("STREAMS", 5_000))
+SOCKETS = int(os.environ.get("SOCKETS", 3_000))
 WAITS = int(os.environ.get("WAITS", 2_000))
-WORKSPACES = 20
+WORKSPACES = 80
 MAILS_PER_S = 20
 DOMAIN = "inbox.localhost"
 _OPENING = 100  # connections that are being opened at once
@@ -54,6 +57,7 @@ class Seen:
     answered: dict[str, float] = field(default_factory=dict)
     heard: list[tuple[str, float]] = field(default_factory=list)
     waited: int = 0
+    opened: int = 0
 
     def latencies_ms(self) -> list[float]:
         return [(at - self.answered[name]) * 1000 for name, at in self.heard]
@@ -120,10 +124,38 @@ async def listen(port: int, key: str, seen: Seen, opened: asyncio.Semaphore) -> 
         head = await reader.readuntil(b"\r\n\r\n")
         if b" 200 " not in head.split(b"\r\n")[0]:
             raise RuntimeError(f"a stream was refused: {head!r}")
+        await reader.readuntil(b"\n\n")  # the first place: from here on it hears everything
+        seen.opened += 1
     while line := await reader.readline():
         if line.startswith(b"data: {"):
             at = time.perf_counter()
             seen.heard.append((json.loads(line[6:])["message_id"], at))
+
+
+async def listen_by_socket(port: int, key: str, seen: Seen, opened: asyncio.Semaphore) -> None:
+    """One WebSocket, until it is cancelled."""
+    async with opened:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)
+        writer.write(
+            b"GET /v1/events?kinds=message.received HTTP/1.1\r\nHost: bench\r\n"
+            b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+            b"Sec-WebSocket-Protocol: mailyard.v1, bearer.%b\r\n\r\n" % key.encode()
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b" 101 " not in head.split(b"\r\n")[0]:
+            raise RuntimeError(f"a WebSocket was refused: {head!r}")
+        _, size = await reader.readexactly(2)
+        await reader.readexactly(size)
+        seen.opened += 1
+    while True:
+        _, size = await reader.readexactly(2)  # RFC 6455 section 5.2: a server masks nothing
+        if size == 126:
+            size = int.from_bytes(await reader.readexactly(2), "big")
+        message = await reader.readexactly(size)
+        if b'"message_id"' in message:
+            at = time.perf_counter()
+            seen.heard.append((json.loads(message)["data"]["message_id"], at))
 
 
 async def wait(port: int, key: str, inbox: str, seen: Seen, opened: asyncio.Semaphore) -> None:
@@ -172,20 +204,30 @@ async def measure(http: int, smtp: int, api_pid: int, tenants: list[Tenant]) -> 
     for number in range(STREAMS):
         key = tenants[number % WORKSPACES].key
         tasks.append(asyncio.create_task(listen(http, key, seen, opened)))
+    for number in range(SOCKETS):
+        key = tenants[number % WORKSPACES].key
+        tasks.append(asyncio.create_task(listen_by_socket(http, key, seen, opened)))
     for tenant in tenants:
         for inbox, _ in tenant.inboxes:
             tasks.append(asyncio.create_task(wait(http, tenant.key, inbox, seen, opened)))
-    await asyncio.sleep(10.0)
-    each = (pss_bytes(api_pid) - before) / (STREAMS + WAITS)
-    note(f"  {STREAMS} streams and {WAITS} waits are open")
+    async with asyncio.timeout(60.0):
+        while seen.opened < STREAMS + SOCKETS:
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(3.0)
+    each = (pss_bytes(api_pid) - before) / (STREAMS + SOCKETS + WAITS)
+    note(f"  {STREAMS} streams, {SOCKETS} WebSockets and {WAITS} waits are open")
     count = min(int(SECONDS * MAILS_PER_S), WAITS)
     addresses = [tenants[n % WORKSPACES].inboxes[n // WORKSPACES][1] for n in range(count)]
+    wanted = count * (STREAMS + SOCKETS) // WORKSPACES
     await send(smtp, addresses, seen)
-    await asyncio.sleep(2.0)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(10.0):
+            while len(seen.heard) < wanted or seen.waited < count:
+                await asyncio.sleep(0.05)
     failed = [task for task in tasks if task.done() and task.exception() is not None]
     if failed:
         raise SystemExit(f"{len(failed)} connections failed: {failed[0].exception()!r}")
-    if len(seen.heard) != count * STREAMS // WORKSPACES or seen.waited != count:
+    if len(seen.heard) != wanted or seen.waited != count:
         raise SystemExit(
             f"{count} mails: {len(seen.heard)} events heard, {seen.waited} waits ended"
         )

@@ -162,6 +162,8 @@ class HttpClient:
         except TimeoutError as error:
             stage = "no whole answer" if exchange.written else "no connection"
             raise HttpFailure(f"{stage} from {target.host} in time", exchange) from error
+        except aiohttp.InvalidURL as error:
+            raise InvalidInput(f"{url[:200]!r} is no URL to fetch: {error}", field="url") from None
         except (aiohttp.ClientError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise HttpFailure(
@@ -248,10 +250,10 @@ def _target(url: str) -> "URL":
 
     try:
         target = URL(url)
-        port = target.port
+        port, host = target.port, target.host  # both may be refused only when they are asked for
     except ValueError as error:
         raise InvalidInput(f"{url[:200]!r} is no URL: {error}", field="url") from None
-    if target.scheme not in ("http", "https") or not target.host or not port:
+    if target.scheme not in ("http", "https") or not host or not port:
         raise InvalidInput(f"{url[:200]!r} is no http or https URL", field="url")
     if target.user is not None or target.password is not None:
         raise InvalidInput("a URL with a user or a password is not fetched", field="url")
