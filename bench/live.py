@@ -72,6 +72,7 @@ def role(name: str, url: str, ports: dict[str, str]) -> Iterator[int]:
         **ports,
         "MAILYARD_DATABASE_URL": url,
         "MAILYARD_INBOX_DOMAIN": DOMAIN,
+        "MAILYARD_LIVE_CONNECTIONS": str(STREAMS + SOCKETS + WAITS + WORKSPACES),
     }
     running = subprocess.Popen([command, name], env=environment, stdout=subprocess.DEVNULL)
     try:
@@ -130,6 +131,7 @@ async def listen(port: int, key: str, seen: Seen, opened: asyncio.Semaphore) -> 
         if line.startswith(b"data: {"):
             at = time.perf_counter()
             seen.heard.append((json.loads(line[6:])["message_id"], at))
+    raise RuntimeError("a stream was cut")
 
 
 async def listen_by_socket(port: int, key: str, seen: Seen, opened: asyncio.Semaphore) -> None:
@@ -211,7 +213,7 @@ async def measure(http: int, smtp: int, api_pid: int, tenants: list[Tenant]) -> 
         for inbox, _ in tenant.inboxes:
             tasks.append(asyncio.create_task(wait(http, tenant.key, inbox, seen, opened)))
     async with asyncio.timeout(60.0):
-        while seen.opened < STREAMS + SOCKETS:
+        while seen.opened < STREAMS + SOCKETS:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     await asyncio.sleep(3.0)
     each = (pss_bytes(api_pid) - before) / (STREAMS + SOCKETS + WAITS)
@@ -222,7 +224,7 @@ async def measure(http: int, smtp: int, api_pid: int, tenants: list[Tenant]) -> 
     await send(smtp, addresses, seen)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(10.0):
-            while len(seen.heard) < wanted or seen.waited < count:
+            while len(seen.heard) < wanted or seen.waited < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
     failed = [task for task in tasks if task.done() and task.exception() is not None]
     if failed:

@@ -163,7 +163,8 @@ class HttpClient:
             stage = "no whole answer" if exchange.written else "no connection"
             raise HttpFailure(f"{stage} from {target.host} in time", exchange) from error
         except aiohttp.InvalidURL as error:
-            raise InvalidInput(f"{url[:200]!r} is no URL to fetch: {error}", field="url") from None
+            # A host that is a number in an odd spelling: nobody was asked what it stands for.
+            raise AddressRefused(f"{url[:200]!r} names no host: {error}", exchange) from None
         except (aiohttp.ClientError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise HttpFailure(
