@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mailyard.mailbox.mail_file import MailFiles
     from mailyard.mailbox.message import Messages
     from mailyard.mailbox.purge import Purges
+    from mailyard.mailbox.remote_image import RemoteImages
     from mailyard.mailbox.reservation import Reservations
     from mailyard.mailbox.search.index import Indexer, IndexFollower
     from mailyard.mailbox.search.reindex import Reindexer
@@ -123,6 +124,16 @@ class Receiving(Access):
             engine=self.engine,
             allowance=self.allowance,
         )
+
+    @cached_property
+    def remote_images(self) -> "RemoteImages":
+        """What fetches images of mail for a reader; public addresses only."""
+        from mailyard.mailbox.remote_image import RemoteImages
+        from mailyard.net.http import HttpClient
+
+        http = HttpClient(user_agent="Mozilla/5.0")  # some servers give others nothing
+        self.ends.append(http.close)
+        return RemoteImages(http)
 
     @cached_property
     def meanings(self) -> "Meanings":

@@ -193,15 +193,13 @@ class Messages:
         workspace_id: UUID,
         message_id: UUID,
         inbox_id: UUID | None = None,
-        *,
-        allow_remote_images: bool = False,
     ) -> ReadMessage:
         """The message, read, if need be only as `inbox_id` holds it. Raises NotFound."""
         row = await self._row(workspace_id, message_id, inbox_id)
         if len(row["raw"]) > _READ_ASIDE_BYTES:
-            content, spam = await asyncio.to_thread(_judge, row["raw"], allow_remote_images)
+            content, spam = await asyncio.to_thread(_judge, row["raw"])
         else:
-            content, spam = _judge(row["raw"], allow_remote_images)
+            content, spam = _judge(row["raw"])
         return ReadMessage(
             summary=_summary(row),
             reverse_path=row["reverse_path"],
@@ -346,17 +344,17 @@ def _content(message: Message, headers: bool) -> Content:
     return Content(shown, text, None, html, 0, message.attachments, message.defects)
 
 
-def _judge(raw: bytes, allow_remote_images: bool) -> tuple[Content, SpamScore]:
-    return _show(raw, allow_remote_images), score(raw)
+def _judge(raw: bytes) -> tuple[Content, SpamScore]:
+    return _show(raw), score(raw)
 
 
-def _show(raw: bytes, allow_remote_images: bool) -> Content:
+def _show(raw: bytes) -> Content:
     message = parse(raw)
     content = _content(message, headers=True)
     content = msgspec.structs.replace(content, traits=message.traits, events=message.events)
     if content.html_source is None:
         return content
-    clean = sanitise(content.html_source, allow_remote_images)
+    clean = sanitise(content.html_source)
     return msgspec.structs.replace(content, html=clean.html, remote_images=clean.remote_images)
 
 

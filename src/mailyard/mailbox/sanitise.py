@@ -2,8 +2,9 @@
 
 An allow list of elements, attributes, URL schemes and style properties (nh3, html5ever's parser).
 No scripts, no forms, no frames, no event handlers. Remote images tell the sender who reads and
-when, so they are left out unless the reader asks: `src` becomes `data-remote-src`, and every other
-way to fetch something (srcset, background, `url(…)` in a style) is dropped.
+when, so they are left out: `src` becomes `data-remote-src` (`remote_image` fetches them for a
+reader who asks), and every other way to fetch something (srcset, background, `url(…)` in a style)
+is dropped.
 """
 
 import re
@@ -85,7 +86,7 @@ HTML_TAGS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Sanitised:
-    """Safe HTML, and how many remote images it names (left out unless they were allowed).
+    """Safe HTML, and how many remote images it names and leaves out.
 
     `clipped`: the mail was larger than this view shows.
     """
@@ -98,10 +99,9 @@ class Sanitised:
 class _Policy:
     """The attribute filter of one run; it counts the remote images as they pass."""
 
-    __slots__ = ("_allow_remote_images", "remote_images")
+    __slots__ = ("remote_images",)
 
-    def __init__(self, allow_remote_images: bool) -> None:
-        self._allow_remote_images = allow_remote_images
+    def __init__(self) -> None:
         self.remote_images = 0
 
     def __call__(self, tag: str, attribute: str, value: str) -> str | None:
@@ -124,7 +124,7 @@ class _Policy:
         if scheme not in ("http", "https"):
             return None
         self.remote_images += 1
-        return value if self._allow_remote_images else f"{_MARK}{value}"
+        return f"{_MARK}{value}"
 
 
 # A remote source passes the sanitiser under this scheme-safe mark and is renamed afterwards: nh3's
@@ -146,9 +146,9 @@ def _scheme(url: str) -> str:
         return ""
 
 
-def sanitise(html: str, allow_remote_images: bool = False) -> Sanitised:
-    """`html` without anything that acts or, unless allowed, fetches. Never raises."""
-    policy = _Policy(allow_remote_images)
+def sanitise(html: str) -> Sanitised:
+    """`html` without anything that acts or fetches. Never raises."""
+    policy = _Policy()
     shown = _clipped(html.encode("utf-8", "replace").decode())
     clean = nh3.clean(
         shown,
@@ -163,7 +163,7 @@ def sanitise(html: str, allow_remote_images: bool = False) -> Sanitised:
         filter_style_properties=_STYLES,
         url_relative="deny",
     )
-    if policy.remote_images and not allow_remote_images:
+    if policy.remote_images:
         clean = _MARKED.sub(rf' {REMOTE_SOURCE}="\1"', clean)
     return Sanitised(clean, policy.remote_images, clipped=len(shown) < len(html))
 

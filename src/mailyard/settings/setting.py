@@ -145,6 +145,9 @@ class Settings:
     dns_validates: bool = setting(
         FLAG, False, "dns_servers check DNSSEC and nobody can change what they say: allows DANE"
     )
+    remote_images: bool = setting(
+        FLAG, True, "a reader of a mail's page may load its remote images, through this server"
+    )
     check_senders: bool = setting(
         FLAG, True, "who sent a mail is checked when it comes in: SPF, DKIM, DMARC, ARC"
     )

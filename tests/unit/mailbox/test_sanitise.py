@@ -50,13 +50,6 @@ def test_a_remote_image_is_left_out_and_counted() -> None:
     assert 'alt="logo"' in shown.html
 
 
-def test_remote_images_come_when_the_reader_asks() -> None:
-    shown = sanitise('<img src="https://a.example/x.gif">', allow_remote_images=True)
-    assert shown.remote_images == 1
-    assert 'src="https://a.example/x.gif"' in shown.html
-    assert 'referrerpolicy="no-referrer"' in shown.html
-
-
 def test_a_mail_cannot_bring_the_mark_of_a_left_out_image() -> None:
     shown = sanitise(f'<img {REMOTE_SOURCE}="https://a.example" src="cid:a">')
     assert REMOTE_SOURCE not in shown.html

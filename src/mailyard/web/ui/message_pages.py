@@ -76,6 +76,8 @@ async def message(visit: Visit, inbox_id: str, message_id: str) -> Response[str]
         remote_images=found.content.remote_images,
         sender=await sender_of(visit, inbox.id, found.summary.id),
         spam=found.spam,
+        with_images=visit.ask("images") == "1" and visit.application.settings.remote_images,
+        may_load_images=visit.application.settings.remote_images,
     )
 
 
@@ -99,6 +101,8 @@ async def message_html(visit: Visit, inbox_id: str, message_id: str) -> Response
         )
         image = f"data:{attachment.content_type};base64,{b64encode(file.content).decode()}"
         html = html.replace(f"cid:{escape(cid)}", image)
+    if visit.ask("images") == "1" and visit.application.settings.remote_images:
+        html = await visit.application.remote_images.within(html)
     page = f'<!doctype html><html><head><meta charset="utf-8"></head><body>{html}</body></html>'
     return Response(
         page,
