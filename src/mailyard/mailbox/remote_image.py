@@ -34,7 +34,7 @@ _MAGIC = (
 )
 # As the sanitiser writes it, which knows one way only. In texts and values it escapes what this
 # looks for, so that nothing but an image's own attribute matches.
-_SOURCE = re.compile(rf'(<img [^>]*?) {REMOTE_SOURCE}="([^"]*)"')
+_SOURCE = re.compile(rf'(<img\b[^>]*?) {REMOTE_SOURCE}="([^"]*)"')
 
 
 class RemoteImages:
