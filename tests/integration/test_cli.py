@@ -107,6 +107,29 @@ async def test_a_mail_is_sent_waited_for_and_read(shell: Shell) -> None:
     assert "Hello from standard input" in shown.out
 
 
+async def test_a_mailbox_is_exported_and_imported(shell: Shell, tmp_path: Path) -> None:
+    old = await shell.json("inbox", "create", "old-box")
+    new = await shell.json("inbox", "create", "new-box")
+    mailbox = tmp_path / "some.mbox"
+    mailbox.write_bytes(
+        b"From a@x.example Mon Jan  5 12:00:00 2026\nMessage-ID: <1@x>\nSubject: one\n\nhi\n\n"
+        b"From a@x.example Mon Jan  5 12:00:00 2026\nno header at all\n"
+    )
+    told = await shell.run("inbox", "import", old["address"], str(mailbox))
+    assert told.code == 1
+    assert "1 imported, 0 were there, 1 refused" in told.out
+    await shell.json("inbox", "wait", old["address"], "--subject", "one")
+    archive = tmp_path / "old.tar"
+    ran = await shell.run("inbox", "export", old["address"], str(archive), "--format", "eml")
+    assert ran.code == 0, ran.err
+    assert f"{archive.stat().st_size:,} bytes" in ran.out
+    again = await shell.json("inbox", "import", new["address"], str(archive))
+    assert (again["imported"], again["refused"]) == (1, 0)
+    await shell.json("inbox", "wait", new["address"], "--subject", "one")
+    piped = await shell.run("inbox", "export", new["address"], "-")
+    assert "Message-ID: <1@x>\nSubject: one\n\nhi\n" in piped.out
+
+
 async def test_an_email_is_withdrawn_and_limits_are_set_and_shown(shell: Shell) -> None:
     sent = await shell.json(
         "send", "--from", "me@inbox.localhost", "--to", "a@inbox.localhost",
