@@ -94,7 +94,6 @@ ROUTES = (
         "Put the mail of a file into an inbox",
         scope.INBOXES_WRITE,
         answer=ImportedMail,
-        errors=(402,),
         upload=(MBOX, TAR, EML, UNKNOWN),
         errors=(402,),
         idempotency="none",
