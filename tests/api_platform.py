@@ -32,7 +32,7 @@ from mailyard.analysis.policy import Policies
 from mailyard.analysis.results import Results
 from mailyard.app.route_inboxes import RouteInboxes
 from mailyard.bus.adapters.memory import MemoryBus
-from mailyard.bus.live import MESSAGE_RECEIVED, LiveEvents
+from mailyard.bus.live import MAILBOX_CHANGED, MESSAGE_RECEIVED, LiveEvents
 from mailyard.cache.adapters.memory import MemoryCache
 from mailyard.cache.layered import LayeredCache
 from mailyard.campaigns.audience import Audiences
@@ -49,9 +49,13 @@ from mailyard.campaigns.segment import Segments
 from mailyard.campaigns.topic import Topics
 from mailyard.core.clock import SystemClock
 from mailyard.core.errors import Unavailable
+from mailyard.mailbox.draft import Drafts
+from mailyard.mailbox.follow import Follower
 from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.mail_file import MailFiles
+from mailyard.mailbox.mailbox import Mailboxes
 from mailyard.mailbox.message import Messages
+from mailyard.mailbox.note import Notes
 from mailyard.mailbox.purge import Purges
 from mailyard.mailbox.reservation import Reservations
 from mailyard.mailbox.search.index import Indexer
@@ -211,12 +215,17 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
     audit = Audit(database=database)
     live = LiveEvents(database=database, bus=bus)
     hooks = ProviderHooks(database=database, vault=VAULT)
-    cache = LayeredCache(database=database, bus=bus, followed={MESSAGE_RECEIVED: "inbox_id"})
+    of_mail = {MESSAGE_RECEIVED: "inbox_id", MAILBOX_CHANGED: "inbox_id"}
+    cache = LayeredCache(database=database, bus=bus, followed=of_mail)
     plans = Plans(database=database, audit=audit, book=book)
     usage = Usage(database=database, plans=plans)
     allowance = Allowance(database=database, plans=plans, usage=usage)
     inboxes = Inboxes(database=database, domains=[DOMAIN], cache=cache, allowance=allowance)
     indexer = Indexer(database=database, engine=engine, cache=cache)
+    follower = Follower(database=database, live=live)
+    messages = Messages(database=database, inboxes=inboxes, follower=follower, cache=cache)
+    mailboxes = Mailboxes(database=database, inboxes=inboxes, live=live, engine=engine)
+    notes = Notes(database=database, inboxes=inboxes, mailboxes=mailboxes)
     personal = CachedPersonal(database=database, cache=MemoryCache())
     templates = Templates(database=database, personal=personal)
     suppressions = Suppressions(database=database)
@@ -274,7 +283,6 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         keys=ApiKeys(database=database, audit=audit, cache=cache),
         idempotency=Idempotency(database=database),
         inboxes=inboxes,
-        messages=Messages(database=database, inboxes=inboxes, cache=cache),
         mail_files=MailFiles(
             database=database, inboxes=inboxes, engine=engine, allowance=allowance
         ),
@@ -294,6 +302,18 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         verdicts=Verdicts(database=database, authserv_id="mx.inbox.localhost"),
         admitting=Ingest(database=database, live=live),
         reports=Reports(database=database, clock=SystemClock()),
+        messages=messages,
+        mailboxes=mailboxes,
+        notes=notes,
+        drafts=Drafts(
+            database=database,
+            inboxes=inboxes,
+            messages=messages,
+            mailboxes=mailboxes,
+            notes=notes,
+            engine=engine,
+        ),
+        mailbox_follower=follower,
         templates=templates,
         emails=Emails(database=database, engine=engine, templates=templates, allowances=allowances),
         allowances=allowances,

@@ -10,6 +10,8 @@ from api_platform import Platform
 from domains_seen import keys_stand
 
 from mailyard.core import ids
+from mailyard.mailbox.follow import NewLine
+from mailyard.mailbox.strand import Strand
 from mailyard.queue.job import MEDIA, NewJob
 from mailyard.web.api.route import Route
 
@@ -36,6 +38,7 @@ class Things:
     word: str
     ids: dict[str, str] = field(default_factory=dict)
     dead_letter: int = 0
+    seq: int = 0  # of a change that can be taken back
 
     def path_of(self, route: Route) -> str:
         """The route's path with these things' ids in it."""
@@ -87,6 +90,14 @@ class Things:
             "reindexMail": {"again": True},
             "changeSearchSettings": {"language": "german"},
             "setSenderPolicy": {"on_forged": "tag"},
+            "changeMailbox": {"labels": ["changed"]},
+            "changeMessages": {"action": "star", "message_ids": [self.ids["msg"]]},
+            "undoChange": {"seq": self.seq},
+            "createDraft": {"subject": "another"},
+            "saveDraft": {"revision": 1, "subject": "changed"},
+            "sendDraft": {"revision": 1},
+            "createNote": {"name": "another", "text": "t"},
+            "changeNote": {"name": "changed", "text": "t"},
             "createContact": {"address": "another@example.org"},
             "changeContact": {"name": "changed"},
             "recordContactEvents": {"events": [{"contact": self.ids["con"], "kind": "bought"}]},
@@ -256,6 +267,7 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
     assert uploaded.status == 202, uploaded.body
     made["imp"] = uploaded.json["id"]
     made["msg"] = await _receive(platform, things)
+    await _arrange(platform, things)
     things.dead_letter = await bury(platform, workspace_id, word)
     made["dmo"] = await _demo(platform, workspace_id)
     if workspace_id == platform.workspace_id:  # which runs the installation
@@ -362,7 +374,29 @@ async def _receive(platform: Platform, things: Things) -> str:
             things.workspace_id,
             things.word,
         )
+    line = NewLine(inbox_id, message_id, things.workspace_id, 0, Strand(None))
+    async with platform.app.database.transaction() as tx:
+        await platform.app.mailbox_follower.place([line], tx)
     return ids.type_id(ids.MESSAGE, message_id)
+
+
+async def _arrange(platform: Platform, things: Things) -> None:
+    """A thread, a folder, a draft and a signature in the mailbox, with a change to take back."""
+    box, word = f"/v1/inboxes/{things.ids['ibx']}", things.word
+    things.ids["thr"] = things.ids["msg"].replace("msg_", "thr_")
+    act = {"action": "move", "folder": word, "message_ids": [things.ids["msg"]]}
+    reply = await platform.call("POST", f"{box}/actions", json=act, key=things.key)
+    assert reply.status == 200, reply.body
+    things.seq = reply.json["seq"]
+    things.ids["dft"] = await write_draft(platform, things)
+    note = {"kind": "signature", "name": word, "text": word}
+    things.ids["txt"] = await _made(platform, things.key, f"{box}/notes", note)
+
+
+async def write_draft(platform: Platform, things: Things) -> str:
+    """A draft of the mailbox that could be sent."""
+    draft = {"to": [f"{things.word}-to@example.org"], "subject": things.word, "text": things.word}
+    return await _made(platform, things.key, f"/v1/inboxes/{things.ids['ibx']}/drafts", draft)
 
 
 async def bury(platform: Platform, workspace_id: UUID, word: str) -> int:

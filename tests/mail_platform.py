@@ -8,7 +8,9 @@ from uuid import UUID
 
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.live import START, LiveEvents, StoredEvent
+from mailyard.core.clock import Clock
 from mailyard.core.ids import MESSAGE, parse_type_id
+from mailyard.mailbox.follow import Follower as MailboxFollower
 from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.message import Messages
 from mailyard.protocol.smtp.envelope import Envelope, Peer
@@ -101,11 +103,11 @@ class MailPlatform:
 
 @asynccontextmanager
 async def mail_platform(
-    database: Database, followers: Sequence[Follower] = ()
+    database: Database, followers: Sequence[Follower] = (), clock: Clock | None = None
 ) -> AsyncIterator[MailPlatform]:
     bus = MemoryBus()
     await bus.open()
-    engine = PostgresEngine(database=database, bus=bus, upkeep_s=0)
+    engine = PostgresEngine(database=database, bus=bus, clock=clock, upkeep_s=0)
     live = LiveEvents(database=database, bus=bus)
     inboxes = Inboxes(database=database, domains=("inbox.test",))
     acceptor = Acceptor(
@@ -124,7 +126,11 @@ async def mail_platform(
         ingest=Ingest(database=database, live=live, followers=followers),
         live=live,
         inboxes=inboxes,
-        messages=Messages(database=database, inboxes=inboxes),
+        messages=Messages(
+            database=database,
+            inboxes=inboxes,
+            follower=MailboxFollower(database=database, live=live),
+        ),
     )
     await acceptor.close()
     await bus.close()

@@ -147,7 +147,7 @@ async def test_followers_see_the_lines_that_were_written_where_they_lie_now(
     assert {one.message_id for one in watching.seen} == {message_id}
     assert [
         (one.inbox_id, one.recipient, one.retention_days, one.message_retention_days)
-        for one in sorted(watching.seen)
+        for one in sorted(watching.seen, key=lambda one: one.recipient)
     ] == [(ada.id, "ada@inbox.test", 1, 30), (bob.id, "bob@inbox.test", 30, 30)]
     assert watching.seen[0].summary.subject == "one"
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from api_platform import Platform, start
-from api_things import Things, bury, make_things, request
+from api_things import Things, bury, make_things, request, write_draft
 from full_log import contents, differing, the_log_is_full
 
 from mailyard.access.audit import Actor, AuditEntry
@@ -19,9 +19,11 @@ from mailyard.web.api.routes import ROUTES
 
 # POST only because the question is long.
 _READS = {"previewTemplate", "readInboxes", "estimateFilter", "countFilter"}
+_WHOLE = {"deleteInbox"}
 _CHANGES = [
     route
-    for route in sorted(ROUTES, key=lambda route: route.method == "DELETE")  # what goes, goes last
+    # What goes, goes last: an inbox with all that is in it after that.
+    for route in sorted(ROUTES, key=lambda one: (one.method == "DELETE", one.operation in _WHOLE))
     if route.method != "GET" and route.operation not in _READS and route.scope is not None
 ]
 # An email's own row is its entry, so that there are no two that one could lack.
@@ -53,6 +55,12 @@ async def _prepare(platform: Platform, things: Things, route: Route) -> None:
         template_id = ids.parse_type_id(ids.TEMPLATE, things.ids["tpl"])
         draft = Source("otter", "", "", "otter")
         await platform.app.templates.save_draft(platform.workspace_id, template_id, draft)
+    if "/drafts/{draft_id" in route.path:
+        things.ids["dft"] = await write_draft(platform, things)
+    if route.operation == "takeBackDraft":
+        path = f"/v1/inboxes/{things.ids['ibx']}/drafts/{things.ids['dft']}/send"
+        sent = await platform.call("POST", path, json={"revision": 1}, key=things.key)
+        assert sent.status == 202, sent.body
     if route.operation == "deleteTopic":  # one that no campaign is about
         made = await platform.call("POST", "/v1/topics", json={"name": f"otter {uuid7().hex}"})
         things.ids["top"] = made.json["id"]

@@ -46,6 +46,19 @@ _FORMS = (
     Form("/receiving/{rdm}/routes/{irt}/remove", "inbound_route.remove"),
     Form("/receiving/{rdm}/remove", "receiving_domain.remove"),
     Form("/inboxes/{ibx}/import", "inbox.import", upload=True, file="Subject: x\r\n\r\nhi\r\n"),
+    Form("/inboxes/{ibx}/act", "mailbox.star", {"action": "star", "message": "{msg}"}),
+    Form("/inboxes/{ibx}/undo", "mailbox.undo", {"seq": "{seq}"}),
+    Form("/inboxes/{ibx}/drafts", "draft.create", {"mode": "reply", "message": "{msg}"}),
+    Form("/inboxes/{ibx}/drafts/{dft}", "draft.save", {"revision": "1", "text": "changed"}),
+    Form(
+        "/inboxes/{ibx}/drafts/{dft}/send",
+        "draft.send",
+        {"revision": "2", "to": "b@example.org", "text": "changed again"},
+    ),
+    Form("/inboxes/{ibx}/drafts/{dft}/take-back", "draft.take_back"),
+    Form("/inboxes/{ibx}/drafts/{dft}/delete", "draft.delete"),
+    Form("/inboxes/{ibx}/notes", "note.create", {"name": "new", "text": "t"}),
+    Form("/inboxes/{ibx}/notes/{txt}/delete", "note.delete"),
     Form("/templates", "template.create", {"name": "new", "subject": "s", "text": "t"}),
     Form("/templates/{tpl}/draft", "template.draft", {"subject": "s", "body": "{% wrong"}),
     Form("/templates/{tpl}/draft/drop", "template.draft"),
@@ -178,6 +191,7 @@ class Visitor:
             **self.things.ids,
             "wsp": own,
             "dead": str(self.things.dead_letter),
+            "seq": str(self.things.seq),
             "version": "1",
         }
         fields = {name: value.format(**known) if value[:1] == "{" and " " not in value else value

@@ -50,6 +50,7 @@ def test_the_walk_covers_every_kind_of_thing() -> None:
     assert prefixes == {
         "eml", "dlv", "tpl", "sup", "dom", "ibx", "msg", "con", "lst", "seg", "imp", "cmp", "dmo",
         "key", "usr", "top", "tdm", "inv", "hok", "prv", "mdl", "whk", "whd", "rdm", "irt",
+        "thr", "dft", "txt",
     }  # fmt: skip
 
 

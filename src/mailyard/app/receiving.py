@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mailyard.mailbox.follow import Follower as MailboxFollower
     from mailyard.mailbox.inbox import Inboxes
     from mailyard.mailbox.mail_file import MailFiles
+    from mailyard.mailbox.mailbox import Mailboxes
     from mailyard.mailbox.message import Messages
     from mailyard.mailbox.purge import Purges
     from mailyard.mailbox.remote_image import RemoteImages
@@ -64,7 +65,23 @@ class Receiving(Access):
         from mailyard.mailbox.message import Messages
 
         return Messages(
-            database=self.database, inboxes=self.inboxes, cache=self.cache, clock=self.clock
+            database=self.database,
+            inboxes=self.inboxes,
+            follower=self.mailbox_follower,
+            cache=self.cache,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def mailboxes(self) -> "Mailboxes":
+        from mailyard.mailbox.mailbox import Mailboxes
+
+        return Mailboxes(
+            database=self.database,
+            inboxes=self.inboxes,
+            live=self.live,
+            engine=self.engine,
+            clock=self.clock,
         )
 
     @cached_property
@@ -165,6 +182,11 @@ class Receiving(Access):
         from mailyard.receiving.forward import ForwardFollower
 
         return ForwardFollower(database=self.database, engine=self.engine)
+
+    @cached_property
+    def indexers(self) -> "Sequence[Follower]":
+        """Those of the followers that are for mail that was sent too."""
+        return (self.index_follower,)
 
     @cached_property
     def mailbox_follower(self) -> "MailboxFollower":

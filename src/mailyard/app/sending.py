@@ -10,6 +10,8 @@ from mailyard.app.own_delivery import OwnDelivery
 if TYPE_CHECKING:
     from mailyard.access.account import Accounts
     from mailyard.access.letter import Letter
+    from mailyard.mailbox.draft import Drafts
+    from mailyard.mailbox.note import Notes
     from mailyard.net.dns import Resolver
     from mailyard.net.http import HttpClient
     from mailyard.sending.accept import Emails
@@ -67,6 +69,34 @@ class Sending(OwnDelivery):
             engine=self.engine,
             templates=self.templates,
             allowances=self.allowances,
+            clock=self.clock,
+        )
+
+    # What is written in mailboxes.
+
+    @cached_property
+    def notes(self) -> "Notes":
+        """Templates and signatures of mailboxes."""
+        from mailyard.mailbox.note import Notes
+
+        return Notes(
+            database=self.database,
+            inboxes=self.inboxes,
+            mailboxes=self.mailboxes,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def drafts(self) -> "Drafts":
+        from mailyard.mailbox.draft import Drafts
+
+        return Drafts(
+            database=self.database,
+            inboxes=self.inboxes,
+            messages=self.messages,
+            mailboxes=self.mailboxes,
+            notes=self.notes,
+            engine=self.engine,
             clock=self.clock,
         )
 

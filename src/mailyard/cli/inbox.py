@@ -117,7 +117,7 @@ def read(
         if message is not None:
             return await client.get(f"/v1/messages/{message}")
         query = {"from": sender, "subject": subject, "limit": limit}
-        inbox_id = await _id_of(client, inbox)
+        inbox_id = await inbox_id_of(client, inbox)
         return await client.get(f"/v1/inboxes/{inbox_id}/messages", **query)
 
     answer = ask(work)
@@ -141,7 +141,7 @@ def export_mail(
     """
 
     async def work(client: ApiClient) -> Any:
-        path = f"/v1/inboxes/{await _id_of(client, inbox)}/export"
+        path = f"/v1/inboxes/{await inbox_id_of(client, inbox)}/export"
         if str(file) == "-":
             return await client.download(path, sys.stdout.buffer.write, format=form)
         part = file.with_name(f"{file.name}.part")  # a whole file or none
@@ -169,7 +169,7 @@ def import_mail(
         raise InvalidInput(f"{file} is not a file")
 
     async def work(client: ApiClient) -> Any:
-        path = f"/v1/inboxes/{await _id_of(client, inbox)}/import"
+        path = f"/v1/inboxes/{await inbox_id_of(client, inbox)}/import"
         return await client.upload(path, _pieces(file), "application/octet-stream")
 
     told = ask(work)
@@ -205,7 +205,7 @@ def wait(
 
     async def work(client: ApiClient) -> Any:
         query = {"from": sender, "subject": subject, "timeout_s": timeout}
-        found = await client.get(f"/v1/inboxes/{await _id_of(client, inbox)}/wait", **query)
+        found = await client.get(f"/v1/inboxes/{await inbox_id_of(client, inbox)}/wait", **query)
         if found is None or not raw:
             return found
         return (await client.request("GET", f"/v1/messages/{found['id']}/raw")).body
@@ -228,7 +228,7 @@ def delete(inbox: _Inbox, as_json: AsJson = False) -> None:
     """
 
     async def work(client: ApiClient) -> str:
-        inbox_id = await _id_of(client, inbox)
+        inbox_id = await inbox_id_of(client, inbox)
         await client.delete(f"/v1/inboxes/{inbox_id}")
         return inbox_id
 
@@ -254,7 +254,7 @@ def senders(
     """
 
     async def work(client: ApiClient) -> Any:
-        path = f"/v1/inboxes/{await _id_of(client, inbox)}"
+        path = f"/v1/inboxes/{await inbox_id_of(client, inbox)}"
         if forged is not None:
             await client.call("PUT", f"{path}/sender-policy", body={"on_forged": forged})
         if release is not None:
@@ -278,14 +278,14 @@ def purge(inbox: _Inbox, as_json: AsJson = False) -> None:
     """
 
     async def work(client: ApiClient) -> Any:
-        body = {"inbox_ids": [await _id_of(client, inbox)]}
+        body = {"inbox_ids": [await inbox_id_of(client, inbox)]}
         return await client.post("/v1/inboxes/purge", body)
 
     gone = ask(work)
     say(gone, as_json, f"{gone['inbox_ids'][0]} is gone; its bytes follow within seconds")
 
 
-async def _id_of(client: ApiClient, inbox: str) -> str:
+async def inbox_id_of(client: ApiClient, inbox: str) -> str:
     if "@" not in inbox:
         return inbox
     found = (await client.get("/v1/inboxes", address=inbox))["items"]

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from mailyard.bus.live import MAILBOX_CHANGED, LiveEvents
 from mailyard.core.ids import INBOX, MESSAGE, THREAD, type_id
+from mailyard.mailbox import state as states
 from mailyard.mailbox.strand import Strand, strand_of
 from mailyard.mailbox.weave import Found, NewMail, Woven, weave
 from mailyard.receiving.ingest import Arrival
@@ -21,11 +23,11 @@ from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 QUERIES = load("thread")
+MAILBOX = load("mailbox")
 
-INBOX_FOLDER = "inbox"
-ARCHIVE = "archive"
 ARRIVED = "message.arrived"
 JOINED = "thread.joined"
+DELETED = "messages.deleted"
 
 _BY_MESSAGE_ID, _BY_SUBJECT, _BY_TIE_ALONE = 1, 2, 0
 
@@ -98,7 +100,7 @@ class Follower:
                 last[inbox_id] += len(woven.joined)
             for line, thread_id, muted in zip(group, woven.threads, woven.muted, strict=True):
                 seq += 1
-                folder = line.folder or (ARCHIVE if muted else INBOX_FOLDER)
+                folder = line.folder or (states.ARCHIVE if muted else states.INBOX)
                 placed.append(Placed(line, thread_id, folder, muted, seq))
             ties += [(inbox_id, retention_days, workspace_id, *tie) for tie in woven.ties]
         await self._database.execute(QUERIES.write_states, *_columns(placed), tx=tx)
@@ -111,6 +113,29 @@ class Follower:
         runs = [(workspace_id, MAILBOX_CHANGED, items) for workspace_id, items in told.items()]
         await self._live.publish_runs(runs, tx)
         return placed
+
+    async def forget(
+        self, workspace_id: UUID, lines: Sequence[asyncpg.Record], tx: Connection
+    ) -> None:
+        """Lines (inbox_id, message_id, retention_days) are gone: their states too, and the
+        mailboxes tell of it. What ties their threads together stays. The caller goes on to its
+        commit, having held the classes of the workspace from the beginning of its transaction.
+        """
+        groups: dict[tuple[UUID, int], list[UUID]] = {}
+        for line in lines:
+            key = (line["inbox_id"], line["retention_days"])
+            groups.setdefault(key, []).append(line["message_id"])
+        told = []
+        for inbox_id, retention_days in sorted(groups):
+            of = (workspace_id, inbox_id, retention_days)
+            seq = await self._database.fetchval(QUERIES.advance, *of, 1, tx=tx)
+            ids = groups[inbox_id, retention_days]
+            await self._database.fetch(MAILBOX.forget_states, *of, ids, tx=tx)
+            item = {"message_ids": [type_id(MESSAGE, one) for one in ids]}
+            text = msgspec.json.encode(item).decode()
+            await self._database.execute(QUERIES.tell, *of, seq, DELETED, text, tx=tx)
+            told.append(changed(inbox_id, seq, DELETED))
+        await self._live.publish_runs([(workspace_id, MAILBOX_CHANGED, told)], tx)
 
     async def _hold(self, held: Sequence[Sequence[NewLine]], tx: Connection) -> dict[UUID, int]:
         """The last number of each mailbox, those of its new lines included."""

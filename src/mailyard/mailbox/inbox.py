@@ -210,13 +210,14 @@ class Inboxes:
 
         return await self._insist(limit, tx)
 
-    async def get(self, workspace_id: UUID, inbox_id: UUID) -> Inbox:
-        """The living inbox `inbox_id`. Raises NotFound."""
+    async def get(self, workspace_id: UUID, inbox_id: UUID, tx: Connection | None = None) -> Inbox:
+        """The living inbox `inbox_id`; as `tx` sees it when given. Raises NotFound."""
 
         async def read() -> Inbox:
-            return _existing(await self._database.fetchrow(QUERIES.get, workspace_id, inbox_id))
+            row = await self._database.fetchrow(QUERIES.get, workspace_id, inbox_id, tx=tx)
+            return _existing(row)
 
-        if self._cache is None:
+        if self._cache is None or tx is not None:
             return await read()
         return await self._cache.get_or_make(
             INBOX,

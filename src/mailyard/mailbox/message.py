@@ -19,6 +19,7 @@ from mailyard.core import limits
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, NotFound, TooLarge
 from mailyard.core.ids import INBOX, lowest_at, time_of, type_id
+from mailyard.mailbox.follow import Follower
 from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.sanitise import sanitise
 from mailyard.protocol.mime.calendar_part import CalendarEvent
@@ -53,6 +54,11 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
     header_message_id: str
     size_bytes: int
     attachments: int
+    thread_id: UUID
+    folder: str
+    labels: tuple[str, ...]
+    seen: bool
+    starred: bool
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -116,11 +122,13 @@ class Messages:
         *,
         database: Database,
         inboxes: Inboxes,
+        follower: Follower,
         cache: LayeredCache | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._database = database
         self._inboxes = inboxes
+        self._follower = follower
         self._cache = cache
         self._clock = clock or SystemClock()
 
@@ -153,7 +161,7 @@ class Messages:
             rows = await self._database.fetch(
                 QUERIES.list, workspace_id, inbox_id, inbox.retention_days, *asked
             )
-            items = [_summary(row) for row in rows[:limit]]
+            items = [summary_of(row) for row in rows[:limit]]
             return Page(items, items[-1].id if len(rows) > limit else None)
 
         if self._cache is None or inbox.message_ttl_s is not None:  # what is shown ends by itself
@@ -186,7 +194,7 @@ class Messages:
             from_,
             subject,
         )
-        return None if row is None else _summary(row)
+        return None if row is None else summary_of(row)
 
     async def read(
         self,
@@ -201,7 +209,7 @@ class Messages:
         else:
             content, spam = _judge(row["raw"])
         return ReadMessage(
-            summary=_summary(row),
+            summary=summary_of(row),
             reverse_path=row["reverse_path"],
             peer=row["peer"],
             helo=row["helo"],
@@ -261,7 +269,7 @@ class Messages:
         for count, line in enumerate(lines, 1):
             content = raw.get(line["message_id"])
             if content is not None:
-                found.append(BatchMessage(_summary(line), _read(content, headers)))
+                found.append(BatchMessage(summary_of(line), _read(content, headers)))
             if count % _MESSAGES_BETWEEN_PAUSES == 0:
                 await asyncio.sleep(0)
         return found
@@ -287,15 +295,18 @@ class Messages:
             async with self._database.transaction() as own:
                 return await self.delete(workspace_id, message_ids, inbox_id, own)
         ids = list(dict.fromkeys(message_ids))
+        await self._database.fetch(RECEIVING.hold_classes, [workspace_id], tx=tx)
         gone = await self._database.fetch(
             QUERIES.delete_lines, workspace_id, ids, inbox_id, min(ids), max(ids), tx=tx
         )
+        if not gone:
+            return 0
+        await self._follower.forget(workspace_id, gone, tx)
         touched = list({row["message_id"] for row in gone})
-        if touched:
-            await self._database.execute(
-                QUERIES.delete_bytes, workspace_id, touched, min(touched), max(touched), tx=tx
-            )
-        if gone and self._cache is not None:
+        await self._database.execute(
+            QUERIES.delete_bytes, workspace_id, touched, min(touched), max(touched), tx=tx
+        )
+        if self._cache is not None:
             inboxes = {row["inbox_id"] for row in gone}
             await self._cache.change(workspace_id, [_mail_tag(one) for one in inboxes], tx)
         return len(gone)
@@ -377,7 +388,8 @@ def _check_search(text: str, path: str) -> None:
         raise InvalidInput("no NUL", field=path)
 
 
-def _summary(row: asyncpg.Record) -> Summary:
+def summary_of(row: asyncpg.Record) -> Summary:
+    """A line as a query gives it that shows how it stands."""
     message_id = row["message_id"]
     return Summary(  # in order, for it is half as dear so
         message_id,
@@ -392,4 +404,9 @@ def _summary(row: asyncpg.Record) -> Summary:
         row["header_message_id"],
         row["size_bytes"],
         row["attachments"],
+        row["thread_id"],
+        row["folder"],
+        tuple(row["labels"]),
+        row["seen"],
+        row["starred"],
     )

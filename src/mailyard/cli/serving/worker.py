@@ -14,6 +14,7 @@ from mailyard.campaigns.retry import RetrySender
 from mailyard.campaigns.start import Starter
 from mailyard.fleet import sweep
 from mailyard.fleet.vital import vital
+from mailyard.mailbox.send import Sender, Waker
 from mailyard.proving.demo import DemoRunner
 from mailyard.proving.in_process import Services
 from mailyard.queue.worker import Handler, Worker
@@ -108,6 +109,7 @@ def handlers(application: Application) -> list[Handler]:
     )
     return [
         application.ingest.handler(),
+        *mailbox_work(application),
         *late_verdicts(application),
         ReadReports(database=database, reports=application.reports).handler(),
         *tls_reports(application),
@@ -219,6 +221,28 @@ def tls_reports(application: Application) -> list[Handler]:
             sender=settings.tls_reports_from,
             hostname=settings.smtp_name,
         ).handler()
+    ]
+
+
+def mailbox_work(application: Application) -> list[Handler]:
+    """What happens in mailboxes later: drafts leave, what was snoozed comes back."""
+    return [
+        Sender(
+            database=application.database,
+            drafts=application.drafts,
+            mailboxes=application.mailboxes,
+            messages=application.messages,
+            follower=application.mailbox_follower,
+            emails=application.emails,
+            hostname=application.settings.smtp_name,
+            indexers=application.indexers,
+            clock=application.clock,
+        ).handler(),
+        Waker(
+            database=application.database,
+            mailboxes=application.mailboxes,
+            clock=application.clock,
+        ).handler(),
     ]
 
 

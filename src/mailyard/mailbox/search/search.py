@@ -20,7 +20,7 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput
 from mailyard.core.ids import lowest_at, time_of
 from mailyard.mailbox.inbox import Inboxes
-from mailyard.mailbox.message import Summary
+from mailyard.mailbox.message import Summary, summary_of
 from mailyard.mailbox.search.ask import FIRST_PARAMETER, Condition, condition, texts_of, words_query
 from mailyard.mailbox.search.index import Indexer
 from mailyard.mailbox.search.language import SIMPLE
@@ -149,7 +149,7 @@ class Search:
             until = None
         else:
             rows, following, until = await self._newest(scope, asked, cursor, limit)
-        summaries = [_summary(row) for row in rows]
+        summaries = [summary_of(row) for row in rows]
         if not snippets:
             return Found([Hit(one, "", "") for one in summaries], following, until)
         marked = await self._snippets.of(workspace_id, rows, node, words)
@@ -325,21 +325,3 @@ def _named(text: str, own: Query) -> Query:
 
 def _arguments(scope: _Scope, lowest: UUID, before: UUID) -> tuple[object, ...]:
     return scope.workspace_id, scope.inbox_id, scope.retention_days, lowest, before
-
-
-def _summary(row: asyncpg.Record) -> Summary:
-    message_id = row["message_id"]
-    return Summary(
-        message_id,
-        row["inbox_id"],
-        row["recipient"],
-        time_of(message_id),
-        row["from_address"],
-        row["from_name"],
-        row["subject"],
-        row["preview"],
-        row["sent_at"],
-        row["header_message_id"],
-        row["size_bytes"],
-        row["attachments"],
-    )

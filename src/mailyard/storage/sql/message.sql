@@ -1,29 +1,52 @@
+-- part: stands
+-- How a line stands; one without a state is new.
+       coalesce(state.thread_id, line.message_id) AS thread_id,
+       coalesce(state.folder, 'inbox') AS folder, coalesce(state.labels, '{}') AS labels,
+       coalesce(state.seen, false) AS seen, coalesce(state.starred, false) AS starred
+
+-- part: beside
+-- The state of a line.
+LEFT JOIN LATERAL (
+    SELECT thread_id, folder, labels, seen, starred
+    FROM line_state
+    WHERE line_state.inbox_id = line.inbox_id AND line_state.message_id = line.message_id
+      AND line_state.retention_days = line.retention_days
+      AND line_state.workspace_id = line.workspace_id
+    OFFSET 0
+) AS state ON true
+
 -- name: list
 -- The mail of inbox $2 (class $3) of workspace $1 with ids in [$4, $5), newest first, up to $6, whose
 -- sender holds $7 and whose subject holds $8, any case; empty holds always.
-SELECT inbox_id, message_id, recipient, from_address, from_name, subject, preview, sent_at,
-       header_message_id, size_bytes, attachments, message_retention_days
-FROM inbox_message
-WHERE workspace_id = $1 AND inbox_id = $2 AND retention_days = $3
-  AND message_id >= $4 AND message_id < $5
-  AND deleted_at IS NULL
-  AND ($7::text = '' OR strpos(lower(from_address || ' ' || from_name), lower($7)) > 0)
-  AND ($8::text = '' OR strpos(lower(subject), lower($8)) > 0)
-ORDER BY message_id DESC
+SELECT line.inbox_id, line.message_id, line.recipient, line.from_address, line.from_name,
+       line.subject, line.preview, line.sent_at, line.header_message_id, line.size_bytes,
+       line.attachments, line.message_retention_days,
+-- use: stands
+FROM inbox_message AS line
+-- use: beside
+WHERE line.workspace_id = $1 AND line.inbox_id = $2 AND line.retention_days = $3
+  AND line.message_id >= $4 AND line.message_id < $5
+  AND line.deleted_at IS NULL
+  AND ($7::text = '' OR strpos(lower(line.from_address || ' ' || line.from_name), lower($7)) > 0)
+  AND ($8::text = '' OR strpos(lower(line.subject), lower($8)) > 0)
+ORDER BY line.message_id DESC
 LIMIT $6;
 
 -- name: first
 -- The oldest of the same: the mail of inbox $2 (class $3) of workspace $1 with an id above $4 whose
 -- sender holds $5 and whose subject holds $6.
-SELECT inbox_id, message_id, recipient, from_address, from_name, subject, preview, sent_at,
-       header_message_id, size_bytes, attachments, message_retention_days
-FROM inbox_message
-WHERE workspace_id = $1 AND inbox_id = $2 AND retention_days = $3
-  AND message_id > $4
-  AND deleted_at IS NULL
-  AND ($5::text = '' OR strpos(lower(from_address || ' ' || from_name), lower($5)) > 0)
-  AND ($6::text = '' OR strpos(lower(subject), lower($6)) > 0)
-ORDER BY message_id
+SELECT line.inbox_id, line.message_id, line.recipient, line.from_address, line.from_name,
+       line.subject, line.preview, line.sent_at, line.header_message_id, line.size_bytes,
+       line.attachments, line.message_retention_days,
+-- use: stands
+FROM inbox_message AS line
+-- use: beside
+WHERE line.workspace_id = $1 AND line.inbox_id = $2 AND line.retention_days = $3
+  AND line.message_id > $4
+  AND line.deleted_at IS NULL
+  AND ($5::text = '' OR strpos(lower(line.from_address || ' ' || line.from_name), lower($5)) > 0)
+  AND ($6::text = '' OR strpos(lower(line.subject), lower($6)) > 0)
+ORDER BY line.message_id
 LIMIT 1;
 
 -- name: newest_of_many
@@ -40,11 +63,13 @@ WITH own AS MATERIALIZED (
     WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id BETWEEN $3 AND $4
       AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 )
-SELECT line.*
+SELECT line.*,
+-- use: stands
 FROM own
 CROSS JOIN LATERAL (
     SELECT inbox_id, message_id, recipient, from_address, from_name, subject, preview, sent_at,
-           header_message_id, size_bytes, attachments, message_retention_days
+           header_message_id, size_bytes, attachments, message_retention_days,
+           inbox_message.workspace_id, inbox_message.retention_days
     FROM inbox_message
     WHERE inbox_message.workspace_id = $1
       AND inbox_message.inbox_id = own.id
@@ -53,7 +78,9 @@ CROSS JOIN LATERAL (
       AND deleted_at IS NULL
     ORDER BY inbox_message.message_id DESC
     LIMIT $5
-) AS line;
+) AS line
+-- use: beside
+;
 
 -- name: count
 -- How much mail lies in the living inboxes of workspace $1 with the label $2, or in all when that is
@@ -72,12 +99,14 @@ WHERE workspace_id = $1 AND deleted_at IS NULL
 -- The message $2 of workspace $1 as a living inbox of it shows it: inbox $3 unless that is null.
 SELECT line.inbox_id, line.message_id, line.recipient, line.from_address, line.from_name,
        line.subject, line.preview, line.sent_at, line.header_message_id, line.size_bytes,
-       line.attachments, message.reverse_path, message.peer, message.helo, message.raw
+       line.attachments, message.reverse_path, message.peer, message.helo, message.raw,
+-- use: stands
 FROM message
 CROSS JOIN LATERAL unnest(message.inbox_ids) AS place (inbox_id)
 JOIN inbox_message AS line
   ON line.inbox_id = place.inbox_id AND line.message_id = message.id
 JOIN inbox ON inbox.id = line.inbox_id AND inbox.retention_days = line.retention_days
+-- use: beside
 WHERE message.workspace_id = $1 AND message.id = $2
   AND line.message_id = $2 AND line.workspace_id = $1 AND inbox.workspace_id = $1
   AND ($3::uuid IS NULL OR line.inbox_id = $3)
@@ -101,7 +130,7 @@ WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id 
   AND inbox_message.message_id BETWEEN $4 AND $5
   AND ($3::uuid IS NULL OR inbox_message.inbox_id = $3)
   AND inbox_message.deleted_at IS NULL
-RETURNING inbox_message.message_id, inbox_message.inbox_id;
+RETURNING inbox_message.message_id, inbox_message.inbox_id, inbox_message.retention_days;
 
 -- name: delete_bytes
 -- Deletes the messages $2 of workspace $1 that no inbox shows any more, and none keeps out. $3

@@ -124,8 +124,15 @@ LEFT JOIN (
     CROSS JOIN LATERAL (
         SELECT inbox_message.inbox_id, inbox_message.message_id, recipient, from_address, from_name,
                subject, preview, sent_at, header_message_id, size_bytes, attachments,
-               message_retention_days
+               message_retention_days,
+               coalesce(state.thread_id, inbox_message.message_id) AS thread_id,
+               coalesce(state.folder, 'inbox') AS folder, coalesce(state.labels, '{}') AS labels,
+               coalesce(state.seen, false) AS seen, coalesce(state.starred, false) AS starred
         FROM inbox_message
+        LEFT JOIN line_state AS state
+          ON state.inbox_id = inbox_message.inbox_id AND state.message_id = inbox_message.message_id
+             AND state.retention_days = inbox_message.retention_days
+             AND state.workspace_id = inbox_message.workspace_id
         WHERE inbox_message.workspace_id = $1 AND inbox_message.inbox_id = hit.inbox_id
           AND inbox_message.message_id = hit.message_id
           AND inbox_message.retention_days = hit.retention_days
@@ -190,8 +197,15 @@ FROM hit
 CROSS JOIN LATERAL (
     SELECT inbox_message.inbox_id, inbox_message.message_id, recipient, from_address, from_name,
            subject, preview, sent_at, header_message_id, size_bytes, attachments,
-           message_retention_days
+           message_retention_days,
+           coalesce(state.thread_id, inbox_message.message_id) AS thread_id,
+           coalesce(state.folder, 'inbox') AS folder, coalesce(state.labels, '{}') AS labels,
+           coalesce(state.seen, false) AS seen, coalesce(state.starred, false) AS starred
     FROM inbox_message
+    LEFT JOIN line_state AS state
+      ON state.inbox_id = inbox_message.inbox_id AND state.message_id = inbox_message.message_id
+         AND state.retention_days = inbox_message.retention_days
+         AND state.workspace_id = inbox_message.workspace_id
     WHERE inbox_message.workspace_id = $1 AND inbox_message.inbox_id = hit.inbox_id
       AND inbox_message.message_id = hit.message_id
       AND inbox_message.retention_days = hit.retention_days

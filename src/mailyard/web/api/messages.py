@@ -11,7 +11,8 @@ from msgspec import Meta
 from mailyard.access import scope
 from mailyard.access.audit import Change
 from mailyard.core import ids, limits
-from mailyard.core.errors import NotFound
+from mailyard.core.errors import InvalidInput, NotFound
+from mailyard.mailbox.mailbox import Wanted
 from mailyard.mailbox.message import Content, ReadMessage, Summary
 from mailyard.protocol.meaning.finding import Findings
 from mailyard.web.api.page import (
@@ -22,6 +23,7 @@ from mailyard.web.api.page import (
     NextCursor,
     Output,
     PageQuery,
+    ThreadId,
     read_cursor,
     since_epoch,
     write_cursor,
@@ -51,6 +53,11 @@ class MessageItem(Output, gc=False):
     header_message_id: str
     size_bytes: int
     attachments: Annotated[int, Meta(description="How many.")]
+    thread_id: ThreadId
+    folder: Annotated[str, Meta(description="Where it lies in the mailbox.")]
+    labels: list[str]
+    read: bool
+    starred: bool
 
 
 class MessagePage(Output):
@@ -206,10 +213,20 @@ class MessagesQuery(PageQuery):
     subject: _Search = ""
     since: Annotated[Moment, Meta(description="Received since.")] | None = None
     until: Annotated[Moment, Meta(description="Received before.")] | None = None
+    folder: (
+        Annotated[
+            str, Meta(min_length=1, max_length=100, description="Without it: wherever they lie.")
+        ]
+        | None
+    ) = None
+    label: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+    starred: Annotated[bool, Meta(description="Only those with a star.")] = False
+    unread: Annotated[bool, Meta(description="With `folder`: only those nobody has read.")] = False
 
 
 _Line = tuple[
-    str, str, str, datetime, str, str, str, str, datetime | None, str, int, int
+    str, str, str, datetime, str, str, str, str, datetime | None, str, int, int, str, str,
+    list[str], bool, bool,
 ]  # fmt: skip
 
 
@@ -228,7 +245,17 @@ def line_of(summary: Summary, inbox_id: str) -> _Line:
         summary.header_message_id,
         summary.size_bytes,
         summary.attachments,
+        ids.type_id(ids.THREAD, summary.thread_id),
+        summary.folder,
+        list(summary.labels),
+        summary.seen,
+        summary.starred,
     )
+
+
+def item_of(summary: Summary) -> MessageItem:
+    """A message as its inbox lists it."""
+    return MessageItem(*line_of(summary, ids.type_id(ids.INBOX, summary.inbox_id)))
 
 
 def _content(content: Content) -> MessageContent:
@@ -256,6 +283,8 @@ def _content(content: Content) -> MessageContent:
 
 async def list_messages(call: Call[None, MessagesQuery]) -> MessagePage:
     query = call.query
+    if query.folder is not None or query.label is not None or query.starred or query.unread:
+        return await _list_where(call)
     inbox_id = ids.type_id(ids.INBOX, call.ids["inbox_id"])
     page = await call.app.messages.list(
         call.workspace_id,
@@ -269,6 +298,32 @@ async def list_messages(call: Call[None, MessagesQuery]) -> MessagePage:
     )
     return MessagePage(
         items=[MessageItem(*line_of(summary, inbox_id)) for summary in page.items],
+        next_cursor=write_cursor(page.next_before),
+    )
+
+
+async def _list_where(call: Call[None, MessagesQuery]) -> MessagePage:
+    """The mails of a folder, with a label, or with a star: one of these, and nothing else."""
+    query = call.query
+    ways = [query.folder is not None, query.label is not None, query.starred]
+    searched = (query.from_, query.subject, query.since, query.until) != ("", "", None, None)
+    if sum(ways) != 1 or searched:
+        raise InvalidInput(
+            "one of folder, label and starred, without from, subject, since and until; to combine "
+            "them, search",
+            field="unread" if not any(ways) else "folder",
+        )
+    if query.unread and query.folder is None:
+        raise InvalidInput("unread is for a folder", field="unread")
+    page = await call.app.mailboxes.list(
+        call.workspace_id,
+        call.ids["inbox_id"],
+        Wanted(query.folder or "", query.label or "", query.starred, query.unread),
+        before=read_cursor(query.cursor),
+        limit=query.limit,
+    )
+    return MessagePage(
+        items=[item_of(line.summary) for line in page.items],
         next_cursor=write_cursor(page.next_before),
     )
 

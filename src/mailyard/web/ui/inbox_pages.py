@@ -16,20 +16,12 @@ from mailyard.mailbox.inbox import Inbox, NewInbox
 from mailyard.mailbox.mail_file import MEDIA_TYPES, UNKNOWN, Format
 from mailyard.storage.database import Connection
 from mailyard.web.ui.frame import Visit
+from mailyard.web.ui.inbox_view import found_inbox, inbox_view
+from mailyard.web.ui.mailbox_pages import mailbox_page
 
 _DAY_S = 86_400.0
 _PIECE_BYTES = 256 * KIB
 _UPLOAD_BYTES = 256 * MIB  # larger files by the command
-
-
-def _inbox_view(inbox: Inbox) -> dict[str, Any]:
-    return {
-        "id": type_id(INBOX, inbox.id),
-        "address": inbox.address,
-        "name": inbox.name,
-        "labels": inbox.labels,
-        "expires_at": inbox.expires_at,
-    }
 
 
 @get("/inboxes")
@@ -53,7 +45,7 @@ async def inboxes(visit: Visit) -> Response[str]:
             next_url = f"/inboxes?before={type_id(INBOX, page.next_before)}"
     return visit.page(
         "inboxes.html",
-        inboxes=[_inbox_view(inbox) for inbox in found],
+        inboxes=[inbox_view(inbox) for inbox in found],
         next_url=next_url,
         address=wanted,
         problem=problem,
@@ -79,68 +71,6 @@ async def make_inbox(visit: Visit) -> Response[Any]:
             visit.principal.actor, "inbox.create", shown, after={"address": inbox.address}, tx=tx
         )
     return visit.go(f"/inboxes/{shown}", "made")
-
-
-async def _inbox(visit: Visit, inbox_id: str) -> Inbox:
-    return await visit.application.inboxes.get(
-        visit.principal.workspace_id, parse_type_id(INBOX, inbox_id)
-    )
-
-
-async def _message_rows(visit: Visit, inbox: Inbox) -> dict[str, Any]:
-    sender, subject, before = visit.ask("from"), visit.ask("subject"), visit.ask("before")
-    page = await visit.application.messages.list(
-        visit.principal.workspace_id,
-        inbox.id,
-        from_=sender,
-        subject=subject,
-        before=parse_type_id(MESSAGE, before, "before") if before else None,
-    )
-    shown = type_id(INBOX, inbox.id)
-    rows = [
-        {
-            "id": type_id(MESSAGE, item.id),
-            "inbox_id": shown,
-            "from_name": item.from_name,
-            "from_address": item.from_address,
-            "subject": item.subject,
-            "preview": item.preview,
-            "attachments": item.attachments,
-            "received_at": item.received_at,
-        }
-        for item in page.items
-    ]
-    following = None
-    if page.next_before is not None:
-        following = f"/inboxes/{shown}?" + visit.query_with(
-            before=type_id(MESSAGE, page.next_before)
-        )
-    return {"messages": rows, "next_url": following}
-
-
-@get("/inboxes/{inbox_id:str}")
-async def inbox(visit: Visit, inbox_id: str) -> Response[str]:
-    visit.principal.require(scope.INBOXES_READ)
-    return await _inbox_page(visit, inbox_id)
-
-
-async def _inbox_page(visit: Visit, inbox_id: str, problem: str | None = None) -> Response[Any]:
-    found = await _inbox(visit, inbox_id)
-    return visit.page(
-        "inbox.html",
-        problem=problem,
-        inbox=_inbox_view(found),
-        filters={"from": visit.ask("from"), "subject": visit.ask("subject")},
-        query=visit.query_with(),
-        **await _message_rows(visit, found),
-    )
-
-
-@get("/fragments/inboxes/{inbox_id:str}/messages")
-async def message_rows(visit: Visit, inbox_id: str) -> Response[str]:
-    visit.principal.require(scope.INBOXES_READ)
-    found = await _inbox(visit, inbox_id)
-    return visit.fragment("_messages.html", **await _message_rows(visit, found))
 
 
 @get("/inboxes/{inbox_id:str}/export")
@@ -193,7 +123,7 @@ async def import_inbox(visit: Visit, inbox_id: str) -> Response[Any]:
     if not told.refused:
         return visit.go(f"/inboxes/{inbox_id}", "mail_imported")
     refused = "; ".join(f"mail {one.number}: {one.reason}" for one in told.refusals[:5])
-    return await _inbox_page(
+    return await mailbox_page(
         visit, inbox_id, f"{told.imported} imported, {told.refused} refused ({refused})."
     )
 
@@ -201,7 +131,7 @@ async def import_inbox(visit: Visit, inbox_id: str) -> Response[Any]:
 @post("/inboxes/{inbox_id:str}/extend", status_code=303)
 async def extend(visit: Visit, inbox_id: str) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
-    before = await _inbox(visit, inbox_id)
+    before = await found_inbox(visit, inbox_id)
     async with visit.application.database.transaction() as tx:
         after = await visit.application.inboxes.extend(
             visit.principal.workspace_id, before.id, _DAY_S, tx=tx
@@ -220,7 +150,7 @@ async def extend(visit: Visit, inbox_id: str) -> Response[Any]:
 @post("/inboxes/{inbox_id:str}/delete", status_code=303)
 async def delete_inbox(visit: Visit, inbox_id: str) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
-    found = await _inbox(visit, inbox_id)
+    found = await found_inbox(visit, inbox_id)
     async with visit.application.database.transaction() as tx:
         await visit.application.inboxes.delete(visit.principal.workspace_id, [found.id], tx=tx)
         await visit.application.audit.record(
@@ -235,5 +165,5 @@ def message_ids(inbox_id: str, message_id: str) -> tuple[UUID, UUID]:
 
 
 HANDLERS = [
-    inboxes, make_inbox, inbox, message_rows, export_inbox, import_inbox, extend, delete_inbox,
+    inboxes, make_inbox, export_inbox, import_inbox, extend, delete_inbox,
 ]  # fmt: skip

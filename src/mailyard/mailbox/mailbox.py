@@ -1,0 +1,505 @@
+"""The mailbox of an inbox: where its mail is, how it stands, and every change as an event.
+
+Whoever changes a mailbox holds its row from reading the states to the commit, and takes its events'
+numbers from there: they have no gaps, and whoever has seen number n has seen all up to n.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from mailyard.bus.live import MAILBOX_CHANGED, LiveEvents
+from mailyard.core import limits
+from mailyard.core.clock import Clock, SystemClock
+from mailyard.core.errors import Conflict, InvalidInput, NotFound
+from mailyard.core.ids import MESSAGE, THREAD, lowest_at, parse_type_id, type_id
+from mailyard.mailbox import state as states
+from mailyard.mailbox.follow import changed
+from mailyard.mailbox.inbox import Inbox, Inboxes
+from mailyard.mailbox.message import Summary, summary_of
+from mailyard.mailbox.state import Act, State
+from mailyard.queue.engine import Engine
+from mailyard.queue.job import MAILBOX_SYNC, NewJob
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import load
+
+QUERIES = load("mailbox")
+THREADS = load("thread")
+RECEIVING = load("receiving")
+
+CHANGED = "lines.changed"
+NAMED = "names.changed"
+WAKE = "mailbox-wake"
+
+LINES_PER_CHANGE = 1_000
+THREAD_MAILS = 200  # that are shown at once
+UNSEEN_COUNTED = 1_000
+PEOPLE_MAILS = 2_000  # the newest, in which people are looked for
+EVENTS_PER_PAGE = 1_000
+_LAST = UUID(int=(1 << 128) - 1)
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """A mail in a mailbox. `mails`: of its thread, where a list shows threads."""
+
+    summary: Summary
+    thread_id: UUID
+    state: State
+    mails: int = 1
+
+
+class LinePage(msgspec.Struct, frozen=True):
+    """Newest first. `next_before` goes into the next call's `before`; None at the end."""
+
+    items: list[Line]
+    next_before: UUID | None
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """Which lines: of a folder (by thread if `threads`), with a label, or with a star."""
+
+    folder: str = states.INBOX
+    label: str = ""
+    starred: bool = False
+    unread: bool = False
+    threads: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """`seq`: the last event's number. `unseen`: by folder, counted up to UNSEEN_COUNTED."""
+
+    seq: int
+    folders: tuple[str, ...]
+    labels: tuple[str, ...]
+    unseen: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a change did: the number of its event (None: nothing was to be done), and the lines."""
+
+    seq: int | None
+    message_ids: Sequence[UUID]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change of a mailbox, as stored."""
+
+    seq: int
+    at: datetime
+    kind: str
+    item: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who wrote, or was written to."""
+
+    address: str
+    name: str
+    mails: int
+    newest: UUID
+
+
+class Asleep(msgspec.Struct, frozen=True):
+    """The payload of a `mailbox-wake` job."""
+
+    inbox_id: UUID
+    message_ids: tuple[UUID, ...]
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A mailbox in the hands of one transaction."""
+
+    workspace_id: UUID
+    inbox: Inbox
+    tx: Connection
+
+    @property
+    def key(self) -> tuple[UUID, UUID, int]:
+        """The first arguments of its queries."""
+        return self.workspace_id, self.inbox.id, self.inbox.retention_days
+
+
+class Mailboxes:
+    """The mailboxes of all workspaces' inboxes."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        inboxes: Inboxes,
+        live: LiveEvents,
+        engine: Engine,
+        clock: Clock | None = None,
+    ) -> None:
+        self._database = database
+        self._inboxes = inboxes
+        self._live = live
+        self._engine = engine
+        self._clock = clock or SystemClock()
+
+    # Reading ---------------------------------------------------------------------------------
+
+    async def overview(self, workspace_id: UUID, inbox_id: UUID) -> Overview:
+        """The mailbox's folders and labels, and what is unread. Raises NotFound."""
+        inbox = await self._inboxes.get(workspace_id, inbox_id)
+        key = (workspace_id, inbox_id, inbox.retention_days)
+        row = await self._database.fetchrow(QUERIES.overview, *key)
+        seq, own, labels = (0, [], []) if row is None else row
+        folders = (*states.FOLDERS, *own)
+        counts = await self._database.fetch(QUERIES.count_unseen, *key, folders, UNSEEN_COUNTED)
+        unseen = {count["name"]: count["unseen"] for count in counts}
+        return Overview(seq, folders, tuple(labels), unseen)
+
+    async def list(
+        self,
+        workspace_id: UUID,
+        inbox_id: UUID,
+        wanted: Wanted,
+        *,
+        before: UUID | None = None,
+        limit: int = limits.API_PAGE_ITEMS,
+    ) -> LinePage:
+        """Lines of a mailbox, newest first, older than the message `before`. Raises NotFound."""
+        inbox = await self._inboxes.get(workspace_id, inbox_id)
+        key = (workspace_id, inbox_id, inbox.retention_days)
+        limit = max(1, min(limit, limits.API_PAGE_ITEMS_MAX))
+        since = (lowest_at(inbox.created_at), before or _LAST, limit + 1)
+        if wanted.starred:
+            rows = await self._database.fetch(QUERIES.list_starred, *key, *since)
+        elif wanted.label:
+            rows = await self._database.fetch(QUERIES.list_labelled, *key, *since, wanted.label)
+        else:
+            query = QUERIES.list_conversations if wanted.threads else QUERIES.list_folder
+            rows = await self._database.fetch(query, *key, wanted.folder, *since, wanted.unread)
+        items = [_line(row) for row in rows[:limit]]
+        return LinePage(items, items[-1].summary.id if len(rows) > limit else None)
+
+    async def thread(self, workspace_id: UUID, inbox_id: UUID, thread_id: UUID) -> Sequence[Line]:
+        """The mails of a thread, oldest first: the newest THREAD_MAILS. Raises NotFound."""
+        inbox = await self._inboxes.get(workspace_id, inbox_id)
+        key = (workspace_id, inbox_id, inbox.retention_days)
+        found = await self._database.fetchval(QUERIES.find_thread, *key, thread_id)
+        rows = await self._database.fetch(
+            QUERIES.list_thread, *key, found or thread_id, THREAD_MAILS
+        )
+        if not rows:
+            raise NotFound("no such thread")
+        return [_line(row) for row in rows]
+
+    async def events(
+        self, workspace_id: UUID, inbox_id: UUID, after: int, limit: int = limits.API_PAGE_ITEMS
+    ) -> Sequence[Event]:
+        """The events behind number `after`, in order. Raises NotFound."""
+        inbox = await self._inboxes.get(workspace_id, inbox_id)
+        rows = await self._database.fetch(
+            QUERIES.events_after,
+            workspace_id,
+            inbox_id,
+            inbox.retention_days,
+            after,
+            max(1, min(limit, EVENTS_PER_PAGE)),
+        )
+        return [_event(row) for row in rows]
+
+    async def people(
+        self, workspace_id: UUID, inbox_id: UUID, text: str = "", limit: int = 50
+    ) -> Sequence[Person]:
+        """Whom the mailbox has mail from or has written to, of its newest PEOPLE_MAILS mails; those
+        whose name or address holds `text`. The latest first. Raises NotFound."""
+        inbox = await self._inboxes.get(workspace_id, inbox_id)
+        rows = await self._database.fetch(
+            QUERIES.people_seen,
+            workspace_id,
+            inbox_id,
+            inbox.retention_days,
+            PEOPLE_MAILS,
+            inbox.address,
+            text,
+            max(1, min(limit, limits.API_PAGE_ITEMS_MAX)),
+        )
+        return [Person(**row) for row in rows]
+
+    async def inbox(self, workspace_id: UUID, inbox_id: UUID) -> Inbox:
+        """The inbox of the mailbox. Raises NotFound."""
+        return await self._inboxes.get(workspace_id, inbox_id)
+
+    # Changing --------------------------------------------------------------------------------
+
+    async def hold(self, workspace_id: UUID, inbox_id: UUID, tx: Connection) -> Held:
+        """The mailbox, held until the commit of `tx`. Raises NotFound."""
+        await self._database.fetch(RECEIVING.hold_classes, [workspace_id], tx=tx)
+        inbox = await self._inboxes.get(workspace_id, inbox_id, tx=tx)
+        held = Held(workspace_id, inbox, tx)
+        await self._database.fetchval(THREADS.advance, *held.key, 0, tx=tx)
+        return held
+
+    async def tell(self, held: Held, kind: str, item: dict[str, Any]) -> int:
+        """Write an event of a held mailbox; its number. The caller announces after its commit."""
+        seq: int = await self._database.fetchval(THREADS.advance, *held.key, 1, tx=held.tx)
+        text = msgspec.json.encode(item).decode()
+        await self._database.execute(THREADS.tell, *held.key, seq, kind, text, tx=held.tx)
+        told = [changed(held.inbox.id, seq, kind)]
+        await self._live.publish_runs([(held.workspace_id, MAILBOX_CHANGED, told)], held.tx)
+        return seq
+
+    async def change(
+        self,
+        workspace_id: UUID,
+        inbox_id: UUID,
+        act: Act,
+        *,
+        message_ids: Sequence[UUID] = (),
+        thread_ids: Sequence[UUID] = (),
+        tx: Connection,
+    ) -> Changed:
+        """Do something to messages and to whole threads; muting is always to whole threads.
+
+        What is not there is passed over. Raises NotFound for the inbox, InvalidInput, TooLarge.
+        """
+        states.check(act, self._clock.now())
+        if len(message_ids) + len(thread_ids) > LINES_PER_CHANGE:
+            raise InvalidInput(f"at most {LINES_PER_CHANGE} at once", field="message_ids")
+        held = await self.hold(workspace_id, inbox_id, tx)
+        found = await self._find(held, message_ids, thread_ids, act.verb in ("mute", "unmute"))
+        changes = {}
+        for message_id, (thread_id, before) in found.items():
+            now = states.after(before, act)
+            if now != before:
+                changes[message_id] = (thread_id, before, now)
+        if not changes:
+            return Changed(None, [])
+        if act.verb in ("mute", "unmute"):
+            threads = list({thread_id for thread_id, _, _ in changes.values()})
+            await self._database.execute(
+                QUERIES.mute_ties, *held.key, threads, act.verb == "mute", tx=tx
+            )
+        await self._learn(held, act)
+        seq = await self._write(held, changes, {"act": act.verb})
+        if act.verb == "snooze":
+            await self._set_alarm(held, changes, act)
+        return Changed(seq, list(changes))
+
+    async def undo(
+        self, workspace_id: UUID, inbox_id: UUID, seq: int, *, tx: Connection
+    ) -> Changed:
+        """Take back the change with the number `seq`, wherever nobody has changed the same since.
+
+        That is a change too, and can be undone. Raises NotFound, and Conflict for other events.
+        """
+        held = await self.hold(workspace_id, inbox_id, tx)
+        row = await self._database.fetchrow(QUERIES.event, *held.key, seq, tx=tx)
+        if row is None:
+            raise NotFound("this mailbox has no such event")
+        event = _event(row)
+        if event.kind != CHANGED:
+            raise Conflict(f"what is {event.kind} cannot be undone")
+        told = {
+            parse_type_id(MESSAGE, change["message_id"]): (change["before"], change["after"])
+            for change in event.item["changes"]
+        }
+        changes = {}
+        for message_id, (thread_id, now) in (await self._states(held, list(told))).items():
+            back = states.undone(now, *told[message_id])
+            if back != now:
+                changes[message_id] = (thread_id, now, back)
+        if not changes:
+            return Changed(None, [])
+        for muted in (True, False):
+            threads = [
+                thread_id
+                for thread_id, now, back in changes.values()
+                if back.muted is muted and now.muted is not muted
+            ]
+            if threads:
+                await self._database.execute(
+                    QUERIES.mute_ties, *held.key, list(set(threads)), muted, tx=tx
+                )
+        for until in {back.snoozed_until for _, _, back in changes.values()} - {None}:
+            asleep = {
+                one: change for one, change in changes.items() if change[2].snoozed_until == until
+            }
+            await self._set_alarm(held, asleep, Act("snooze", until=until))
+        return Changed(await self._write(held, changes, {"act": "undo", "of": seq}), list(changes))
+
+    async def wake(self, asleep: Asleep, workspace_id: UUID, tx: Connection) -> None:
+        """What was snoozed until then comes back, if it has not been touched since."""
+        try:
+            held = await self.hold(workspace_id, asleep.inbox_id, tx)
+        except NotFound:
+            return
+        changes = {}
+        for message_id, (thread_id, before) in (
+            await self._states(held, asleep.message_ids)
+        ).items():
+            if before.folder == states.SNOOZED and before.snoozed_until == asleep.until:
+                changes[message_id] = (thread_id, before, states.after(before, Act("wake")))
+        if changes:
+            await self._write(held, changes, {"act": "wake"})
+
+    async def name(
+        self,
+        workspace_id: UUID,
+        inbox_id: UUID,
+        *,
+        folders: Sequence[str] | None = None,
+        labels: Sequence[str] | None = None,
+        tx: Connection,
+    ) -> None:
+        """Set the folders and labels that are offered. Labels on mails stay; a folder that has mail
+        cannot go. Raises InvalidInput, NotFound, Conflict."""
+        held = await self.hold(workspace_id, inbox_id, tx)
+        row = await self._database.fetchrow(QUERIES.overview, *held.key, tx=tx)
+        assert row is not None, "the caller holds it"
+        wanted = [list(row["folders"]), list(row["labels"])]
+        for place, (field, names) in enumerate((("folders", folders), ("labels", labels))):
+            if names is None:
+                continue
+            if len(names) > states.NAMES_PER_MAILBOX:
+                raise InvalidInput(f"at most {states.NAMES_PER_MAILBOX}", field=field)
+            for number, name in enumerate(names):
+                states.check_name(name, f"{field}.{number}")
+            wanted[place] = [
+                name
+                for name in dict.fromkeys(names)
+                if field == "labels" or name not in states.FOLDERS
+            ]
+        for gone in set(row["folders"]) - set(wanted[0]):
+            if await self._database.fetchval(QUERIES.any_in_folder, *held.key, gone, tx=tx):
+                raise Conflict(f"there is mail in {gone}: move it first", field="folders")
+        await self._database.execute(QUERIES.set_names, *held.key, *wanted, tx=tx)
+        await self.tell(held, NAMED, {"folders": wanted[0], "labels": wanted[1]})
+
+    def announced(self) -> None:
+        """Wake the readers of the live stream: call it after the commit of a change."""
+        self._live.announced()
+
+    # -----------------------------------------------------------------------------------------
+
+    async def _find(
+        self,
+        held: Held,
+        message_ids: Sequence[UUID],
+        thread_ids: Sequence[UUID],
+        whole_threads: bool,
+    ) -> dict[UUID, tuple[UUID, State]]:
+        found = await self._states(held, message_ids) if message_ids else {}
+        threads = set(thread_ids)
+        if thread_ids:  # named by a mail that may be of another thread by now
+            named = await self._states(held, thread_ids)
+            threads |= {thread_id for thread_id, _ in named.values()}
+        if whole_threads:
+            threads |= {thread_id for thread_id, _ in found.values()}
+        if threads:
+            rows = await self._database.fetch(
+                QUERIES.states_of_threads,
+                *held.key,
+                list(threads),
+                LINES_PER_CHANGE + 1,
+                tx=held.tx,
+            )
+            found |= {row["message_id"]: (row["thread_id"], _state(row)) for row in rows}
+        if len(found) > LINES_PER_CHANGE:
+            raise InvalidInput(f"more than {LINES_PER_CHANGE} mails at once", field="thread_ids")
+        return found
+
+    async def _states(
+        self, held: Held, message_ids: Sequence[UUID]
+    ) -> dict[UUID, tuple[UUID, State]]:
+        rows = await self._database.fetch(
+            QUERIES.states_of, *held.key, list(message_ids), tx=held.tx
+        )
+        return {row["message_id"]: (row["thread_id"], _state(row)) for row in rows}
+
+    async def _learn(self, held: Held, act: Act) -> None:
+        """A folder or label that is used is offered from then on."""
+        if act.verb not in ("move", "label"):
+            return
+        row = await self._database.fetchrow(QUERIES.overview, *held.key, tx=held.tx)
+        assert row is not None, "the caller holds it"
+        folders = list(row["folders"])
+        if act.verb == "move" and act.folder not in (*states.FOLDERS, *folders):
+            folders.append(act.folder)
+        labels = list(dict.fromkeys((*row["labels"], *act.labels)))
+        for field, names in (("folder", folders), ("labels", labels)):
+            if len(names) > states.NAMES_PER_MAILBOX:
+                raise InvalidInput(
+                    f"a mailbox has at most {states.NAMES_PER_MAILBOX} of them", field=field
+                )
+        if (folders, labels) != (list(row["folders"]), list(row["labels"])):
+            await self._database.execute(QUERIES.set_names, *held.key, folders, labels, tx=held.tx)
+
+    async def _write(
+        self, held: Held, changes: dict[UUID, tuple[UUID, State, State]], said: dict[str, Any]
+    ) -> int:
+        """Write states and the event that tells of them; its number."""
+        now = [state for _, _, state in changes.values()]
+        await self._database.execute(
+            QUERIES.change_states,
+            *held.key,
+            list(changes),
+            [one.folder for one in now],
+            [one.back_to for one in now],
+            [msgspec.json.encode(one.labels).decode() for one in now],
+            [one.seen for one in now],
+            [one.starred for one in now],
+            [one.muted for one in now],
+            [one.snoozed_until for one in now],
+            tx=held.tx,
+        )
+        told = []
+        for message_id, (thread_id, before, state) in changes.items():
+            was, is_now = states.difference(before, state)
+            told.append(
+                {
+                    "message_id": type_id(MESSAGE, message_id),
+                    "thread_id": type_id(THREAD, thread_id),
+                    "before": was,
+                    "after": is_now,
+                }
+            )
+        return await self.tell(held, CHANGED, {**said, "changes": told})
+
+    async def _set_alarm(
+        self, held: Held, changes: dict[UUID, tuple[UUID, State, State]], act: Act
+    ) -> None:
+        assert act.until is not None, "a snooze has an end"
+        asleep = Asleep(held.inbox.id, tuple(changes), act.until)
+        job = NewJob(
+            queue=MAILBOX_SYNC,
+            kind=WAKE,
+            payload=msgspec.json.encode(asleep),
+            workspace_id=held.workspace_id,
+            run_at=act.until,
+        )
+        await self._engine.enqueue([job], tx=held.tx)
+
+
+def _state(row: asyncpg.Record) -> State:
+    return State(
+        row["folder"],
+        row["back_to"],
+        tuple(row["labels"]),
+        row["seen"],
+        row["starred"],
+        row["muted"],
+        row["snoozed_until"],
+    )
+
+
+def _line(row: asyncpg.Record) -> Line:
+    return Line(summary_of(row), row["thread_id"], _state(row), row.get("mails", 1))
+
+
+def _event(row: asyncpg.Record) -> Event:
+    return Event(row["seq"], row["at"], row["kind"], msgspec.json.decode(row["item"]))

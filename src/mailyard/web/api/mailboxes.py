@@ -1,0 +1,434 @@
+"""Mailboxes: folders, threads, what is done to mail, and every change by its number."""
+
+# ruff: noqa: RUF012 (msgspec copies a default that is a list or an object)
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from mailyard.access import scope
+from mailyard.access.audit import Change
+from mailyard.core import ids, limits
+from mailyard.mailbox import mailbox, state
+from mailyard.mailbox.mailbox import Changed, Line, Wanted
+from mailyard.mailbox.state import Act, Verb
+from mailyard.web.api.messages import MessageItem, item_of
+from mailyard.web.api.page import (
+    InboxId,
+    Input,
+    MessageId,
+    Moment,
+    NextCursor,
+    Output,
+    PageQuery,
+    ThreadId,
+    read_cursor,
+    write_cursor,
+)
+from mailyard.web.api.route import Answer, Call, Route
+
+TAG = "Mailboxes"
+
+Name = Annotated[str, Meta(min_length=1, max_length=state.FOLDER_CHARACTERS)]
+_Names = Annotated[list[Name], Meta(max_length=state.NAMES_PER_MAILBOX)]
+_Seq = Annotated[int, Meta(ge=0, description="The number of a change: from 1, without gaps.")]
+
+
+class FolderItem(Output):
+    """A folder, and how much in it nobody has read."""
+
+    name: str
+    unread: Annotated[
+        int, Meta(description=f"Counted up to {mailbox.UNSEEN_COUNTED}: more is that, too.")
+    ]
+
+
+class MailboxItem(Output):
+    """The mailbox of an inbox."""
+
+    inbox_id: InboxId
+    seq: Annotated[int, Meta(description="The last change's number: follow `changes` from here.")]
+    folders: list[FolderItem]
+    labels: Annotated[list[str], Meta(description="That have been used.")]
+
+
+class MailboxChange(Input):
+    """Folders and labels to offer. What is left out stays as it is."""
+
+    folders: Annotated[
+        _Names | None, Meta(description="Of its own; one that has mail cannot go.")
+    ] = None
+    labels: _Names | None = None
+
+
+class ThreadItem(Output):
+    """A conversation as a folder lists it: its newest mail there."""
+
+    id: ThreadId
+    mails: Annotated[int, Meta(description="How many it has, in all folders.")]
+    muted: bool
+    newest: MessageItem
+
+
+class ThreadPage(Output):
+    """Threads, the one with the newest mail first."""
+
+    items: list[ThreadItem]
+    next_cursor: NextCursor
+
+
+class ThreadLine(MessageItem):
+    """A mail of a thread."""
+
+    muted: bool
+    snoozed_until: Moment | None
+
+
+class Thread(Output):
+    """A conversation, oldest mail first."""
+
+    id: ThreadId
+    messages: list[ThreadLine]
+
+
+class ThreadsQuery(PageQuery):
+    """Which threads."""
+
+    folder: Name = state.INBOX
+    unread: Annotated[bool, Meta(description="Only those with a mail that nobody has read.")] = (
+        False
+    )
+
+
+class Action(Input):
+    """Something done to mails, and to all mails of threads."""
+
+    action: Annotated[
+        Verb,
+        Meta(description="`mute` and `unmute` are always of whole threads; `wake` ends a snooze."),
+    ]
+    message_ids: Annotated[list[MessageId], Meta(max_length=mailbox.LINES_PER_CHANGE)] = []
+    thread_ids: Annotated[list[ThreadId], Meta(max_length=mailbox.LINES_PER_CHANGE)] = []
+    folder: Annotated[str, Meta(max_length=100, description="Of a move.")] = ""
+    labels: Annotated[
+        list[Name],
+        Meta(max_length=state.LABELS_PER_LINE, description="Of label and unlabel."),
+    ] = []
+    until: Annotated[Moment, Meta(description="Of a snooze.")] | None = None
+
+
+class Undo(Input):
+    """Which change to take back."""
+
+    seq: Annotated[int, Meta(ge=1, le=2**62, description="The number that the change answered.")]
+
+
+class ActionResult(Output):
+    """What was changed. `seq` takes it back (`undo`); null when nothing was to be done."""
+
+    seq: int | None
+    message_ids: list[MessageId]
+
+
+class ChangeItem(Output):
+    """One change of the mailbox."""
+
+    seq: _Seq
+    at: Moment
+    kind: Annotated[
+        str,
+        Meta(
+            description="`message.arrived`, `message.sent`, `messages.deleted`, `lines.changed`, "
+            "`thread.joined`, `names.changed`, `draft.…`, `note.…`"
+        ),
+    ]
+    item: Annotated[
+        dict[str, Any],
+        Meta(description="Ids and states, before and after; never what a mail says."),
+    ]
+
+
+class ChangePage(Output):
+    """Changes in order. None beyond `seq` were there: go on with `after` = the last one's `seq`."""
+
+    items: list[ChangeItem]
+    more: Annotated[bool, Meta(description="Whether to ask again at once.")]
+
+
+class ChangesQuery(Input):
+    """From where on."""
+
+    after: Annotated[
+        int, Meta(ge=0, le=2**62, description="The last number that you have seen.")
+    ] = 0
+    limit: Annotated[int, Meta(ge=1, le=mailbox.EVENTS_PER_PAGE)] = limits.API_PAGE_ITEMS
+
+
+class PersonItem(Output):
+    """Somebody whom the mailbox has mail from, or has written to."""
+
+    address: str
+    name: str
+    mails: int
+    last_message_id: MessageId
+
+
+class People(Output):
+    """The latest first."""
+
+    items: list[PersonItem]
+
+
+class PeopleQuery(Input):
+    """Whom."""
+
+    text: Annotated[str, Meta(max_length=200, description="In the name or the address.")] = ""
+    limit: Annotated[int, Meta(ge=1, le=limits.API_PAGE_ITEMS_MAX)] = 50
+
+
+def _box(call: Call[Any, Any]) -> tuple[UUID, UUID]:
+    return call.workspace_id, call.ids["inbox_id"]
+
+
+async def _mailbox(call: Call[Any, Any]) -> MailboxItem:
+    found = await call.app.mailboxes.overview(*_box(call))
+    return MailboxItem(
+        inbox_id=ids.type_id(ids.INBOX, call.ids["inbox_id"]),
+        seq=found.seq,
+        folders=[FolderItem(name=name, unread=found.unseen[name]) for name in found.folders],
+        labels=list(found.labels),
+    )
+
+
+async def get_mailbox(call: Call[None, None]) -> MailboxItem:
+    return await _mailbox(call)
+
+
+async def change_mailbox(call: Call[MailboxChange, None]) -> Answer:
+    body = call.body
+    before = await call.app.mailboxes.overview(*_box(call))
+    async with call.app.database.transaction() as tx:
+        await call.app.mailboxes.name(*_box(call), folders=body.folders, labels=body.labels, tx=tx)
+        said = {"folders": before.folders, "labels": before.labels}
+        changed = Change(
+            "mailbox.change",
+            ids.type_id(ids.INBOX, call.ids["inbox_id"]),
+            said,
+            {
+                name: value
+                for name, value in msgspec.structs.asdict(body).items()
+                if value is not None
+            },
+        )
+        answer = await call.done(tx, None, changed)
+    call.app.mailboxes.announced()
+    return answer
+
+
+def _thread_item(line: Line) -> ThreadItem:
+    return ThreadItem(
+        id=ids.type_id(ids.THREAD, line.thread_id),
+        mails=line.mails,
+        muted=line.state.muted,
+        newest=item_of(line.summary),
+    )
+
+
+async def list_threads(call: Call[None, ThreadsQuery]) -> ThreadPage:
+    query = call.query
+    page = await call.app.mailboxes.list(
+        *_box(call),
+        Wanted(folder=query.folder, unread=query.unread, threads=True),
+        before=read_cursor(query.cursor),
+        limit=query.limit,
+    )
+    return ThreadPage(
+        items=[_thread_item(line) for line in page.items],
+        next_cursor=write_cursor(page.next_before),
+    )
+
+
+async def get_thread(call: Call[None, None]) -> Thread:
+    lines = await call.app.mailboxes.thread(*_box(call), call.ids["thread_id"])
+    return Thread(
+        id=ids.type_id(ids.THREAD, lines[0].thread_id),
+        messages=[
+            ThreadLine(
+                **msgspec.structs.asdict(item_of(line.summary)),
+                muted=line.state.muted,
+                snoozed_until=line.state.snoozed_until,
+            )
+            for line in lines
+        ],
+    )
+
+
+def _result(changed: Changed) -> ActionResult:
+    return ActionResult(
+        seq=changed.seq,
+        message_ids=[ids.type_id(ids.MESSAGE, one) for one in changed.message_ids],
+    )
+
+
+async def act(call: Call[Action, None]) -> Answer:
+    body = call.body
+    async with call.app.database.transaction() as tx:
+        changed = await call.app.mailboxes.change(
+            *_box(call),
+            Act(body.action, body.folder, tuple(body.labels), body.until),
+            message_ids=[
+                ids.parse_type_id(ids.MESSAGE, one, f"message_ids.{place}")
+                for place, one in enumerate(body.message_ids)
+            ],
+            thread_ids=[
+                ids.parse_type_id(ids.THREAD, one, f"thread_ids.{place}")
+                for place, one in enumerate(body.thread_ids)
+            ],
+            tx=tx,
+        )
+        said = {"mails": len(changed.message_ids), "seq": changed.seq}
+        subject = ids.type_id(ids.INBOX, call.ids["inbox_id"])
+        done = Change(f"mailbox.{body.action}", subject, None, said)
+        answer = await call.done(tx, _result(changed), done)
+    call.app.mailboxes.announced()
+    return answer
+
+
+async def undo(call: Call[Undo, None]) -> Answer:
+    async with call.app.database.transaction() as tx:
+        changed = await call.app.mailboxes.undo(*_box(call), call.body.seq, tx=tx)
+        said = {"of": call.body.seq, "mails": len(changed.message_ids), "seq": changed.seq}
+        subject = ids.type_id(ids.INBOX, call.ids["inbox_id"])
+        done = Change("mailbox.undo", subject, None, said)
+        answer = await call.done(tx, _result(changed), done)
+    call.app.mailboxes.announced()
+    return answer
+
+
+async def list_changes(call: Call[None, ChangesQuery]) -> ChangePage:
+    query = call.query
+    found = await call.app.mailboxes.events(*_box(call), query.after, query.limit)
+    return ChangePage(
+        items=[
+            ChangeItem(seq=event.seq, at=event.at, kind=event.kind, item=event.item)
+            for event in found
+        ],
+        more=len(found) >= query.limit,
+    )
+
+
+async def list_people(call: Call[None, PeopleQuery]) -> People:
+    found = await call.app.mailboxes.people(*_box(call), call.query.text, call.query.limit)
+    return People(
+        items=[
+            PersonItem(
+                address=person.address,
+                name=person.name,
+                mails=person.mails,
+                last_message_id=ids.type_id(ids.MESSAGE, person.newest),
+            )
+            for person in found
+        ]
+    )
+
+
+_BOX = "/v1/inboxes/{inbox_id:ibx}"
+
+ROUTES = (
+    Route(
+        "GET",
+        f"{_BOX}/mailbox",
+        get_mailbox,
+        "getMailbox",
+        TAG,
+        "Read a mailbox: its folders, labels and last change",
+        scope.INBOXES_READ,
+        answer=MailboxItem,
+    ),
+    Route(
+        "PATCH",
+        f"{_BOX}/mailbox",
+        change_mailbox,
+        "changeMailbox",
+        TAG,
+        "Set the folders and labels that a mailbox offers",
+        scope.INBOXES_WRITE,
+        status=204,
+        body=MailboxChange,
+        errors=(409,),
+    ),
+    Route(
+        "GET",
+        f"{_BOX}/threads",
+        list_threads,
+        "listThreads",
+        TAG,
+        "List a folder by threads",
+        scope.INBOXES_READ,
+        answer=ThreadPage,
+        query=ThreadsQuery,
+    ),
+    Route(
+        "GET",
+        f"{_BOX}/threads/{{thread_id:thr}}",
+        get_thread,
+        "getThread",
+        TAG,
+        "List the mails of a thread",
+        scope.INBOXES_READ,
+        answer=Thread,
+        description="A thread that has become part of another is found by its former id.",
+    ),
+    Route(
+        "POST",
+        f"{_BOX}/actions",
+        act,
+        "changeMessages",
+        TAG,
+        "Move, label, star, read, snooze or mute mail",
+        scope.INBOXES_WRITE,
+        answer=ActionResult,
+        body=Action,
+        description="What is not there is passed over. The answer's `seq` takes it back.",
+    ),
+    Route(
+        "POST",
+        f"{_BOX}/undo",
+        undo,
+        "undoChange",
+        TAG,
+        "Take back what was done to mail",
+        scope.INBOXES_WRITE,
+        answer=ActionResult,
+        body=Undo,
+        errors=(409,),
+        description="Of each mail what nobody has changed since. An undo can be undone.",
+    ),
+    Route(
+        "GET",
+        f"{_BOX}/changes",
+        list_changes,
+        "listChanges",
+        TAG,
+        "Follow the changes of a mailbox",
+        scope.INBOXES_READ,
+        answer=ChangePage,
+        query=ChangesQuery,
+        description="Numbers have no gaps: whoever has seen a change has seen all before it. The "
+        "live event `mailbox.changed` says when there is something to read, and up to where.",
+    ),
+    Route(
+        "GET",
+        f"{_BOX}/people",
+        list_people,
+        "listPeople",
+        TAG,
+        "List whom a mailbox has mail from or has written to",
+        scope.INBOXES_READ,
+        answer=People,
+        query=PeopleQuery,
+        description=f"Among its newest {mailbox.PEOPLE_MAILS} mails.",
+    ),
+)
