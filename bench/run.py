@@ -23,6 +23,8 @@ BENCHES = (
     "live",
     "import",
     "segments",
+    "search",
+    "cache",
     "mime",
     "parse",
     "senders",

@@ -321,3 +321,29 @@ async def test_the_plan_is_shown_and_uses_the_index(world: World) -> None:
     await world.fill(mail("needle"))
     plan = await world.search.plan(world.workspace_id, "needle")
     assert "search_line" in plan
+
+
+async def test_labels_folders_and_states_are_those_of_the_mailbox(world: World) -> None:
+    read, unread = await world.fill(mail("the first letter"), mail("the second letter"))
+    async with world.database.connection() as connection:
+        for message_id, seen, labels in ((read, True, ["Work"]), (unread, False, [])):
+            await connection.execute(
+                "INSERT INTO line_state (inbox_id, message_id, retention_days, workspace_id,"
+                " thread_id, folder, labels, seen) VALUES ($1, $2, 0, $3, $2, 'inbox', $4, $5)",
+                world.inboxes["a"].id,
+                message_id,
+                world.workspace_id,
+                labels,
+                seen,
+            )
+    for text, wanted in (
+        ("is:unread letter", [unread]),
+        ("is:read", [read]),
+        ("letter -is:read", [unread]),
+        ("label:Work", [read]),
+        ("label:Other", []),
+        ("folder:Inbox letter", [unread, read]),
+        ("label:Work or second", [unread, read]),
+        ("is:starred", []),
+    ):
+        assert await world.ids(text) == wanted, text

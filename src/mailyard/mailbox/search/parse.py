@@ -168,7 +168,7 @@ class _Parser:
                     token.place, f"a part of a word has at least {_PART_CHARACTERS} characters"
                 )
             return Part(part, field, token.place)
-        if "*" in text[:-1].rstrip("*"):
+        if "*" in text.rstrip("*"):
             raise SearchError(token.place, "stars stand at the beginning and the end of a word")
         stem = text.rstrip("*")
         return Word(stem, stem != text, field, token.place)
