@@ -14,8 +14,9 @@ from random import Random
 from typing import Protocol
 
 # Where structlog and Litestar find these they load them, for tracebacks in colour and for models
-# that no role has: some 5 and 10 MB in each process.
-sys.modules |= dict.fromkeys(("rich", "pydantic"))  # type: ignore[arg-type]
+# that no role has: some 5 and 10 MB in each process. The command line, which has both, may.
+if __name__ == "__main__":
+    sys.modules |= dict.fromkeys(("rich", "pydantic"))  # type: ignore[arg-type]
 
 import structlog
 

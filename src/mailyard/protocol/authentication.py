@@ -149,6 +149,13 @@ class Inquiry:
         self._dmarc: _Run[DmarcResult] | None = None
         self.verdict: Verdict | None = None
 
+    @property
+    def author_alone(self) -> Sequence[str] | None:
+        """The domains of the From where nothing else could speak for the mail: no client to be
+        checked, no signature, no chain. All such mail of an author has one verdict."""
+        chained = self._chain.sets or self._chain.defect
+        return None if self._spf or self._signatures or chained else self._domains
+
     def hash_bodies(self) -> None:
         """Do beforehand what costs time with the mail's size; may run in a thread of its own."""
         newest = [one.message for one in self._chain.sets[-1:]]

@@ -39,6 +39,7 @@ from mailyard.protocol.spf import Sender, SpfResult, SpfStatus
 _MESSAGES_BETWEEN_PAUSES = 8
 _ASIDE_BYTES = 256 * KIB  # larger mail is hashed in a thread
 _AT_ONCE = 200  # messages whose answers are waited for together
+_REMEMBERED = 256  # authors
 _NO_WAIT_S = 5.0  # after a wait that brought nothing
 _NO_NAME = NoName(3600.0, False)
 _FLAWED = Verdict(
@@ -85,6 +86,7 @@ class Authenticator:
         self._loopback = loopback
         self._organisation = organisation
         self._patient_at = 0.0
+        self._alone: dict[tuple[str, ...], Verdict] = {}
 
     async def verdicts(
         self, messages: Sequence[Received], within_s: float, *, last: bool = False
@@ -96,13 +98,16 @@ class Authenticator:
         for count, message in enumerate(messages, 1):
             try:
                 inquiry = await self._inquiry(message)
-                missing = inquiry.step(self._kept)
+                verdict = self._of_nobody_else(inquiry)
+                missing = not verdict and inquiry.step(self._kept)
             except Exception:  # a flaw of ours must not hold up mail
                 _LOG.exception("not_judged", message=str(message.id))
                 if last:
                     verdicts[message.id] = _FLAWED
                 continue
-            if missing:
+            if verdict is not None:
+                verdicts[message.id] = verdict
+            elif missing:
                 open_.append((message.id, inquiry))
             elif inquiry.verdict is not None:
                 verdicts[message.id] = inquiry.verdict
@@ -120,6 +125,22 @@ class Authenticator:
         for standing, judged in Counter(one.standing for one in verdicts.values()).items():
             VERDICTS.labels(standing).inc(judged)
         return verdicts
+
+    def _of_nobody_else(self, inquiry: Inquiry) -> Verdict | None:
+        """The one verdict on what this machine sends itself under names that nobody is asked for,
+        remembered."""
+        domains = inquiry.author_alone
+        if domains is None or not all(map(self._unasked, domains)):
+            return None
+        key = tuple(domains)
+        if key not in self._alone:
+            inquiry.step(self._kept)
+            if inquiry.verdict is None:
+                return None
+            if len(self._alone) >= _REMEMBERED:
+                self._alone.clear()
+            self._alone[key] = inquiry.verdict
+        return self._alone[key]
 
     async def _inquiry(self, message: Received) -> Inquiry:
         now_s = self._clock.now().timestamp()

@@ -37,10 +37,9 @@ RECEIVING = load("receiving")
 _LOG = structlog.get_logger(__name__)
 
 INDEX = "index"
-PATIENCE_S = 5.0  # how long a batch gives way
+PATIENCE_S = 30.0  # how long a batch gives way
 _LOOK_S = 0.25
-_BUSY_JOBS = 4  # that wait in a lane which goes first
-_AHEAD = (INBOUND_EMAIL, EMAIL_BULK)
+_AHEAD = {INBOUND_EMAIL: 4, EMAIL_BULK: 0}  # lanes that go first, when more jobs are there
 _JOBS_PER_BATCH = 8
 _GATHER_S = 0.2
 _MESSAGES_PER_JOB = 1_000
@@ -187,8 +186,8 @@ class Indexer:
     async def _give_way(self, batch: Batch) -> None:
         waited_s = 0.0
         while waited_s < PATIENCE_S and not batch.stopping.is_set():
-            depths = await self._engine.depth(_AHEAD)
-            if all(depth.ready <= _BUSY_JOBS for depth in depths):
+            depths = await self._engine.depth(tuple(_AHEAD))
+            if all(depth.ready + depth.leased <= _AHEAD[depth.queue] for depth in depths):
                 return
             await asyncio.sleep(_LOOK_S)
             waited_s += _LOOK_S
