@@ -1,17 +1,29 @@
 """What a mail means, from the mail that came in to the answer that a test suite reads."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 import msgspec
 import pytest
+from http_script import scripted
 from mail_platform import MailPlatform, mail_platform
+from model_world import GOOD, ModelWorld, openai
 
+from mailyard.analysis.analyses import Analyses
+from mailyard.analysis.follow import ArrivalAnalysis
+from mailyard.analysis.job import jobs_of
 from mailyard.analysis.meaning import Meanings
+from mailyard.bus.adapters.memory import MemoryBus
+from mailyard.bus.live import ANALYSIS_DONE, START, LiveEvents
 from mailyard.core.errors import NotFound
-from mailyard.core.ids import uuid7
+from mailyard.core.ids import MESSAGE, type_id, uuid7
 from mailyard.mailbox.inbox import NewInbox
 from mailyard.protocol.meaning import read
+from mailyard.queue.engines.postgres import PostgresEngine
+from mailyard.queue.job import ANALYSIS
+from mailyard.queue.settle import Settler
+from mailyard.queue.worker import Batch
 from mailyard.storage.database import Database
 from mailyard.web.api.messages import detail_of
 
@@ -72,3 +84,55 @@ async def test_another_workspace_is_told_nothing_and_a_deleted_mail_leaves_nothi
     assert (await meanings.of(workspace_id, message_id)).codes
     with pytest.raises(NotFound):
         await meanings.of(uuid7(), message_id)
+
+
+async def test_mail_is_analysed_on_arrival_where_its_workspace_or_its_inbox_asks_for_it(
+    database: Database,
+) -> None:
+    bus, live = MemoryBus(), LiveEvents(database=database, bus=MemoryBus())
+    engine = PostgresEngine(database=database, bus=bus)
+    world, workspace_id = ModelWorld(database), uuid7()
+    async with database.connection() as connection:
+        await connection.execute("INSERT INTO workspace (id, name) VALUES ($1, 'w')", workspace_id)
+    analyses = Analyses(
+        database=database, engine=engine, live=live, book=world.book, analyst=world.analyst
+    )
+    follower = ArrivalAnalysis(database=database, engine=engine)
+    async with (
+        mail_platform(database, followers=(follower,)) as mails,
+        scripted(openai()) as server,
+    ):
+        asked, quiet = await mails.inboxes.create(
+            workspace_id, [NewInbox("asked", ttl_s=3600), NewInbox("quiet", ttl_s=3600)]
+        )
+        await mails.deliver(asked.address)
+        assert await _work(engine, analyses) == 0, "nobody has asked yet"
+        async with database.transaction() as tx:
+            await world.policies.set_inbox(workspace_id, asked.id, True, tx)
+        await world.add(workspace_id, "m", "openai", server.url)
+        text = b"Subject: x\r\n\r\nDear Ada, your invoice 4711 is due.\r\n"
+        message_id = await mails.deliver(asked.address, content=text)
+        await mails.deliver(quiet.address, content=text)
+        assert await _work(engine, analyses) == 1
+    [done] = await analyses.list(workspace_id, message_id)
+    assert done.outcome is not None
+    assert (done.state, done.outcome.model, done.outcome.answer) == ("done", "m", GOOD)
+    told = [one for one in await live.read_after(START) if one.kind == ANALYSIS_DONE]
+    assert [one.item["message_id"] for one in told] == [type_id(MESSAGE, message_id)]
+    assert told[0].item["category"] == "invoice"
+    # The same job again (its worker died before it said so) asks nobody.
+    again = jobs_of(workspace_id, [message_id], done.ask, 1)
+    await engine.enqueue(again)
+    assert await _work(engine, analyses) == 1
+    assert len(server.seen) == 1
+    await world.http.close()
+
+
+async def _work(engine: PostgresEngine, analyses: Analyses) -> int:
+    """Do what lies on the lane; how many jobs that were."""
+    jobs = list(await engine.lease([ANALYSIS], 100, 0.0, "test"))
+    if jobs:
+        settler = Settler(engine)
+        await analyses.handle(Batch(jobs, settler, asyncio.Event()))
+        await engine.complete(jobs)
+    return len(jobs)

@@ -46,7 +46,9 @@ _IP = re.compile(
 _DIGITS = re.compile(r"(?<!\d)\d(?:[ \-./()\u00a0\u2010-\u2015]{0,3}\d)+(?!\d)")
 _NUMBER = re.compile(r"\d+(?:[.,' ]\d{3})*(?:[.,]\d+)?|\d+")
 _OPAQUE = re.compile(r"[!-~\u00a1-\u024f]{20,}")
-_CODELIKE = re.compile(r"(?<![\w])(?=[a-z]*\d)(?=\d*[a-z])[a-z0-9]{5,}(?:-[a-z0-9]{2,})*(?![\w])")
+_CODELIKE = re.compile(r"(?<![\w])(?=[a-z]*\d)(?=\d*[a-z])[a-z0-9]{4,}(?:-[a-z0-9]{2,})*(?![\w])")
+# ISO 13616: its letters are a part of it, however it is parted.
+_IBAN = re.compile(r"(?<!\w)[a-z]{2}\d\d(?:\s?[a-z0-9]{4}){2,7}(?:\s?[a-z0-9]{1,4})?(?!\w)")
 _TRAILING = ".,;:!?*_'\"»›)]}"
 _SHORT_DIGITS = 2  # one digit alone says little: a count
 
@@ -154,15 +156,23 @@ class Grounds:
     def strange(self, text: str) -> list[str]:
         """The kinds of things that `text` names and the mail does not have; empty: none."""
         told = _undone(text)
+        found = self._strange_things(told)
+        if not found and _PERCENT.search(told):
+            # What the mail has encoded may be said so, and not what it would be decoded.
+            rest = _URL.sub(lambda link: "" if link[0] in self._undone else link[0], told)
+            found = self._strange_things(_PERCENT.sub(lambda one: chr(int(one[1], 16)), rest))
+        if _strange_money(self._undone, told):
+            found.append("a sum of money")
+        if _strange_words(self._undone, told):
+            found.append("a number in words")
+        return found
+
+    def _strange_things(self, told: str) -> list[str]:
         found = []
         for kind, things in _THINGS:
             named = set(things(told))
             if named and not named <= self._have(kind):
                 found.append(kind)
-        if _strange_money(self._undone, told):
-            found.append("a sum of money")
-        if _strange_words(self._undone, told):
-            found.append("a number in words")
         return found
 
     def stands(self, text: str) -> bool:
@@ -221,7 +231,6 @@ def _joins(left: str, right: str) -> bool:
 def _undone(text: str) -> str:
     """`text` with what hides a link or an address taken away."""
     said = plain(text)
-    said = _PERCENT.sub(lambda found: chr(int(found[1], 16)), said)
     said = _HXXP.sub(r"http\1", said)
     said = _COLONS.sub(":", _SLASHES.sub("/", said))
     dotted = _ATS.sub("@", _DOTS.sub(".", said))
@@ -265,6 +274,8 @@ def _codes(text: str) -> Iterator[str]:
         yield found[0].strip(_TRAILING + "([{<«‹*_")
     for found in _CODELIKE.finditer(text):
         yield found[0]
+    for found in _IBAN.finditer(text):
+        yield "".join(found[0].split())
 
 
 _THINGS: tuple[tuple[str, Callable[[str], Iterator[str]]], ...] = (

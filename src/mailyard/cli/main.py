@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inbox": ("mailyard.cli.inbox", "Make inboxes, list and read their mail, wait for it."),
     "search": ("mailyard.cli.search", "Search received mail; index anew what lies there."),
     "mailbox": ("mailyard.cli.mailbox", "Threads, folders, undo; write from an inbox."),
+    "analysis": ("mailyard.cli.analysis", "What mail means: find, ask, models, budget."),
     "import": ("mailyard.cli.import_", "Import contacts from a CSV file."),
     "template": ("mailyard.cli.template", "Write, publish, preview and test templates."),
     "campaign": ("mailyard.cli.campaign", "Start, pause, resume, cancel and watch campaigns."),

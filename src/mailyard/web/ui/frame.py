@@ -35,6 +35,7 @@ NOTICES = {
     "blocked": "It was not started: mend what blocks, or start it anyway.",
     "checked": "Looked at in DNS just now.",
     "rotated": "New keys are there. Publish their records, then check: the old ones sign on.",
+    "analysed": "Asked. What comes of it stands below.",
     "extended": "Extended by a day.",
     "started": "Started.",
     "scheduled": "Scheduled.",

@@ -11,6 +11,7 @@ from mailyard.access import scope
 from mailyard.core.errors import NotFound
 from mailyard.core.ids import INBOX, type_id
 from mailyard.mailbox.message import ReadMessage
+from mailyard.web.ui.analysis_pages import panel as meaning_panel
 from mailyard.web.ui.frame import Visit
 from mailyard.web.ui.inbox_pages import message_ids
 from mailyard.web.ui.sender_pages import sender_of
@@ -69,6 +70,7 @@ async def message(visit: Visit, inbox_id: str, message_id: str) -> Response[str]
         view = tabs[0][0]
     return visit.page(
         "message.html",
+        **await meaning_panel(visit, message_id),
         inbox={"id": type_id(INBOX, inbox.id), "address": inbox.address},
         message={**_view(found), "id": message_id},
         tabs=tabs,

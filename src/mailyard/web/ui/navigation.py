@@ -4,7 +4,12 @@ NAVIGATION = (
     ("", (("/", "Overview"),)),
     (
         "Receive",
-        (("/inboxes", "Inboxes"), ("/search", "Search"), ("/receiving", "Receiving domains")),
+        (
+            ("/inboxes", "Inboxes"),
+            ("/search", "Search"),
+            ("/receiving", "Receiving domains"),
+            ("/analysis", "Analysis"),
+        ),
     ),
     (
         "Send",

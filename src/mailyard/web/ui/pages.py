@@ -19,6 +19,7 @@ from mailyard.core.errors import MailyardError, NotAuthenticated
 from mailyard.web.ui import (
     access_pages,
     account_pages,
+    analysis_pages,
     campaign_pages,
     contact_pages,
     dead_letter_pages,
@@ -94,6 +95,7 @@ def build_pages(application: Application) -> Litestar:
     modules = (
         access_pages,
         account_pages,
+        analysis_pages,
         campaign_pages,
         contact_pages,
         dead_letter_pages,
