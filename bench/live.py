@@ -1,14 +1,16 @@
-"""10,000 live connections on one API process, while mail comes in: 5,000 event streams, 3,000
-WebSockets and 2,000 waits.
+"""10,000 live connections on one API process, while mail comes in: 8,000 event streams and 2,000
+waits. 500 WebSockets beside them hear the same.
 
 The roles are real: `api`, `smtp`, `worker`, each one process, on the embedded PostgreSQL. Streams
 and sockets belong to 80 workspaces; each wait is for an inbox of its own. Mail comes by SMTP; the
 time is taken from the last byte of its `250` to the event in every client's hands. The memory is
-what the API process grew by (PSS) when all were open, for each of them.
+what the API process grew by (PSS) when all were open, for each of them. A WebSocket's is told
+beside it: Granian keeps 128 KB for what the client may say, of each that has been read from.
 """
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -33,8 +35,8 @@ from mailyard.mailbox.inbox import Inboxes, NewInbox
 from mailyard.storage.database import Database, DatabaseAddress
 
 SECONDS = float(os.environ.get("SECONDS", 20))
-STREAMS = int(os.environ.get("STREAMS", 5_000))
-SOCKETS = int(os.environ.get("SOCKETS", 3_000))
+STREAMS = int(os.environ.get("STREAMS", 8_000))
+SOCKETS = int(os.environ.get("SOCKETS", 500))
 WAITS = int(os.environ.get("WAITS", 2_000))
 WORKSPACES = 80
 MAILS_PER_S = 20
@@ -194,8 +196,16 @@ async def send(port: int, addresses: list[str], seen: Seen) -> None:
     writer.close()
 
 
+async def until_open(seen: Seen, count: int) -> None:
+    async with asyncio.timeout(60.0):
+        while seen.opened < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(3.0)  # the waits too
+
+
 async def measure(http: int, smtp: int, api_pid: int, tenants: list[Tenant]) -> tuple[Seen, float]:
     """What was seen, and the bytes that the API process grew by for each connection."""
+    gc.disable()  # the listeners' own pauses are not the server's
     seen = Seen()
     opened = asyncio.Semaphore(_OPENING)
     # A few connections before, so that what is allocated once is not counted.
@@ -206,18 +216,19 @@ async def measure(http: int, smtp: int, api_pid: int, tenants: list[Tenant]) -> 
     for number in range(STREAMS):
         key = tenants[number % WORKSPACES].key
         tasks.append(asyncio.create_task(listen(http, key, seen, opened)))
-    for number in range(SOCKETS):
-        key = tenants[number % WORKSPACES].key
-        tasks.append(asyncio.create_task(listen_by_socket(http, key, seen, opened)))
     for tenant in tenants:
         for inbox, _ in tenant.inboxes:
             tasks.append(asyncio.create_task(wait(http, tenant.key, inbox, seen, opened)))
-    async with asyncio.timeout(60.0):
-        while seen.opened < STREAMS + SOCKETS:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-    await asyncio.sleep(3.0)
-    each = (pss_bytes(api_pid) - before) / (STREAMS + SOCKETS + WAITS)
-    note(f"  {STREAMS} streams, {SOCKETS} WebSockets and {WAITS} waits are open")
+    await until_open(seen, STREAMS)
+    after = pss_bytes(api_pid)
+    each = (after - before) / (STREAMS + WAITS)
+    for number in range(SOCKETS):
+        key = tenants[number % WORKSPACES].key
+        tasks.append(asyncio.create_task(listen_by_socket(http, key, seen, opened)))
+    await until_open(seen, STREAMS + SOCKETS)
+    note(f"  {STREAMS} streams, {WAITS} waits and {SOCKETS} WebSockets are open")
+    if SOCKETS:
+        note(f"  a WebSocket takes {(pss_bytes(api_pid) - after) / SOCKETS / 1024:.0f} KB")
     count = min(int(SECONDS * MAILS_PER_S), WAITS)
     addresses = [tenants[n % WORKSPACES].inboxes[n // WORKSPACES][1] for n in range(count)]
     wanted = count * (STREAMS + SOCKETS) // WORKSPACES
