@@ -13,6 +13,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 BENCHES = (
     "accept",
+    "inboxes",
     "campaign",
     "signed_campaign",
     "demo",

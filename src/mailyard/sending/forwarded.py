@@ -3,7 +3,7 @@
 The envelope sender is rewritten, as SRS does, so that SPF holds for what we send: each recipient's
 delivery has its own signed return-path (`sending.return_path`). A bounce to it is recorded with the
 delivery, and goes on to who sent the mail first, whose address the stored mail has; SRS's own form
-would put that address into the local part, which is longer than 64 octets for many (decision 0027).
+would put that address into the local part, which is longer than 64 octets for many (decision 0029).
 
 The bytes stay as they came, for signatures over them are what the next hop checks: in front of them
 stand Delivered-To (RFC 9228), by which a mail that comes round again is known, and, where the
