@@ -30,7 +30,7 @@ QUERIES_OF_EACH = 60
 ADDRESSES = 500  # a query, as the listener asks at most
 FEW = 1_000
 MADE_PER_S = 5_000
-MORE_AT_MOST = 1.5
+MORE_US = 20.0  # a tenth of what a message costs from MAIL to 250
 
 RECEIVING = load("receiving")
 FILL = """
@@ -73,10 +73,10 @@ async def measure(parts: Parts) -> int:
         [
             Row("inboxes made, 1,000 a call", made_per_s, "/s", MADE_PER_S),
             Row(
-                f"an address among {INBOXES:,} inboxes against one among {FEW:,}",
-                many_us / few_us,
-                "x",
-                MORE_AT_MOST,
+                f"an address among {INBOXES:,} inboxes more than among {FEW:,}",
+                many_us - few_us,
+                "us",
+                MORE_US,
                 less_is_better=True,
             ),
         ]

@@ -72,6 +72,7 @@ from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.receiving.domain import ReceivingDomains
 from mailyard.receiving.domain_route import InboundRoutes
 from mailyard.receiving.ingest import Ingest
+from mailyard.receiving.policy import MailPolicies
 from mailyard.receiving.reports import Reports
 from mailyard.receiving.verdict import Verdicts
 from mailyard.sending.accept import Emails
@@ -297,6 +298,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
             database=database, inboxes=RouteInboxes(inboxes), refused=[DOMAIN]
         ),
         purges=Purges(database=database, engine=engine, cache=cache),
+        mail_policies=MailPolicies(database=database),
         reservations=Reservations(database=database, domains=[DOMAIN]),
         **_analysis(database, engine, live),
         verdicts=Verdicts(database=database, authserv_id="mx.inbox.localhost"),

@@ -61,6 +61,9 @@ async def _prepare(platform: Platform, things: Things, route: Route) -> None:
         path = f"/v1/inboxes/{things.ids['ibx']}/drafts/{things.ids['dft']}/send"
         sent = await platform.call("POST", path, json={"revision": 1}, key=things.key)
         assert sent.status == 202, sent.body
+    if route.operation == "purgeInboxes":  # not the one that others need
+        made = await platform.call("POST", "/v1/inboxes", json={})
+        things.ids["purged"] = made.json["id"]
     if route.operation == "deleteTopic":  # one that no campaign is about
         made = await platform.call("POST", "/v1/topics", json={"name": f"otter {uuid7().hex}"})
         things.ids["top"] = made.json["id"]

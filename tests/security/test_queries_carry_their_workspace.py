@@ -39,6 +39,8 @@ TENANT_TABLES = frozenset(
         "inbox",
         "inbox_message",
         "inbound_route",
+        "greylist",
+        "mail_policy",
         "receiving_domain",
         "reserved_address",
         "list_member",

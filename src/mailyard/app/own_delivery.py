@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mailyard.ratelimit.adapters.postgres_leases import PostgresLeases
+    from mailyard.receiving.policy import Doorkeeper
     from mailyard.sending.shape.receiver import Book
     from mailyard.sending.shaping import Shaping
     from mailyard.sending.source_file import SourceList
@@ -22,6 +23,24 @@ if TYPE_CHECKING:
 
 class OwnDelivery(Analysing):
     """What a worker needs to be a mail server that sends."""
+
+    @cached_property
+    def doorkeeper(self) -> "Doorkeeper":
+        """What a listener asks whom workspaces take mail from."""
+        from mailyard.net.guard import networks
+        from mailyard.net.http import HttpClient
+        from mailyard.receiving.policy import Doorkeeper, Scanner
+        from mailyard.receiving.scan import RspamdScanner, RulesScanner
+
+        scanner: Scanner = RulesScanner()
+        if self.settings.rspamd_url:
+            # The operator's own machine, wherever it is: nobody else names this address.
+            http = HttpClient(allowed=networks(["0.0.0.0/0", "::/0"]))
+            self.ends.append(http.close)
+            scanner = RspamdScanner(
+                http=http, url=self.settings.rspamd_url, otherwise=RulesScanner()
+            )
+        return Doorkeeper(database=self.database, limits=self.limits, scanner=scanner)
 
     @cached_property
     def suppressions(self) -> "Suppressions":

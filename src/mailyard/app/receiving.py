@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mailyard.receiving.forward import ForwardFollower
     from mailyard.receiving.gate import Gate
     from mailyard.receiving.ingest import Follower, Ingest
+    from mailyard.receiving.policy import MailPolicies
     from mailyard.receiving.reports import ReportFollower, Reports
     from mailyard.receiving.verdict import Verdicts
 
@@ -111,6 +112,12 @@ class Receiving(Access):
         from mailyard.mailbox.purge import Purges
 
         return Purges(database=self.database, engine=self.engine, cache=self.cache)
+
+    @cached_property
+    def mail_policies(self) -> "MailPolicies":
+        from mailyard.receiving.policy import MailPolicies
+
+        return MailPolicies(database=self.database)
 
     @cached_property
     def reservations(self) -> "Reservations":

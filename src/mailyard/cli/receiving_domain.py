@@ -119,6 +119,39 @@ def remove_route(
 
 
 @app.command()
+def policy(
+    allow: Annotated[list[str] | None, typer.Option(help="Passes everything below.")] = None,
+    block: Annotated[list[str] | None, typer.Option(help="Refused.")] = None,
+    per_minute: Annotated[int | None, typer.Option(help="Recipients of one network.")] = None,
+    greylist: Annotated[int | None, typer.Option(help="Seconds a stranger waits.")] = None,
+    tag_spam_at: Annotated[float | None, typer.Option(help="Points.")] = None,
+    refuse_spam_at: Annotated[float | None, typer.Option(help="Points.")] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Take mail from everybody.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show whom the workspace takes mail from; with an option, say it anew as a whole.
+
+    Example: mailyard receiving-domain policy --block bad.example --greylist 300
+    """
+    body = {
+        "allowed": allow or [],
+        "blocked": block or [],
+        "source_per_minute": per_minute,
+        "greylist_s": greylist,
+        "spam_tag_at": tag_spam_at,
+        "spam_refuse_at": refuse_spam_at,
+    }
+
+    async def work(client: ApiClient) -> Any:
+        if clear or any(body.values()):
+            return await client.call("PUT", "/v1/mail-policy", body=body)
+        return await client.get("/v1/mail-policy")
+
+    found = ask(work)
+    say(found, as_json, "\n".join(f"{name}: {value}" for name, value in found.items()))
+
+
+@app.command()
 def remove(domain: _Domain, as_json: AsJson = False) -> None:
     """Stop receiving for a domain: its addresses take no mail any more.
 

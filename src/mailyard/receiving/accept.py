@@ -9,7 +9,7 @@ delivery says that the address names, and who sends mail reads that (`ReturnMail
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -82,6 +82,36 @@ class UsedUp(Protocol):
         ...
 
 
+class Door(Protocol):
+    """What workspaces say of whom they take mail from (`receiving.policy.Doorkeeper` fits)."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no workspace says anything."""
+        ...
+
+    async def watch(self) -> None:
+        """Keep up with what they say, until cancelled."""
+        ...
+
+    async def at_recipient(
+        self, workspace_id: UUID, peer: Peer, reverse_path: str, address: str
+    ) -> Reply | None:
+        """Why `peer` may not write there (now)."""
+        ...
+
+    async def at_message(
+        self,
+        workspaces: set[UUID],
+        peer: Peer,
+        reverse_path: str,
+        recipients: Sequence[str],
+        content: bytes,
+    ) -> Reply | bytes:
+        """A refusal, or a header line for the front of the message, or nothing."""
+        ...
+
+
 class Acceptor:
     """Decides for a listener's sessions (`receiving.handler.SessionHandler`). One event loop's.
 
@@ -98,6 +128,7 @@ class Acceptor:
         returns: ReturnMail | None = None,
         allowance: UsedUp | None = None,
         elsewhere: Elsewhere | None = None,
+        door: Door | None = None,
         clock: Clock | None = None,
         waiting_bytes: int = ACCEPT_WAITING_BYTES,
         waiting_messages: int = ACCEPT_WAITING_MESSAGES,
@@ -110,6 +141,8 @@ class Acceptor:
         self._allowance = allowance if allowance is not None and allowance.any else None
         self._used_up: frozenset[UUID] = frozenset()
         self._looking: asyncio.Task[None] | None = None
+        self._door = door
+        self._watching: asyncio.Task[None] | None = None
         self._waiting_bytes = waiting_bytes
         self._waiting_messages = waiting_messages
         self._router = Router(
@@ -130,10 +163,10 @@ class Acceptor:
 
     def accept_recipient(
         self,
-        peer: Peer,  # noqa: ARG002 - the port's
-        reverse_path: str,  # noqa: ARG002
+        peer: Peer,
+        reverse_path: str,
         address: str,
-    ) -> Reply | Later:
+    ) -> Reply | Later | Awaitable[Reply]:
         """RCPT: 250; 550 for an address that leads nowhere, to no inbox, route or return-path of
         ours, and for an inbox that is closed; 452 for one that is full."""
         try:
@@ -142,7 +175,10 @@ class Acceptor:
             return NOT_AN_ADDRESS
         taken = self._returns.takes(whole) if self._returns is not None else None
         if taken is None:
-            return self._router.find(whole)
+            found = self._router.find(whole)
+            if self._door is None or self._door.idle:
+                return found
+            return self._at_door(self._door, found, peer, reverse_path, whole)
         return RECIPIENT_OK if taken else NO_SUCH_RETURN_PATH
 
     def accept_message(
@@ -161,12 +197,17 @@ class Acceptor:
             if route is None:
                 return self._accept_after_lookup(envelope, content)
             routes[route.inbox_id or route.address] = route
-        return self._store(envelope, content, list(routes.values()))
+        if self._door is None or self._door.idle:
+            return self._store(envelope, content, list(routes.values()))
+        return self._scanned(self._door, envelope, content, list(routes.values()))
 
     def start(self) -> None:
-        """Begin to look which workspaces have had all the mail of their plans, if there are any."""
+        """Begin to look which workspaces have had all the mail of their plans, if there are any,
+        and whom workspaces take mail from."""
         if self._allowance is not None and self._looking is None:
             self._looking = asyncio.create_task(self._look(self._allowance), name="plans")
+        if self._door is not None and self._watching is None:
+            self._watching = asyncio.create_task(self._door.watch(), name="policies")
 
     async def _look(self, allowance: UsedUp) -> None:
         while True:
@@ -176,10 +217,34 @@ class Acceptor:
 
     async def close(self) -> None:
         """Wait until every message that came in whole has its reply."""
-        if self._looking is not None:
-            self._looking.cancel()
+        for task in (self._looking, self._watching):
+            if task is not None:
+                task.cancel()
         await self._router.close()
         await self._commit.close()
+
+    async def _at_door(
+        self, door: Door, found: Later, peer: Peer, reverse_path: str, address: str
+    ) -> Reply:
+        """RCPT where some workspace says whom it takes mail from."""
+        reply = await found
+        route = self._remembered(address)
+        if reply is not RECIPIENT_OK or route is None:
+            return reply
+        own = route.filed_under or route.address
+        return await door.at_recipient(route.workspace_id, peer, reverse_path, own) or reply
+
+    async def _scanned(
+        self, door: Door, envelope: Envelope, content: bytes, routes: list[Route]
+    ) -> Reply:
+        """The end of DATA where some workspace says what it does with spam."""
+        workspaces = {route.workspace_id for route in routes if not route.dropped}
+        path, recipients = envelope.reverse_path, envelope.recipients
+        said = await door.at_message(workspaces, envelope.peer, path, recipients, content)
+        if isinstance(said, Reply):
+            return said
+        stored = self._store(envelope, said + content, routes)
+        return stored if isinstance(stored, Reply) else await stored
 
     def _whole(self, address: str) -> str:
         """`address` normalised. `<Postmaster>` may stand without a domain (RFC 5321 4.5.1)."""

@@ -148,6 +148,9 @@ class Settings:
     remote_images: bool = setting(
         FLAG, True, "a reader of a mail's page may load its remote images, through this server"
     )
+    rspamd_url: str = setting(
+        HTTP, "", "where rspamd scores mail, as http://127.0.0.1:11333; our own rules when empty"
+    )
     check_senders: bool = setting(
         FLAG, True, "who sent a mail is checked when it comes in: SPF, DKIM, DMARC, ARC"
     )

@@ -38,6 +38,7 @@ class SmtpService:
             # Without plans not even the modules that know of them are loaded.
             allowance=application.allowance if settings.plans_file is not None else None,
             elsewhere=application.elsewhere,
+            door=application.doorkeeper,
             clock=application.clock,
         )
         self._limits = ListenerLimits(

@@ -169,6 +169,7 @@ def handlers(application: Application) -> list[Handler]:
                 sweep.free_addresses(database),
                 application.shared_cache.sweep,
                 sweep.drop_lines(database),
+                application.mail_policies.sweep,
                 application.cache.sweep,
                 delivery_sweep.sweep_of(database, application.clock),
                 application.idempotency.sweep,
