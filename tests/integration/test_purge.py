@@ -152,3 +152,29 @@ async def test_another_workspaces_inbox_is_not_purged(app: Application) -> None:
         async with app.database.transaction() as tx:
             await app.purges.ask(other, [inbox.id], tx)
     assert (await app.inboxes.get(owner, inbox.id)).id == inbox.id
+
+
+async def test_what_ended_where_nothing_is_dropped_goes_row_by_row(app: Application) -> None:
+    workspace, pool = uuid7(), app.database.pool
+    await pool.execute("INSERT INTO workspace VALUES ($1, 'Shop')", workspace)
+    acceptor = Acceptor(database=app.database, engine=app.engine, hostname="mx.test")
+    kept, ends, short, lives = await app.inboxes.create(
+        workspace, [NewInbox("kept"), NewInbox("ends"), NewInbox("short", ttl_s=60), NewInbox("l")]
+    )
+    for inbox in (kept, ends, short, lives):
+        await receive(acceptor, inbox.address, content=MAIL)
+    await work(app)
+    await app.inboxes.delete(workspace, [kept.id, short.id])
+    await app.inboxes.extend(workspace, ends.id, 1.0)
+    await pool.execute(
+        "UPDATE inbox SET deleted_at = deleted_at - interval '2 h', "
+        "expires_at = expires_at - interval '2 h'"
+    )
+    await app.purges.sweep()
+    await app.purges.sweep()  # asked for twice, done once
+    await work(app)
+    left = await pool.fetch("SELECT inbox_id FROM inbox_message ORDER BY inbox_id")
+    assert {row[0] for row in left} == {short.id, lives.id}, "the short one goes with its partition"
+    assert await pool.fetchval("SELECT count(*) FROM message") == 2
+    assert await pool.fetchval("SELECT count(*) FROM inbox") == 2
+    await acceptor.close()

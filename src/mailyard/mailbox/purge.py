@@ -8,9 +8,12 @@ idempotency keys, and what the audit log said was there. A message that another 
 for that one, and forgets this one.
 
 It ends the inboxes in the caller's transaction and does the rest as a job, in steps that hold no
-lock for long; a job that runs again goes on where the last one stopped. What a purge cannot reach
-is said in docs/INBOXES.md: pages of the database until they are written over, its log, backups,
-and what has been sent on.
+lock for long; a job that runs again goes on where the last one stopped. Inboxes that have ended
+where no partition leaves soon are forgotten in the same steps: their rows go, and nothing is
+blanked that somebody may want to know (events, the audit log).
+
+What a purge cannot reach is said in docs/INBOXES.md: pages of the database until they are written
+over, its log, backups, and what has been sent on.
 """
 
 from collections.abc import Sequence
@@ -32,6 +35,9 @@ from mailyard.storage.queries import load
 
 _SQL = load("purge")
 PURGE = "purge"
+FORGET = "forget-inboxes"
+ENDED_KEPT_S = 3_600.0  # for whoever looks at it this moment
+_ENDED = 500  # a sweep
 LINES_A_STEP = 2_000  # each step looks through the live events of its workspace once
 
 _PAYLOAD = msgspec.json.Decoder(list[UUID])
@@ -51,9 +57,31 @@ class Purges:
         self._engine = engine
         self._cache = cache
 
-    def handler(self) -> Handler:
+    def handlers(self) -> list[Handler]:
         """What the worker runs."""
-        return Handler(PURGE, CLEANUP, self.handle, batch_size=1, concurrency=1)
+        return [
+            Handler(kind, CLEANUP, self.handle, batch_size=1, concurrency=1)
+            for kind in (PURGE, FORGET)
+        ]
+
+    async def sweep(self) -> None:
+        """Ask for the rows of inboxes to go that have ended where no partition leaves soon."""
+        rows = await self._database.fetch(_SQL.ended_inboxes, ENDED_KEPT_S, _ENDED)
+        by_workspace: dict[UUID, list[UUID]] = {}
+        for row in rows:
+            by_workspace.setdefault(row["workspace_id"], []).append(row["id"])
+        jobs = [
+            NewJob(
+                CLEANUP,
+                FORGET,
+                msgspec.json.encode(ids),
+                workspace_id,
+                unique_key=f"{FORGET}:{workspace_id}",
+            )
+            for workspace_id, ids in by_workspace.items()
+        ]
+        if jobs:
+            await self._engine.enqueue(jobs)
 
     async def ask(self, workspace_id: UUID, inbox_ids: Sequence[UUID], tx: Connection) -> None:
         """End the inboxes now, living or expired, and purge them soon. Raises NotFound where one is
@@ -86,14 +114,16 @@ class Purges:
             return
         while not batch.stopping.is_set():
             async with self._database.transaction() as tx:
-                more = await self._step(workspace_id, inbox_ids, tx)
+                more = await self._step(workspace_id, inbox_ids, job.kind == PURGE, tx)
             if not more:
                 async with self._database.transaction() as tx:
-                    await self._last_step(workspace_id, inbox_ids, tx)
+                    await self._last_step(workspace_id, inbox_ids, job.kind == PURGE, tx)
                 return
         await batch.release([job])
 
-    async def _step(self, workspace_id: UUID, inbox_ids: list[UUID], tx: Connection) -> bool:
+    async def _step(
+        self, workspace_id: UUID, inbox_ids: list[UUID], wholly: bool, tx: Connection
+    ) -> bool:
         """Delete some lines with what follows from them; whether there may be more."""
         lines = await self._database.fetch(
             _SQL.next_lines, workspace_id, inbox_ids, min(inbox_ids), LINES_A_STEP, tx=tx
@@ -114,11 +144,15 @@ class Purges:
         unseen = [row["id"] for row in gone]
         if unseen:
             await delete_of_messages(self._database, tx, workspace_id, unseen)
-        await self._forget_elsewhere(workspace_id, inbox_ids, unseen, tx)
+        if wholly:
+            await self._forget_elsewhere(workspace_id, inbox_ids, unseen, tx)
         return True
 
-    async def _last_step(self, workspace_id: UUID, inbox_ids: list[UUID], tx: Connection) -> None:
-        await self._forget_elsewhere(workspace_id, inbox_ids, (), tx)
+    async def _last_step(
+        self, workspace_id: UUID, inbox_ids: list[UUID], wholly: bool, tx: Connection
+    ) -> None:
+        if wholly:
+            await self._forget_elsewhere(workspace_id, inbox_ids, (), tx)
         await delete_of_inboxes(self._database, tx, workspace_id, inbox_ids)
         await self._database.execute(
             _SQL.drop_inboxes, workspace_id, inbox_ids, min(inbox_ids), tx=tx

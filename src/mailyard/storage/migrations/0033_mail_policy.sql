@@ -18,3 +18,8 @@ CREATE UNLOGGED TABLE greylist (
     PRIMARY KEY (workspace_id, key)
 );
 CREATE INDEX greylist_by_age ON greylist (last_at);
+
+-- Inboxes that have ended and lie where no partition leaves soon.
+CREATE INDEX inbox_deleted ON inbox (deleted_at) WHERE deleted_at IS NOT NULL;
+CREATE INDEX inbox_kept_ends ON inbox (expires_at)
+    WHERE retention_days = 0 AND expires_at IS NOT NULL;

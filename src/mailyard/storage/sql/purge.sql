@@ -117,3 +117,12 @@ WHERE workspace_id = $1 AND id >= $3 AND subject = ANY($2::text[])
 -- name: drop_inboxes
 -- Deletes the inboxes $2 of workspace $1, of which $3 is the lowest.
 DELETE FROM inbox WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id >= $3;
+
+-- name: ended_inboxes
+-- Up to $2 inboxes, in every workspace, that were deleted more than $1 seconds ago, or ran out so long
+-- ago, and lie where no partition leaves soon: what they held is to be deleted row by row.
+(SELECT workspace_id, id FROM inbox
+ WHERE retention_days IN (0, 400) AND deleted_at < now() - make_interval(secs => $1) LIMIT $2)
+UNION
+(SELECT workspace_id, id FROM inbox
+ WHERE retention_days = 0 AND expires_at < now() - make_interval(secs => $1) LIMIT $2);
