@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 
 import msgspec
 import pytest
+from api_platform import services
 from http_script import scripted
 from mail_platform import MailPlatform, mail_platform
 from model_world import GOOD, ModelWorld, openai
@@ -47,12 +47,11 @@ async def test_what_is_read_carries_its_codes_and_links_and_is_kept(
     workspace_id = uuid7()
     [inbox] = await mails.inboxes.create(workspace_id, [NewInbox("ada", ttl_s=3600)])
     message_id = await mails.deliver("ada@inbox.test", content=CODE_MAIL)
-    meanings = Meanings(database=mails.database)
     message = await mails.messages.read(workspace_id, message_id, inbox.id)
-    app = SimpleNamespace(meanings=meanings)
+    app = services(mails.database)
 
     async def answer() -> dict[str, object]:
-        detail = await detail_of(app, workspace_id, message)  # type: ignore[arg-type]
+        detail = await detail_of(app, workspace_id, message)
         return msgspec.to_builtins(detail)["meaning"]  # type: ignore[no-any-return]
 
     first = await answer()
