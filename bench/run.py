@@ -22,6 +22,7 @@ BENCHES = (
     "history",
     "start",
     "live",
+    "mailbox",
     "import",
     "segments",
     "search",

@@ -174,7 +174,7 @@ class Mailboxes:
         inbox = await self._inboxes.get(workspace_id, inbox_id)
         key = (workspace_id, inbox_id, inbox.retention_days)
         limit = max(1, min(limit, limits.API_PAGE_ITEMS_MAX))
-        since = (lowest_at(inbox.created_at), before or _LAST, limit + 1)
+        since = (self._oldest(inbox), before or _LAST, limit + 1)
         if wanted.starred:
             rows = await self._database.fetch(QUERIES.list_starred, *key, *since)
         elif wanted.label:
@@ -191,11 +191,15 @@ class Mailboxes:
         key = (workspace_id, inbox_id, inbox.retention_days)
         found = await self._database.fetchval(QUERIES.find_thread, *key, thread_id)
         rows = await self._database.fetch(
-            QUERIES.list_thread, *key, found or thread_id, THREAD_MAILS
+            QUERIES.list_thread, *key, found or thread_id, THREAD_MAILS, self._oldest(inbox)
         )
         if not rows:
             raise NotFound("no such thread")
         return [_line(row) for row in rows]
+
+    def _oldest(self, inbox: Inbox) -> UUID:
+        """The lowest id of a mail that the inbox still shows."""
+        return lowest_at(inbox.oldest_at(self._clock.now()))
 
     async def events(
         self, workspace_id: UUID, inbox_id: UUID, after: int, limit: int = limits.API_PAGE_ITEMS

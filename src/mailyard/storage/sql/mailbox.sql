@@ -98,13 +98,15 @@ FROM line_state
 WHERE workspace_id = $1 AND inbox_id = $2 AND retention_days = $3 AND message_id = $4;
 
 -- name: list_thread
--- The mails of the thread $4 of inbox $2 of workspace $1, oldest first, the newest $5 of them.
+-- The mails of the thread $4 of inbox $2 of workspace $1 with ids from $6 on, oldest first, the newest
+-- $5 of them.
 SELECT * FROM (
     SELECT
 -- use: shown
 -- use: joined
       AND (state.message_id = $4 AND state.thread_id = state.message_id
            OR state.thread_id = $4 AND state.thread_id <> state.message_id)
+      AND state.message_id >= $6
     ORDER BY state.message_id DESC
     LIMIT $5
 ) AS newest
