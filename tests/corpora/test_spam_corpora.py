@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 
 import pytest
-from conftest import files_of
+from corpora.conftest import files_of
 
 from mailyard.protocol.spam.score import TAG_AT, score
 

@@ -86,7 +86,7 @@ async def classes(database: Database) -> dict[str, list[int]]:
         one.table: [
             row[0]
             for row in await database.pool.fetch(
-                f"SELECT retention_days FROM {one.table} ORDER BY {one.key}"
+                f"SELECT retention_days FROM {one.table} ORDER BY message_id"
             )
         ]
         for one in PROBES
