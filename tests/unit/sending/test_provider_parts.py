@@ -132,7 +132,7 @@ def test_a_file_without_a_name_gets_one() -> None:
         b"--m\r\nContent-Type: x/y\r\nContent-Disposition: attachment\r\n\r\nx\r\n--m--\r\n"
     )
     parts = take_apart(outgoing(content, "ada@example.com"))
-    assert [one.name for one in parts.files] == ["attachment-1.ics", "attachment-2"]
+    assert [one.name for one in parts.files] == ["invite.ics", "attachment-2"]
 
 
 @pytest.mark.parametrize(
