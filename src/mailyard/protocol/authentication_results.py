@@ -1,7 +1,7 @@
 """Authentication-Results (RFC 8601): what checks came to, as one header field says it."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mailyard.protocol.dkim.canonical import CRLF
@@ -43,21 +43,15 @@ def said(methods: Sequence[Method]) -> str:
     return ";\r\n\t".join(map(str, methods)) or "none"
 
 
-def claims_of(mail: Mail, authserv_id: str) -> tuple[int, ...]:
-    """The places of fields that speak in our name (section 5): who forwards a mail leaves them out,
-    for nobody else may have written them. A field that cannot be read counts as one."""
-    wanted = authserv_id.lower()
-    return tuple(
-        at for at in mail.places.get(FIELD, ()) if _server(mail.fields[at][1]) in ("", wanted)
-    )
-
-
-def without_fields(content: bytes, mail: Mail, places: Iterable[int]) -> bytes:
-    """`content`, which is what `mail` was made of, without some of its fields."""
-    gone = set(places)
-    if not gone:
+def without_claims(content: bytes, authserv_id: str) -> bytes:
+    """`content` without the fields that speak in our name (section 5): who sends a mail on leaves
+    them out, for nobody else may have written them. A field that cannot be read counts as one."""
+    mail = Mail(content)
+    ours = ("", authserv_id.lower())
+    claims = {at for at in mail.places.get(FIELD, ()) if _server(mail.fields[at][1]) in ours}
+    if not claims:
         return content
-    kept = [raw for at, (_, _, raw) in enumerate(mail.fields) if at not in gone]
+    kept = [raw for at, (_, _, raw) in enumerate(mail.fields) if at not in claims]
     return CRLF.join([*kept, b"", mail.body]) if kept else CRLF + mail.body
 
 

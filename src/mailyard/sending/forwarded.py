@@ -5,7 +5,8 @@ delivery has its own signed return-path (`sending.return_path`). A bounce to it 
 delivery, and goes on to who sent the mail first, whose address the stored mail has; SRS's own form
 would put that address into the local part, which is longer than 64 octets for many (decision 0029).
 
-The bytes stay as they came, for signatures over them are what the next hop checks: in front of them
+The bytes stay as they came, for signatures over them are what the next hop checks; only fields that
+claim to be our own verdicts go (RFC 8601 section 5). In front of them
 stand Delivered-To (RFC 9228), by which a mail that comes round again is known, and, where the
 domain that it came to has a DKIM key of the workspace, a seal (RFC 8617).
 """
@@ -20,6 +21,7 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput
 from mailyard.protocol.address import normalise
 from mailyard.protocol.arc import ChainStatus, read_chain
+from mailyard.protocol.authentication_results import without_claims
 from mailyard.protocol.dkim.mail import Mail
 from mailyard.protocol.mime.message import Message
 from mailyard.queue.job import EMAIL_SEND, LeasedJob
@@ -96,7 +98,8 @@ class Forwarding:
         why = _circles(mail)
         if why:
             return why
-        content = b"Delivered-To: %b\r\n" % mail.address.encode() + mail.raw
+        raw = without_claims(mail.raw, self._authserv_id)
+        content = b"Delivered-To: %b\r\n" % mail.address.encode() + raw
         content = await self._sealed(workspace_id, mail, content) + content
         prepared = _prepared(content, mail.reverse_path, mail.address, mail.recipients, TYPE)
         once = Idempotency(mail.key, sha256(mail.key.encode()).digest())
