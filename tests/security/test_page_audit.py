@@ -150,6 +150,8 @@ _FORMS = (
         {"destination": "mx.otter.example", "seconds": "3600"},
     ),
     Form("/destinations/resume", "destination.resume", {"destination": "mx.otter.example"}),
+    Form("/inboxes/{ibx}/senders", "inbox.sender_policy", {"on_forged": "refuse"}),
+    Form("/inboxes/{ibx}/held/{msg}/release", "message.release"),
     Form("/inboxes/{ibx}/messages/{msg}/delete", "message.delete"),
     Form("/inboxes/{ibx}/delete", "inbox.delete"),
     Form("/sign-out", "session.end"),
