@@ -23,8 +23,11 @@ from mailyard.storage.queries import load
 QUERIES = load("search")
 
 # Private characters: no mail's text keeps one, and PostgreSQL takes them as they are.
-START, STOP, LESS = "\ue000", "\ue001", "\ue002"  # PostgreSQL leaves out what begins like a tag
-_PRIVATE = re.compile(f"[{START}{STOP}{LESS}]")
+START, STOP = "\ue000", "\ue001"
+# PostgreSQL leaves out what begins like a tag. Whether such a character is a letter of the word
+# before it is the locale's, hence the space.
+LESS = " \ue002"
+_PRIVATE = re.compile("[\ue000-\ue002]")
 _SPACE = re.compile(r"\s+")
 _TEXT_CHARACTERS = 8_000  # of a mail that its places are looked for in
 _RAW_BYTES = 64 * limits.KIB

@@ -257,7 +257,7 @@ EXISTS (
 NOT state.seen;
 
 -- name: is_read
-state.seen;
+state.seen IS TRUE;
 
 -- name: is_starred
 state.starred;

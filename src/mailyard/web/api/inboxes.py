@@ -411,6 +411,7 @@ ROUTES = (
         status=202,
         answer=PurgeQueued,
         body=InboxesToPurge,
+        errors=(404,),
         description="They are gone at once, their mail is deleted within seconds: from every table "
         "and index, from caches, from live events, from what webhooks were told and from what the "
         "audit log said of them. Mail that another inbox has too stays there.",
