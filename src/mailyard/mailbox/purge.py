@@ -34,6 +34,7 @@ from mailyard.storage.derived import delete_of_inboxes, delete_of_lines, delete_
 from mailyard.storage.queries import load
 
 _SQL = load("purge")
+_EXPIRY_SQL = load("expiry")
 PURGE = "purge"
 FORGET = "forget-inboxes"
 ENDED_KEPT_S = 3_600.0  # for whoever looks at it this moment
@@ -135,7 +136,7 @@ class Purges:
         low, high = min(messages), max(messages)
         await delete_of_lines(self._database, tx, workspace_id, places, messages)
         await self._database.execute(
-            _SQL.drop_lines, workspace_id, places, messages, low, high, tx=tx
+            _EXPIRY_SQL.drop_lines, workspace_id, places, messages, low, high, tx=tx
         )
         distinct = list(dict.fromkeys(messages))
         gone = await self._database.fetch(

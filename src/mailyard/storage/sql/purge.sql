@@ -30,15 +30,6 @@ WHERE workspace_id = $1 AND inbox_id = ANY($2::uuid[])
   AND message_id >= (left($3::uuid::text, 14) || '7000-8000-000000000000')::uuid
 LIMIT $4;
 
--- name: drop_lines
--- Deletes the lines of workspace $1 of the messages $3 in the inboxes $2 of the same places. $4 and $5
--- are the lowest and highest of $3.
-DELETE FROM inbox_message AS line
-USING unnest($2::uuid[], $3::uuid[]) AS gone (inbox_id, message_id)
-WHERE line.workspace_id = $1
-  AND line.inbox_id = gone.inbox_id AND line.message_id = gone.message_id
-  AND line.message_id BETWEEN $4 AND $5;
-
 -- name: drop_unseen
 -- Deletes those of the messages $2 of workspace $1 that lie in no inbox any more, and says which; those
 -- that others still have forget the recipients that were the inboxes $5. $3 and $4 are the lowest and
