@@ -117,7 +117,7 @@ async def until(parts: Parts, count: int) -> None:
     while True:
         if await ingested(parts) >= count:
             return
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
 
 
 async def ingest(server: Server) -> tuple[Row, str]:

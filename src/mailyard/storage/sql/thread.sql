@@ -34,32 +34,6 @@ CROSS JOIN LATERAL (
       AND line_state.subject_key = asked.tie
 ) AS behind;
 
--- name: write_states
--- The states of new lines: inboxes $1, messages $2, classes $3, workspace_id $4, threads $5, their own
--- ties $6 and those of their subjects $7, folders $8, whether seen $9, whether muted $10; and an event
--- each, with the numbers $11, the kinds $12 and the items $13.
-WITH line AS MATERIALIZED (
-    SELECT *
-    FROM unnest(
-        (SELECT $1::uuid[]), $2::uuid[], $3::smallint[], $4::uuid[], $5::uuid[], $6::bigint[],
-        $7::bigint[], $8::text[], $9::boolean[], $10::boolean[], $11::bigint[], $12::text[],
-        $13::text[]
-    ) AS line (
-        inbox_id, message_id, retention_days, workspace_id, thread_id, own_key, subject_key, folder,
-        seen, muted, seq, kind, item
-    )
-), told AS (
-    INSERT INTO mailbox_event (inbox_id, seq, retention_days, workspace_id, kind, item)
-    SELECT inbox_id, seq, retention_days, workspace_id, kind, item FROM line
-)
-INSERT INTO line_state (
-    inbox_id, message_id, retention_days, workspace_id, thread_id, own_key, subject_key, folder, seen,
-    muted
-)
-SELECT inbox_id, message_id, retention_days, workspace_id, thread_id, own_key, subject_key, folder,
-       seen, muted
-FROM line;
-
 -- name: write_ties
 -- Ties that no line has: inboxes $1, classes $2, workspace_id $3, ties $4, their threads $5, muted $6.
 INSERT INTO thread_key (inbox_id, retention_days, workspace_id, key, thread_id, muted)
