@@ -1,12 +1,17 @@
 """The pool, the direct connections, and the names under which queries are timed."""
 
 import asyncio
+from datetime import UTC, datetime
 from importlib.resources import files
+from typing import NoReturn
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from mailyard.core.errors import ConfigurationError, Unavailable
 from mailyard.observe.metrics import REGISTRY
+from mailyard.storage import array_types
 from mailyard.storage.database import Database, DatabaseAddress
 from mailyard.storage.queries import load, name_of
 
@@ -74,3 +79,38 @@ async def test_a_connection_that_the_server_cut_is_unavailable_and_the_pool_reco
 def test_a_database_is_opened_before_it_is_used() -> None:
     with pytest.raises(ConfigurationError):
         _ = Database(DatabaseAddress("", "", 1)).pool
+
+
+async def test_what_is_known_of_arrays_is_what_the_server_says(database: Database) -> None:
+    direct = await database.direct()
+    try:
+        rows = await direct.fetch(
+            "SELECT array_type.oid, array_type.typname, element.typname AS element, element.oid AS of"
+            " FROM pg_type AS array_type JOIN pg_type AS element ON element.oid = array_type.typelem"
+            " WHERE array_type.oid = ANY($1::oid[]) AND element.typdelim = ','",
+            list(array_types.KNOWN),
+        )
+    finally:
+        await direct.close()
+    assert {row["oid"]: (row["element"], row["of"]) for row in rows} == array_types.KNOWN
+    assert all(row["typname"] == f"_{row['element']}" for row in rows)
+
+
+async def test_arrays_go_both_ways_without_a_question_to_the_catalogue(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: object) -> NoReturn:
+        raise AssertionError("the catalogue was asked")
+
+    monkeypatch.setattr(asyncpg.Connection, "_introspect_types", asked)
+    direct = await database.direct()
+    try:
+        values = [[uuid4()], [7], [True, None], [datetime.now(UTC)], [b"\0"], ["x"], [1 << 40]]
+        row = await direct.fetchrow(
+            "SELECT $1::uuid[], $2::int2[], $3::bool[], $4::timestamptz[], $5::bytea[], $6::text[],"
+            " $7::int8[]",
+            *values,
+        )
+    finally:
+        await direct.close()
+    assert row is not None and list(row) == values

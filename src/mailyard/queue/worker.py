@@ -34,7 +34,6 @@ _LEASE_WAIT_S = 1.0  # one question to the bus or the database; also the longest
 _SUSPECT_WAIT_S = 0.05  # while one suspect is held: the next of a hundred is not to wait for long
 _AHEAD_S = 0.25  # so much work is leased ahead of the slots
 _LEASE_JOBS = 1_000  # the most that one statement leases, and that a lane holds ahead
-_GATHERING_JOBS = 4  # a lease that brings so many or more is followed by the whole pause
 _YIELD_EVERY_S = 0.005  # a slot whose handler never waits lets others run this often
 _ERROR_CHARACTERS = 500
 _RANDOM = Random()
@@ -152,13 +151,18 @@ class Batch:
 Handle = Callable[[Batch], Awaitable[None]]
 
 
+def _one(_: LeasedJob) -> int:
+    return 1
+
+
 @dataclass(frozen=True, slots=True)
 class Handler:
     """How jobs of `kind` in `queue` are done: `batch_size` a call, `concurrency` calls at once.
 
     `gather_s`: behind a lease that took all there was the lane waits for more, because a few jobs a
-    call cost nearly as much as many: so long under load, and less the fewer the lease brought. The
-    first job after a pause waits for nothing.
+    call cost nearly as much as many: so long behind one that brought `gather_weight` or more, and
+    less the less it brought. `weigh` says what a job weighs. The first job after a pause waits for
+    nothing.
     """
 
     kind: str
@@ -167,6 +171,8 @@ class Handler:
     batch_size: int = 1
     concurrency: int = 1
     gather_s: float = 0.0
+    gather_weight: int = 4
+    weigh: Callable[[LeasedJob], int] = _one
 
 
 class Worker:
@@ -272,7 +278,7 @@ class _Lane:
         self._worker = worker
         self._slots = {handler.kind: _Slots(handler) for handler in handlers}
         self._in_slots = sum(handler.concurrency * handler.batch_size for handler in handlers)
-        self._gather_s = min(handler.gather_s for handler in handlers)
+        self._gathering = min(handlers, key=lambda handler: handler.gather_s)
         self._held = 0
         self._suspects = 0
         self._pace = _Pace()
@@ -319,13 +325,15 @@ class _Lane:
                 await asyncio.sleep(RECONNECT.delay_s(failures, self._random))
                 continue
             await self._deal(jobs)
-            if self._gather_s and 0 < len(jobs) < room:
-                await self._gather(len(jobs))
+            if self._gathering.gather_s and 0 < len(jobs) < room:
+                await self._gather(jobs)
 
-    async def _gather(self, leased: int) -> None:
-        """Let more come together behind `leased` jobs; a drain waits for nothing."""
+    async def _gather(self, leased: Sequence[LeasedJob]) -> None:
+        """Let more come together behind `leased`; a drain waits for nothing."""
+        handler = self._gathering
+        share = min(1.0, sum(map(handler.weigh, leased)) / handler.gather_weight)
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._gather_s * min(1.0, leased / _GATHERING_JOBS)):
+            async with asyncio.timeout(handler.gather_s * share):
                 await self._stopping.wait()
 
     def _room(self) -> int:

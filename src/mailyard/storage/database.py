@@ -19,6 +19,7 @@ from prometheus_client import Histogram
 
 from mailyard.core.errors import ConfigurationError, Unavailable
 from mailyard.observe.metrics import QUERY_SECONDS
+from mailyard.storage import array_types
 from mailyard.storage.queries import Query, name_of
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Database:
                 statement_cache_size=0 if self._address.behind_pooler else 256,
                 server_settings={"application_name": "mailyard", "timezone": "UTC"},
                 reset=_as_it_is,
+                connection_class=array_types.Connection,
             )
         except AWAY as error:
             raise Unavailable(f"PostgreSQL does not answer: {error}") from error
@@ -121,6 +123,7 @@ class Database:
             return await asyncpg.connect(
                 self._address.direct_url,
                 server_settings={"application_name": "mailyard", "timezone": "UTC"},
+                connection_class=array_types.Connection,
             )
         except AWAY as error:
             raise Unavailable(f"PostgreSQL does not answer: {error}") from error

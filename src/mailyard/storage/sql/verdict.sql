@@ -33,10 +33,12 @@ FROM verdict
 WHERE workspace_id = $1 AND message_id = ANY($2::uuid[]) AND message_id BETWEEN $3 AND $4;
 
 -- name: keeping_out
--- Which of the inboxes $2 of the workspaces $1 keep forged mail out, with their classes.
+-- Which of the inboxes $2 of the workspaces $1 keep forged mail out, with their classes. Where none
+-- does, of whatever workspace, that is known before any of them is looked for.
 SELECT DISTINCT inbox_id, retention_days
 FROM address
-WHERE workspace_id = ANY($1::uuid[]) AND inbox_id = ANY($2::uuid[]) AND on_forged = 2
+WHERE EXISTS (SELECT FROM address WHERE on_forged <> 0)
+  AND workspace_id = ANY($1::uuid[]) AND inbox_id = ANY($2::uuid[]) AND on_forged = 2
   AND (expires_at IS NULL OR expires_at > now());
 
 -- name: policy
