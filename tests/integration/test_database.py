@@ -85,8 +85,10 @@ async def test_what_is_known_of_arrays_is_what_the_server_says(database: Databas
     direct = await database.direct()
     try:
         rows = await direct.fetch(
-            "SELECT array_type.oid, array_type.typname, element.typname AS element, element.oid AS of"
-            " FROM pg_type AS array_type JOIN pg_type AS element ON element.oid = array_type.typelem"
+            "SELECT array_type.oid, array_type.typname, element.typname AS element,"
+            " element.oid AS of"
+            " FROM pg_type AS array_type"
+            " JOIN pg_type AS element ON element.oid = array_type.typelem"
             " WHERE array_type.oid = ANY($1::oid[]) AND element.typdelim = ','",
             list(array_types.KNOWN),
         )

@@ -9,6 +9,7 @@
 step ends it; a chain of SPF records takes a step a link. Nothing is raised for what a mail says.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ Value = TypeVar("Value")
 
 _DATA_CHARACTERS = 8  # of b=, to tell signatures apart (RFC 6008)
 _FROM_BYTES = 2_000
+_GLANCE_BYTES = 16_384
+_FROM = b"\r\nfrom"
+_FIELD_END = re.compile(rb"\r\n(?![ \t])")
 _UNCHECKED = SpfResult(SpfStatus.NONE, "", "the client is not one to be checked")
 
 
@@ -118,6 +122,24 @@ class Verdict:
             sealed = "sealed by " + ", ".join(self.arc.sealers) if self.arc.sealers else ""
             found.append(Method("arc", self.arc.status, self.arc.reason or sealed))
         return found
+
+
+def author_alone(raw: bytes) -> bytes | None:
+    """The From of a mail that neither signature nor chain speaks for, as it stands; None where one
+    does, or where that takes more than a glance. Mail with the same From, of no client to be
+    checked, has the same verdict."""
+    end = raw.find(b"\r\n\r\n")
+    if not 0 < end <= _GLANCE_BYTES or raw.startswith(b"\r\n"):
+        return None
+    head = b"\r\n" + raw[:end]
+    lowered = head.lower()
+    if b"\ndkim-signature" in lowered or b"\narc-" in lowered:
+        return None
+    at = lowered.find(_FROM)
+    if at < 0 or lowered.find(_FROM, at + 1) >= 0:
+        return None
+    field = _FIELD_END.split(head[at + 2 :], 1)[0]
+    return field if b":" in field else None
 
 
 class Inquiry:

@@ -22,7 +22,7 @@ from mailyard.core.limits import KIB
 from mailyard.net.dns import Resolver
 from mailyard.observe.metrics import VERDICTS
 from mailyard.protocol.arc import ChainResult, ChainStatus
-from mailyard.protocol.authentication import Inquiry, Standing, Verdict
+from mailyard.protocol.authentication import Inquiry, Standing, Verdict, author_alone
 from mailyard.protocol.dmarc import DmarcResult, DmarcStatus
 from mailyard.protocol.dmarc.check import Organisation
 from mailyard.protocol.dns_answer import (
@@ -86,7 +86,7 @@ class Authenticator:
         self._loopback = loopback
         self._organisation = organisation
         self._patient_at = 0.0
-        self._alone: dict[tuple[str, ...], Verdict] = {}
+        self._alone: dict[bytes, Verdict] = {}
 
     async def verdicts(
         self, messages: Sequence[Received], within_s: float, *, last: bool = False
@@ -97,8 +97,13 @@ class Authenticator:
         open_: list[tuple[UUID, Inquiry]] = []
         for count, message in enumerate(messages, 1):
             try:
-                inquiry = await self._inquiry(message)
-                verdict = self._of_nobody_else(inquiry)
+                sender = self._sender(message)
+                alone = author_alone(message.raw) if sender is None else None
+                if alone is not None and alone in self._alone:
+                    verdicts[message.id] = self._alone[alone]
+                    continue
+                inquiry = await self._inquiry(message.raw, sender)
+                verdict = self._of_nobody_else(inquiry, alone)
                 missing = not verdict and inquiry.step(self._kept)
             except Exception:  # a flaw of ours must not hold up mail
                 _LOG.exception("not_judged", message=str(message.id))
@@ -126,28 +131,24 @@ class Authenticator:
             VERDICTS.labels(standing).inc(judged)
         return verdicts
 
-    def _of_nobody_else(self, inquiry: Inquiry) -> Verdict | None:
+    def _of_nobody_else(self, inquiry: Inquiry, alone: bytes | None) -> Verdict | None:
         """The one verdict on what this machine sends itself under names that nobody is asked for,
-        remembered."""
+        remembered under the From, `alone`."""
         domains = inquiry.author_alone
         if domains is None or not all(map(self._unasked, domains)):
             return None
-        key = tuple(domains)
-        if key not in self._alone:
-            inquiry.step(self._kept)
-            if inquiry.verdict is None:
-                return None
+        inquiry.step(self._kept)
+        if inquiry.verdict is not None and alone is not None:
             if len(self._alone) >= _REMEMBERED:
                 self._alone.clear()
-            self._alone[key] = inquiry.verdict
-        return self._alone[key]
+            self._alone[alone] = inquiry.verdict
+        return inquiry.verdict
 
-    async def _inquiry(self, message: Received) -> Inquiry:
+    async def _inquiry(self, raw: bytes, sender: Sender | None) -> Inquiry:
         now_s = self._clock.now().timestamp()
-        sender = self._sender(message)
-        if len(message.raw) <= _ASIDE_BYTES:
-            return Inquiry(message.raw, sender, now_s, self._organisation)
-        return await asyncio.to_thread(_prepared, message.raw, sender, now_s, self._organisation)
+        if len(raw) <= _ASIDE_BYTES:
+            return Inquiry(raw, sender, now_s, self._organisation)
+        return await asyncio.to_thread(_prepared, raw, sender, now_s, self._organisation)
 
     def _sender(self, message: Received) -> Sender | None:
         client = _client(message.peer)

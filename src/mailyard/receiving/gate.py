@@ -21,7 +21,15 @@ from mailyard.protocol.authentication import Standing, Verdict
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import ANALYSIS, NewJob
 from mailyard.receiving.authenticate import Authenticator, Received
-from mailyard.receiving.verdict import QUERIES, REFUSED, WAITING, detail_of, rows_of
+from mailyard.receiving.verdict import (
+    COLUMNS,
+    COPY_SECONDS,
+    QUERIES,
+    REFUSED,
+    WAITING,
+    detail_of,
+    rows_of,
+)
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -133,13 +141,18 @@ class Gate:
         messages: Sequence[asyncpg.Record],
         written: Sequence[Written],
         tx: Connection,
+        *,
+        anew: bool,
     ) -> None:
         """Write the verdicts on `messages`, of which `written` came into inboxes, and leave what
-        has none to a job."""
+        has none to a job. `anew`: some may have been written before, by whoever had the job."""
         places = {one.message_id: (one.message_retention_days, one.workspace_id) for one in written}
         rows = rows_of(judged, places)
-        if rows:
+        if rows and anew:
             await self._database.execute(QUERIES.keep, *zip(*rows, strict=True), tx=tx)
+        elif rows:
+            with COPY_SECONDS.time():
+                await tx.copy_records_to_table("verdict", columns=COLUMNS, records=rows)
         outside = [row for row in messages if row["id"] not in places]
         if outside:
             await keep_late(self._database, judged, outside, tx)

@@ -182,7 +182,7 @@ class Ingest:
 
     async def _ingest_or_part(self, batch: Batch, chunk: Sequence[_Work]) -> None:
         try:
-            await self._ingest(batch, chunk, QUERIES.write_lines)
+            await self._ingest(batch, chunk)
         except Unavailable:
             raise  # the database is away: nobody was refused
         except Exception as error:
@@ -192,7 +192,7 @@ class Ingest:
 
     async def _ingest_alone(self, batch: Batch, work: _Work) -> None:
         try:
-            await self._ingest(batch, [work], QUERIES.write_new_lines)
+            await self._ingest(batch, [work], anew=True)
         except Unavailable:
             raise
         except Exception as error:
@@ -203,7 +203,9 @@ class Ingest:
                 payloads = [msgspec.json.encode([named]) for named in work.messages]
                 await batch.divide(work.job, payloads, tx)
 
-    async def _ingest(self, batch: Batch, chunk: Sequence[_Work], write_lines: Query) -> None:
+    async def _ingest(self, batch: Batch, chunk: Sequence[_Work], *, anew: bool = False) -> None:
+        """`anew`: what is written may stand there already."""
+        write_lines = QUERIES.write_new_lines if anew else QUERIES.write_lines
         messages = await self._load(chunk)
         judged = await self._gate.judge(messages) if self._gate is not None else {}
         summaries = await _summaries(messages)
@@ -217,7 +219,7 @@ class Ingest:
                 lines = await self._gate.part(lines, judged, tx)
             arrivals = await self._write(tx, lines, summaries, write_lines)
             if self._gate is not None:
-                await self._gate.keep(judged, mine, arrivals, tx)
+                await self._gate.keep(judged, mine, arrivals, tx, anew=anew)
             await self._follow(arrivals, tx)
         self._live.announced()
 

@@ -10,12 +10,15 @@ import msgspec
 
 from mailyard.core.errors import NotFound
 from mailyard.core.ids import time_of
+from mailyard.observe.metrics import QUERY_SECONDS
 from mailyard.protocol.authentication import Standing, Verdict
 from mailyard.protocol.authentication_results import field_value
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 QUERIES = load("verdict")
+COLUMNS = ("message_id", "retention_days", "workspace_id", "standing", "detail")
+COPY_SECONDS = QUERY_SECONDS.labels("verdict.copy")
 
 WAITING = "waiting"
 REFUSED = "refused"
@@ -146,8 +149,10 @@ def rows_of(
     verdicts: Mapping[UUID, Verdict], places: Mapping[UUID, tuple[int, UUID]]
 ) -> list[tuple[UUID, int, UUID, str, str]]:
     """(message, class, workspace, standing, detail) of each judged message in `places`."""
+    distinct = {id(verdict): verdict for verdict in verdicts.values()}  # mails may share one
+    details = {key: detail_of(verdict) for key, verdict in distinct.items()}
     return [
-        (message_id, *places[message_id], str(verdict.standing), detail_of(verdict))
+        (message_id, *places[message_id], str(verdict.standing), details[id(verdict)])
         for message_id, verdict in verdicts.items()
         if message_id in places
     ]

@@ -70,4 +70,4 @@ class Connection(asyncpg.Connection):  # type: ignore[type-arg]  # generic to th
         oids = list(typeoids)
         if all(oid in _ROWS for oid in oids):
             return [_ROWS[oid] for oid in oids], _Statement("known")
-        return await super()._introspect_types(oids, timeout)  # type: ignore[misc]
+        return await super()._introspect_types(oids, timeout)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailyard.protocol.authentication import Inquiry, Standing, Verdict
+from mailyard.protocol.authentication import Inquiry, Standing, Verdict, author_alone
 from mailyard.protocol.authentication_results import field_value
 from mailyard.protocol.dkim import Mail, Signer, generate_ed25519, record_text
 from mailyard.protocol.dns_answer import (
@@ -147,3 +147,34 @@ def test_a_bomb_costs_no_more_than_its_bound() -> None:
     ):
         with pytest.raises(NotUnpackable, match="larger"):
             unpack(bomb, 100_000)
+
+
+lines = st.sampled_from(
+    [b"From: a@b.org", b"FROM : x@c.org", b"From: a@b.org,\r\n\tc@d.org", b"From-X: q@r.org",
+     b"DKIM-Signature: v=1; d=b.org", b"ARC-Seal: i=1; cv=none", b"Subject: from here", b"", b"x",
+     b"To: c@d.org\nFrom: e@f.org", b" folded from: x"],
+)  # fmt: skip
+mails = st.builds(
+    lambda head, body: b"\r\n".join(head) + b"\r\n\r\n" + body,
+    st.lists(lines, max_size=6),
+    st.sampled_from([b"", b"From: z@z.org\r\n\r\n", b"text"]),
+)
+
+
+@given(mails, mails)
+def test_mails_with_one_glance_at_the_author_have_one_author_and_nobody_else(
+    one: bytes, other: bytes
+) -> None:
+    glance = author_alone(one)
+    if glance is not None:
+        inquiry = Inquiry(one, None, NOW_S)
+        assert inquiry.author_alone is not None
+        if author_alone(other) == glance:
+            assert Inquiry(other, None, NOW_S).author_alone == inquiry.author_alone
+
+
+def test_a_glance_is_enough_for_a_plain_mail_and_not_for_a_signed_one() -> None:
+    plain = b"To: c@d.org\r\nFrom: A\r\n <a@b.org>\r\nSubject: s\r\n\r\nFrom: z@z.org"
+    assert author_alone(plain) == b"From: A\r\n <a@b.org>"
+    assert author_alone(b"DKIM-Signature: v=1\r\n" + plain) is None
+    assert author_alone(b"From: e@f.org\r\n" + plain) is None

@@ -18,6 +18,7 @@ from mailyard.storage.database import Database
 from mailyard.storage.queries import load
 
 GATHER_S = 0.020  # DESIGN section 4: at most one NOTIFY a process in 20 ms
+BUSY_GATHER_S = 0.060  # while there is always something
 _CHANNEL = "mailyard"
 _PAYLOAD_BYTES = 7_900  # PostgreSQL refuses 8,000 and more
 _CHECK_S = 10.0  # how often the listening connection is asked whether it still lives
@@ -59,7 +60,10 @@ class PostgresBus:
         return self._topics.subscribe(topic)
 
     async def _send_forever(self) -> None:
+        pause_s = GATHER_S
         while True:
+            # What came together in a pause says that more will: each wake-up costs every process.
+            pause_s = min(2 * pause_s, BUSY_GATHER_S) if self._pending else GATHER_S
             await self._something_pending.wait()
             self._something_pending.clear()
             payload = self._gathered()
@@ -70,7 +74,7 @@ class PostgresBus:
             except (Unavailable, asyncpg.PostgresError) as error:
                 # Whoever waits also looks by itself, so a lost wake-up costs time and nothing else.
                 _LOG.warning("wake-up not sent", error=str(error))
-            await asyncio.sleep(GATHER_S)
+            await asyncio.sleep(pause_s)
 
     def _gathered(self) -> str:
         topics: list[str] = []
