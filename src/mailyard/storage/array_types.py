@@ -61,7 +61,7 @@ def _row(oid: int) -> Mapping[str, object]:
 _ROWS = {oid: _row(oid) for oid in KNOWN}
 
 
-class Connection(asyncpg.Connection):  # type: ignore[type-arg]  # generic to the type checker alone
+class Connection(asyncpg.Connection):
     """asyncpg's, which asks about such arrays only as are not in the table."""
 
     __slots__ = ()
@@ -70,4 +70,4 @@ class Connection(asyncpg.Connection):  # type: ignore[type-arg]  # generic to th
         oids = list(typeoids)
         if all(oid in _ROWS for oid in oids):
             return [_ROWS[oid] for oid in oids], _Statement("known")
-        return await super()._introspect_types(oids, timeout)
+        return await super()._introspect_types(oids, timeout)  # type: ignore[misc]
