@@ -3,6 +3,7 @@
 #   make run [PORT=8025] [SMTP_PORT=2525] [DATA=./data]    the platform; any MAILYARD_* setting works
 #   make test                                              what must pass before a change goes in
 #   make check                                             style, types and import rules alone
+#   make test-fleet                                        against real Kafka, and what else a fleet has
 #   make bench [FULL=1]   make crash   make fuzz   make test-corpora
 
 # The system's own Python first: distributions build it with profile and link-time optimisation, which
@@ -29,11 +30,11 @@ ifdef DATA
 export MAILYARD_DATA = $(DATA)
 endif
 
-.PHONY: install install-dev run test check bench crash fuzz test-corpora clean
+.PHONY: install install-dev run test test-fleet check bench crash fuzz test-corpora clean
 
 install: $(VENV)/.runtime $(VENV)/.package $(VENV)/.assets
 
-install-dev: $(VENV)/.runtime $(VENV)/.dev $(VENV)/.package $(VENV)/.assets
+install-dev: $(VENV)/.runtime $(VENV)/.dev $(VENV)/.fleet $(VENV)/.package $(VENV)/.assets
 
 run: install
 	exec $(VENV)/bin/mailyard up
@@ -41,8 +42,13 @@ run: install
 test: install-dev
 	tests/services/install.sh
 	$(MAKE) check
-	$(PY) -m pytest $(TESTS) --ignore=tests/corpora --ignore=tests/fuzz \
+	$(PY) -m pytest $(TESTS) --ignore=tests/corpora --ignore=tests/fuzz --ignore=tests/fleet \
 		--numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+
+test-fleet: install-dev
+	tests/services/install.sh
+	tests/services/install_fleet.sh
+	$(PY) -m pytest tests/fleet
 
 check: install-dev
 	$(PY) -m ruff check .
@@ -77,6 +83,10 @@ $(VENV)/.runtime: $(VENV)/bin/python requirements/runtime.txt
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
 	$(PIP) --require-hashes -r requirements/dev.txt
+	touch $@
+
+$(VENV)/.fleet: $(VENV)/.runtime requirements/fleet.txt
+	$(PIP) --require-hashes -r requirements/fleet.txt
 	touch $@
 
 $(VENV)/.package: $(VENV)/.runtime pyproject.toml

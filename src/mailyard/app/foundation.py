@@ -15,6 +15,8 @@ from mailyard.storage.database import Database, DatabaseAddress
 if TYPE_CHECKING:
     from mailyard.cache.adapters.postgres import PostgresCache
     from mailyard.cache.layered import LayeredCache
+    from mailyard.queue.engines.kafka.engine import KafkaEngine
+    from mailyard.queue.engines.kafka.options import KafkaOptions
 
 # Live events that say that the mail of an inbox has changed, and where they name it.
 _OF_MAIL = {MESSAGE_RECEIVED: "inbox_id", MAILBOX_CHANGED: "inbox_id"}
@@ -31,6 +33,23 @@ def database_address(settings: Settings) -> DatabaseAddress:
     )
 
 
+def kafka_options(settings: Settings) -> "KafkaOptions":
+    """Where the brokers are, and who we are there."""
+    from mailyard.queue.engines.kafka.options import KafkaOptions
+
+    return KafkaOptions(
+        servers=settings.kafka_servers,
+        prefix=settings.kafka_prefix,
+        group=settings.kafka_group,
+        protocol=settings.kafka_group_protocol,
+        tls=settings.kafka_tls,
+        ca=settings.kafka_ca,
+        sasl="" if settings.kafka_sasl == "none" else settings.kafka_sasl.upper(),
+        user=settings.kafka_user,
+        password=settings.kafka_password,
+    )
+
+
 class Foundation:
     """The parts that a process always has."""
 
@@ -40,8 +59,26 @@ class Foundation:
         self.database = Database(database_address(settings))
         self.bus = PostgresBus(database=self.database)
         self.live = LiveEvents(database=self.database, bus=self.bus)
-        self.engine = PostgresEngine(database=self.database, bus=self.bus)
         self.ends: list[Callable[[], Awaitable[None]]] = []  # of services that hold something
+        self.engine = self._engine()
+
+    def _engine(self) -> "PostgresEngine | KafkaEngine":
+        """The queue on PostgreSQL; the one on Kafka has it beside itself."""
+        postgres = PostgresEngine(database=self.database, bus=self.bus)
+        if self.settings.queue_engine == "postgres":
+            return postgres
+        from mailyard.queue.engines.kafka.engine import KafkaEngine
+        from mailyard.queue.lanes import parse_lanes
+
+        engine = KafkaEngine(
+            postgres=postgres,
+            database=self.database,
+            bus=self.bus,
+            options=kafka_options(self.settings),
+            lanes=parse_lanes(self.settings.kafka_lanes),
+        )
+        self.ends.append(engine.close)
+        return engine
 
     @cached_property
     def shared_cache(self) -> "PostgresCache":

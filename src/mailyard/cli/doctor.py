@@ -83,6 +83,8 @@ async def _examine() -> list[Finding]:
     if settings.tls_cert is not None and settings.tls_key is not None:
         findings.append(checkup.check_certificate(settings.tls_cert, settings.tls_key))
     findings += _check_delivery(settings)
+    if settings.queue_engine == "kafka":
+        findings += await _check_kafka(settings)
     return [_short(finding) for finding in findings]
 
 
@@ -109,6 +111,17 @@ def _check_delivery(settings: Settings) -> list[Finding]:
             except ConfigurationError as error:
                 found.append(Finding(name, Grade.BAD, error.message, "mend it, or leave it out"))
     return found
+
+
+async def _check_kafka(settings: Settings) -> list[Finding]:
+    from mailyard.app.foundation import kafka_options
+    from mailyard.fleet.kafka_check import check_kafka
+    from mailyard.queue.lanes import parse_lanes
+
+    try:
+        return await check_kafka(kafka_options(settings), parse_lanes(settings.kafka_lanes))
+    except ConfigurationError as error:  # the client is not installed
+        return [Finding("Kafka", Grade.BAD, error.message)]
 
 
 def _short(finding: Finding) -> Finding:

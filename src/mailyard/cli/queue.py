@@ -1,12 +1,19 @@
 """`mailyard queue`: depths and dead letters, pausing and redriving."""
 
+import asyncio
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
+from mailyard.app.foundation import kafka_options
 from mailyard.cli import exit_code
 from mailyard.cli.client import AsJson, ask, say, say_rows
+from mailyard.core.errors import ConfigurationError
 from mailyard.proving.client import ApiClient
+from mailyard.queue.engines.kafka.topics import Topics, partitions_of
+from mailyard.queue.lanes import parse_lanes
+from mailyard.settings import load_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -28,6 +35,12 @@ _DEAD_COLUMNS = (
     ("Buried", "buried_at"),
     ("Tried again", "again_at"),
     ("Error", "error"),
+)
+_TOPIC_COLUMNS = (
+    ("Topic", "topic"),
+    ("Partitions", "partitions"),
+    ("Replicas", "replicas"),
+    ("Outcome", "outcome"),
 )
 _REDRIVE_AT_ONCE = 500
 
@@ -103,6 +116,25 @@ def redrive(
     say({"ids": redriven}, as_json, f"{len(redriven)} redriven")
     if job and not redriven:
         raise typer.Exit(exit_code.REFUSED)
+
+
+@app.command()
+def provision(as_json: AsJson = False) -> None:
+    """Make the topics of the queues that are kept in Kafka, or grow them. Does no harm twice.
+
+    Example: MAILYARD_QUEUE_ENGINE=kafka MAILYARD_KAFKA_SERVERS=kafka1:9092 mailyard queue provision
+    """
+    settings = load_settings()
+    if settings.queue_engine != "kafka":
+        raise ConfigurationError(
+            "MAILYARD_QUEUE_ENGINE is postgres, whose queues `mailyard migrate` makes; topics are "
+            "made where it is kafka"
+        )
+    lanes = parse_lanes(settings.kafka_lanes)
+    wanted = {lane: partitions_of(lane, settings.kafka_partitions) for lane in lanes}
+    topics = Topics(kafka_options(settings))
+    done = asyncio.run(topics.provision(wanted, settings.kafka_replicas))
+    say_rows([asdict(one) for one in done], as_json, _TOPIC_COLUMNS)
 
 
 async def _redrive(client: ApiClient, ids: list[int]) -> list[int]:

@@ -35,6 +35,10 @@ ALL_CAPABILITIES = (
     | Capability.PAUSE
 )
 
+KAFKA_CAPABILITIES = (
+    Capability.TRANSACTIONAL | Capability.UNIQUE | Capability.DELAYS | Capability.PAUSE
+)
+
 
 class Waiting(Protocol):
     """Somebody who waits for a topic of the bus."""

@@ -155,6 +155,34 @@ def _parse_addresses(text: str) -> str:
     return text
 
 
+def _parse_servers(text: str) -> str:
+    for word in filter(None, text.split(",")):
+        host, _, port = word.strip().rpartition(":")
+        if not host or not 0 < int(port) < 65536:
+            raise ValueError
+    return text
+
+
+def _parse_prefix(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{0,100}", text):
+        raise ValueError
+    return text
+
+
+def _parse_lanes(text: str) -> str:
+    from mailyard.queue.lanes import parse_lanes
+
+    parse_lanes(text)
+    return text
+
+
+def _parse_partitions(text: str) -> str:
+    from mailyard.queue.lanes import parse_partitions
+
+    parse_partitions(text)
+    return text
+
+
 def _parse_text(text: str) -> str:
     if any(ord(character) < 32 for character in text):
         raise ValueError
@@ -178,6 +206,10 @@ NETWORKS = Kind(_parse_networks, "networks like 10.1.0.0/16, with commas between
 SPF = Kind(_parse_spf, "SPF terms like include:spf.relay.example or ip4:192.0.2.1")
 ADDRESS = Kind(_parse_mail_address, "a mail address")
 ADDRESSES = Kind(_parse_addresses, "IP addresses, with commas between")
+SERVERS = Kind(_parse_servers, "host:port, with commas between")
+LANE_NAMES = Kind(_parse_lanes, "names of queues, with commas between")
+PARTITIONS = Kind(_parse_partitions, "queue=number, with commas between")
+TOPIC_PREFIX = Kind(_parse_prefix, "letters, digits, dots, dashes and underscores")
 POSTGRES = url("postgresql", "postgres")
 SMTP = url("smtp", "smtps")
 HTTP = url("http", "https")

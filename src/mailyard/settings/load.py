@@ -14,6 +14,7 @@ from mailyard.settings.setting import Settings
 
 PREFIX = "MAILYARD_"
 _NOT_SETTINGS = ("MAILYARD_CONFIG", "MAILYARD_TEST_", "MAILYARD_CORPORA")  # read elsewhere
+_SECRETS = ("api_key", "master_key", "kafka_password")
 _FIELDS = {setting.name: setting for setting in fields(Settings)}
 
 
@@ -87,7 +88,7 @@ def _value(shown: str, key: str, text: str) -> Any:
 
 
 def _wrong(shown: str, key: str, text: str) -> str:
-    hidden = "(hidden)" if "url" in key or key in ("api_key", "master_key") else repr(text[:200])
+    hidden = "(hidden)" if "url" in key or key in _SECRETS else repr(text[:200])
     return f"{shown} is {hidden}; allowed is {_FIELDS[key].metadata['kind'].allowed}"
 
 
@@ -108,6 +109,8 @@ def _check_together(settings: Settings) -> None:
             "server itself: LISTEN, advisory locks and migrations cannot pass through a pooler"
         )
     _check_relay(settings)
+    if settings.queue_engine == "kafka":
+        _check_kafka(settings)
     check_budget(settings)
 
 
@@ -123,6 +126,21 @@ def _check_relay(settings: Settings) -> None:
             "MAILYARD_RELAY_URL has a name or a password (hidden), but Mailyard does not sign in "
             "at a relay; name one that takes mail from this machine's address"
         )
+
+
+def _check_kafka(settings: Settings) -> None:
+    from mailyard.queue.engine import KAFKA_CAPABILITIES
+    from mailyard.queue.lanes import check_lanes, parse_lanes
+
+    if not settings.kafka_servers:
+        raise ConfigurationError(
+            "MAILYARD_QUEUE_ENGINE is kafka, so MAILYARD_KAFKA_SERVERS must name its brokers, "
+            "like kafka1:9092,kafka2:9092"
+        )
+    if (settings.kafka_sasl == "none") is not (not settings.kafka_user):
+        raise ConfigurationError("MAILYARD_KAFKA_SASL and MAILYARD_KAFKA_USER go together")
+    lanes = parse_lanes(settings.kafka_lanes)
+    check_lanes(lanes, KAFKA_CAPABILITIES, "Kafka", "MAILYARD_KAFKA_LANES")
 
 
 def check_budget(settings: Settings, server_limit: int | None = None) -> None:

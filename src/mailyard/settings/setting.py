@@ -18,14 +18,18 @@ from mailyard.settings.kinds import (
     FLAG,
     FOLDER,
     HTTP,
+    LANE_NAMES,
     MASTER_KEY,
     NETWORKS,
+    PARTITIONS,
     PORT,
     PORT_OR_NONE,
     POSTGRES,
+    SERVERS,
     SMTP,
     SPF,
     TEXT,
+    TOPIC_PREFIX,
     choice,
     number,
     parse_domain,
@@ -83,6 +87,32 @@ class Settings:
         BYTES, 64 * limits.MIB, "the embedded PostgreSQL's page cache (shared_buffers)"
     )
     database_instances: int = setting(whole(0, 1000), 0, "most processes ever; 0: as started here")
+
+    queue_engine: str = setting(
+        choice("postgres", "kafka"), "postgres", "where jobs are kept; kafka: those of kafka_lanes"
+    )
+    kafka_servers: str = setting(SERVERS, "", "Kafka's brokers; a few of them will do")
+    kafka_lanes: str = setting(
+        LANE_NAMES,
+        "email-send,email-bulk,email-events,inbound-email",
+        "queues whose jobs are kept in Kafka; the others stay on PostgreSQL",
+    )
+    kafka_partitions: str = setting(
+        PARTITIONS, "", "partitions of topics made, over email-send=100, email-bulk=50, …"
+    )
+    kafka_replicas: int = setting(whole(1, 9), 3, "copies of topics made, if so many brokers are")
+    kafka_prefix: str = setting(TOPIC_PREFIX, "", "what stands before the names of topics")
+    kafka_group: str = setting(TEXT, "mailyard", "the consumer group of the workers")
+    kafka_group_protocol: str = setting(
+        choice("classic", "consumer"), "classic", "how the group deals; consumer: as of KIP-848"
+    )
+    kafka_tls: bool = setting(FLAG, False, "connections to the brokers are encrypted")
+    kafka_ca: Path | None = setting(FILE, None, "PEM of who signed the brokers' certificates")
+    kafka_sasl: str = setting(
+        choice("none", "plain", "scram-sha-256", "scram-sha-512"), "none", "how we sign in there"
+    )
+    kafka_user: str = setting(TEXT, "", "the name that we sign in with at Kafka")
+    kafka_password: str = setting(TEXT, "", "the password to it")
 
     history_months: int = setting(
         whole(0, 1200), 0, "months that deliveries and sent mails stay; 0: for ever"

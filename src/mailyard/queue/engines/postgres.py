@@ -100,7 +100,7 @@ class PostgresEngine:
         """What every enqueue gives PostgreSQL, with the queues and how many jobs each gets."""
         counts = Counter([job.queue for job in jobs])
         return (
-            await self._lines_of(jobs),
+            await self.lines_of(jobs),
             [job.kind for job in jobs],
             [job.payload for job in jobs],
             [job.max_attempts for job in jobs],
@@ -113,16 +113,20 @@ class PostgresEngine:
         for queue in queues:
             self._bus.announce(topic_of(queue))
 
-    def _announce_after(self, tx: Connection | None, queues: Sequence[str]) -> None:
-        """Announce now, or when the caller's transaction has ended."""
+    def announce_after(self, tx: Connection | None, topics: Sequence[str]) -> None:
+        """Announce topics of the bus now, or when the caller's transaction has ended."""
         if tx is None:
-            self.announce(queues)
+            for topic in topics:
+                self._bus.announce(topic)
             return
-        task = asyncio.create_task(self._announce_at_commit(tx, queues))
+        task = asyncio.create_task(self._announce_at_commit(tx, topics))
         self._announcing.add(task)
         task.add_done_callback(self._announcing.discard)
 
-    async def _announce_at_commit(self, tx: Connection, queues: Sequence[str]) -> None:
+    def _announce_after(self, tx: Connection | None, queues: Sequence[str]) -> None:
+        self.announce_after(tx, [topic_of(queue) for queue in queues])
+
+    async def _announce_at_commit(self, tx: Connection, topics: Sequence[str]) -> None:
         """asyncpg has no hook for a commit, so look until the connection is out of it."""
         for _ in range(_COMMIT_CHECKS):
             try:
@@ -131,9 +135,19 @@ class PostgresEngine:
             except asyncpg.InterfaceError:  # given back to its pool: it has ended
                 break
             await asyncio.sleep(_COMMIT_CHECK_S)
-        self.announce(queues)
+        for topic in topics:
+            self._bus.announce(topic)
 
-    async def _lines_of(self, jobs: Sequence[NewJob]) -> list[int]:
+    def came_back(self, tx: Connection | None, queues: Sequence[str]) -> None:
+        """Another engine has put jobs of `queues` beside the lines, with `tx` when given."""
+        self._stage.hasten()
+        self._announce_after(tx, list(set(queues)))
+
+    def due_in_s(self) -> float:
+        """Seconds until a lease may find something that nobody announces."""
+        return self._stage.due_in_s()
+
+    async def lines_of(self, jobs: Sequence[NewJob]) -> list[int]:
         """The line of each job."""
         for job in jobs:
             check(job)
@@ -255,8 +269,7 @@ class PostgresEngine:
     ) -> set[int]:
         done = await self._settle(_SQL.give_back, jobs, (delay_s, self._now(), attempts, error), tx)
         if done:
-            self._stage.hasten()
-            self._announce_after(tx, list({job.queue for job in jobs}))
+            self.came_back(tx, [job.queue for job in jobs])
         return done
 
     async def _settle(

@@ -1,0 +1,3 @@
+"""The core of the queue's contract, on Kafka."""
+
+from contract.test_queue_core import *  # noqa: F403
