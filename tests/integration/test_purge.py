@@ -33,18 +33,29 @@ NAMES_ONLY = {
 }
 
 
-@pytest.fixture
-async def app(database_url: str, tmp_path: Path) -> AsyncIterator[Application]:
+@pytest.fixture(params=[1_000_000, 100], ids=["in rows", "in the blob store"])
+async def app(
+    database_url: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Application]:
     application = Application(
-        Settings(data=tmp_path, database_url=database_url, inbox_domain="inbox.test")
+        Settings(
+            data=tmp_path,
+            database_url=database_url,
+            inbox_domain="inbox.test",
+            blobs=f"file://{tmp_path}/blobs",
+            blobs_above=request.param,
+        )
     )
+    assert application.blobs is not None
+    await application.blobs.prepare()
     await application.open()
     yield application
     await application.close()
 
 
 async def found(app: Application, *marks: str) -> dict[str, set[str]]:
-    """The tables whose rows hold a mark, as text or as bytes, and which."""
+    """The tables whose rows hold a mark, as text or as bytes, and which; and the blob store, whose
+    names count too."""
     patterns = [f"%{mark}%" for mark in marks]
     patterns += [f"%{mark.encode().hex()}%" for mark in marks]
     tables = await app.database.pool.fetch(
@@ -52,6 +63,12 @@ async def found(app: Application, *marks: str) -> dict[str, set[str]]:
         "AND relkind IN ('r', 'p') AND NOT relispartition"
     )
     hits: dict[str, set[str]] = {}
+    assert app.blobs is not None
+    async for run in app.blobs.list():
+        for blob in run:
+            text = f"{blob.key} {(await app.blobs.get(blob.key)).decode()}".lower()
+            if marked := {mark for mark in marks if mark in text}:
+                hits.setdefault("blobs", set()).update(marked)
     for (table,) in tables:
         rows = await app.database.pool.fetch(
             f'SELECT whole::text FROM "{table}" AS whole WHERE lower(whole::text) LIKE ANY($1)',
@@ -69,7 +86,11 @@ async def test_a_purge_leaves_no_byte_behind(app: Application) -> None:
     workspace, pool = uuid7(), app.database.pool
     await pool.execute("INSERT INTO workspace VALUES ($1, 'Shop')", workspace)
     acceptor = Acceptor(
-        database=app.database, engine=app.engine, hostname="mx.test", elsewhere=app.elsewhere
+        database=app.database,
+        engine=app.engine,
+        hostname="mx.test",
+        elsewhere=app.elsewhere,
+        raw_mail=app.raw_mail,
     )
     purged, other = await app.inboxes.create(
         workspace,
@@ -97,6 +118,7 @@ async def test_a_purge_leaves_no_byte_behind(app: Application) -> None:
             f"SELECT count(*) FROM {one.table} WHERE workspace_id = $1", workspace
         )
     }
+    assert ("blobs" in before) is app.raw_mail.goes_outside(len(MAIL))
     # The test says something of what is there alone; what stays empty here is told.
     assert {"message", "inbox", "inbox_message", "address", "live_event", "audit_log"} <= set(
         before
@@ -133,7 +155,9 @@ async def test_a_purge_leaves_no_byte_behind(app: Application) -> None:
 async def test_mail_that_comes_while_its_inbox_is_purged_leaves_nothing(app: Application) -> None:
     workspace, pool = uuid7(), app.database.pool
     await pool.execute("INSERT INTO workspace VALUES ($1, 'Shop')", workspace)
-    acceptor = Acceptor(database=app.database, engine=app.engine, hostname="mx.test")
+    acceptor = Acceptor(
+        database=app.database, engine=app.engine, hostname="mx.test", raw_mail=app.raw_mail
+    )
     [inbox] = await app.inboxes.create(workspace, [NewInbox("late")])
     await receive(acceptor, inbox.address, content=MAIL)  # taken, and not read yet
     async with app.database.transaction() as tx:
@@ -157,7 +181,9 @@ async def test_another_workspaces_inbox_is_not_purged(app: Application) -> None:
 async def test_what_ended_where_nothing_is_dropped_goes_row_by_row(app: Application) -> None:
     workspace, pool = uuid7(), app.database.pool
     await pool.execute("INSERT INTO workspace VALUES ($1, 'Shop')", workspace)
-    acceptor = Acceptor(database=app.database, engine=app.engine, hostname="mx.test")
+    acceptor = Acceptor(
+        database=app.database, engine=app.engine, hostname="mx.test", raw_mail=app.raw_mail
+    )
     kept, ends, short, lives = await app.inboxes.create(
         workspace, [NewInbox("kept"), NewInbox("ends"), NewInbox("short", ttl_s=60), NewInbox("l")]
     )

@@ -26,6 +26,7 @@ from mailyard.queue.job import LeasedJob
 from mailyard.queue.worker import Batch
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 _SQL = load("analysis")
 _RECEIVING = load("receiving")
@@ -57,8 +58,10 @@ class Analyses:
         live: LiveEvents,
         book: ModelBook,
         analyst: Analyst,
+        raw_mail: RawMail = IN_ROWS,
     ) -> None:
         self._database = database
+        self._raw_mail = raw_mail
         self._engine = engine
         self._live = live
         self._book = book
@@ -158,8 +161,9 @@ class Analyses:
         row = await self._database.fetchrow(_SQL.load, workspace_id, message_id)
         if row is None:
             raise NotFound("no such message")
-        findings = await found_in(row["raw"])
-        letter = read_letter(row["raw"])
+        raw = await self._raw_mail.of(row)
+        findings = await found_in(raw)
+        letter = read_letter(raw)
         outcome = await self._analyst.answer(workspace_id, letter, findings, ask, final=final)
         return outcome, row["inbox_ids"]
 

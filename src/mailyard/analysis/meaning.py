@@ -15,6 +15,7 @@ from mailyard.protocol.meaning.finding import Findings
 from mailyard.protocol.meaning.read import RULES_VERSION, findings_of
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 QUERIES = load("meaning")
 RECEIVING = load("receiving")
@@ -28,21 +29,22 @@ _DECODER = msgspec.json.Decoder(Findings)
 class Meanings:
     """The findings of all workspaces' mail."""
 
-    def __init__(self, *, database: Database) -> None:
+    def __init__(self, *, database: Database, raw_mail: RawMail = IN_ROWS) -> None:
         self._database = database
+        self._raw_mail = raw_mail
 
     async def of(self, workspace_id: UUID, message_id: UUID) -> Findings:
         """What the rules find in a message. The caller has looked that it may be seen.
 
-        Raises NotFound when it has gone meanwhile.
+        Raises NotFound when it has gone meanwhile, BlobsAway.
         """
         kept = await self._database.fetchval(QUERIES.kept, workspace_id, message_id, RULES_VERSION)
         if kept is not None:
             return _DECODER.decode(kept)
-        raw = await self._database.fetchval(QUERIES.raw, workspace_id, message_id)
-        if raw is None:
+        row = await self._database.fetchrow(QUERIES.raw, workspace_id, message_id)
+        if row is None:
             raise NotFound("no such message")
-        findings = await found_in(raw)
+        findings = await found_in(await self._raw_mail.of(row))
         await self._keep(workspace_id, message_id, findings)
         return findings
 

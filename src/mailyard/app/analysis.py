@@ -75,6 +75,7 @@ class Analysing(Receiving):
             live=self.live,
             book=self.models,
             analyst=self.analyst,
+            raw_mail=self.raw_mail,
         )
 
     async def analyse(self, batch: "Batch") -> None:

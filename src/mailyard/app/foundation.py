@@ -2,7 +2,9 @@
 
 from collections.abc import Awaitable, Callable
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from mailyard.bus.adapters.postgres import PostgresBus
 from mailyard.bus.live import MAILBOX_CHANGED, MESSAGE_RECEIVED, LiveEvents
@@ -11,12 +13,15 @@ from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.settings import Settings
 from mailyard.storage import cluster
 from mailyard.storage.database import Database, DatabaseAddress
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 if TYPE_CHECKING:
     from mailyard.cache.adapters.postgres import PostgresCache
     from mailyard.cache.layered import LayeredCache
     from mailyard.queue.engines.kafka.engine import KafkaEngine
     from mailyard.queue.engines.kafka.options import KafkaOptions
+    from mailyard.storage.blob import BlobStore
+    from mailyard.storage.blob_upkeep import BlobUpkeep
 
 # Live events that say that the mail of an inbox has changed, and where they name it.
 _OF_MAIL = {MESSAGE_RECEIVED: "inbox_id", MAILBOX_CHANGED: "inbox_id"}
@@ -50,6 +55,17 @@ def kafka_options(settings: Settings) -> "KafkaOptions":
     )
 
 
+def blob_store(url: str) -> "BlobStore":
+    """The store at an address, a folder or a bucket. Raises ConfigurationError."""
+    if url.startswith("file:"):
+        from mailyard.storage.blobs.folder import FolderBlobs
+
+        return FolderBlobs(Path(unquote(urlsplit(url).path)))
+    from mailyard.storage.blobs.object_store import ObjectStoreBlobs
+
+    return ObjectStoreBlobs(url)
+
+
 class Foundation:
     """The parts that a process always has."""
 
@@ -79,6 +95,33 @@ class Foundation:
         )
         self.ends.append(engine.close)
         return engine
+
+    @cached_property
+    def raw_mail(self) -> RawMail:
+        """Where the bytes of received mail lie. Raises ConfigurationError."""
+        return RawMail(self.blobs, self.settings.blobs_above) if self.settings.blobs else IN_ROWS
+
+    @cached_property
+    def blobs(self) -> "BlobStore | None":
+        """What is too large for rows; None: all is in rows. Raises ConfigurationError."""
+        if not self.settings.blobs:
+            return None
+        from mailyard.storage.blobs.timed import TimedBlobs
+
+        store: BlobStore = TimedBlobs(blob_store(self.settings.blobs))
+        if self.settings.blobs_before:
+            from mailyard.storage.blobs.moving import MovingBlobs
+
+            store = MovingBlobs(store, TimedBlobs(blob_store(self.settings.blobs_before)))
+        self.ends.append(store.close)
+        return store
+
+    @cached_property
+    def blob_upkeep(self) -> "BlobUpkeep":
+        """What deletes blobs that no row names."""
+        from mailyard.storage.blob_upkeep import BlobUpkeep
+
+        return BlobUpkeep(database=self.database, store=self.blobs, clock=self.clock)
 
     @cached_property
     def shared_cache(self) -> "PostgresCache":

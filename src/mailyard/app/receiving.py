@@ -70,6 +70,7 @@ class Receiving(Access):
             inboxes=self.inboxes,
             follower=self.mailbox_follower,
             cache=self.cache,
+            raw_mail=self.raw_mail,
             clock=self.clock,
         )
 
@@ -111,7 +112,12 @@ class Receiving(Access):
     def purges(self) -> "Purges":
         from mailyard.mailbox.purge import Purges
 
-        return Purges(database=self.database, engine=self.engine, cache=self.cache)
+        return Purges(
+            database=self.database,
+            engine=self.engine,
+            cache=self.cache,
+            blobs=self.blob_upkeep,
+        )
 
     @cached_property
     def mail_policies(self) -> "MailPolicies":
@@ -147,6 +153,7 @@ class Receiving(Access):
             inboxes=self.inboxes,
             engine=self.engine,
             allowance=self.allowance,
+            raw_mail=self.raw_mail,
         )
 
     @cached_property
@@ -164,7 +171,7 @@ class Receiving(Access):
         """What the rules find in mail."""
         from mailyard.analysis.meaning import Meanings
 
-        return Meanings(database=self.database)
+        return Meanings(database=self.database, raw_mail=self.raw_mail)
 
     @cached_property
     def followers(self) -> "Sequence[Follower]":
@@ -257,7 +264,12 @@ class Receiving(Access):
         """What lets mail into inboxes that somebody has looked at: nobody is asked who sent it."""
         from mailyard.receiving.ingest import Ingest
 
-        return Ingest(database=self.database, live=self.live, followers=self.followers)
+        return Ingest(
+            database=self.database,
+            live=self.live,
+            followers=self.followers,
+            raw_mail=self.raw_mail,
+        )
 
     @cached_property
     def ingest(self) -> "Ingest":
@@ -265,7 +277,11 @@ class Receiving(Access):
         from mailyard.receiving.ingest import Ingest
 
         return Ingest(
-            database=self.database, live=self.live, followers=self.followers, gate=self.gate
+            database=self.database,
+            live=self.live,
+            followers=self.followers,
+            gate=self.gate,
+            raw_mail=self.raw_mail,
         )
 
     @cached_property
@@ -278,7 +294,13 @@ class Receiving(Access):
     def indexer(self) -> "Indexer":
         from mailyard.mailbox.search.index import Indexer
 
-        return Indexer(database=self.database, engine=self.engine, cache=self.cache)
+        return Indexer(
+            database=self.database,
+            engine=self.engine,
+            cache=self.cache,
+            raw_mail=self.raw_mail,
+            clock=self.clock,
+        )
 
     @cached_property
     def reindexer(self) -> "Reindexer":
@@ -291,5 +313,9 @@ class Receiving(Access):
         from mailyard.mailbox.search.search import Search
 
         return Search(
-            database=self.database, inboxes=self.inboxes, clock=self.clock, indexer=self.indexer
+            database=self.database,
+            inboxes=self.inboxes,
+            clock=self.clock,
+            indexer=self.indexer,
+            raw_mail=self.raw_mail,
         )

@@ -134,6 +134,7 @@ class Sending(OwnDelivery):
             emails=self.emails,
             signing=self.signing,
             authserv_id=self.settings.smtp_name,
+            raw_mail=self.raw_mail,
             clock=self.clock,
         )
 
@@ -147,7 +148,7 @@ class Sending(OwnDelivery):
     def deliveries(self) -> "Deliveries":
         from mailyard.sending.delivery import Deliveries
 
-        return Deliveries(database=self.database, clock=self.clock)
+        return Deliveries(database=self.database, raw_mail=self.raw_mail, clock=self.clock)
 
     @cached_property
     def return_paths(self) -> "ReturnPaths | None":

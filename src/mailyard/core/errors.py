@@ -89,6 +89,15 @@ class Unavailable(MailyardError):
     retryable = True
 
 
+class OutOfReach(Unavailable):
+    """A part outside is away, and that says nothing of who asked: a job that needs it waits
+    `retry_after_s` seconds and loses no attempt."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class StaleLease(MailyardError):
     """The fencing token is not the current one: the job was given to somebody else."""
 

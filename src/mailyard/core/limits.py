@@ -37,6 +37,18 @@ ROUTE_PATIENCE_S = 10.0  # RFC 5321 4.5.3.2.3: a client waits five minutes for R
 INGEST_CHUNK_BYTES = 16 * MIB  # raw mail in a worker's memory at once
 INGEST_CHUNK_MESSAGES = 1_000
 
+# Blobs: what is too large for a row.
+BLOB_ABOVE_BYTES = 256 * KIB  # raw mail above this goes to the blob store, where there is one
+BLOB_ABOVE_BYTES_MIN = 16 * KIB  # below a request costs more than the row
+BLOB_READ_S = 15.0
+BLOB_WRITE_S = 20.0  # and as long as the bytes take at the least rate below
+BLOB_BYTES_PER_S = 1 * MIB
+BLOB_PAUSE_S = 1.0  # a store that was away is left alone so long
+BLOB_ORPHAN_S = 6 * 3_600.0  # what no row names is deleted after this; a commit takes a minute
+BLOB_READS_AT_ONCE = 16  # of one batch
+BLOB_LINK_S = 900.0  # a presigned download
+BLOB_LINK_MAX_S = 7 * 86_400.0  # S3's own limit
+
 # Inboxes and their mail.
 INBOXES_PER_BATCH = 1_000
 INBOXES_PER_READ = 500

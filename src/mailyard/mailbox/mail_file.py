@@ -9,7 +9,7 @@ over, so that an import that broke off is begun again.
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import asyncpg
@@ -26,9 +26,10 @@ from mailyard.protocol.mime import parse
 from mailyard.protocol.tar import END, NoTar, TarReader, tar_entry
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import INBOUND_EMAIL, NewJob
-from mailyard.receiving.commit import COLUMNS, INGEST, Row
+from mailyard.receiving.commit import BLOB_COLUMNS, INGEST, Row
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 QUERIES = load("message")
 RECEIVING = load("receiving")
@@ -84,8 +85,10 @@ class MailFiles:
         inboxes: Inboxes,
         engine: Engine,
         allowance: Allowance | None = None,
+        raw_mail: RawMail = IN_ROWS,
     ) -> None:
         self._database = database
+        self._raw_mail = raw_mail
         self._inboxes = inboxes
         self._engine = engine
         self._allowance = allowance
@@ -127,14 +130,14 @@ class MailFiles:
             rows = await self._database.fetch(
                 RECEIVING.load_messages, [workspace_id], ids, min(ids), max(ids), days
             )
-            raw.update((row["id"], row["raw"]) for row in rows)
+            raw.update((row["id"], row["raw"]) for row in await self._raw_mail.filled(rows))
         for line in lines:  # whose class has changed since the page was read
             if line["message_id"] not in raw:
                 row = await self._database.fetchrow(
                     QUERIES.get, workspace_id, line["message_id"], line["inbox_id"]
                 )
                 if row is not None:
-                    raw[line["message_id"]] = row["raw"]
+                    raw[line["message_id"]] = await self._raw_mail.of(row)
         return raw
 
     async def bring_in(
@@ -196,12 +199,13 @@ class MailFiles:
             )  # fmt: skip
         if rows_in and self._allowance is not None:
             await self._allowance.check(workspace_id, MESSAGES, len(rows_in))
+        placed = [await self._placed(row) for row in rows_in]
         async with self._database.transaction() as tx:
             if witness is not None:
                 await witness(tx)
             if rows_in:
                 named = [(row[0], row[2], row[8]) for row in rows_in]
-                await tx.copy_records_to_table("message", records=rows_in, columns=COLUMNS)
+                await tx.copy_records_to_table("message", records=placed, columns=BLOB_COLUMNS)
                 job = NewJob(
                     queue=INBOUND_EMAIL,
                     kind=INGEST,
@@ -210,6 +214,13 @@ class MailFiles:
                 )
                 await self._engine.enqueue([job], tx=tx)
         told.imported += len(rows_in)
+
+    async def _placed(self, row: Row) -> tuple[Any, ...]:
+        """The row as it is stored, its bytes in it or outside. Raises BlobsAway."""
+        raw = row[-1]
+        if not self._raw_mail.goes_outside(len(raw)):
+            return (*row, None)
+        return (*row[:-1], b"", await self._raw_mail.put(row[1], row[2], row[0], raw))
 
 
 def _readable(batch: Sequence[tuple[int, bytes]], told: Imported) -> Iterator[tuple[str, bytes]]:

@@ -27,6 +27,7 @@ from mailyard.protocol.mime.message import Attachment, Message, parse
 from mailyard.protocol.spam.score import SpamScore, score
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 QUERIES = load("message")
 RECEIVING = load("receiving")
@@ -124,9 +125,11 @@ class Messages:
         inboxes: Inboxes,
         follower: Follower,
         cache: LayeredCache | None = None,
+        raw_mail: RawMail = IN_ROWS,
         clock: Clock | None = None,
     ) -> None:
         self._database = database
+        self._raw_mail = raw_mail
         self._inboxes = inboxes
         self._follower = follower
         self._cache = cache
@@ -204,10 +207,11 @@ class Messages:
     ) -> ReadMessage:
         """The message, read, if need be only as `inbox_id` holds it. Raises NotFound."""
         row = await self._row(workspace_id, message_id, inbox_id)
-        if len(row["raw"]) > _READ_ASIDE_BYTES:
-            content, spam = await asyncio.to_thread(_judge, row["raw"])
+        raw = await self._raw_mail.of(row)
+        if len(raw) > _READ_ASIDE_BYTES:
+            content, spam = await asyncio.to_thread(_judge, raw)
         else:
-            content, spam = _judge(row["raw"])
+            content, spam = _judge(raw)
         return ReadMessage(
             summary=summary_of(row),
             reverse_path=row["reverse_path"],
@@ -222,14 +226,14 @@ class Messages:
     ) -> bytes:
         """The message as it came, after our trace line. Raises NotFound."""
         row = await self._row(workspace_id, message_id, inbox_id)
-        return bytes(row["raw"])
+        return await self._raw_mail.of(row)
 
     async def attachment(
         self, workspace_id: UUID, message_id: UUID, index: int, inbox_id: UUID | None = None
     ) -> File:
         """The attachment `index` (from 0). Raises NotFound."""
         row = await self._row(workspace_id, message_id, inbox_id)
-        file = await asyncio.to_thread(_file, row["raw"], index)
+        file = await asyncio.to_thread(_file, await self._raw_mail.of(row), index)
         if file is None:
             raise NotFound("no such attachment")
         return file
@@ -337,7 +341,7 @@ class Messages:
                 max(ids),
                 retention_days,
             )
-            raw.update((row["id"], row["raw"]) for row in rows)
+            raw.update((row["id"], row["raw"]) for row in await self._raw_mail.filled(rows))
         return raw
 
 

@@ -4,8 +4,8 @@ To delete an inbox hides it at once; its bytes leave with their partition, on th
 the hour where they lie in one that stays. A purge deletes them now, wherever they are: lines and
 messages, all that is derived from them (`storage.derived`), caches by their tags, live events
 (their places stay, so that no reader's cursor is off), what webhooks were told, answers kept for
-idempotency keys, and what the audit log said was there. A message that another inbox has too stays
-for that one, and forgets this one.
+idempotency keys, what the audit log said was there, and bytes in the blob store. A message that
+another inbox has too stays for that one, and forgets this one.
 
 It ends the inboxes in the caller's transaction and does the rest as a job, in steps that hold no
 lock for long; a job that runs again goes on where the last one stopped. Inboxes that have ended
@@ -29,6 +29,7 @@ from mailyard.mailbox.inbox import tags_of
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import CLEANUP, LeasedJob, NewJob
 from mailyard.queue.worker import Batch, Handler
+from mailyard.storage.blob_upkeep import BlobUpkeep
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.derived import delete_of_inboxes, delete_of_lines, delete_of_messages
 from mailyard.storage.queries import load
@@ -53,8 +54,10 @@ class Purges:
         database: Database,
         engine: Engine,
         cache: LayeredCache | None = None,
+        blobs: BlobUpkeep | None = None,
     ) -> None:
         self._database = database
+        self._blobs = blobs
         self._engine = engine
         self._cache = cache
 
@@ -119,6 +122,8 @@ class Purges:
             if not more:
                 async with self._database.transaction() as tx:
                     await self._last_step(workspace_id, inbox_ids, job.kind == PURGE, tx)
+                if self._blobs is not None:
+                    await self._blobs.forget(workspace_id)  # away: the job comes again
                 return
         await batch.release([job])
 

@@ -10,6 +10,7 @@ Three steps, each durable, so that whoever dies in between has a successor that 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from uuid import UUID
 
@@ -37,11 +38,21 @@ from mailyard.sending.compose import compose
 from mailyard.sending.request import Attachment
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 QUERIES = load("draft")
 
 SENT_KIND = "message.sent"
 _ADDRESS_CHARACTERS = 320
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A sent mail as its sender keeps it. `blob`: where it lies, if not in its row."""
+
+    message_id: UUID
+    raw: bytes
+    blob: str | None = None
 
 
 class Sender:
@@ -58,6 +69,7 @@ class Sender:
         emails: Emails,
         hostname: str,
         indexers: Sequence[Indexer] = (),
+        raw_mail: RawMail = IN_ROWS,
         clock: Clock | None = None,
     ) -> None:
         self._database = database
@@ -68,6 +80,7 @@ class Sender:
         self._emails = emails
         self._hostname = hostname
         self._indexers = tuple(indexers)
+        self._raw_mail = raw_mail
         self._clock = clock or SystemClock()
 
     def handler(self) -> Handler:
@@ -94,10 +107,11 @@ class Sender:
                 raise
             await self._refuse(job.workspace_id, draft, error)
             return
+        copied = await self._copied(job.workspace_id, draft, email_id)
         async with self._database.transaction() as tx:
             if not await batch.complete([job], tx=tx):
                 return  # it is another worker's by now, and it goes on
-            await self._store(job.workspace_id, draft, email_id, tx)
+            await self._store(job.workspace_id, draft, email_id, copied, tx)
         self._mailboxes.announced()
 
     async def _claim(self, workspace_id: UUID, sent: Sent) -> Draft | None:
@@ -138,17 +152,29 @@ class Sender:
             await self._drafts.put_back(held, draft, said[:500])
         self._mailboxes.announced()
 
-    async def _store(
-        self, workspace_id: UUID, draft: Draft, email_id: UUID, tx: Connection
-    ) -> None:
+    async def _copied(self, workspace_id: UUID, draft: Draft, email_id: UUID) -> _Copy:
+        """The mail as its sender keeps it; large ones are outside by now. Raises BlobsAway."""
         raw = await self._composed(workspace_id, email_id)
-        summary = parse_summary(raw)
+        copied = _Copy(ids.uuid7(), raw)
+        if not self._raw_mail.goes_outside(len(raw)):
+            return copied
+        try:
+            inbox = await self._mailboxes.inbox(workspace_id, draft.inbox_id)
+        except NotFound:  # it has ended meanwhile: nobody keeps the copy
+            return copied
+        key = await self._raw_mail.put(workspace_id, inbox.retention_days, copied.message_id, raw)
+        return _Copy(copied.message_id, raw, key)
+
+    async def _store(
+        self, workspace_id: UUID, draft: Draft, email_id: UUID, copied: _Copy, tx: Connection
+    ) -> None:
+        summary = parse_summary(copied.raw)
         try:
             held = await self._mailboxes.hold(workspace_id, draft.inbox_id, tx)
         except NotFound:
             return  # the inbox has ended meanwhile: the mail is sent, and has no place here
         to = [parse_mailbox(text).address for text in draft.content.to or draft.content.cc]
-        message_id = await self._line(held, raw, summary, to[0] if to else "")
+        message_id = await self._line(held, copied, summary, to[0] if to else "")
         await self._drafts.remove(held, draft)
         line = NewLine(
             inbox_id=draft.inbox_id,
@@ -190,15 +216,15 @@ class Sender:
             message_id=f"{ids.type_id(ids.EMAIL, email_id)}@{self._hostname}",
         ).content
 
-    async def _line(self, held: Held, raw: bytes, summary: Summary, to: str) -> UUID:
+    async def _line(self, held: Held, copied: _Copy, summary: Summary, to: str) -> UUID:
         """The stored message, in its inbox and in the search."""
-        message_id = ids.uuid7()
+        message_id = copied.message_id
         inbox = held.inbox
         await self._database.execute(
             QUERIES.store_sent,
             *held.key,
             message_id,
-            raw,
+            copied.raw if copied.blob is None else b"",
             inbox.address,
             inbox.name,
             to[:_ADDRESS_CHARACTERS],
@@ -207,6 +233,8 @@ class Sender:
             summary.sent_at,
             summary.message_id,
             min(summary.attachments, 32_767),
+            len(copied.raw),
+            copied.blob,
             tx=held.tx,
         )
         arrival = Arrival(
@@ -217,7 +245,7 @@ class Sender:
             message_retention_days=inbox.retention_days,
             recipient=to,
             summary=summary,
-            size_bytes=len(raw),
+            size_bytes=len(copied.raw),
         )
         for indexer in self._indexers:
             await indexer.follow([arrival], held.tx)

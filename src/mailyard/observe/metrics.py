@@ -89,6 +89,36 @@ CACHE_LOOKUPS = Counter(
 CACHE_BYTES = Gauge(
     "mailyard_cache_process_bytes", "What the cache keeps in this process.", registry=REGISTRY
 )
+BLOB_OPERATIONS = Counter(
+    "mailyard_blob_operations_total",
+    "Uses of the blob store, by what was done and what came of it.",
+    ["operation", "outcome"],
+    registry=REGISTRY,
+)
+BLOB_SECONDS = Histogram(
+    "mailyard_blob_operation_seconds",
+    "Time of one use of the blob store that was answered.",
+    ["operation"],
+    buckets=_FAST_BUCKETS,
+    registry=REGISTRY,
+)
+BLOB_BYTES = Counter(
+    "mailyard_blob_bytes_total",
+    "Bytes written to and read from the blob store.",
+    ["operation"],
+    registry=REGISTRY,
+)
+BLOBS_REACHABLE = Gauge(
+    "mailyard_blob_store_reachable",
+    "Whether the blob store answered last (1) or was away (0).",
+    registry=REGISTRY,
+)
+BLOBS_SWEPT = Counter(
+    "mailyard_blobs_swept_total",
+    "Blobs deleted, by why: their row went (deleted), or no row names them (unnamed).",
+    ["why"],
+    registry=REGISTRY,
+)
 
 
 def cache_lookups() -> dict[str, int]:

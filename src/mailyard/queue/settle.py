@@ -76,9 +76,9 @@ class Settler:
         """Dead-letter `jobs` soon."""
         self._later("buried", jobs, lambda these: self.engine.bury(these, error))
 
-    def release(self, jobs: Sequence[LeasedJob]) -> None:
-        """Give `jobs` back unworked soon."""
-        self._later("released", jobs, self.engine.release)
+    def release(self, jobs: Sequence[LeasedJob], delay_s: float = 0.0) -> None:
+        """Give `jobs` back unworked soon, due in `delay_s`."""
+        self._later("released", jobs, lambda these: self.engine.release(these, delay_s))
 
     async def run(self) -> None:
         """Store results until cancelled."""

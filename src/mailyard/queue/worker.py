@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 
 from mailyard.core.backoff import Backoff
-from mailyard.core.errors import MailyardError
+from mailyard.core.errors import MailyardError, OutOfReach
 from mailyard.core.limits import HEARTBEAT_S
 from mailyard.observe.metrics import JOB_SECONDS
 from mailyard.queue.engine import Engine
@@ -91,6 +91,10 @@ class Batch:
     async def fail(self, jobs: Sequence[LeasedJob], error: Exception) -> None:
         """What an exception does to the whole batch, done to these jobs alone."""
         reason = _reason(error)
+        if isinstance(error, OutOfReach):
+            _LOG.warning("jobs wait", jobs=[job.id for job in jobs], error=reason)
+            await self.release(jobs, error.retry_after_s)
+            return
         if _is_hopeless(error):
             _LOG.error("jobs buried", jobs=[job.id for job in jobs], error=reason)
             await self.bury(jobs, reason)
@@ -395,6 +399,10 @@ class _Lane:
 
     def _failed(self, handler: Handler, batch: Batch, error: Exception) -> None:
         reason = _reason(error)
+        if isinstance(error, OutOfReach):
+            _LOG.warning("job waits", kind=handler.kind, error=reason)
+            self._settler.release(batch.doubtful, error.retry_after_s)
+            return
         if _is_hopeless(error):
             _LOG.error("job buried", kind=handler.kind, error=reason)
             self._settler.bury(batch.doubtful, reason)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
+from math import inf
 from typing import Protocol
 from uuid import UUID
 
@@ -42,7 +43,9 @@ from mailyard.receiving.commit import (
 from mailyard.receiving.later import Later
 from mailyard.receiving.retention import longest
 from mailyard.receiving.route import CLOSED, Elsewhere, Route, Router
+from mailyard.storage.blob import BlobsAway
 from mailyard.storage.database import Database
+from mailyard.storage.raw_mail import RawMail
 
 RECIPIENT_OK = Reply(250, "2.1.5", "Ok")
 NO_SUCH_INBOX = Reply(550, "5.1.1", "No such inbox here")
@@ -116,7 +119,8 @@ class Acceptor:
     """Decides for a listener's sessions (`receiving.handler.SessionHandler`). One event loop's.
 
     `hostname` is the name in our trace lines. What waits for its commit is bounded by
-    `waiting_bytes` and `waiting_messages`; past that the peer keeps its mail (451).
+    `waiting_bytes` and `waiting_messages`; past that the peer keeps its mail (451). Large mail is
+    first put where `raw_mail` says; while that is away the peer keeps it too.
     """
 
     def __init__(
@@ -129,6 +133,7 @@ class Acceptor:
         allowance: UsedUp | None = None,
         elsewhere: Elsewhere | None = None,
         door: Door | None = None,
+        raw_mail: RawMail | None = None,
         clock: Clock | None = None,
         waiting_bytes: int = ACCEPT_WAITING_BYTES,
         waiting_messages: int = ACCEPT_WAITING_MESSAGES,
@@ -143,6 +148,11 @@ class Acceptor:
         self._looking: asyncio.Task[None] | None = None
         self._door = door
         self._watching: asyncio.Task[None] | None = None
+        self._raw_mail = raw_mail
+        outside = raw_mail is not None and raw_mail.store is not None
+        self._in_row_bytes: float = raw_mail.above_bytes if raw_mail and outside else inf
+        self._putting: set[asyncio.Task[Reply]] = set()
+        self._putting_bytes = 0
         self._waiting_bytes = waiting_bytes
         self._waiting_messages = waiting_messages
         self._router = Router(
@@ -186,8 +196,8 @@ class Acceptor:
     ) -> Reply | Later | Awaitable[Reply]:
         """The end of DATA: 250 after the commit, 451 when there is no room or no database."""
         commit = self._commit
-        if commit.held_messages and (
-            commit.held_bytes + len(content) > self._waiting_bytes
+        if (commit.held_messages or self._putting_bytes) and (
+            commit.held_bytes + self._putting_bytes + len(content) > self._waiting_bytes
             or commit.held_messages >= self._waiting_messages
         ):
             return OVERLOADED
@@ -221,6 +231,8 @@ class Acceptor:
             if task is not None:
                 task.cancel()
         await self._router.close()
+        if self._putting:
+            await asyncio.wait(self._putting)
         await self._commit.close()
 
     async def _at_door(
@@ -293,7 +305,9 @@ class Acceptor:
         stored = self._store(envelope, content, list(routes.values()))
         return stored if isinstance(stored, Reply) else await stored
 
-    def _store(self, envelope: Envelope, content: bytes, routes: list[Route]) -> Reply | Later:
+    def _store(
+        self, envelope: Envelope, content: bytes, routes: list[Route]
+    ) -> Reply | Later | Awaitable[Reply]:
         """Durable for all of `routes` that keep mail. What no inbox among them has room for is
         refused; where one has, all take it: an inbox may hold one message more than its quota."""
         for route in routes:
@@ -320,8 +334,28 @@ class Acceptor:
             when_stored=Reply(250, "2.0.0", f"Ok: queued as {message_ids[0]}"),
             reply=reply,
         )
+        if len(content) > self._in_row_bytes and self._raw_mail is not None:
+            putting = asyncio.create_task(self._put_and_store(self._raw_mail, arrival))
+            self._putting.add(putting)
+            putting.add_done_callback(self._putting.discard)
+            return putting
         self._commit.add(arrival)
         return reply
+
+    async def _put_and_store(self, raw_mail: RawMail, arrival: Arrival) -> Reply:
+        """Large mail: its bytes are durable outside before the commit that names them begins."""
+        self._putting_bytes += arrival.size_bytes
+        try:
+            puts = [raw_mail.put(row[1], row[2], row[0], row[-1]) for row in arrival.rows]
+            arrival.blobs = await asyncio.gather(*puts)
+        except BlobsAway:
+            return TRY_LATER
+        finally:
+            self._putting_bytes -= arrival.size_bytes
+        arrival.rows = [(*row[:-1], b"") for row in arrival.rows]
+        arrival.size_bytes = 0
+        self._commit.add(arrival)
+        return await arrival.reply
 
     def _trace(self, envelope: Envelope, name: str, routes: list[Route], unix_s: int) -> bytes:
         """Our Received line (RFC 5321 4.4). It names a recipient only where there is just one."""

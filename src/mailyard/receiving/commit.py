@@ -55,6 +55,7 @@ COLUMNS = (
     "filed_under",
     "raw",
 )
+BLOB_COLUMNS = (*COLUMNS, "blob")
 Row = tuple[UUID, UUID, int, str, list[str], list[UUID], str, str, int, list[str] | None, bytes]
 
 TRY_LATER = Reply(451, "4.3.0", "Local error, try again later")
@@ -81,7 +82,8 @@ logger = structlog.get_logger(__name__)
 
 
 class Arrival(Struct, eq=False):
-    """A whole message, with the rows it becomes: one a workspace that it is for."""
+    """A whole message, with the rows it becomes: one a workspace that it is for. `blobs`: where the
+    bytes of each lie that are not in it."""
 
     rows: Sequence[Row]
     size_bytes: int
@@ -89,6 +91,7 @@ class Arrival(Struct, eq=False):
     when_stored: Reply
     reply: Later
     settled: bool = False
+    blobs: Sequence[str] = ()
 
     def settle(self, reply: Reply) -> None:
         self.settled = True
@@ -220,7 +223,10 @@ class GroupCommit:
         jobs = _jobs(rows)
         enqueue = await self._engine.statement(jobs)
         started = perf_counter()
-        tag = await _copy_and(enqueue, connection, rows)
+        if any(arrival.blobs for arrival in group):
+            tag = await _copy_and(enqueue, connection, _with_blobs(group), BLOB_COLUMNS)
+        else:
+            tag = await _copy_and(enqueue, connection, rows)
         _COPY_SECONDS.observe(perf_counter() - started)
         if tag != _ENQUEUED:
             raise Unavailable(f"PostgreSQL answered {tag} to the enqueue")
@@ -262,7 +268,21 @@ class GroupCommit:
         return []
 
 
-async def _copy_and(statement: str, connection: Connection, rows: Sequence[Row]) -> str:
+def _with_blobs(group: Sequence[Arrival]) -> list[tuple[Any, ...]]:
+    """The rows of `group`, each with its blob's key or null."""
+    return [
+        (*row, arrival.blobs[nth] if arrival.blobs else None)
+        for arrival in group
+        for nth, row in enumerate(arrival.rows)
+    ]
+
+
+async def _copy_and(
+    statement: str,
+    connection: Connection,
+    rows: Sequence[tuple[Any, ...]],
+    columns: Sequence[str] = COLUMNS,
+) -> str:
     """Store `rows` and run `statement`, all or nothing; PostgreSQL's last word.
 
     Raises TimeoutError.
@@ -281,7 +301,7 @@ async def _copy_and(statement: str, connection: Connection, rows: Sequence[Row])
         async with asyncio.timeout(_COPY_S) as deadline:
             connection.add_termination_listener(lost)
             return await connection.copy_records_to_table(
-                "message", records=rows, columns=COLUMNS, where=_ALL_AND_THEN + statement
+                "message", records=rows, columns=columns, where=_ALL_AND_THEN + statement
             )
     finally:
         copying = False

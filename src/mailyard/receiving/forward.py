@@ -23,6 +23,7 @@ from mailyard.queue.worker import Batch, Handler
 from mailyard.receiving.ingest import Arrival
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 _SQL = load("receiving_domain")
 _LOG = structlog.get_logger(__name__)
@@ -98,8 +99,16 @@ class ForwardFollower:
 class Forwarder:
     """Handles `forward` jobs."""
 
-    def __init__(self, *, database: Database, outbox: Outbox, verdicts: VerdictOf) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        outbox: Outbox,
+        verdicts: VerdictOf,
+        raw_mail: RawMail = IN_ROWS,
+    ) -> None:
         self._database = database
+        self._raw_mail = raw_mail
         self._outbox = outbox
         self._verdicts = verdicts
 
@@ -129,8 +138,13 @@ class Forwarder:
         if verdict is None and job.attempt < _ATTEMPTS_FOR_VERDICT:
             await batch.retry([job], _VERDICT_WAIT_S, "its checks are not done yet")
             return
+        try:
+            raw = await self._raw_mail.of(row)
+        except MailyardError as error:
+            await batch.fail([job], error)
+            return
         mail = Forwarded(
-            row["raw"],
+            raw,
             row["reverse_path"],
             task.address,
             task.forward_to,

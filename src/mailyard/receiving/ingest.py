@@ -33,9 +33,11 @@ from mailyard.queue.job import INBOUND_EMAIL, LeasedJob
 from mailyard.queue.worker import Batch, Handler
 from mailyard.receiving.commit import INGEST
 from mailyard.receiving.gate import Gate
+from mailyard.storage.blob import RETRY_S
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.derived import move_with_messages
 from mailyard.storage.queries import Query, load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 QUERIES = load("receiving")
 
@@ -147,9 +149,11 @@ class Ingest:
         live: LiveEvents,
         followers: Sequence[Follower] = (),
         gate: Gate | None = None,
+        raw_mail: RawMail = IN_ROWS,
     ) -> None:
         self._database = database
         self._live = live
+        self._raw_mail = raw_mail
         self._followers = tuple(followers)
         self._gate = gate
 
@@ -206,7 +210,11 @@ class Ingest:
     async def _ingest(self, batch: Batch, chunk: Sequence[_Work], *, anew: bool = False) -> None:
         """`anew`: what is written may stand there already."""
         write_lines = QUERIES.write_new_lines if anew else QUERIES.write_lines
-        messages = await self._load(chunk)
+        messages, away = await self._load(chunk)
+        if away:
+            chunk = await self._put_off(batch, chunk, away)
+            if not chunk:
+                return
         judged = await self._gate.judge(messages) if self._gate is not None else {}
         summaries = await _summaries(messages)
         by_job = {work.job.id: work for work in chunk}
@@ -245,20 +253,42 @@ class Ingest:
             for follower in self._followers:
                 await follower.follow(arrivals, tx)
 
-    async def _load(self, chunk: Sequence[_Work]) -> dict[UUID, asyncpg.Record]:
-        """The messages by id. One that is gone (deleted, expired) is left out."""
+    async def _put_off(self, batch: Batch, chunk: Sequence[_Work], away: set[UUID]) -> list[_Work]:
+        """Those of `chunk` that need nothing of the blob store, which is away. A job that does
+        waits; one that needs it for some of its messages falls into two."""
+        ready = []
+        for work in chunk:
+            parts = (
+                [m for m in work.messages if m.id not in away],
+                [m for m in work.messages if m.id in away],
+            )
+            if not parts[1]:
+                ready.append(work)
+            elif not parts[0]:
+                await batch.release([work.job], RETRY_S)
+            else:
+                async with self._database.transaction() as tx:
+                    await batch.divide(work.job, [msgspec.json.encode(one) for one in parts], tx)
+        return ready
+
+    async def _load(self, chunk: Sequence[_Work]) -> tuple[dict[UUID, asyncpg.Record], set[UUID]]:
+        """The messages by id, without those that are gone (deleted, expired), and those whose
+        bytes are away now."""
         workspaces = list({work.job.workspace_id for work in chunk})
         by_class: dict[int, list[UUID]] = {}
         for work in chunk:
             for named in work.messages:
                 by_class.setdefault(named.retention_days, []).append(named.id)
         found: dict[UUID, asyncpg.Record] = {}
+        away: set[UUID] = set()
         for retention_days, ids in by_class.items():
             rows = await self._database.fetch(
                 QUERIES.load_messages, workspaces, ids, min(ids), max(ids), retention_days
             )
-            found.update((row["id"], row) for row in rows)
-        return found
+            filled, missing = await self._raw_mail.filled_or_away(rows)
+            found.update((row["id"], row) for row in filled)
+            away |= missing
+        return found, away
 
     async def _write(
         self,

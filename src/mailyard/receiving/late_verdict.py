@@ -23,6 +23,7 @@ from mailyard.receiving.gate import JUDGE, Late, keep_late, late_jobs, received_
 from mailyard.receiving.ingest import Ingest
 from mailyard.receiving.verdict import QUERIES, Verdicts
 from mailyard.storage.database import Connection, Database
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 # After the n-th try without an answer. A domain whose servers are away for longer is unusual, and
 # mail that an inbox keeps out meanwhile is late enough.
@@ -46,11 +47,13 @@ class LateJudge:
         engine: Engine,
         live: LiveEvents,
         clock: Clock,
+        raw_mail: RawMail = IN_ROWS,
     ) -> None:
         self._authenticator = authenticator
         self._verdicts = verdicts
         self._ingest = ingest
         self._database = database
+        self._raw_mail = raw_mail
         self._engine = engine
         self._live = live
         self._clock = clock
@@ -74,7 +77,9 @@ class LateJudge:
         workspace_id, ids = job.workspace_id, late.messages
         if workspace_id is None or not ids:
             return
-        rows = await self._database.fetch(QUERIES.load, workspace_id, ids, min(ids), max(ids))
+        rows = await self._raw_mail.filled(
+            await self._database.fetch(QUERIES.load, workspace_id, ids, min(ids), max(ids))
+        )
         last = late.tries > len(PAUSES_S)
         received = [received_of(row) for row in rows]
         verdicts = await self._authenticator.verdicts(received, _WITHIN_S, last=last)

@@ -21,6 +21,7 @@ from mailyard.protocol.address import normalise
 from mailyard.sending.states import State
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import Query, load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 _SQL = load("delivery")
 _RETURNS_SQL = load("returns")
@@ -109,8 +110,15 @@ class Page:
 class Deliveries:
     """Reads deliveries of a workspace."""
 
-    def __init__(self, *, database: Database, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        raw_mail: RawMail = IN_ROWS,
+        clock: Clock | None = None,
+    ) -> None:
         self._database = database
+        self._raw_mail = raw_mail
         self._clock = clock or SystemClock()
 
     async def get(
@@ -132,12 +140,12 @@ class Deliveries:
     async def returned_mail(self, workspace_id: UUID, delivery_id: UUID, seq: int) -> bytes:
         """The mail that told the event `seq` of a delivery, as it came. Raises NotFound, also when
         its time is over."""
-        raw: bytes | None = await self._database.fetchval(
+        row = await self._database.fetchrow(
             _RETURNS_SQL.read_returned, workspace_id, delivery_id, seq, RETURNED_DAYS, NOBODY
         )
-        if raw is None:
+        if row is None:
             raise NotFound("there is no mail of this event; such mail is kept for 30 days")
-        return raw
+        return await self._raw_mail.of(row)
 
     async def page(
         self,

@@ -34,6 +34,7 @@ from mailyard.sending.request import Prepared
 from mailyard.sending.sign import Signing
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,9 +85,11 @@ class Forwarding:
         emails: Emails,
         signing: Signing,
         authserv_id: str,
+        raw_mail: RawMail = IN_ROWS,
         clock: Clock | None = None,
     ) -> None:
         self._database = database
+        self._raw_mail = raw_mail
         self._emails = emails
         self._signing = signing
         self._authserv_id = authserv_id
@@ -145,7 +148,8 @@ class Forwarding:
         first = decode_content(row["content"])
         if not isinstance(first, WholeMail) or not first.reverse_path:
             return
-        back = _prepared(row["raw"], "", first.reverse_path, [first.reverse_path], BOUNCE_TYPE)
+        bounce = await self._raw_mail.of(row)
+        back = _prepared(bounce, "", first.reverse_path, [first.reverse_path], BOUNCE_TYPE)
         key = f"bounce:{bounced.message_id.hex}:{bounced.delivery_id.hex}"
         once = Idempotency(key, sha256(key.encode()).digest())
         await self._emails.accept_prepared(row["workspace_id"], back, once)

@@ -98,6 +98,18 @@ def url(*schemes: str) -> Kind:
     return Kind(parse, "an address like " + " or ".join(f"{name}://host:port" for name in schemes))
 
 
+def _parse_blobs(text: str) -> str:
+    if text == "":
+        return ""
+    parts = urlsplit(text)
+    if parts.scheme == "file":
+        if parts.netloc or not parts.path.startswith("/") or parts.path.strip("/") == "":
+            raise ValueError
+    elif parts.scheme not in ("s3", "gs", "az") or not parts.hostname:
+        raise ValueError
+    return text
+
+
 def _parse_master_keys(text: str) -> str:
     from mailyard.access.vault import parse_master_keys  # which most starts need not load
 
@@ -194,6 +206,9 @@ PORT_OR_NONE = whole(0, 65535)
 COUNT = whole(0, 64)
 FLAG = Kind(_parse_flag, "true or false")
 BYTES = Kind(_parse_size, "a size like 300MB or 1GB")
+BLOBS = Kind(
+    _parse_blobs, "an address like file:///srv/blobs, s3://bucket/prefix, gs://bucket, az://box"
+)
 DOMAIN = Kind(parse_domain, "a host name like mail.example.org")
 TEXT = Kind(_parse_text, "text without control characters")
 FOLDER = Kind(lambda text: Path(_parse_text(text)).expanduser().absolute(), "a folder")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mailyard.core import limits
 from mailyard.core.errors import ConfigurationError
 from mailyard.settings.setting import Settings
 
@@ -88,7 +89,8 @@ def _value(shown: str, key: str, text: str) -> Any:
 
 
 def _wrong(shown: str, key: str, text: str) -> str:
-    hidden = "(hidden)" if "url" in key or key in _SECRETS else repr(text[:200])
+    secret = "url" in key or key.startswith("blobs") or key in _SECRETS
+    hidden = "(hidden)" if secret else repr(text[:200])
     return f"{shown} is {hidden}; allowed is {_FIELDS[key].metadata['kind'].allowed}"
 
 
@@ -109,8 +111,8 @@ def _check_together(settings: Settings) -> None:
             "server itself: LISTEN, advisory locks and migrations cannot pass through a pooler"
         )
     _check_relay(settings)
-    if settings.queue_engine == "kafka":
-        _check_kafka(settings)
+    secret = "url" in key or key.startswith("blobs") or key in _SECRETS
+    _check_blobs(settings)
     check_budget(settings)
 
 
@@ -127,20 +129,22 @@ def _check_relay(settings: Settings) -> None:
             "at a relay; name one that takes mail from this machine's address"
         )
 
+    secret = "url" in key or key.startswith("blobs") or key in _SECRETS
 
-def _check_kafka(settings: Settings) -> None:
-    from mailyard.queue.engine import KAFKA_CAPABILITIES
-    from mailyard.queue.lanes import check_lanes, parse_lanes
 
-    if not settings.kafka_servers:
+def _check_blobs(settings: Settings) -> None:
+    if settings.blobs_before and not settings.blobs:
         raise ConfigurationError(
-            "MAILYARD_QUEUE_ENGINE is kafka, so MAILYARD_KAFKA_SERVERS must name its brokers, "
-            "like kafka1:9092,kafka2:9092"
+            "MAILYARD_BLOBS_BEFORE names the store that blobs move away from; MAILYARD_BLOBS must "
+            "name where they move to"
         )
-    if (settings.kafka_sasl == "none") is not (not settings.kafka_user):
-        raise ConfigurationError("MAILYARD_KAFKA_SASL and MAILYARD_KAFKA_USER go together")
-    lanes = parse_lanes(settings.kafka_lanes)
-    check_lanes(lanes, KAFKA_CAPABILITIES, "Kafka", "MAILYARD_KAFKA_LANES")
+    if settings.blobs_before and settings.blobs_before == settings.blobs:
+        raise ConfigurationError("MAILYARD_BLOBS_BEFORE and MAILYARD_BLOBS are the same store")
+    if settings.blobs_above < limits.BLOB_ABOVE_BYTES_MIN:
+        raise ConfigurationError(
+            f"MAILYARD_BLOBS_ABOVE is {settings.blobs_above}; below {limits.BLOB_ABOVE_BYTES_MIN} "
+            "bytes a request to the store costs more than the row"
+        )
 
 
 def check_budget(settings: Settings, server_limit: int | None = None) -> None:

@@ -10,6 +10,7 @@ from mailyard.core import limits
 from mailyard.settings.kinds import (
     ADDRESS,
     ADDRESSES,
+    BLOBS,
     BYTES,
     COUNT,
     DNS_SERVERS,
@@ -168,6 +169,21 @@ class Settings:
     )
     tls_cert: Path | None = setting(FILE, None, "PEM certificate chain of the SMTP server")
     tls_key: Path | None = setting(FILE, None, "PEM key of the certificate")
+
+    blobs: str = setting(
+        BLOBS,
+        "",
+        "where mail too large for its row lies: file:///FOLDER, s3://BUCKET/PREFIX?endpoint=URL, "
+        "gs://BUCKET, az://CONTAINER; in the row when empty",
+    )
+    blobs_before: str = setting(
+        BLOBS,
+        "",
+        "the store that blobs move away from (mailyard blobs copy): read, not written",
+    )
+    blobs_above: int = setting(
+        BYTES, limits.BLOB_ABOVE_BYTES, "mail above this size goes to the blob store"
+    )
 
     dns_servers: str = setting(
         DNS_SERVERS, "", "DNS resolvers by address, in order of use; the system's when empty"

@@ -4,7 +4,7 @@ import asyncio
 
 from mailyard.app import Application
 from mailyard.core.ids import uuid7
-from mailyard.fleet import sweep
+from mailyard.fleet import blob_sweep, sweep
 from mailyard.fleet.duties import counters, partitions, processes, queue, secrets
 from mailyard.fleet.duty import Duty, perform
 from mailyard.fleet.leader import Leader
@@ -53,6 +53,7 @@ def duties(application: Application) -> list[Duty]:
                 clock=clock,
                 schedules=[
                     sweep.schedule(),
+                    *([blob_sweep.schedule()] if settings.blobs else []),
                     *([report_schedule()] if settings.tls_reports_from else []),
                 ],
             )

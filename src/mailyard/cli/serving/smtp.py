@@ -39,6 +39,7 @@ class SmtpService:
             allowance=application.allowance if settings.plans_file is not None else None,
             elsewhere=application.elsewhere,
             door=application.doorkeeper,
+            raw_mail=application.raw_mail,
             clock=application.clock,
         )
         self._limits = ListenerLimits(

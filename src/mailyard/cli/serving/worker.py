@@ -12,7 +12,7 @@ from mailyard.campaigns.import_run import ImportRunner
 from mailyard.campaigns.plan import Planner
 from mailyard.campaigns.retry import RetrySender
 from mailyard.campaigns.start import Starter
-from mailyard.fleet import sweep
+from mailyard.fleet import blob_sweep, sweep
 from mailyard.fleet.vital import vital
 from mailyard.mailbox.send import Sender, Waker
 from mailyard.proving.demo import DemoRunner
@@ -118,7 +118,10 @@ def handlers(application: Application) -> list[Handler]:
         analysis_job.handler(application.analyse),
         *returned_mail(application),
         Forwarder(
-            database=database, outbox=application.forwarding, verdicts=application.verdicts
+            database=database,
+            outbox=application.forwarding,
+            verdicts=application.verdicts,
+            raw_mail=application.raw_mail,
         ).handler(),
         application.forwarding.handler(),
         provider_events(application),
@@ -164,6 +167,7 @@ def handlers(application: Application) -> list[Handler]:
         application.webhook_teller.handler(),
         application.webhook_replays.handler(),
         application.webhook_notices.handler(),
+        blob_sweep.handler(application.blob_upkeep),
         sweep.handler(
             [
                 sweep.free_addresses(database),
@@ -183,6 +187,7 @@ def handlers(application: Application) -> list[Handler]:
                 application.webhooks.sweep,
                 application.timing.sweep,
                 application.reports.sweep,
+                application.blob_upkeep.forget_soon,
             ]
         ),
     ]
@@ -201,6 +206,7 @@ def late_verdicts(application: Application) -> list[Handler]:
             engine=application.engine,
             live=application.live,
             clock=application.clock,
+            raw_mail=application.raw_mail,
         ).handler()
     ]
 
@@ -238,6 +244,7 @@ def mailbox_work(application: Application) -> list[Handler]:
             emails=application.emails,
             hostname=application.settings.smtp_name,
             indexers=application.indexers,
+            raw_mail=application.raw_mail,
             clock=application.clock,
         ).handler(),
         Waker(
@@ -258,6 +265,7 @@ def returned_mail(application: Application) -> list[Handler]:
             engine=application.engine,
             recorder=application.recorder,
             paths=application.return_paths,
+            raw_mail=application.raw_mail,
             clock=application.clock,
         ).handler()
     ]

@@ -10,6 +10,7 @@ so that a platform that is never idle is searched all the same.
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from itertools import islice
 from typing import NamedTuple
 from uuid import UUID
@@ -21,6 +22,7 @@ import structlog
 from mailyard.cache.kind import USER
 from mailyard.cache.layered import LayeredCache
 from mailyard.core import limits
+from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, Unavailable
 from mailyard.mailbox.search.document import Document, document_of
 from mailyard.mailbox.search.language import AUTO, languages
@@ -28,9 +30,11 @@ from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_BULK, INBOUND_EMAIL, MEDIA, LeasedJob, NewJob
 from mailyard.queue.worker import Batch, Handler
 from mailyard.receiving.ingest import Arrival
+from mailyard.storage.blob import RETRY_S
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.partitions import RETENTION_DAYS
 from mailyard.storage.queries import load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 QUERIES = load("search")
 RECEIVING = load("receiving")
@@ -95,9 +99,17 @@ class Indexer:
     """Handles `index` jobs."""
 
     def __init__(
-        self, *, database: Database, engine: Engine, cache: LayeredCache | None = None
+        self,
+        *,
+        database: Database,
+        engine: Engine,
+        cache: LayeredCache | None = None,
+        raw_mail: RawMail = IN_ROWS,
+        clock: Clock | None = None,
     ) -> None:
         self._database = database
+        self._raw_mail = raw_mail
+        self._clock = clock or SystemClock()
         self._engine = engine
         self._cache = cache
 
@@ -225,6 +237,8 @@ class Indexer:
         if len(rows) < len(ids):
             missing = list(set(ids) - {row["id"] for row in rows})
             rows += await self._load(workspace_id, missing, list(RETENTION_DAYS))
+        rows, away = await self._raw_mail.filled_or_away(rows, limits.SEARCH_RAW_BYTES)
+        await self._wait_for(workspace_id, [one for one in chunk if one.id in away])
         documents = {}
         for count, row in enumerate(rows, 1):
             documents[row["id"]] = document_of(
@@ -233,6 +247,13 @@ class Indexer:
             if count % _BETWEEN_PAUSES == 0:
                 await asyncio.sleep(0)
         return documents
+
+    async def _wait_for(self, workspace_id: UUID, away: Sequence[Named]) -> None:
+        """What cannot be read now is a job of its own, later: the rest does not wait for it."""
+        if away:
+            run_at = self._clock.now() + timedelta(seconds=RETRY_S)
+            payload = msgspec.json.encode(away)
+            await self._engine.enqueue([NewJob(MEDIA, INDEX, payload, workspace_id, run_at=run_at)])
 
     async def _load(
         self, workspace_id: UUID, ids: list[UUID], classes: list[int]

@@ -29,6 +29,7 @@ from mailyard.mailbox.search.snippet import Snippets
 from mailyard.mailbox.search.tree import Node
 from mailyard.storage.database import Database
 from mailyard.storage.queries import Query, load, name_of, timed_as
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 QUERIES = load("search")
 
@@ -105,13 +106,14 @@ class Search:
         database: Database,
         inboxes: Inboxes,
         indexer: Indexer,
+        raw_mail: RawMail = IN_ROWS,
         clock: Clock | None = None,
     ) -> None:
         self._database = database
         self._inboxes = inboxes
         self._indexer = indexer
         self._clock = clock or SystemClock()
-        self._snippets = Snippets(database=database)
+        self._snippets = Snippets(database=database, raw_mail=raw_mail)
 
     async def find(
         self,

@@ -19,6 +19,7 @@ from mailyard.protocol.mime.message import parse
 from mailyard.protocol.mime.text import text_of
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 QUERIES = load("search")
 
@@ -39,8 +40,9 @@ _BETWEEN_PAUSES = 5
 class Snippets:
     """Makes them, a page at a time."""
 
-    def __init__(self, *, database: Database) -> None:
+    def __init__(self, *, database: Database, raw_mail: RawMail = IN_ROWS) -> None:
         self._database = database
+        self._raw_mail = raw_mail
 
     async def of(
         self, workspace_id: UUID, rows: Sequence[asyncpg.Record], node: Node, words: str | None
@@ -63,12 +65,12 @@ class Snippets:
     async def _texts(self, workspace_id: UUID, rows: Sequence[asyncpg.Record]) -> list[str]:
         ids = list({row["message_id"] for row in rows})
         classes = sorted({row["message_retention_days"] for row in rows})
-        raw = {
-            row["id"]: row["raw"]
-            for row in await self._database.fetch(
-                QUERIES.load, workspace_id, ids, classes, min(ids), max(ids), _RAW_BYTES
-            )
-        }
+        found = await self._database.fetch(
+            QUERIES.load, workspace_id, ids, classes, min(ids), max(ids), _RAW_BYTES
+        )
+        # What cannot be read now is shown by its preview, as what is gone.
+        filled, _ = await self._raw_mail.filled_or_away(found, _RAW_BYTES)
+        raw = {row["id"]: row["raw"] for row in filled}
         texts = []
         for count, row in enumerate(rows, 1):
             content = raw.get(row["message_id"])

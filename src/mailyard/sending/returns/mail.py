@@ -33,6 +33,7 @@ from mailyard.sending.returns.occurrence import Occurrence, What, key_of
 from mailyard.sending.returns.record import Recorder
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 _SQL = load("returns")
 _LOG = structlog.get_logger(__name__)
@@ -75,9 +76,11 @@ class ReturnedMail:
         engine: Engine,
         recorder: Recorder,
         paths: ReturnPaths,
+        raw_mail: RawMail = IN_ROWS,
         clock: Clock | None = None,
     ) -> None:
         self._database = database
+        self._raw_mail = raw_mail
         self._engine = engine
         self._recorder = recorder
         self._paths = paths
@@ -177,7 +180,7 @@ class ReturnedMail:
         )
         found: list[Occurrence] = []
         kinds: Counter[str] = Counter()
-        for count, row in enumerate(rows, 1):
+        for count, row in enumerate(await self._raw_mail.filled(rows), 1):
             report = read_report(row["raw"])
             told = list(self._occurrences(row, report))
             kinds[report.kind if told else "unknown"] += 1

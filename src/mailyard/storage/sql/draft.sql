@@ -60,15 +60,15 @@ DELETE FROM mailbox_text
 WHERE workspace_id = $1 AND inbox_id = $2 AND retention_days = $3 AND text_id = $4;
 
 -- name: store_sent
--- A mail that was sent from inbox $2 of workspace $1: its message $4, bytes $5, and its line: the mailbox's
+-- A mail that was sent from inbox $2 of workspace $1: its message $4, bytes $5 ($14 of them, or under the key $15 in the blob store), and its line: the mailbox's
 -- address $6 and name $7, to whom $8, subject $9, preview $10, when $11, Message-ID $12, files $13.
 WITH stored AS (
     INSERT INTO message (
         id, workspace_id, retention_days, reverse_path, recipients, inbox_ids, helo, peer, size_bytes,
-        raw
-    ) VALUES ($4, $1, $3, $6, ARRAY[$6::text], ARRAY[$2::uuid], '', '', length($5::bytea), $5)
+        raw, blob
+    ) VALUES ($4, $1, $3, $6, ARRAY[$6::text], ARRAY[$2::uuid], '', '', $14::integer, $5, $15)
 )
 INSERT INTO inbox_message (
     inbox_id, message_id, workspace_id, retention_days, message_retention_days, recipient,
     from_address, from_name, subject, preview, sent_at, header_message_id, size_bytes, attachments
-) VALUES ($2, $4, $1, $3, $3, $8, $6, $7, $9, $10, $11, $12, length($5::bytea), $13);
+) VALUES ($2, $4, $1, $3, $3, $8, $6, $7, $9, $10, $11, $12, $14::integer, $13);

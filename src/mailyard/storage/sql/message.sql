@@ -99,7 +99,7 @@ WHERE workspace_id = $1 AND deleted_at IS NULL
 -- The message $2 of workspace $1 as a living inbox of it shows it: inbox $3 unless that is null.
 SELECT line.inbox_id, line.message_id, line.recipient, line.from_address, line.from_name,
        line.subject, line.preview, line.sent_at, line.header_message_id, line.size_bytes,
-       line.attachments, message.reverse_path, message.peer, message.helo, message.raw,
+       line.attachments, message.reverse_path, message.peer, message.helo, message.raw, message.blob,
 -- use: stands
 FROM message
 CROSS JOIN LATERAL unnest(message.inbox_ids) AS place (inbox_id)

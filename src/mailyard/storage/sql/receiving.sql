@@ -79,7 +79,7 @@ WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3;
 -- The messages $2 of the workspaces $1 in the retention class $5, with their bytes. $3 and $4 are
 -- the lowest and highest of $2, so that only the partitions of those times are looked at.
 SELECT id, workspace_id, retention_days, recipients, inbox_ids, size_bytes, filed_under, raw,
-       reverse_path, helo, peer
+       reverse_path, helo, peer, blob
 FROM message
 WHERE workspace_id = ANY($1::uuid[])
   AND id = ANY($2::uuid[]) AND id BETWEEN $3 AND $4

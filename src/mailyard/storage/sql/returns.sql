@@ -4,14 +4,14 @@
 -- name: load_returned
 -- The mails $1 that came back, in the retention class $4: they belong to no workspace before a
 -- delivery says whose they are (workspace_id is $5). $2 and $3 are the lowest and highest of $1.
-SELECT id, recipients, raw
+SELECT id, recipients, raw, blob
 FROM message
 WHERE workspace_id = $5 AND id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND retention_days = $4;
 
 -- name: read_returned
 -- The bytes of the mail that told event $3 of delivery $2 of workspace $1, unless they have expired.
 -- $4: the retention class, $5: nobody's workspace, in which such mail lies.
-SELECT m.raw
+SELECT m.id, m.raw, m.blob
 FROM delivery_event e
 JOIN message m ON m.id = e.message_id AND m.workspace_id = $5 AND m.retention_days = $4
 WHERE e.workspace_id = $1 AND e.delivery_id = $2 AND e.seq = $3;
@@ -95,7 +95,7 @@ WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND type = 'forward';
 -- name: forwarded_mail
 -- The mail that delivery $1 sent on, and the bytes of the mail $2 that came back, which lies in nobody's
 -- workspace $3 in the retention class $4; workspace_id is the delivery's.
-SELECT delivery.workspace_id, email.content, bounce.raw
+SELECT delivery.workspace_id, email.content, bounce.id, bounce.raw, bounce.blob
 FROM delivery
 JOIN email ON email.id = delivery.email_id AND email.workspace_id = delivery.workspace_id
 JOIN message AS bounce

@@ -1,7 +1,7 @@
 -- name: load
 -- The messages $2 of workspace $1, of retention classes $3, with the first $6 bytes of each. $4 and $5
 -- are the lowest and highest of $2.
-SELECT id, inbox_ids, substring(raw FROM 1 FOR $6::integer) AS raw
+SELECT id, inbox_ids, substring(raw FROM 1 FOR $6::integer) AS raw, blob
 FROM message
 WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id BETWEEN $4 AND $5
   AND retention_days = ANY($3::smallint[]);

@@ -116,6 +116,6 @@ RETURNING held_message.inbox_id, held_message.message_id;
 -- The messages $2 of workspace $1 with their bytes, whatever class they lie in; $3 and $4 are the
 -- lowest and highest of $2.
 SELECT id, workspace_id, retention_days, recipients, inbox_ids, size_bytes, filed_under, raw,
-       reverse_path, helo, peer
+       reverse_path, helo, peer, blob
 FROM message
 WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id BETWEEN $3 AND $4;

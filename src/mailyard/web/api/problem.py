@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from mailyard.core.errors import MailyardError, RateLimited, Unavailable
+from mailyard.core.errors import MailyardError, OutOfReach, RateLimited, Unavailable
 from mailyard.web.api.route import Answer
 
 MEDIA_TYPE = b"application/problem+json"
@@ -72,7 +72,7 @@ def answer_of(error: MailyardError, request_id: str) -> Answer:
     status = error.status
     detail = error.message if status != 500 else "the error was logged under the request's id"
     headers: list[tuple[bytes, bytes]] = []
-    if isinstance(error, RateLimited):
+    if isinstance(error, RateLimited | OutOfReach):
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s + 0.5))))
     elif isinstance(error, Unavailable):
         headers.append((b"retry-after", b"%d" % _UNAVAILABLE_RETRY_S))
