@@ -137,3 +137,8 @@ def test_a_name_says_whose_it_is_and_proves_what_it_names() -> None:
         check(str(name), b"contend")
     for no_name in ("", "backup/base.tar", str(name)[:-1], f"{name}/x", str(name).upper()):
         assert parse_name(no_name) is None
+
+
+async def test_a_store_can_be_tried_and_keeps_nothing_of_it(store: BlobStore) -> None:
+    await store.prepare()
+    assert await listed(store) == []

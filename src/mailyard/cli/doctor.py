@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from mailyard.app import Application, database_address
+from mailyard.app.foundation import blob_store
 from mailyard.cli import exit_code
 from mailyard.core.errors import ConfigurationError
 from mailyard.fleet import checkup
@@ -82,10 +83,26 @@ async def _examine() -> list[Finding]:
         )
     if settings.tls_cert is not None and settings.tls_key is not None:
         findings.append(checkup.check_certificate(settings.tls_cert, settings.tls_key))
+    findings += await _check_blobs(settings)
     findings += _check_delivery(settings)
     if settings.queue_engine == "kafka":
         findings += await _check_kafka(settings)
     return [_short(finding) for finding in findings]
+
+
+async def _check_blobs(settings: Settings) -> list[Finding]:
+    """The stores that the settings name."""
+    found = []
+    for name, setting, url in (
+        ("blob store", "MAILYARD_BLOBS", settings.blobs),
+        ("former blob store", "MAILYARD_BLOBS_BEFORE", settings.blobs_before),
+    ):
+        if url:
+            try:
+                found.append(await checkup.check_blobs(name, setting, blob_store(url)))
+            except ConfigurationError as error:
+                found.append(Finding(name, Grade.BAD, error.message, f"mend {setting}"))
+    return found
 
 
 def _check_delivery(settings: Settings) -> list[Finding]:

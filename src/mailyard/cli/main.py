@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "worker": ("mailyard.cli.worker", "Run one worker against a shared database."),
     "scheduler": ("mailyard.cli.scheduler", "Run one scheduler against a shared database."),
     "migrate": ("mailyard.cli.migrate", "Bring the database to this version."),
+    "blobs": ("mailyard.cli.blobs", "The store of large mail: make, try, count, move it."),
     "doctor": ("mailyard.cli.doctor", "Check the machine and the configuration."),
     "demo": ("mailyard.cli.demo", "Send a campaign to inboxes of its own and prove the result."),
     "send": ("mailyard.cli.send", "Send one mail."),

@@ -1,5 +1,6 @@
 """The checks of `mailyard doctor`, one function each: what was found, and what to do about it."""
 
+import asyncio
 import fcntl
 import os
 import platform
@@ -19,6 +20,7 @@ from mailyard.core.errors import ConfigurationError, MailyardError
 from mailyard.core.limits import MIB
 from mailyard.fleet.ports import check_free
 from mailyard.storage import cluster
+from mailyard.storage.blob import BlobStore, try_out
 from mailyard.storage.database import AWAY
 from mailyard.storage.migrate import pending
 from mailyard.storage.queries import load
@@ -30,6 +32,7 @@ _FILES_WANTED = 4_096
 _FREE_DISK_BYTES = 1024 * MIB
 _FREE_MEMORY_BYTES = 512 * MIB
 _CLOCK_SKEW_S = 2.0
+_BLOBS_S = 20.0
 
 
 class Grade(Enum):
@@ -231,6 +234,23 @@ async def _check_schema(direct_url: str) -> Finding:
     if missing:
         return Finding("schema", Grade.WARN, f"lacks {', '.join(missing)}", "mailyard migrate")
     return Finding("schema", Grade.GOOD, "up to date")
+
+
+async def check_blobs(name: str, setting: str, store: BlobStore) -> Finding:
+    """A store takes, gives back and deletes a blob."""
+    try:
+        async with asyncio.timeout(_BLOBS_S):
+            await try_out(store)
+    except (MailyardError, TimeoutError) as error:
+        told = error.message if isinstance(error, MailyardError) else "it does not answer"
+        return Finding(
+            name,
+            Grade.BAD,
+            told,
+            f"{setting} must name a store that is there and lets us in; large mail is deferred "
+            "until it does",
+        )
+    return Finding(name, Grade.GOOD, "takes, gives back and deletes a blob")
 
 
 def check_certificate(certificate: Path, key: Path) -> Finding:

@@ -6,7 +6,7 @@ through a living inbox or not at all.
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -25,6 +25,7 @@ from mailyard.mailbox.sanitise import sanitise
 from mailyard.protocol.mime.calendar_part import CalendarEvent
 from mailyard.protocol.mime.message import Attachment, Message, parse
 from mailyard.protocol.spam.score import SpamScore, score
+from mailyard.storage.blob import parse_name
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 from mailyard.storage.raw_mail import IN_ROWS, RawMail
@@ -113,6 +114,16 @@ class File(msgspec.Struct, frozen=True):
 
     attachment: Attachment
     content: bytes
+
+
+class Link(msgspec.Struct, frozen=True):
+    """Where a message's bytes can be downloaded by whoever has the address, until when, and what
+    proves them. `url` None: they lie where no address leads (a row, a folder)."""
+
+    url: str | None
+    expires_at: datetime | None
+    sha256: str | None
+    size_bytes: int
 
 
 class Messages:
@@ -227,6 +238,21 @@ class Messages:
         """The message as it came, after our trace line. Raises NotFound."""
         row = await self._row(workspace_id, message_id, inbox_id)
         return await self._raw_mail.of(row)
+
+    async def link(self, workspace_id: UUID, message_id: UUID, seconds: float) -> Link:
+        """An address for the bytes that `raw` gives, out of the store itself. Raises NotFound,
+        BlobsAway."""
+        row = await self._row(workspace_id, message_id, None)
+        key = row["blob"]
+        name = parse_name(key) if key is not None else None
+        url = await self._raw_mail.presign(key, seconds) if key is not None else None
+        until = self._clock.now() + timedelta(seconds=seconds)
+        return Link(
+            url,
+            until if url is not None else None,
+            name.sha256 if name is not None else None,
+            row["size_bytes"],
+        )
 
     async def attachment(
         self, workspace_id: UUID, message_id: UUID, index: int, inbox_id: UUID | None = None

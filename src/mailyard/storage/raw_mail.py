@@ -102,6 +102,11 @@ class RawMail:
         ]
         return found, away
 
+    async def presign(self, key: str, seconds: float) -> str | None:
+        """An address where the blob can be downloaded; None where there is none. Raises
+        BlobsAway."""
+        return await self._there().presign(key, seconds)
+
     async def _read(self, key: str, first_bytes: int | None) -> bytes:
         content = await self._there().get(key, first_bytes)
         if first_bytes is not None and len(content) >= first_bytes:

@@ -192,6 +192,29 @@ class CountQuery(Input):
     ] = ""
 
 
+class LinkQuery(Input):
+    """For how long."""
+
+    seconds: Annotated[
+        int,
+        Meta(ge=1, le=int(limits.BLOB_LINK_MAX_S), description="How long the address works."),
+    ] = int(limits.BLOB_LINK_S)
+
+
+class DownloadLink(Output):
+    """Where the bytes of a message can be had without a key."""
+
+    url: Annotated[
+        str | None,
+        Meta(description="null: the bytes lie in the database or in a folder; download `raw`."),
+    ]
+    expires_at: Moment | None
+    sha256: Annotated[
+        str | None, Meta(description="Of the bytes; null where they lie in the database.")
+    ]
+    size_bytes: int
+
+
 class MessageCount(Output):
     """How many messages lie in them."""
 
@@ -354,6 +377,12 @@ async def get_raw(call: Call[None, None]) -> Download:
     return Download(raw, "message/rfc822", f"{ids.type_id(ids.MESSAGE, message_id)}.eml")
 
 
+async def get_link(call: Call[None, LinkQuery]) -> DownloadLink:
+    seconds = call.query.seconds
+    link = await call.app.messages.link(call.workspace_id, call.ids["message_id"], seconds)
+    return DownloadLink(link.url, link.expires_at, link.sha256, link.size_bytes)
+
+
 async def get_attachment(call: Call[None, None]) -> Download:
     text = call.names["index"]
     if not (text.isascii() and text.isdigit() and len(text) <= 6):
@@ -451,6 +480,19 @@ ROUTES = (
         "Download a message as it came",
         scope.INBOXES_READ,
         answer=Media("message/rfc822", "The bytes as they came, after our trace line."),
+    ),
+    Route(
+        "GET",
+        "/v1/messages/{message_id:msg}/link",
+        get_link,
+        "getMessageLink",
+        TAG,
+        "An address to download a message from its store",
+        scope.INBOXES_READ,
+        answer=DownloadLink,
+        query=LinkQuery,
+        description="Whoever has the address can download the message until it expires: large "
+        "mail comes straight out of the object store then, and not through this server.",
     ),
     Route(
         "GET",
