@@ -3,7 +3,7 @@
 #   make run [PORT=8025] [SMTP_PORT=2525] [DATA=./data]    the platform; any MAILYARD_* setting works
 #   make test                                              what must pass before a change goes in
 #   make check                                             style, types and import rules alone
-#   make test-fleet                                        against real Kafka, and what else a fleet has
+#   make test-fleet   make bench-fleet                     against real Kafka, and what else a fleet has
 #   make bench [FULL=1]   make crash   make fuzz   make test-corpora
 
 # The system's own Python first: distributions build it with profile and link-time optimisation, which
@@ -30,7 +30,7 @@ ifdef DATA
 export MAILYARD_DATA = $(DATA)
 endif
 
-.PHONY: install install-dev run test test-fleet check bench crash fuzz test-corpora clean
+.PHONY: install install-dev run test test-fleet check bench bench-fleet crash fuzz test-corpora clean
 
 install: $(VENV)/.runtime $(VENV)/.package $(VENV)/.assets
 
@@ -66,6 +66,10 @@ crash: install-dev
 bench: install-dev
 	tests/services/install.sh
 	FULL=$(FULL) $(PY) bench/run.py
+
+bench-fleet: install-dev
+	tests/services/install_fleet.sh
+	FULL=$(FULL) $(PY) bench/run_fleet.py
 
 fuzz: install-dev
 	for target in tests/fuzz/fuzz_*.py; do $(PY) $$target -max_total_time=$(FUZZ_S) || exit 1; done

@@ -31,6 +31,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "mailbox": ("mailyard.cli.mailbox", "Threads, folders, undo; write from an inbox."),
     "analysis": ("mailyard.cli.analysis", "What mail means: find, ask, models, budget."),
     "import": ("mailyard.cli.import_", "Import contacts from a CSV file."),
+    "import history": (
+        "mailyard.cli.import_history",
+        "Import what another system has sent, from CSV or Parquet.",
+    ),
     "template": ("mailyard.cli.template", "Write, publish, preview and test templates."),
     "campaign": ("mailyard.cli.campaign", "Start, pause, resume, cancel and watch campaigns."),
     "domain": ("mailyard.cli.domain", "Sending domains: their DNS records, checks and keys."),
@@ -92,6 +96,8 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> int:
     name = arguments[0] if arguments else ""
+    if " ".join(arguments[:2]) in COMMANDS:  # one of two words
+        name, arguments = " ".join(arguments[:2]), arguments[1:]
     if name in ("", "--help", "-h", "help"):
         print(help_text(), end="")
         return exit_code.DONE if name else exit_code.USAGE

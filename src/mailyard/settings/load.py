@@ -111,7 +111,8 @@ def _check_together(settings: Settings) -> None:
             "server itself: LISTEN, advisory locks and migrations cannot pass through a pooler"
         )
     _check_relay(settings)
-    secret = "url" in key or key.startswith("blobs") or key in _SECRETS
+    if settings.queue_engine == "kafka":
+        _check_kafka(settings)
     _check_blobs(settings)
     check_budget(settings)
 
@@ -129,7 +130,20 @@ def _check_relay(settings: Settings) -> None:
             "at a relay; name one that takes mail from this machine's address"
         )
 
-    secret = "url" in key or key.startswith("blobs") or key in _SECRETS
+
+def _check_kafka(settings: Settings) -> None:
+    from mailyard.queue.engine import KAFKA_CAPABILITIES
+    from mailyard.queue.lanes import check_lanes, parse_lanes
+
+    if not settings.kafka_servers:
+        raise ConfigurationError(
+            "MAILYARD_QUEUE_ENGINE is kafka, so MAILYARD_KAFKA_SERVERS must name its brokers, "
+            "like kafka1:9092,kafka2:9092"
+        )
+    if (settings.kafka_sasl == "none") is not (not settings.kafka_user):
+        raise ConfigurationError("MAILYARD_KAFKA_SASL and MAILYARD_KAFKA_USER go together")
+    lanes = parse_lanes(settings.kafka_lanes)
+    check_lanes(lanes, KAFKA_CAPABILITIES, "Kafka", "MAILYARD_KAFKA_LANES")
 
 
 def _check_blobs(settings: Settings) -> None:

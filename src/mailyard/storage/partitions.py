@@ -179,6 +179,11 @@ def _months_of(parent: str, keep: Keep) -> int:
     return keep.audit_months if parent == "audit_log" else 0
 
 
+def history_since(months: int, now: datetime) -> datetime | None:
+    """The beginning of the history that `months` keep; None: of all time."""
+    return _months_later(_floor(now.astimezone(UTC), daily=False), -months) if months else None
+
+
 async def ensure_partitions(database: Database, now: datetime) -> int:
     """Make what is missing for `now` and ahead; how many were made. Safe from many processes.
 
