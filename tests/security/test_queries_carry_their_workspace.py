@@ -10,6 +10,7 @@ TENANT_TABLES = frozenset(
     {
         "address",
         "api_key",
+        "blob_gone",
         "audit_log",
         "cache_change",
         "cache_entry",
@@ -35,6 +36,7 @@ TENANT_TABLES = frozenset(
         "domain",
         "email",
         "held_message",
+        "history_import",
         "idempotency_key",
         "inbox",
         "inbox_message",

@@ -8,7 +8,7 @@ A name says whose a blob is, how long it lives and what is in it:
 So a workspace, a retention class or a day can be listed and removed as what stands before it, the
 owner's row is found by its primary key, and the end of the name proves the content: who reads a
 whole blob checks it. No two owners share a blob, so that to delete one never takes another's
-(docs/decisions/0030-blobs.md).
+(docs/decisions/0034-blobs.md).
 
 This is the port; adapters stand in `storage.blobs`.
 """

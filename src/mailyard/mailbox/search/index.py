@@ -237,10 +237,10 @@ class Indexer:
         if len(rows) < len(ids):
             missing = list(set(ids) - {row["id"] for row in rows})
             rows += await self._load(workspace_id, missing, list(RETENTION_DAYS))
-        rows, away = await self._raw_mail.filled_or_away(rows, limits.SEARCH_RAW_BYTES)
+        filled, away = await self._raw_mail.filled_or_away(rows, limits.SEARCH_RAW_BYTES)
         await self._wait_for(workspace_id, [one for one in chunk if one.id in away])
         documents = {}
-        for count, row in enumerate(rows, 1):
+        for count, row in enumerate(filled, 1):
             documents[row["id"]] = document_of(
                 row["raw"], language=setting.language, every_word=setting.every_word
             )

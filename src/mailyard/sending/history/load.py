@@ -135,8 +135,8 @@ class HistoryImport:
         """Where it stands; it begins if it is new."""
         row = await self._database.fetchrow(_SQL.begin, *self._key)
         assert row is not None
-        *figures, finished_at = row
-        return Stand(*figures, finished=finished_at is not None)
+        rows, line, imported, already_there, refused, finished_at = row
+        return Stand(rows, line, imported, already_there, refused, finished_at is not None)
 
     async def run(
         self, *, again: bool = False, told: Callable[[Stand], None] = lambda _: None

@@ -34,11 +34,15 @@ _MYSQL_NULL = re.compile(r"(^|[,;\t|])\\N(?=[,;\t|]|\r?\n|$)")
 class Table(Protocol):
     """A file of rows."""
 
-    names: Sequence[str]
-    """Its columns."""
+    @property
+    def names(self) -> Sequence[str]:
+        """Its columns."""
+        ...
 
-    size_bytes: int
-    """How much there is to read, for progress."""
+    @property
+    def size_bytes(self) -> int:
+        """How much there is to read, for progress."""
+        ...
 
     def runs(self, skip: int, rows: int) -> Iterator[Rows]:
         """Its rows without the first `skip`, in runs of up to `rows`. Raises InvalidInput."""
@@ -92,7 +96,7 @@ class CsvTable:
             names = [name.strip() for name in names]
         if not names:
             raise InvalidInput(f"{file} is empty", field="file")
-        self.names = names
+        self.names: Sequence[str] = names
 
     def runs(self, skip: int, rows: int) -> Iterator[Rows]:
         with self._open() as text:
@@ -161,13 +165,13 @@ class ParquetTable:
             self._opened = ParquetFile(file)
         except (ArrowException, OSError) as error:
             raise InvalidInput(f"{file} is no Parquet file: {error}", field="file") from None
-        self.names = list(names or self._opened.schema_arrow.names)
+        self.names: Sequence[str] = list(names or self._opened.schema_arrow.names)
         if len(self.names) != len(self._opened.schema_arrow.names):
             raise InvalidInput(
                 f"{file} has {len(self._opened.schema_arrow.names)} columns", field="columns"
             )
         self.size_bytes = file.stat().st_size
-        self._rows = self._opened.metadata.num_rows
+        self._rows: int = self._opened.metadata.num_rows
         self._read = 0
 
     def runs(self, skip: int, rows: int) -> Iterator[Rows]:

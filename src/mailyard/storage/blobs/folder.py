@@ -80,8 +80,8 @@ class FolderBlobs:
         return await asyncio.to_thread(self._told, key, read)
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
-        opened = partial(self._place(key).open, "rb")
-        file = await asyncio.to_thread(self._told, key, opened)
+        place = self._place(key)
+        file = await asyncio.to_thread(self._told, key, lambda: place.open("rb"))
 
         async def pieces() -> AsyncIterator[bytes]:
             with file:

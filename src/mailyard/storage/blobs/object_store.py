@@ -14,7 +14,7 @@ content in the signature, so the store checks what arrived (AWS, Signature Versi
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from mailyard.core.errors import ConfigurationError
@@ -184,7 +184,7 @@ def _store_of(parts: SplitResult) -> "S3Store | GCSStore | AzureStore":
         return S3Store(bucket, **shared)
     if parts.scheme == "gs":
         return GCSStore(bucket, **shared)
-    return cast("AzureStore", AzureStore(bucket, **shared))
+    return AzureStore(bucket, **shared)
 
 
 def _short(error: BaseException) -> str:

@@ -1,0 +1,13 @@
+"""Every bench of the fleet, as bench/run.py does it for the rest.
+
+python bench/run_fleet.py [NAME …]     FULL=1 for the long forms
+"""
+
+import sys
+
+import run
+
+BENCHES = ("fleet_history",)
+
+if __name__ == "__main__":
+    raise SystemExit(run.main(sys.argv[1:], BENCHES))
