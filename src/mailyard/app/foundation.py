@@ -13,6 +13,7 @@ from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.settings import Settings
 from mailyard.storage import cluster
 from mailyard.storage.database import Database, DatabaseAddress
+from mailyard.storage.hosts import for_writes
 from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ _OF_MAIL = {MESSAGE_RECEIVED: "inbox_id", MAILBOX_CHANGED: "inbox_id"}
 
 def database_address(settings: Settings) -> DatabaseAddress:
     """Where the platform's PostgreSQL is, its own or the one that the settings name."""
-    url = settings.database_url or cluster.url_of(settings.data)
+    url = for_writes(settings.database_url) or cluster.url_of(settings.data)
     return DatabaseAddress(
         url=url,
-        direct_url=settings.database_direct_url or url,
+        direct_url=for_writes(settings.database_direct_url) or url,
         connections=settings.database_connections,
         behind_pooler=settings.database_pooler,
     )
@@ -66,13 +67,23 @@ def blob_store(url: str) -> "BlobStore":
     return ObjectStoreBlobs(url)
 
 
+def database_of(settings: Settings) -> Database:
+    """The platform's database: with replicas, or a primary that may move, where settings say so."""
+    address = database_address(settings)
+    if not (settings.database_replicas or settings.many_hosts):
+        return Database(address)
+    from mailyard.storage.replicated import ReplicatedDatabase
+
+    return ReplicatedDatabase(address, settings.replica_urls)
+
+
 class Foundation:
     """The parts that a process always has."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.clock = SystemClock()
-        self.database = Database(database_address(settings))
+        self.database = database_of(settings)
         self.bus = PostgresBus(database=self.database)
         self.live = LiveEvents(database=self.database, bus=self.bus)
         self.ends: list[Callable[[], Awaitable[None]]] = []  # of services that hold something

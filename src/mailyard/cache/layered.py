@@ -34,6 +34,7 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.limits import MIB
 from mailyard.observe.metrics import CACHE_BYTES, CACHE_LOOKUPS
 from mailyard.storage.database import Connection, Database
+from mailyard.storage.reading import at_head
 
 _LOG = structlog.get_logger(__name__)
 PROCESS_BYTES = 16 * MIB
@@ -198,7 +199,8 @@ class LayeredCache:
                 value = making.unpack(found.value)
                 self._keep(place, making, value, flight)
                 return value
-        value = await making.make()
+        with at_head():  # who is given it later has heard of every change until now
+            value = await making.make()
         self._keep(place, making, value, flight)
         if seen is not None and not flight.spoiled:
             await self._store_below(place, making, value, seen, shared, shared_key)

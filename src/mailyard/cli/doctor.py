@@ -15,7 +15,13 @@ from mailyard.cli import exit_code
 from mailyard.core.errors import ConfigurationError
 from mailyard.fleet import checkup
 from mailyard.fleet.checkup import Finding, Grade
-from mailyard.settings import Settings, check_budget, describe, load_settings
+from mailyard.settings import (
+    Settings,
+    check_budget,
+    describe,
+    describe_budget,
+    load_settings,
+)
 
 app = typer.Typer(add_completion=False)
 
@@ -79,7 +85,15 @@ async def _examine() -> list[Finding]:
         findings += checkup.check_embedded(settings.data)
     if running or not settings.embedded:
         findings += await checkup.check_database(
-            database_address(settings).direct_url, lambda limit: check_budget(settings, limit)
+            database_address(settings).direct_url, lambda limit: _budget(settings, limit)
+        )
+    if settings.database_replicas:
+        from mailyard.fleet.replica_checkup import check_replicas
+
+        findings += await check_replicas(
+            database_address(settings).direct_url,
+            settings.replica_urls,
+            settings.instances * settings.database_connections,
         )
     if settings.tls_cert is not None and settings.tls_key is not None:
         findings.append(checkup.check_certificate(settings.tls_cert, settings.tls_key))
@@ -139,6 +153,11 @@ async def _check_kafka(settings: Settings) -> list[Finding]:
         return await check_kafka(kafka_options(settings), parse_lanes(settings.kafka_lanes))
     except ConfigurationError as error:  # the client is not installed
         return [Finding("Kafka", Grade.BAD, error.message)]
+
+
+def _budget(settings: Settings, limit: int) -> str:
+    check_budget(settings, limit)
+    return describe_budget(settings)
 
 
 def _short(finding: Finding) -> Finding:

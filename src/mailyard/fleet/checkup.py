@@ -159,12 +159,11 @@ def check_port(name: str, host: str, port: int, setting: str, *, running: bool) 
     return Finding(name, Grade.GOOD, f"{host}:{port} is free")
 
 
-async def check_database(
-    direct_url: str, check_connections: Callable[[int], None]
-) -> list[Finding]:
+async def check_database(direct_url: str, check_connections: Callable[[int], str]) -> list[Finding]:
     """A database that runs: reachable, new enough, safe, migrated, with room for our connections.
 
-    `check_connections` gets the server's limit and raises ConfigurationError.
+    `check_connections` gets the server's limit and says what is used of it, or raises
+    ConfigurationError.
     """
     try:
         connection = await asyncpg.connect(direct_url, timeout=5.0)
@@ -194,8 +193,9 @@ async def check_database(
         )
     )
     try:
-        check_connections(limit)
-        findings.append(Finding("connections", Grade.GOOD, f"the server gives {limit}"))
+        used = check_connections(limit)
+        found = f"{used}; the server gives {limit}"
+        findings.append(Finding("connections", Grade.GOOD, found))
     except ConfigurationError as error:
         findings.append(_from_error("connections", error))
     findings.append(await _check_schema(direct_url))

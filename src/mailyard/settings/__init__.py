@@ -5,7 +5,13 @@ names; the environment wins. A name nobody knows or a value that cannot be stops
 name, the value and what is allowed: a typing error must not run with a default.
 """
 
-from mailyard.settings.load import as_environment, check_budget, describe, load_settings
+from mailyard.settings.load import (
+    as_environment,
+    check_budget,
+    describe,
+    describe_budget,
+    load_settings,
+)
 from mailyard.settings.setting import SUBMISSION_PORT, SUBMISSIONS_PORT, Settings
 
 __all__ = [
@@ -15,5 +21,6 @@ __all__ = [
     "as_environment",
     "check_budget",
     "describe",
+    "describe_budget",
     "load_settings",
 ]

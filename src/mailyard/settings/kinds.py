@@ -110,6 +110,17 @@ def _parse_blobs(text: str) -> str:
     return text
 
 
+def _parse_postgres(text: str) -> str:
+    """Each host by itself: libpq's addresses may name several."""
+    from mailyard.storage.hosts import hosts_of
+
+    if text:
+        kind = url("postgresql", "postgres")
+        for host in hosts_of(text):
+            kind.parse(host)
+    return text
+
+
 def _parse_master_keys(text: str) -> str:
     from mailyard.access.vault import parse_master_keys  # which most starts need not load
 
@@ -225,6 +236,12 @@ SERVERS = Kind(_parse_servers, "host:port, with commas between")
 LANE_NAMES = Kind(_parse_lanes, "names of queues, with commas between")
 PARTITIONS = Kind(_parse_partitions, "queue=number, with commas between")
 TOPIC_PREFIX = Kind(_parse_prefix, "letters, digits, dots, dashes and underscores")
-POSTGRES = url("postgresql", "postgres")
+POSTGRES = Kind(
+    _parse_postgres, "an address like postgresql://host:port/name, of several hosts with commas"
+)
+POSTGRES_LIST = Kind(
+    lambda text: " ".join(_parse_postgres(one) for one in text.split()),
+    "addresses like postgresql://host:port/name, with spaces between",
+)
 SMTP = url("smtp", "smtps")
 HTTP = url("http", "https")

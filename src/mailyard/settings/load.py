@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 
 from mailyard.core import limits
 from mailyard.core.errors import ConfigurationError
-from mailyard.settings.setting import Settings
+from mailyard.settings.setting import DIRECT_CONNECTIONS, Settings
 
 PREFIX = "MAILYARD_"
 _NOT_SETTINGS = ("MAILYARD_CONFIG", "MAILYARD_TEST_", "MAILYARD_CORPORA")  # read elsewhere
-_SECRETS = ("api_key", "master_key", "kafka_password")
+# In names of settings that may hold a secret.
+_HIDDEN = ("url", "key", "replicas", "passphrase", "password", "blobs")
 _FIELDS = {setting.name: setting for setting in fields(Settings)}
 
 
@@ -89,8 +90,7 @@ def _value(shown: str, key: str, text: str) -> Any:
 
 
 def _wrong(shown: str, key: str, text: str) -> str:
-    secret = "url" in key or key.startswith("blobs") or key in _SECRETS
-    hidden = "(hidden)" if secret else repr(text[:200])
+    hidden = "(hidden)" if any(word in key for word in _HIDDEN) else repr(text[:200])
     return f"{shown} is {hidden}; allowed is {_FIELDS[key].metadata['kind'].allowed}"
 
 
@@ -105,6 +105,11 @@ def _check_together(settings: Settings) -> None:
         raise ConfigurationError("MAILYARD_TLS_CERT and MAILYARD_TLS_KEY must be given together")
     if settings.database_direct_url and not settings.database_url:
         raise ConfigurationError("MAILYARD_DATABASE_DIRECT_URL needs MAILYARD_DATABASE_URL")
+    if settings.database_replicas and not settings.database_url:
+        raise ConfigurationError(
+            "MAILYARD_DATABASE_REPLICAS needs MAILYARD_DATABASE_URL: the embedded PostgreSQL has "
+            "no replicas"
+        )
     if settings.database_pooler and not settings.database_direct_url:
         raise ConfigurationError(
             "MAILYARD_DATABASE_POOLER is true, so MAILYARD_DATABASE_DIRECT_URL must name the "
@@ -167,7 +172,7 @@ def check_budget(settings: Settings, server_limit: int | None = None) -> None:
     Each process holds its pool and up to DIRECT_CONNECTIONS beside it; `server_limit` is what the
     server leaves to ordinary users (max_connections less the reserved ones).
     """
-    wanted = settings.instances * (settings.database_connections + DIRECT_CONNECTIONS)
+    wanted = settings.instances * settings.connections_each
     if wanted > settings.database_budget:
         raise ConfigurationError(
             f"{settings.instances} processes with {settings.database_connections} pooled and "
@@ -182,4 +187,10 @@ def check_budget(settings: Settings, server_limit: int | None = None) -> None:
         )
 
 
-DIRECT_CONNECTIONS = 2  # of one process: LISTEN, and an advisory lock or a detach
+def describe_budget(settings: Settings) -> str:
+    """What the pools may need together, of what, and for how many processes there is room."""
+    return (
+        f"{settings.instances} processes with {settings.connections_each} each may need "
+        f"{settings.instances * settings.connections_each} of the budget of "
+        f"{settings.database_budget}, which has room for {settings.most_instances} processes"
+    )

@@ -26,6 +26,7 @@ from mailyard.settings.kinds import (
     PORT,
     PORT_OR_NONE,
     POSTGRES,
+    POSTGRES_LIST,
     SERVERS,
     SMTP,
     SPF,
@@ -40,6 +41,7 @@ from mailyard.settings.kinds import (
 
 SUBMISSION_PORT = 2587  # as 587 and 465, which need a privilege
 SUBMISSIONS_PORT = 2465
+DIRECT_CONNECTIONS = 2  # of one process: LISTEN, and an advisory lock or a detach
 
 
 def _host_name() -> str:
@@ -80,6 +82,9 @@ class Settings:
     )
 
     database_url: str = setting(POSTGRES, "", "PostgreSQL to use; embedded when empty")
+    database_replicas: str = setting(
+        POSTGRES_LIST, "", "standby servers that reads which may lag a little are sent to"
+    )
     database_direct_url: str = setting(POSTGRES, "", "past the pooler; database_url when empty")
     database_pooler: bool = setting(FLAG, False, "database_url is a PgBouncer in transaction mode")
     database_connections: int = setting(whole(2, 200), 8, "pooled connections of one process")
@@ -289,6 +294,26 @@ class Settings:
     def embedded(self) -> bool:
         """Whether the platform brings its own PostgreSQL."""
         return not self.database_url
+
+    @property
+    def replica_urls(self) -> list[str]:
+        """The addresses of the standby servers."""
+        return self.database_replicas.split()
+
+    @property
+    def many_hosts(self) -> bool:
+        """Whether the database's address names several servers, of which one takes writes."""
+        return "," in self.database_url + self.database_direct_url
+
+    @property
+    def connections_each(self) -> int:
+        """The most connections of one process to the primary: its pool and the direct ones."""
+        return self.database_connections + DIRECT_CONNECTIONS
+
+    @property
+    def most_instances(self) -> int:
+        """How many processes the budget has room for: the ceiling of whoever starts more."""
+        return self.database_budget // self.connections_each
 
     @property
     def instances(self) -> int:

@@ -34,6 +34,7 @@ AWAY = (
     asyncpg.CrashShutdownError,
     asyncpg.InsufficientResourcesError,  # too many connections, no memory, a full disk
     asyncpg.InterfaceError,
+    asyncpg.TargetServerAttributeNotMatched,  # of several hosts none takes writes now
     ConnectionError,
     TimeoutError,
     OSError,
@@ -67,22 +68,27 @@ class Database:
 
     async def open(self) -> None:
         """Connect. Raises Unavailable when the server does not answer."""
+        self._pool = await self._make_pool()
+
+    async def _make_pool(self) -> "asyncpg.Pool[asyncpg.Record]":
         try:
-            self._pool = await asyncpg.create_pool(
-                self._address.url,
-                min_size=1,
-                max_size=self._address.connections,
-                max_inactive_connection_lifetime=300.0,
-                command_timeout=60.0,
-                # A pooler may change the server after each statement: none keeps a name. Without a
-                # name the driver parses and runs it before any Sync, which is all on one server.
-                statement_cache_size=0 if self._address.behind_pooler else 256,
-                server_settings={"application_name": "mailyard", "timezone": "UTC"},
-                reset=_as_it_is,
-                connection_class=array_types.Connection,
-            )
+            return await asyncpg.create_pool(self._address.url, **self._pool_settings())
         except AWAY as error:
             raise Unavailable(f"PostgreSQL does not answer: {error}") from error
+
+    def _pool_settings(self) -> dict[str, Any]:
+        return {
+            "min_size": 1,
+            "max_size": self._address.connections,
+            "max_inactive_connection_lifetime": 300.0,
+            "command_timeout": 60.0,
+            # A pooler may change the server after each statement: none keeps a name. Without a
+            # name the driver parses and runs it before any Sync, which is all on one server.
+            "statement_cache_size": 0 if self._address.behind_pooler else 256,
+            "server_settings": {"application_name": "mailyard", "timezone": "UTC"},
+            "reset": _as_it_is,
+            "connection_class": array_types.Connection,
+        }
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -107,8 +113,8 @@ class Database:
             async with self.pool.acquire() as connection:
                 yield connection
         except AWAY as error:
-            if isinstance(error, asyncpg.InterfaceError) and not _LOST.search(str(error)):
-                raise  # a mistake in the call, which no waiting mends
+            if not is_lost(error):
+                raise
             raise Unavailable(f"PostgreSQL is away: {error}") from error
 
     @asynccontextmanager
@@ -139,7 +145,7 @@ class Database:
             async with self.connection() as connection:
                 return await connection.fetch(query, *args)
         finally:
-            _timer(query).observe(perf_counter() - started)
+            timer(query).observe(perf_counter() - started)
 
     async def fetchrow(
         self, query: Query, *args: Any, tx: Connection | None = None
@@ -162,10 +168,16 @@ class Database:
             async with self.connection() as connection:
                 return await connection.execute(query, *args)
         finally:
-            _timer(query).observe(perf_counter() - started)
+            timer(query).observe(perf_counter() - started)
 
 
-def _timer(query: Query) -> Histogram:
+def is_lost(error: BaseException) -> bool:
+    """Whether one of AWAY is of the server, not a mistake in the call, which no waiting mends."""
+    return not isinstance(error, asyncpg.InterfaceError) or _LOST.search(str(error)) is not None
+
+
+def timer(query: Query) -> Histogram:
+    """Where the time of `query` is counted."""
     return _timer_of(name_of(query))
 
 

@@ -3,8 +3,12 @@
 Any number of instances may start together: one holds an advisory lock and works, the others wait
 and find nothing left to do. The checksum of each applied file is kept, so that a database which a
 newer version has changed, or a file that was edited after it had been applied, stops the start.
+
+Others serve meanwhile. So no migration waits long for a lock, and what would stand them still is
+refused before it is released (`storage/online.py`).
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Sequence
@@ -18,6 +22,12 @@ from mailyard.storage.database import AWAY
 from mailyard.storage.queries import load
 
 QUERIES = load("migrate")
+# Migrations up to this one were made before there was a rule that they stand nobody still; they are
+# frozen, and a fresh installation applies them to empty tables.
+BEFORE_THE_RULE = 34
+CONCURRENTLY = "-- concurrently"  # how the text of one begins that no transaction may hold
+LOCK_TIMEOUT_S = 2.0
+LOCK_ATTEMPTS = 10
 _FILE_NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
 
 
@@ -121,13 +131,42 @@ async def _missing(
 
 async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:
     try:
-        async with connection.transaction():
-            await connection.execute(migration.text)
-            await connection.execute(
-                QUERIES.record, migration.number, migration.name, migration.checksum
-            )
+        if migration.text.startswith(CONCURRENTLY):
+            from mailyard.storage.concurrently import apply_concurrently
+
+            await apply_concurrently(connection, migration.name, migration.text)
+            await _record(connection, migration)
+        else:
+            await _apply_whole(connection, migration)
     except asyncpg.InsufficientPrivilegeError as error:
         raise ConfigurationError(
             f"the database user may not create tables ({error}); "
             "grant it CREATE on the schema, or name another user in MAILYARD_DATABASE_URL"
         ) from error
+
+
+async def _apply_whole(
+    connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration
+) -> None:
+    """In one transaction; given up and tried again while a lock is not to be had soon."""
+    for attempt in range(1, LOCK_ATTEMPTS + 1):
+        try:
+            async with connection.transaction():
+                if migration.number > BEFORE_THE_RULE:
+                    await connection.execute(
+                        QUERIES.limit_lock_wait, f"{int(LOCK_TIMEOUT_S * 1000)}ms"
+                    )
+                await connection.execute(migration.text)
+                await _record(connection, migration)
+            return
+        except asyncpg.LockNotAvailableError as error:
+            if attempt == LOCK_ATTEMPTS:
+                raise Unavailable(
+                    f"no lock for migration {migration.number:04d}_{migration.name} in "
+                    f"{LOCK_ATTEMPTS} tries ({error}); what holds it? run `mailyard migrate` again"
+                ) from error
+            await asyncio.sleep(LOCK_TIMEOUT_S / 4 * attempt)
+
+
+async def _record(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:
+    await connection.execute(QUERIES.record, migration.number, migration.name, migration.checksum)

@@ -91,6 +91,14 @@ class Front:
         self._live = live
         self._pages = pages
         self._links = TrackApp(application)
+        self._calls: Asgi = api
+        if application.settings.database_replicas:
+            from mailyard.storage.replicated import ReplicatedDatabase
+            from mailyard.web.own_writes import OwnWrites
+
+            database = application.database
+            assert isinstance(database, ReplicatedDatabase), "the settings name replicas"
+            self._calls, self._pages = OwnWrites(api, database), OwnWrites(pages, database)
         self._started = monotonic()
         self._ready: tuple[float, bool] = (0.0, False)
         self._stats: tuple[float, bytes] = (0.0, b"")
@@ -126,7 +134,7 @@ class Front:
         if plain is not None:
             await self._answer_plain(scope, send, plain)
         elif path.startswith("/v1/") or path == "/v1":
-            await (self._live if is_live(scope) else self._api)(scope, receive, send)
+            await (self._live if is_live(scope) else self._calls)(scope, receive, send)
         elif path[:3] in LINK_PATHS:
             await self._links(scope, receive, send)
         elif await self._links.is_link_host(scope):

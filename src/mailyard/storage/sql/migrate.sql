@@ -26,3 +26,23 @@ SELECT number, name, checksum FROM schema_migration ORDER BY number;
 -- name: record
 -- Writes down that a migration was applied; in the same transaction as its statements.
 INSERT INTO schema_migration (number, name, checksum) VALUES ($1, $2, $3);
+
+-- name: index_is_valid
+-- Whether the index $1 stands and may be used; null when there is none of the name.
+SELECT i.indisvalid FROM pg_index i
+WHERE i.indexrelid = to_regclass(quote_ident($1));
+
+-- name: kind_of_table
+-- p for a table in partitions, r for a plain one; null when there is none of the name.
+SELECT relkind::text FROM pg_class WHERE oid = to_regclass(quote_ident($1));
+
+-- name: partitions_of
+-- The direct partitions of the table $1.
+SELECT child.relname::text AS name
+FROM pg_inherits link JOIN pg_class child ON child.oid = link.inhrelid
+WHERE link.inhparent = to_regclass(quote_ident($1)) AND NOT link.inhdetachpending
+ORDER BY 1;
+
+-- name: limit_lock_wait
+-- A change of the schema waits no longer for a lock: behind it everybody would wait too.
+SELECT set_config('lock_timeout', $1, true);
