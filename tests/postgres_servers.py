@@ -100,10 +100,6 @@ class Server:
         mine = self.process is not None and lines and lines[0] == str(self.process.pid)
         return lines[7].strip() if mine and len(lines) >= 8 else ""
 
-    def signal(self, number: int) -> None:
-        assert self.process is not None, "not started"
-        self.process.send_signal(number)
-
     def kill(self) -> None:
         """SIGKILL for the postmaster and all its children: as a machine that is gone."""
         assert self.process is not None, "not started"

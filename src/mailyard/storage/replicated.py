@@ -261,7 +261,9 @@ class ReplicatedDatabase(Database):
         for host in hosts:
             try:
                 async with asyncio.timeout(CONNECT_S):
-                    connection = await asyncpg.connect(host, **settings)
+                    connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
+                        host, **settings
+                    )
             except AWAY as error:
                 trouble = error
                 continue

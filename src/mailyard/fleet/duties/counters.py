@@ -13,6 +13,7 @@ FOLD_ROWS = 5_000
 KEEP_MINUTES_DAYS = 400
 FORGET_EVERY_S = 3600.0
 FORGET_ROWS = 10_000
+FORGET_PLACES_EVERY_S = 60.0
 
 
 def fold(database: Database) -> Duty:
@@ -33,3 +34,15 @@ def forget(database: Database, clock: Clock) -> Duty:
         return int(tag.rsplit(" ", 1)[-1]) >= FORGET_ROWS
 
     return Duty("forget-minutes", FORGET_EVERY_S, do)
+
+
+def forget_places(database: Database) -> Duty:
+    """Where callers had written long ago: every replica has it by now."""
+
+    async def do() -> bool:
+        from mailyard.storage.written import forget_places as forget_old
+
+        await forget_old(database)
+        return False
+
+    return Duty("forget-places", FORGET_PLACES_EVERY_S, do)
