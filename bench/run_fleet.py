@@ -7,7 +7,7 @@ import sys
 
 import run
 
-BENCHES = ("fleet_history",)
+BENCHES = ("fleet_history", "fleet_replica")
 
 if __name__ == "__main__":
     raise SystemExit(run.main(sys.argv[1:], BENCHES))
