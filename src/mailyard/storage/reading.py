@@ -91,6 +91,7 @@ PRIMARY_ONLY = frozenset(
         "bus",
         "cache",
         "idempotency",
+        "kafka",
         "lease",
         "live",
         "migrate",
