@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -19,6 +20,7 @@ from mailyard.web.live import stream as stream_module
 from mailyard.web.serve import HttpServer
 
 KIND = "delivery.changed"
+_MORE = (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.PONG)
 
 
 class Server:
@@ -90,10 +92,15 @@ async def numbers(socket: aiohttp.ClientWebSocketResponse, count: int) -> list[i
 async def goodbye(socket: aiohttp.ClientWebSocketResponse) -> int:
     """The code that the server closes with, behind what else it says."""
     async with asyncio.timeout(60):
-        while (message := await socket.receive()).type is aiohttp.WSMsgType.TEXT:
+        while (message := await socket.receive()).type in _MORE:
             pass
     assert message.type is aiohttp.WSMsgType.CLOSE, message
     return int(message.data)
+
+
+def descriptors() -> int:
+    """How many this process has open."""
+    return len(list(Path("/dev/fd").iterdir()))
 
 
 @pytest.fixture
@@ -207,6 +214,56 @@ async def test_who_does_not_read_is_cut_and_its_place_is_free_and_others_hear_ev
             count += 1
     await server.happens(count)
     assert await numbers(quick, 1) == [count]
+
+
+async def test_a_socket_is_served_on_a_descriptor_of_its_own_and_gives_it_back(
+    server: Server,
+) -> None:
+    stream = await server.stream()
+    before = descriptors()
+    first, second = await server.socket(autoping=False), await server.socket()
+    assert server.live._descriptors.open == 2
+    await first.ping(b"are you there")
+    answer = await first.receive()
+    assert (answer.type, answer.data) == (aiohttp.WSMsgType.PONG, b"are you there")
+    await first.close(code=4001)
+    assert first.close_code == 4001, "the same comes back"
+    assert second._response.connection is not None
+    second._response.connection.transport.abort()
+    async with asyncio.timeout(60):
+        while server.live.open > 1 or descriptors() > before:
+            await asyncio.sleep(0.01)
+    assert server.live._descriptors.open == 0
+    await server.happens(1)
+    assert [item["n"] for _, item in await events(stream, 1)] == [1]
+
+
+async def test_a_client_that_breaks_the_protocol_is_told_and_hung_up_on(server: Server) -> None:
+    for wrong, code in (
+        (b"\x81\x05Hello", 1002),  # not masked
+        (b"\x81\xfe\xff\xff", 1009),
+        (b"\x89\x80\0\0\0\0" * 601, 1008),  # pings, and nothing else
+    ):
+        socket = await server.socket()
+        assert socket._response.connection is not None
+        socket._response.connection.transport.write(wrong)
+        assert await goodbye(socket) == code
+
+
+async def test_where_files_are_scarce_a_socket_is_served_through_the_server(
+    server: Server,
+) -> None:
+    server.live._descriptors._most = 1
+    own, through = await server.socket(), await server.socket()
+    await through.send_json({"filter": {"where": {"n": ["2"]}}})
+    while True:  # the filter is taken when it is
+        await server.happens(1, 2)
+        if await numbers(through, 1) == [2]:
+            break
+        assert await numbers(through, 1) == [2]
+    assert (await numbers(own, 2))[:2] == [1, 2]
+    await through.send_str("nonsense")
+    assert await goodbye(through) == 1007
 
 
 async def test_a_revoked_key_and_an_ended_session_end_their_streams(server: Server) -> None:

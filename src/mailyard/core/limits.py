@@ -107,6 +107,8 @@ LIVE_CHECK_S = 60.0  # between looks whether listeners' keys and sessions still 
 LIVE_SPARE_FILES = 1_000  # of a process, for what is no live connection
 SOCKET_MESSAGE_BYTES = 16 * KIB  # that a WebSocket's client may send
 SOCKET_MESSAGES_A_MINUTE = 60
+SOCKET_FRAMES_A_MINUTE = 600  # pings and what else is no message, too
+SOCKET_BUFFER_BYTES = 64 * KIB  # on their way to a WebSocket; more waits as for any listener
 
 # Templates (minijinja): plain JSON values in, bounded work, bounded output.
 TEMPLATE_SOURCE_BYTES = 1 * MIB

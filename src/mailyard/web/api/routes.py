@@ -41,6 +41,8 @@ from mailyard.web.api import (
     topics,
     tracking,
     usage,
+    webhook_deliveries,
+    webhook_replays,
     webhooks,
     workspaces,
 )
@@ -77,6 +79,8 @@ ROUTES: tuple[Route, ...] = (
     *topics.ROUTES,
     *tracking.ROUTES,
     *webhooks.ROUTES,
+    *webhook_deliveries.ROUTES,
+    *webhook_replays.ROUTES,
     *queues.ROUTES,
     *shaping.ROUTES,
     *stats.ROUTES,

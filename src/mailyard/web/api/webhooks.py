@@ -1,8 +1,6 @@
-"""Webhooks: where a workspace's events are told, what was told there, and telling it again."""
+"""Webhooks: where a workspace's events are told."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -19,9 +17,7 @@ from mailyard.web.api.page import (
     NextCursor,
     Output,
     PageQuery,
-    WebhookDeliveryId,
     WebhookId,
-    WebhookReplayId,
     page_of,
     read_cursor,
 )
@@ -37,8 +33,6 @@ from mailyard.webhooks.endpoint import (
     Wish,
     told,
 )
-from mailyard.webhooks.log import REDRIVE_MAX, Delivery, LoggedAttempt, Story
-from mailyard.webhooks.replay import Replay
 
 TAG = "Webhooks"
 
@@ -132,21 +126,6 @@ class SecretRotation(Input):
     ] = OVERLAP_S
 
 
-class NewWebhookReplay(Input):
-    """A span of time, to be told again."""
-
-    since: Moment
-    until: Moment | None = None
-
-
-class RedriveWebhook(Input):
-    """Which dead deliveries go back into the line."""
-
-    delivery_ids: Annotated[list[WebhookDeliveryId], Meta(min_length=1, max_length=500)] | None = (
-        None
-    )
-
-
 class WebhookHealth(Output):
     """How an endpoint fares."""
 
@@ -198,78 +177,6 @@ class WebhookPage(Output):
     next_cursor: NextCursor
 
 
-class WebhookDelivery(Output):
-    """An event that an endpoint is told of. `status` and `why` are of the last attempt."""
-
-    id: WebhookDeliveryId
-    event_id: Annotated[str, Meta(description="`webhook-id`, and the event's id in the stream.")]
-    kind: str
-    happened_at: Moment
-    state: Annotated[str, Meta(description="`waiting`, `delivered` or `dead`.")]
-    attempts: int
-    due_at: Annotated[Moment, Meta(description="When it is tried next, while it waits.")]
-    status: int | None
-    why: str
-    ended_at: Moment | None
-
-
-class WebhookAttempt(Output):
-    """A request and its answer, the first 4 KB of each body."""
-
-    number: int
-    at: Moment
-    took_ms: int
-    url: str
-    request_headers: dict[str, str]
-    request_body: str
-    status: Annotated[int | None, Meta(description="Null: no answer came.")]
-    answer_headers: dict[str, str]
-    answer_body: str
-    error: str
-
-
-class WebhookStory(WebhookDelivery):
-    """A delivery with every request that was made for it."""
-
-    webhook_id: WebhookId
-    log: list[WebhookAttempt]
-
-
-class WebhookDeliveryPage(Output):
-    """What an endpoint was told, newest first."""
-
-    items: list[WebhookDelivery]
-    next_cursor: NextCursor
-
-
-class WebhookDeliveriesQuery(PageQuery):
-    """Which deliveries to list."""
-
-    state: Literal["waiting", "delivered", "dead"] | None = None
-
-
-class Redriven(Output):
-    """What went back into the line."""
-
-    delivery_ids: list[str]
-
-
-class WebhookReplayItem(Output):
-    """A replay: `events` are in the line by now; over at `done_at`."""
-
-    id: WebhookReplayId
-    since: Moment
-    until: Moment
-    events: int
-    done_at: Moment | None
-
-
-class WebhookReplayList(Output):
-    """The last replays of an endpoint."""
-
-    items: list[WebhookReplayItem]
-
-
 def _item(webhook: Webhook, counts: Counts | None) -> WebhookItem:
     return WebhookItem(**_fields(webhook, counts))
 
@@ -299,39 +206,6 @@ def _fields(webhook: Webhook, counts: Counts | None) -> dict[str, Any]:
         ),
         "created_at": webhook.created_at,
     }
-
-
-def _delivery(one: Delivery) -> dict[str, Any]:
-    return {
-        "id": ids.type_id(ids.WEBHOOK_DELIVERY, one.id),
-        "event_id": one.event,
-        "kind": one.kind,
-        "happened_at": one.happened_at,
-        "state": one.state,
-        "attempts": one.attempts,
-        "due_at": one.due_at,
-        "status": one.status,
-        "why": one.why,
-        "ended_at": one.ended_at,
-    }
-
-
-def _story(story: Story) -> WebhookStory:
-    return WebhookStory(
-        **_delivery(story.delivery),
-        webhook_id=ids.type_id(ids.WEBHOOK, story.webhook_id),
-        log=[_attempt(one) for one in story.attempts],
-    )
-
-
-def _attempt(one: LoggedAttempt) -> WebhookAttempt:
-    return WebhookAttempt(**msgspec.structs.asdict(one))
-
-
-def _replay(one: Replay) -> WebhookReplayItem:
-    return WebhookReplayItem(
-        ids.type_id(ids.WEBHOOK_REPLAY, one.id), one.since, one.until, one.events, one.done_at
-    )
 
 
 def _change(action: str, webhook: Webhook, before: Any, after: Any) -> Change:
@@ -425,74 +299,6 @@ async def rotate_secret(call: Call[SecretRotation, None]) -> Answer:
         return await call.done(tx, NewSecret(secret), change)
 
 
-async def test_webhook(call: Call[None, None]) -> Answer:
-    log = call.app.webhook_log
-    trial = await log.test(call.workspace_id, call.ids["webhook_id"])
-    webhook_id = ids.type_id(ids.WEBHOOK, trial.webhook_id)
-    async with call.app.database.transaction() as tx:
-        story = await log.keep(call.workspace_id, trial, tx)
-        change = Change("webhook.test", webhook_id, None, {"status": story.delivery.status})
-        return await call.done(tx, _story(story), change)
-
-
-async def list_deliveries(call: Call[None, WebhookDeliveriesQuery]) -> WebhookDeliveryPage:
-    query = call.query
-    found = await call.app.webhook_log.page(
-        call.workspace_id,
-        call.ids["webhook_id"],
-        state=query.state or "",
-        before=read_cursor(query.cursor),
-        limit=query.limit,
-    )
-    return page_of(
-        WebhookDeliveryPage, found, lambda one: WebhookDelivery(**_delivery(one)), query.limit
-    )
-
-
-async def get_delivery(call: Call[None, None]) -> WebhookStory:
-    return _story(await call.app.webhook_log.story(call.workspace_id, call.ids["delivery_id"]))
-
-
-async def redrive_deliveries(call: Call[RedriveWebhook, None]) -> Answer:
-    chosen: list[UUID] | None = None
-    if call.body.delivery_ids is not None:
-        chosen = [
-            ids.parse_type_id(ids.WEBHOOK_DELIVERY, one, "delivery_ids")
-            for one in call.body.delivery_ids
-        ]
-    webhook_id = call.ids["webhook_id"]
-    async with call.app.database.transaction() as tx:
-        back = await call.app.webhook_log.redrive(call.workspace_id, webhook_id, chosen, tx)
-        change = Change(
-            "webhook.redrive", ids.type_id(ids.WEBHOOK, webhook_id), None, {"deliveries": len(back)}
-        )
-        answer = Redriven([ids.type_id(ids.WEBHOOK_DELIVERY, one) for one in back])
-        return await call.done(tx, answer, *([change] if back else []))
-
-
-async def start_replay(call: Call[NewWebhookReplay, None]) -> Answer:
-    webhook_id, body = call.ids["webhook_id"], call.body
-    async with call.app.database.transaction() as tx:
-        replay = await call.app.webhook_replays.start(
-            call.workspace_id, webhook_id, body.since, body.until, tx
-        )
-        change = Change(
-            "webhook.replay", ids.type_id(ids.WEBHOOK, webhook_id), None, told_replay(replay)
-        )
-        return await call.done(tx, _replay(replay), change)
-
-
-def told_replay(replay: Replay) -> dict[str, datetime]:
-    """A replay as the audit log keeps it."""
-    return {"since": replay.since, "until": replay.until}
-
-
-async def list_replays(call: Call[None, None]) -> WebhookReplayList:
-    webhook = await call.app.webhooks.get(call.workspace_id, call.ids["webhook_id"])
-    found = await call.app.webhook_replays.page(call.workspace_id, webhook.id)
-    return WebhookReplayList([_replay(one) for one in found])
-
-
 ROUTES = (
     Route(
         "POST",
@@ -567,75 +373,5 @@ ROUTES = (
         idempotency="none",
         errors=(409,),
         description="For the time of the overlap requests carry a signature of each secret.",
-    ),
-    Route(
-        "POST",
-        "/v1/webhooks/{webhook_id:whk}/test",
-        test_webhook,
-        "testWebhook",
-        TAG,
-        "Send a test event now",
-        scope.WEBHOOKS_WRITE,
-        answer=WebhookStory,
-        idempotency="none",
-        description="Answers with the request and what the endpoint answered, within 15 seconds.",
-    ),
-    Route(
-        "GET",
-        "/v1/webhooks/{webhook_id:whk}/deliveries",
-        list_deliveries,
-        "listWebhookDeliveries",
-        TAG,
-        "List what a webhook was told",
-        scope.WEBHOOKS_READ,
-        answer=WebhookDeliveryPage,
-        query=WebhookDeliveriesQuery,
-    ),
-    Route(
-        "GET",
-        "/v1/webhook-deliveries/{delivery_id:whd}",
-        get_delivery,
-        "getWebhookDelivery",
-        TAG,
-        "Read a delivery with its requests and answers",
-        scope.WEBHOOKS_READ,
-        answer=WebhookStory,
-    ),
-    Route(
-        "POST",
-        "/v1/webhooks/{webhook_id:whk}/redrive",
-        redrive_deliveries,
-        "redriveWebhookDeliveries",
-        TAG,
-        "Put dead deliveries back into the line",
-        scope.WEBHOOKS_WRITE,
-        answer=Redriven,
-        body=RedriveWebhook,
-        description=f"Without `delivery_ids` all of them, up to {REDRIVE_MAX:,} a call.",
-    ),
-    Route(
-        "POST",
-        "/v1/webhooks/{webhook_id:whk}/replays",
-        start_replay,
-        "startWebhookReplay",
-        TAG,
-        "Tell a webhook again what happened in a span of time",
-        scope.WEBHOOKS_WRITE,
-        status=202,
-        answer=WebhookReplayItem,
-        body=NewWebhookReplay,
-        errors=(409,),
-        description="As far back as events are kept (three days). Events keep their ids, so that a "
-        "receiver takes each once.",
-    ),
-    Route(
-        "GET",
-        "/v1/webhooks/{webhook_id:whk}/replays",
-        list_replays,
-        "listWebhookReplays",
-        TAG,
-        "List a webhook's replays",
-        scope.WEBHOOKS_READ,
-        answer=WebhookReplayList,
     ),
 )

@@ -27,12 +27,14 @@ from mailyard.web.api.problem import MethodNotAllowed, answer_of
 from mailyard.web.api.route import Answer
 from mailyard.web.live import socket
 from mailyard.web.live.ask import Ask
-from mailyard.web.live.form import EVENT_STREAM, MESSAGES
+from mailyard.web.live.descriptor import Descriptors
+from mailyard.web.live.form import EVENT_STREAM, FRAMES, MESSAGES
 from mailyard.web.live.guests import Guests
 from mailyard.web.live.places import Place, Places, TooManyLive
 from mailyard.web.live.stream import TURNS, End, Stream, Streams
 from mailyard.web.live.tail import Tail
 from mailyard.web.live.wait import Waits
+from mailyard.web.live.wire import Wire
 from mailyard.web.protocol import Message, Receive, Scope, Send
 
 EVENTS_PATH = "/v1/events"
@@ -77,9 +79,21 @@ def build_live(
     `most_of`: how many connections a workspace may hold here, None: any number. `origin`: where the
     pages are, whose visitors may open WebSockets by their cookie.
     """
-    places = Places(min(connections, _files() - LIVE_SPARE_FILES))
+    files = _files() - LIVE_SPARE_FILES
+    places = Places(min(connections, files))
+    # A WebSocket takes a second file when there is one for it.
+    descriptors = Descriptors(files - places.ceiling)
     return Live(
-        live, messages, authenticate, present, places, heartbeat_s, check_s, most_of, origin
+        live,
+        messages,
+        authenticate,
+        present,
+        places,
+        descriptors,
+        heartbeat_s,
+        check_s,
+        most_of,
+        origin,
     )
 
 
@@ -99,6 +113,7 @@ class Live:
         authenticate: Authenticate,
         present: Present,
         places: Places,
+        descriptors: Descriptors,
         heartbeat_s: float,
         check_s: float,
         most_of: MostOf,
@@ -107,6 +122,7 @@ class Live:
         self._authenticate = authenticate
         self._present = present
         self._places = places
+        self._descriptors = descriptors
         self._heartbeat_s = heartbeat_s
         self._check_s = check_s
         self._most_of = most_of
@@ -236,23 +252,30 @@ class Live:
         ask = Ask(scope["query_string"])
         wanted, after = ask.filter(), ask.cursor("")
         ask.refuse_others("after", "kinds", "inboxes", "where")
-        stream = Stream(principal.workspace_id, wanted, MESSAGES)
-        place.leave = lambda: stream.end(End.MADE_ROOM)
-        await self._seat(place, principal)
-        await socket.accept(scope, send)
-        line = socket.Socket(stream, receive, send)
-        listening = asyncio.create_task(line.listen())
-        with (
-            metrics.LIVE_CONNECTIONS.labels("socket").track_inprogress(),
-            self._guests.listening(request, stream),
-        ):
-            try:
-                await self._streams.serve(stream, after, self._tail, line.write)
-            except MailyardError:
-                stream.end(End.SHUTDOWN)
-            finally:
-                listening.cancel()
-        await line.close()
+        copy = self._descriptors.copy_of(scope)
+        try:
+            stream = Stream(principal.workspace_id, wanted, MESSAGES if copy is None else FRAMES)
+            place.leave = lambda: stream.end(End.MADE_ROOM)
+            await self._seat(place, principal)
+            await socket.accept(scope, send)
+            line = (
+                socket.Socket(stream, receive, send)
+                if copy is None
+                else await Wire.open(stream, copy)
+            )
+            with (
+                metrics.LIVE_CONNECTIONS.labels("socket").track_inprogress(),
+                self._guests.listening(request, stream),
+            ):
+                try:
+                    await self._streams.serve(stream, after, self._tail, line.write)
+                except MailyardError:
+                    stream.end(End.SHUTDOWN)
+                finally:
+                    await line.close()
+        finally:
+            if copy is not None:
+                copy.release()
 
     async def _serve_wait(
         self,

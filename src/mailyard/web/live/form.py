@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from mailyard.bus.live import Cursor, StoredEvent
+from mailyard.protocol.websocket import TEXT, frame
 
 GAP = "stream.gap"
 OPEN = "stream.open"
@@ -65,5 +66,19 @@ class Messages:
         )
 
 
+class Frames:
+    """The same objects, each as the frame of a WebSocket that carries it."""
+
+    heartbeat = frame(TEXT, Messages.heartbeat)
+    gap = frame(TEXT, Messages.gap)
+
+    def opening(self, cursor: Cursor) -> bytes:
+        return frame(TEXT, MESSAGES.opening(cursor))
+
+    def encode(self, event: StoredEvent) -> bytes:
+        return frame(TEXT, MESSAGES.encode(event))
+
+
 EVENT_STREAM = EventStream()
 MESSAGES = Messages()
+FRAMES = Frames()

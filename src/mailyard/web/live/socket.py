@@ -18,18 +18,37 @@ import msgspec
 
 from mailyard.bus.filter import make_filter
 from mailyard.core.errors import InvalidInput, NotAllowed
-from mailyard.core.limits import SOCKET_MESSAGE_BYTES, SOCKET_MESSAGES_A_MINUTE
+from mailyard.core.limits import (
+    SOCKET_FRAMES_A_MINUTE,
+    SOCKET_MESSAGE_BYTES,
+    SOCKET_MESSAGES_A_MINUTE,
+)
+from mailyard.protocol.websocket import (
+    NORMAL,
+    POLICY,
+    SERVICE_RESTART,
+    TOO_BIG,
+    TRY_AGAIN,
+    UNREADABLE,
+)
 from mailyard.web.api.route import Answer
 from mailyard.web.live.stream import End, Stream
 from mailyard.web.protocol import Receive, Scope, Send
 
 PROTOCOL = "mailyard.v1"
 _TOKEN = "bearer."
-_GOODBYE_S = 1.0
+GOODBYE_S = 1.0  # for which a client may take its time to say goodbye as well
 
-# Close codes (RFC 6455 section 7.4.1, and IANA's registry for 1012 and 1013).
-_POLICY, _UNREADABLE, _TOO_BIG = 1008, 1007, 1009
-_CODES: dict[End | None, int] = {End.SHUTDOWN: 1012, End.MADE_ROOM: 1013, End.REVOKED: _POLICY}
+_CODES: dict[End | None, int] = {
+    End.SHUTDOWN: SERVICE_RESTART,
+    End.MADE_ROOM: TRY_AGAIN,
+    End.REVOKED: POLICY,
+}
+
+
+def code_of(reason: End | None) -> int:
+    """What a connection is closed with."""
+    return _CODES.get(reason, NORMAL)
 
 
 class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
@@ -100,53 +119,73 @@ async def connected(receive: Receive) -> bool:
     return bool(message["type"] == "websocket.connect")
 
 
+class Talk:
+    """What the client of one connection says: which events it wants from now on."""
+
+    __slots__ = ("_frames", "_minute_s", "_said", "_stream")
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._said = self._frames = 0
+        self._minute_s = monotonic()
+
+    def count(self) -> int:
+        """A frame that asks for nothing. The code to close with for too many, else 0."""
+        now_s = monotonic()
+        if now_s - self._minute_s > 60.0:
+            self._said, self._frames, self._minute_s = 0, 0, now_s
+        self._frames += 1
+        return POLICY if self._frames > SOCKET_FRAMES_A_MINUTE else 0
+
+    def take(self, text: str | bytes) -> int:
+        """Follow what the client says. The code to close with for what it must not, else 0."""
+        if code := self.count():
+            return code
+        self._said += 1
+        if self._said > SOCKET_MESSAGES_A_MINUTE:
+            return POLICY
+        if len(text) > SOCKET_MESSAGE_BYTES:
+            return TOO_BIG
+        try:
+            wanted = _SAID.decode(text).filter
+            self._stream.filter = make_filter(wanted.kinds, wanted.inboxes, wanted.where)
+        except (msgspec.DecodeError, InvalidInput, UnicodeError):
+            return UNREADABLE
+        return 0
+
+
 class Socket:
-    """One open connection: what goes out, and what the client says."""
+    """One open connection that is read and written through the HTTP server."""
 
     def __init__(self, stream: Stream, receive: Receive, send: Send) -> None:
         self._stream = stream
         self._receive = receive
         self._send = send
-        self._said = 0
-        self._minute_s = monotonic()
+        self._talk = Talk(stream)
         self._fault = 0
+        self._listening = asyncio.create_task(self._listen())
 
     async def write(self, frames: Sequence[bytes]) -> None:
         for frame in frames:
             await self._send({"type": "websocket.send", "text": frame.decode()})
 
-    async def listen(self) -> None:
+    async def close(self) -> None:
+        """Say goodbye, and why, to a client that is there and reads."""
+        self._listening.cancel()
+        reason = self._stream.end_reason
+        if self._fault or reason not in (End.LEFT, End.UNREAD):
+            with suppress(OSError, RuntimeError):  # a time-out is an OSError
+                async with asyncio.timeout(GOODBYE_S):
+                    code = self._fault or code_of(reason)
+                    await self._send({"type": "websocket.close", "code": code})
+
+    async def _listen(self) -> None:
         """Until the client hangs up, or says what it must not."""
         with suppress(OSError, RuntimeError):
             while (message := await self._receive())["type"] != "websocket.disconnect":
                 if message["type"] == "websocket.receive":
-                    self._fault = self._take(message.get("text") or message.get("bytes") or "")
+                    self._fault = self._talk.take(message.get("text") or message.get("bytes") or "")
                     if self._fault:
                         self._stream.end(End.REVOKED)
                         return
         self._stream.end(End.LEFT)
-
-    async def close(self) -> None:
-        """Say goodbye, and why, to a client that is there and reads."""
-        code = self._fault or _CODES.get(self._stream.end_reason, 0)
-        if code:
-            with suppress(OSError, RuntimeError):  # a time-out is an OSError
-                async with asyncio.timeout(_GOODBYE_S):
-                    await self._send({"type": "websocket.close", "code": code})
-
-    def _take(self, text: str | bytes) -> int:
-        """Follow what the client says. The code to close with for what it must not, else 0."""
-        now_s = monotonic()
-        if now_s - self._minute_s > 60.0:
-            self._said, self._minute_s = 0, now_s
-        self._said += 1
-        if self._said > SOCKET_MESSAGES_A_MINUTE:
-            return _POLICY
-        if len(text) > SOCKET_MESSAGE_BYTES:
-            return _TOO_BIG
-        try:
-            wanted = _SAID.decode(text).filter
-            self._stream.filter = make_filter(wanted.kinds, wanted.inboxes, wanted.where)
-        except (msgspec.DecodeError, InvalidInput, UnicodeError):
-            return _UNREADABLE
-        return 0

@@ -14,7 +14,7 @@ from mailyard.core.errors import InvalidInput, MailyardError
 from mailyard.core.ids import WEBHOOK, WEBHOOK_DELIVERY, parse_type_id, type_id
 from mailyard.core.limits import API_PAGE_ITEMS
 from mailyard.storage.database import Connection
-from mailyard.web.api.webhooks import told_replay
+from mailyard.web.api.webhook_replays import told_replay
 from mailyard.web.ui.frame import Visit
 from mailyard.webhooks.endpoint import (
     CONCURRENCY_MAX,
