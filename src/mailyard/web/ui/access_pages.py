@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import MailyardError
@@ -68,7 +69,7 @@ async def make_key(visit: Visit) -> Response[str]:
 
 
 @post("/access/keys/{key_id:str}/revoke", status_code=303)
-async def revoke_key(visit: Visit, key_id: str) -> Response[Any]:
+async def revoke_key(visit: Visit, key_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.ADMIN)
     await visit.application.keys.revoke(
         visit.principal.workspace_id, parse_type_id(API_KEY, key_id), actor=visit.principal.actor
@@ -110,7 +111,7 @@ async def invite(visit: Visit) -> Response[Any]:
 
 
 @post("/access/invitations/{invitation_id:str}/withdraw", status_code=303)
-async def withdraw(visit: Visit, invitation_id: str) -> Response[Any]:
+async def withdraw(visit: Visit, invitation_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.ADMIN)
     async with visit.application.database.transaction() as tx:
         await visit.application.accounts.withdraw(

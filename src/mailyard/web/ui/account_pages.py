@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.app import Application
 from mailyard.core.errors import MailyardError
@@ -118,12 +119,12 @@ async def _link_page(
 
 
 @get("/sign-up/{token:str}")
-async def sign_up_form(request: PageRequest, token: str) -> Response[str]:
+async def sign_up_form(request: PageRequest, token: FromPath[str]) -> Response[str]:
     return await _link_page(request, "sign_up", token)
 
 
 @post("/sign-up/{token:str}", status_code=303)
-async def sign_up(request: PageRequest, token: str) -> Response[Any]:
+async def sign_up(request: PageRequest, token: FromPath[str]) -> Response[Any]:
     password, workspace = await _form(request, "password", "workspace")
     try:
         user_id = await _app(request).accounts.sign_up(token, password, workspace)
@@ -133,12 +134,12 @@ async def sign_up(request: PageRequest, token: str) -> Response[Any]:
 
 
 @get("/reset/{token:str}")
-async def reset_form(request: PageRequest, token: str) -> Response[str]:
+async def reset_form(request: PageRequest, token: FromPath[str]) -> Response[str]:
     return await _link_page(request, "reset", token)
 
 
 @post("/reset/{token:str}", status_code=303)
-async def reset(request: PageRequest, token: str) -> Response[Any]:
+async def reset(request: PageRequest, token: FromPath[str]) -> Response[Any]:
     (password,) = await _form(request, "password")
     try:
         user_id = await _app(request).accounts.reset(token, password)
@@ -172,12 +173,12 @@ async def _invitation_page(
 
 
 @get("/invitation/{token:str}")
-async def invitation_form(request: PageRequest, token: str) -> Response[str]:
+async def invitation_form(request: PageRequest, token: FromPath[str]) -> Response[str]:
     return await _invitation_page(request, token)
 
 
 @post("/invitation/{token:str}", status_code=303)
-async def take_up(request: PageRequest, token: str) -> Response[Any]:
+async def take_up(request: PageRequest, token: FromPath[str]) -> Response[Any]:
     (password,) = await _form(request, "password")
     try:
         user_id, workspace_id = await _app(request).accounts.take_up(token, password)
@@ -205,7 +206,7 @@ async def account(visit: Visit) -> Response[str]:
 
 
 @post("/account/sessions/{session_id:str}/end", status_code=303)
-async def end_session(visit: Visit, session_id: str) -> Response[Any]:
+async def end_session(visit: Visit, session_id: FromPath[str]) -> Response[Any]:
     session = visit.principal.session
     assert session is not None, "a visit has a session"
     await visit.application.sessions.end_one(session.user_id, session_id)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.access.audit import Change
@@ -117,7 +118,7 @@ async def add_model(visit: Visit) -> Response[Any]:
 
 
 @post("/analysis/models/{model_id:str}/switch", status_code=303)
-async def switch_model(visit: Visit, model_id: str) -> Response[Any]:
+async def switch_model(visit: Visit, model_id: FromPath[str]) -> Response[Any]:
     from mailyard.analysis.book import ModelChange
 
     visit.principal.require(scope.ANALYSIS_WRITE)
@@ -132,7 +133,7 @@ async def switch_model(visit: Visit, model_id: str) -> Response[Any]:
 
 
 @post("/analysis/models/{model_id:str}/remove", status_code=303)
-async def remove_model(visit: Visit, model_id: str) -> Response[Any]:
+async def remove_model(visit: Visit, model_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.ANALYSIS_WRITE)
     application, workspace_id = visit.application, visit.principal.workspace_id
     async with application.database.transaction() as tx:
@@ -142,7 +143,9 @@ async def remove_model(visit: Visit, model_id: str) -> Response[Any]:
 
 
 @post("/inboxes/{inbox_id:str}/messages/{message_id:str}/analyse", status_code=303)
-async def analyse(visit: Visit, inbox_id: str, message_id: str) -> Response[Any]:
+async def analyse(
+    visit: Visit, inbox_id: FromPath[str], message_id: FromPath[str]
+) -> Response[Any]:
     """Ask everything of a mail that the inbox shows."""
     from mailyard.analysis.task import EVERYTHING
     from mailyard.web.ui.inbox_pages import message_ids

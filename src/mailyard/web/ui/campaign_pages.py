@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.campaigns.campaign import Campaign, Following, NewCampaign, Utm
@@ -240,7 +241,7 @@ async def _tracking_view(visit: Visit, found: Campaign, progress: Progress) -> d
 
 
 @get("/fragments/campaigns/{campaign_id:str}/tracking")
-async def campaign_tracking(visit: Visit, campaign_id: str) -> Response[str]:
+async def campaign_tracking(visit: Visit, campaign_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.CAMPAIGNS_READ)
     service, workspace_id = visit.application.campaigns, visit.principal.workspace_id
     found = await service.get(workspace_id, parse_type_id(CAMPAIGN, campaign_id))
@@ -250,13 +251,13 @@ async def campaign_tracking(visit: Visit, campaign_id: str) -> Response[str]:
 
 
 @get("/campaigns/{campaign_id:str}")
-async def campaign(visit: Visit, campaign_id: str) -> Response[str]:
+async def campaign(visit: Visit, campaign_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.CAMPAIGNS_READ)
     return await _campaign_page(visit, parse_type_id(CAMPAIGN, campaign_id))
 
 
 @get("/fragments/campaigns/{campaign_id:str}")
-async def campaign_part(visit: Visit, campaign_id: str) -> Response[str]:
+async def campaign_part(visit: Visit, campaign_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.CAMPAIGNS_READ)
     service, workspace_id = visit.application.campaigns, visit.principal.workspace_id
     identifier = parse_type_id(CAMPAIGN, campaign_id)
@@ -266,7 +267,7 @@ async def campaign_part(visit: Visit, campaign_id: str) -> Response[str]:
 
 
 @get("/campaigns/{campaign_id:str}/preflight")
-async def preflight(visit: Visit, campaign_id: str) -> Response[str]:
+async def preflight(visit: Visit, campaign_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.CAMPAIGNS_READ)
     workspace_id, identifier = visit.principal.workspace_id, parse_type_id(CAMPAIGN, campaign_id)
     found = await visit.application.campaigns.get(workspace_id, identifier)
@@ -281,7 +282,7 @@ async def preflight(visit: Visit, campaign_id: str) -> Response[str]:
 
 
 @post("/campaigns/{campaign_id:str}/{action:str}", status_code=303)
-async def move(visit: Visit, campaign_id: str, action: str) -> Response[Any]:
+async def move(visit: Visit, campaign_id: FromPath[str], action: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.CAMPAIGNS_WRITE)
     service, workspace_id = visit.application.campaigns, visit.principal.workspace_id
     moves: dict[str, Callable[[UUID, UUID, Connection], Awaitable[Campaign]]] = {

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import InvalidInput
@@ -124,7 +125,7 @@ async def delivery_rows(visit: Visit) -> Response[str]:
 
 
 @get("/deliveries/{delivery_id:str}")
-async def delivery(visit: Visit, delivery_id: str) -> Response[str]:
+async def delivery(visit: Visit, delivery_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.EMAILS_READ)
     found, story = await visit.application.deliveries.get(
         visit.principal.workspace_id, parse_type_id(DELIVERY, delivery_id)
@@ -153,7 +154,7 @@ async def delivery(visit: Visit, delivery_id: str) -> Response[str]:
 
 
 @post("/deliveries/{delivery_id:str}/cancel", status_code=303)
-async def cancel(visit: Visit, delivery_id: str) -> Response[Any]:
+async def cancel(visit: Visit, delivery_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.EMAILS_SEND)
     application, workspace_id = visit.application, visit.principal.workspace_id
     async with application.database.transaction() as tx:

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import Conflict, InvalidInput
@@ -135,13 +136,13 @@ async def add_domain(visit: Visit) -> Response[Any]:
 
 
 @get("/domains/{domain_id:str}")
-async def domain(visit: Visit, domain_id: str) -> Response[str]:
+async def domain(visit: Visit, domain_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.DOMAINS_READ)
     return await _domain_page(visit, parse_type_id(DOMAIN, domain_id))
 
 
 @post("/domains/{domain_id:str}/check", status_code=303)
-async def check(visit: Visit, domain_id: str) -> Response[Any]:
+async def check(visit: Visit, domain_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.DOMAINS_WRITE)
     service, workspace_id = visit.application.domains, visit.principal.workspace_id
     before = await service.get(workspace_id, parse_type_id(DOMAIN, domain_id))
@@ -157,7 +158,7 @@ async def check(visit: Visit, domain_id: str) -> Response[Any]:
 
 
 @post("/domains/{domain_id:str}/rotate", status_code=303)
-async def rotate(visit: Visit, domain_id: str) -> Response[Any]:
+async def rotate(visit: Visit, domain_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.DOMAINS_WRITE)
     service, workspace_id = visit.application.domains, visit.principal.workspace_id
     before = await service.get(workspace_id, parse_type_id(DOMAIN, domain_id))
@@ -174,7 +175,7 @@ async def rotate(visit: Visit, domain_id: str) -> Response[Any]:
 
 
 @post("/domains/{domain_id:str}/return-path", status_code=303)
-async def set_return_path(visit: Visit, domain_id: str) -> Response[Any]:
+async def set_return_path(visit: Visit, domain_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.DOMAINS_WRITE)
     service, workspace_id = visit.application.domains, visit.principal.workspace_id
     identifier, name = parse_type_id(DOMAIN, domain_id), visit.field("return_path")
@@ -192,7 +193,7 @@ async def set_return_path(visit: Visit, domain_id: str) -> Response[Any]:
 
 
 @post("/domains/{domain_id:str}/remove", status_code=303)
-async def remove(visit: Visit, domain_id: str) -> Response[Any]:
+async def remove(visit: Visit, domain_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.DOMAINS_WRITE)
     async with visit.application.database.transaction() as tx:
         gone = await visit.application.domains.remove(

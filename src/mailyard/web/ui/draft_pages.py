@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.access.audit import Change
@@ -86,7 +87,7 @@ async def _record(visit: Visit, what: str, draft: Draft, tx: Connection) -> None
 
 
 @get("/inboxes/{inbox_id:str}/drafts")
-async def drafts(visit: Visit, inbox_id: str) -> Response[str]:
+async def drafts(visit: Visit, inbox_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.INBOXES_READ)
     inbox = await found_inbox(visit, inbox_id)
     found = await visit.application.drafts.list(visit.principal.workspace_id, inbox.id)
@@ -109,7 +110,7 @@ async def drafts(visit: Visit, inbox_id: str) -> Response[str]:
 
 
 @post("/inboxes/{inbox_id:str}/drafts", status_code=303)
-async def begin(visit: Visit, inbox_id: str) -> Response[Any]:
+async def begin(visit: Visit, inbox_id: FromPath[str]) -> Response[Any]:
     """A new mail, an answer, a forward, or a template's text."""
     visit.principal.require(scope.INBOXES_WRITE)
     inbox = await found_inbox(visit, inbox_id)
@@ -133,7 +134,7 @@ async def begin(visit: Visit, inbox_id: str) -> Response[Any]:
 
 
 @get(_PATH)
-async def write(visit: Visit, inbox_id: str, draft_id: str) -> Response[str]:
+async def write(visit: Visit, inbox_id: FromPath[str], draft_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.INBOXES_READ)
     inbox = await found_inbox(visit, inbox_id)
     draft = await visit.application.drafts.get(*_ids(visit, inbox_id, draft_id))
@@ -151,7 +152,7 @@ async def write(visit: Visit, inbox_id: str, draft_id: str) -> Response[str]:
 
 
 @post(_PATH, status_code=303)
-async def save(visit: Visit, inbox_id: str, draft_id: str) -> Response[Any]:
+async def save(visit: Visit, inbox_id: FromPath[str], draft_id: FromPath[str]) -> Response[Any]:
     """Save. A page that saves by itself is told in JSON where its version lies now."""
     visit.principal.require(scope.INBOXES_WRITE)
     async with visit.application.database.transaction() as tx:
@@ -172,7 +173,7 @@ async def save(visit: Visit, inbox_id: str, draft_id: str) -> Response[Any]:
 
 
 @post(_PATH + "/send", status_code=303)
-async def send(visit: Visit, inbox_id: str, draft_id: str) -> Response[Any]:
+async def send(visit: Visit, inbox_id: FromPath[str], draft_id: FromPath[str]) -> Response[Any]:
     """Save what is on the page, and send it if nobody has saved something else meanwhile."""
     visit.principal.require(scope.EMAILS_SEND)
     ids = _ids(visit, inbox_id, draft_id)
@@ -192,7 +193,9 @@ async def send(visit: Visit, inbox_id: str, draft_id: str) -> Response[Any]:
 
 
 @post(_PATH + "/take-back", status_code=303)
-async def take_back(visit: Visit, inbox_id: str, draft_id: str) -> Response[Any]:
+async def take_back(
+    visit: Visit, inbox_id: FromPath[str], draft_id: FromPath[str]
+) -> Response[Any]:
     visit.principal.require(scope.EMAILS_SEND)
     async with visit.application.database.transaction() as tx:
         draft = await visit.application.drafts.take_back(*_ids(visit, inbox_id, draft_id), tx=tx)
@@ -202,7 +205,7 @@ async def take_back(visit: Visit, inbox_id: str, draft_id: str) -> Response[Any]
 
 
 @post(_PATH + "/delete", status_code=303)
-async def discard(visit: Visit, inbox_id: str, draft_id: str) -> Response[Any]:
+async def discard(visit: Visit, inbox_id: FromPath[str], draft_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
     async with visit.application.database.transaction() as tx:
         draft = await visit.application.drafts.discard(*_ids(visit, inbox_id, draft_id), tx=tx)
@@ -212,7 +215,7 @@ async def discard(visit: Visit, inbox_id: str, draft_id: str) -> Response[Any]:
 
 
 @post("/inboxes/{inbox_id:str}/notes", status_code=303)
-async def add_note(visit: Visit, inbox_id: str) -> Response[Any]:
+async def add_note(visit: Visit, inbox_id: FromPath[str]) -> Response[Any]:
     """Keep a template or a signature."""
     visit.principal.require(scope.INBOXES_WRITE)
     kind: NoteKind = "signature" if visit.field("kind") == "signature" else "template"
@@ -233,7 +236,7 @@ async def add_note(visit: Visit, inbox_id: str) -> Response[Any]:
 
 
 @post("/inboxes/{inbox_id:str}/notes/{note_id:str}/delete", status_code=303)
-async def drop_note(visit: Visit, inbox_id: str, note_id: str) -> Response[Any]:
+async def drop_note(visit: Visit, inbox_id: FromPath[str], note_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
     async with visit.application.database.transaction() as tx:
         note = await visit.application.notes.delete(

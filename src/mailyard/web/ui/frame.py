@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json import dumps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from litestar import Request, Response
 from litestar.datastructures import FormMultiDict, State
+from litestar.di import NamedDependency
 from litestar.response import Redirect
 from markupsafe import Markup
 
@@ -125,7 +126,7 @@ class Person:
     workspace_name: str
 
 
-class Visit:
+class PageVisit:
     """One request of a signed-in person: who, their form, the services, and the answers."""
 
     def __init__(
@@ -189,3 +190,7 @@ class Visit:
 
     def _csrf_field(self) -> Markup:
         return Markup('<input type="hidden" name="csrf" value="{}">').format(self._csrf_token)
+
+
+# What a handler asks for: the `visit` that `gate.visit` makes of the request.
+Visit: TypeAlias = NamedDependency[PageVisit]

@@ -7,13 +7,14 @@ from uuid import UUID
 from jinja2 import Environment
 from litestar import Request, Response, get, post
 from litestar.datastructures import FormMultiDict, State
+from litestar.params import FromPath
 from litestar.response import Redirect
 
 from mailyard.access.authenticate import SESSION_COOKIE, Authenticator, session_token
 from mailyard.access.session import SESSION_S
 from mailyard.app import Application
 from mailyard.core.errors import NotAuthenticated, RateLimited
-from mailyard.web.ui.frame import PAGE_HEADERS, PageRequest, Person, Visit
+from mailyard.web.ui.frame import PAGE_HEADERS, PageRequest, PageVisit, Person, Visit
 from mailyard.web.ui.navigation import PATHS
 
 _TRIES_PER_S = 0.2
@@ -26,7 +27,7 @@ def section_of(path: str) -> str:
     return head if head in PATHS else "/"
 
 
-async def visit(request: PageRequest) -> Visit:
+async def visit(request: PageRequest) -> PageVisit:
     """Who asks for this page. Raises NotAuthenticated, and NotAllowed for a change without CSRF."""
     application: Application = request.app.state.application
     authenticator: Authenticator = request.app.state.authenticator
@@ -42,7 +43,7 @@ async def visit(request: PageRequest) -> Visit:
     if session is None:
         raise NotAuthenticated("sign in to see this page")
     workspace = await application.workspaces.get(principal.workspace_id)
-    return Visit(
+    return PageVisit(
         application=application,
         environment=request.app.state.environment,
         principal=principal,
@@ -107,13 +108,13 @@ async def sign_in(request: PageRequest) -> Response[Any]:
 
 
 @get("/sign-in/{token:str}")
-async def ask_for_press(request: PageRequest, token: str) -> Response[str]:
+async def ask_for_press(request: PageRequest, token: FromPath[str]) -> Response[str]:
     """A GET changes nothing: link scanners and previews fetch it, and must not use it up."""
     return sign_in_page(request.app.state.environment, link_token=quote(token, safe=""))
 
 
 @post("/sign-in/{token:str}", status_code=303)
-async def sign_in_by_link(request: PageRequest, token: str) -> Response[Any]:
+async def sign_in_by_link(request: PageRequest, token: FromPath[str]) -> Response[Any]:
     application: Application = request.app.state.application
     user_id = await application.sessions.redeem_link(token)
     if user_id is None:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from litestar import Response, get, post
 from litestar.datastructures import UploadFile
+from litestar.params import FromPath
 from litestar.response import Stream
 
 from mailyard.access import scope
@@ -74,7 +75,7 @@ async def make_inbox(visit: Visit) -> Response[Any]:
 
 
 @get("/inboxes/{inbox_id:str}/export")
-async def export_inbox(visit: Visit, inbox_id: str) -> Stream:
+async def export_inbox(visit: Visit, inbox_id: FromPath[str]) -> Stream:
     """All mail of the inbox as a file, `?format=mbox` or `eml`."""
     visit.principal.require(scope.INBOXES_READ)
     form: Format = "eml" if visit.ask("format") == "eml" else "mbox"
@@ -100,7 +101,7 @@ async def _pieces(file: UploadFile) -> AsyncIterator[bytes]:
 
 
 @post("/inboxes/{inbox_id:str}/import", status_code=303, request_max_body_size=_UPLOAD_BYTES)
-async def import_inbox(visit: Visit, inbox_id: str) -> Response[Any]:
+async def import_inbox(visit: Visit, inbox_id: FromPath[str]) -> Response[Any]:
     """The mail of a file (mbox, a tar of .eml files, one mail) into the inbox."""
     visit.principal.require(scope.INBOXES_WRITE)
     file = visit.form.get("file")
@@ -129,7 +130,7 @@ async def import_inbox(visit: Visit, inbox_id: str) -> Response[Any]:
 
 
 @post("/inboxes/{inbox_id:str}/extend", status_code=303)
-async def extend(visit: Visit, inbox_id: str) -> Response[Any]:
+async def extend(visit: Visit, inbox_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
     before = await found_inbox(visit, inbox_id)
     async with visit.application.database.transaction() as tx:
@@ -148,7 +149,7 @@ async def extend(visit: Visit, inbox_id: str) -> Response[Any]:
 
 
 @post("/inboxes/{inbox_id:str}/delete", status_code=303)
-async def delete_inbox(visit: Visit, inbox_id: str) -> Response[Any]:
+async def delete_inbox(visit: Visit, inbox_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
     found = await found_inbox(visit, inbox_id)
     async with visit.application.database.transaction() as tx:

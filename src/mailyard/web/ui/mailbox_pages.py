@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.access.audit import Change
@@ -119,7 +120,7 @@ def _folders(visit: Visit, overview: Overview) -> list[dict[str, Any]]:
 
 
 @get("/inboxes/{inbox_id:str}")
-async def mailbox(visit: Visit, inbox_id: str) -> Response[str]:
+async def mailbox(visit: Visit, inbox_id: FromPath[str]) -> Response[str]:
     return await mailbox_page(visit, inbox_id)
 
 
@@ -154,14 +155,14 @@ async def mailbox_page(visit: Visit, inbox_id: str, problem: str | None = None) 
 
 
 @get("/fragments/inboxes/{inbox_id:str}/messages")
-async def message_rows(visit: Visit, inbox_id: str) -> Response[str]:
+async def message_rows(visit: Visit, inbox_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.INBOXES_READ)
     inbox = await found_inbox(visit, inbox_id)
     return visit.fragment("_messages.html", **await rows(visit, inbox))
 
 
 @get("/inboxes/{inbox_id:str}/threads/{thread_id:str}")
-async def thread(visit: Visit, inbox_id: str, thread_id: str) -> Response[str]:
+async def thread(visit: Visit, inbox_id: FromPath[str], thread_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.INBOXES_READ)
     inbox = await found_inbox(visit, inbox_id)
     lines = await visit.application.mailboxes.thread(
@@ -238,7 +239,7 @@ def back_to(visit: Visit, inbox_id: str, **more: str) -> str:
 
 
 @post("/inboxes/{inbox_id:str}/act", status_code=303)
-async def act(visit: Visit, inbox_id: str) -> Response[Any]:
+async def act(visit: Visit, inbox_id: FromPath[str]) -> Response[Any]:
     """Do something to the chosen mails and threads; `quietly`: no page is asked for."""
     visit.principal.require(scope.INBOXES_WRITE)
     wanted = _act(visit)
@@ -262,7 +263,7 @@ async def act(visit: Visit, inbox_id: str) -> Response[Any]:
 
 
 @post("/inboxes/{inbox_id:str}/undo", status_code=303)
-async def undo(visit: Visit, inbox_id: str) -> Response[Any]:
+async def undo(visit: Visit, inbox_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
     text = visit.field("seq")
     if not (text.isascii() and text.isdigit() and len(text) < 19):

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import NotFound
@@ -57,7 +58,9 @@ async def _read(visit: Visit, inbox_id: str, message_id: str) -> ReadMessage:
 
 
 @get(_PATH)
-async def message(visit: Visit, inbox_id: str, message_id: str) -> Response[str]:
+async def message(
+    visit: Visit, inbox_id: FromPath[str], message_id: FromPath[str]
+) -> Response[str]:
     found = await _read(visit, inbox_id, message_id)
     inbox = await visit.application.inboxes.get(
         visit.principal.workspace_id, message_ids(inbox_id, message_id)[0]
@@ -84,7 +87,9 @@ async def message(visit: Visit, inbox_id: str, message_id: str) -> Response[str]
 
 
 @get(_PATH + "/html")
-async def message_html(visit: Visit, inbox_id: str, message_id: str) -> Response[str]:
+async def message_html(
+    visit: Visit, inbox_id: FromPath[str], message_id: FromPath[str]
+) -> Response[str]:
     """The sanitised HTML as a document of its own, with its inline images inside."""
     found = await _read(visit, inbox_id, message_id)
     html = found.content.html or ""
@@ -133,7 +138,9 @@ def _download(content: bytes, file_name: str) -> Response[bytes]:
 
 
 @get(_PATH + "/raw")
-async def message_raw(visit: Visit, inbox_id: str, message_id: str) -> Response[bytes]:
+async def message_raw(
+    visit: Visit, inbox_id: FromPath[str], message_id: FromPath[str]
+) -> Response[bytes]:
     visit.principal.require(scope.INBOXES_READ)
     inbox, identifier = message_ids(inbox_id, message_id)
     raw = await visit.application.messages.raw(visit.principal.workspace_id, identifier, inbox)
@@ -141,7 +148,9 @@ async def message_raw(visit: Visit, inbox_id: str, message_id: str) -> Response[
 
 
 @get(_PATH + "/attachments/{index:int}")
-async def attachment(visit: Visit, inbox_id: str, message_id: str, index: int) -> Response[bytes]:
+async def attachment(
+    visit: Visit, inbox_id: FromPath[str], message_id: FromPath[str], index: FromPath[int]
+) -> Response[bytes]:
     visit.principal.require(scope.INBOXES_READ)
     inbox, identifier = message_ids(inbox_id, message_id)
     file = await visit.application.messages.attachment(
@@ -151,7 +160,9 @@ async def attachment(visit: Visit, inbox_id: str, message_id: str, index: int) -
 
 
 @post(_PATH + "/delete", status_code=303)
-async def delete_message(visit: Visit, inbox_id: str, message_id: str) -> Response[Any]:
+async def delete_message(
+    visit: Visit, inbox_id: FromPath[str], message_id: FromPath[str]
+) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
     inbox, identifier = message_ids(inbox_id, message_id)
     async with visit.application.database.transaction() as tx:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import MailyardError
@@ -72,7 +73,7 @@ async def make(visit: Visit) -> Response[str]:
 
 
 @post("/provider-hooks/{hook_id:str}/remove", status_code=303)
-async def remove(visit: Visit, hook_id: str) -> Response[Any]:
+async def remove(visit: Visit, hook_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.HOOKS_WRITE)
     application = visit.application
     async with application.database.transaction() as tx:

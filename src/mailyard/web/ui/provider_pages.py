@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.access.audit import Change
@@ -150,13 +151,13 @@ async def _one_page(visit: Visit, provider_id: str, **shown: Any) -> Response[st
 
 
 @get("/providers/{provider_id:str}")
-async def provider(visit: Visit, provider_id: str) -> Response[str]:
+async def provider(visit: Visit, provider_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.PROVIDERS_READ)
     return await _one_page(visit, provider_id)
 
 
 @post("/providers/{provider_id:str}", status_code=303)
-async def change_provider(visit: Visit, provider_id: str) -> Response[Any]:
+async def change_provider(visit: Visit, provider_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.PROVIDERS_WRITE)
     text = visit.field("settings")
     try:
@@ -169,14 +170,14 @@ async def change_provider(visit: Visit, provider_id: str) -> Response[Any]:
 
 
 @post("/providers/{provider_id:str}/switch", status_code=303)
-async def switch_provider(visit: Visit, provider_id: str) -> Response[Any]:
+async def switch_provider(visit: Visit, provider_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.PROVIDERS_WRITE)
     await _change(visit, provider_id, ProviderChange(enabled=visit.field("on") == "yes"))
     return visit.go(f"/providers/{provider_id}", "saved")
 
 
 @post("/providers/{provider_id:str}/test", status_code=200)
-async def test_provider(visit: Visit, provider_id: str) -> Response[str]:
+async def test_provider(visit: Visit, provider_id: FromPath[str]) -> Response[str]:
     """The answer is the page itself, with what the provider said."""
     visit.principal.require(scope.PROVIDERS_WRITE)
     application, workspace_id = visit.application, visit.principal.workspace_id
@@ -195,7 +196,7 @@ async def test_provider(visit: Visit, provider_id: str) -> Response[str]:
 
 
 @post("/providers/{provider_id:str}/remove", status_code=303)
-async def remove_provider(visit: Visit, provider_id: str) -> Response[Any]:
+async def remove_provider(visit: Visit, provider_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.PROVIDERS_WRITE)
     application, workspace_id = visit.application, visit.principal.workspace_id
     identifier = parse_type_id(PROVIDER, provider_id)

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import Conflict, InvalidInput
@@ -110,13 +111,13 @@ async def add_domain(visit: Visit) -> Response[Any]:
 
 
 @get("/receiving/{domain_id:str}")
-async def domain(visit: Visit, domain_id: str) -> Response[str]:
+async def domain(visit: Visit, domain_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.DOMAINS_READ)
     return await _domain_page(visit, parse_type_id(RECEIVING_DOMAIN, domain_id))
 
 
 @post("/receiving/{domain_id:str}/check", status_code=303)
-async def check(visit: Visit, domain_id: str) -> Response[Any]:
+async def check(visit: Visit, domain_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.DOMAINS_WRITE)
     service, workspace_id = visit.application.receiving_domains, visit.principal.workspace_id
     before = await service.get(workspace_id, parse_type_id(RECEIVING_DOMAIN, domain_id))
@@ -139,7 +140,7 @@ async def check(visit: Visit, domain_id: str) -> Response[Any]:
 
 
 @post("/receiving/{domain_id:str}/plus", status_code=303)
-async def set_plus(visit: Visit, domain_id: str) -> Response[Any]:
+async def set_plus(visit: Visit, domain_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.DOMAINS_WRITE)
     service, workspace_id = visit.application.receiving_domains, visit.principal.workspace_id
     identifier, plus = parse_type_id(RECEIVING_DOMAIN, domain_id), visit.field("plus") == "yes"
@@ -159,7 +160,7 @@ async def set_plus(visit: Visit, domain_id: str) -> Response[Any]:
 
 
 @post("/receiving/{domain_id:str}/remove", status_code=303)
-async def remove(visit: Visit, domain_id: str) -> Response[Any]:
+async def remove(visit: Visit, domain_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.DOMAINS_WRITE)
     workspace_id = visit.principal.workspace_id
     identifier = parse_type_id(RECEIVING_DOMAIN, domain_id)
@@ -174,7 +175,7 @@ async def remove(visit: Visit, domain_id: str) -> Response[Any]:
 
 
 @post("/receiving/{domain_id:str}/routes", status_code=303)
-async def add_route(visit: Visit, domain_id: str) -> Response[Any]:
+async def add_route(visit: Visit, domain_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.DOMAINS_WRITE)
     identifier = parse_type_id(RECEIVING_DOMAIN, domain_id)
     action, target = visit.field("action"), visit.field("target").strip()
@@ -205,7 +206,9 @@ async def add_route(visit: Visit, domain_id: str) -> Response[Any]:
 
 
 @post("/receiving/{domain_id:str}/routes/{route_id:str}/remove", status_code=303)
-async def remove_route(visit: Visit, domain_id: str, route_id: str) -> Response[Any]:
+async def remove_route(
+    visit: Visit, domain_id: FromPath[str], route_id: FromPath[str]
+) -> Response[Any]:
     visit.principal.require(scope.DOMAINS_WRITE)
     async with visit.application.database.transaction() as tx:
         gone = await visit.application.inbound_routes.remove(

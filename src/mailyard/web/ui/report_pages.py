@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from litestar import Response, get
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.limits import API_PAGE_ITEMS
@@ -28,7 +29,7 @@ async def reports(visit: Visit) -> Response[str]:
 
 
 @get("/reports/{domain:str}")
-async def domain_report(visit: Visit, domain: str) -> Response[str]:
+async def domain_report(visit: Visit, domain: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.DOMAINS_READ)
     application, workspace_id = visit.application, visit.principal.workspace_id
     found, _ = await application.reports.dmarc_reports(
@@ -44,7 +45,7 @@ async def domain_report(visit: Visit, domain: str) -> Response[str]:
 
 
 @get("/reports/{domain:str}/days.json")
-async def days(visit: Visit, domain: str) -> dict[str, list[Any]]:
+async def days(visit: Visit, domain: FromPath[str]) -> dict[str, list[Any]]:
     """The chart's columns: seconds since 1970, what passed, what failed."""
     visit.principal.require(scope.DOMAINS_READ)
     found = await visit.application.reports.days(visit.principal.workspace_id, domain.lower(), DAYS)

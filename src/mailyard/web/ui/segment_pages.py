@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.campaigns.audience import Counted, Estimate
@@ -69,13 +70,13 @@ async def make_segment(visit: Visit) -> Response[Any]:
 
 
 @get("/segments/{segment_id:str}")
-async def segment(visit: Visit, segment_id: str) -> Response[str]:
+async def segment(visit: Visit, segment_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.CONTACTS_READ)
     return await _segment_page(visit, parse_type_id(SEGMENT, segment_id))
 
 
 @post("/segments/{segment_id:str}", status_code=303)
-async def change_segment(visit: Visit, segment_id: str) -> Response[Any]:
+async def change_segment(visit: Visit, segment_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.CONTACTS_WRITE)
     identifier, form = parse_type_id(SEGMENT, segment_id), _form(visit)
     service, workspace_id = visit.application.segments, visit.principal.workspace_id
@@ -99,7 +100,7 @@ async def change_segment(visit: Visit, segment_id: str) -> Response[Any]:
 
 
 @post("/segments/{segment_id:str}/delete", status_code=303)
-async def delete_segment(visit: Visit, segment_id: str) -> Response[Any]:
+async def delete_segment(visit: Visit, segment_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.CONTACTS_WRITE)
     service, workspace_id = visit.application.segments, visit.principal.workspace_id
     identifier = parse_type_id(SEGMENT, segment_id)

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import InvalidInput
@@ -28,7 +29,7 @@ async def sender_of(visit: Visit, inbox_id: UUID, message_id: UUID) -> Any:
 
 
 @get("/inboxes/{inbox_id:str}/senders")
-async def senders(visit: Visit, inbox_id: str) -> Response[str]:
+async def senders(visit: Visit, inbox_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.INBOXES_READ)
     application, workspace_id = visit.application, visit.principal.workspace_id
     inbox = await application.inboxes.get(workspace_id, parse_type_id(INBOX, inbox_id))
@@ -56,7 +57,7 @@ async def senders(visit: Visit, inbox_id: str) -> Response[str]:
 
 
 @post("/inboxes/{inbox_id:str}/senders", status_code=303)
-async def set_policy(visit: Visit, inbox_id: str) -> Response[Any]:
+async def set_policy(visit: Visit, inbox_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
     application, workspace_id = visit.application, visit.principal.workspace_id
     inbox = await application.inboxes.get(workspace_id, parse_type_id(INBOX, inbox_id))
@@ -79,7 +80,7 @@ async def set_policy(visit: Visit, inbox_id: str) -> Response[Any]:
 
 
 @post("/inboxes/{inbox_id:str}/held/{message_id:str}/release", status_code=303)
-async def let_in(visit: Visit, inbox_id: str, message_id: str) -> Response[Any]:
+async def let_in(visit: Visit, inbox_id: FromPath[str], message_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
     application, workspace_id = visit.application, visit.principal.workspace_id
     inbox = await application.inboxes.get(workspace_id, parse_type_id(INBOX, inbox_id))

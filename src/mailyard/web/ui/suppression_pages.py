@@ -5,6 +5,7 @@ from typing import Any
 
 from litestar import Response, get, post
 from litestar.datastructures import UploadFile
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import InvalidInput, MailyardError
@@ -97,7 +98,7 @@ async def add(visit: Visit) -> Response[Any]:
 
 
 @post("/suppressions/{suppression_id:str}/remove", status_code=303)
-async def remove(visit: Visit, suppression_id: str) -> Response[Any]:
+async def remove(visit: Visit, suppression_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.SUPPRESSIONS_WRITE)
     application = visit.application
     async with application.database.transaction() as tx:

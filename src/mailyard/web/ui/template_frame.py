@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from litestar import Response, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import InvalidInput, MailyardError, NotFound
@@ -35,7 +36,7 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 @post("/templates/{template_id:str}/frame", status_code=200)
-async def frame(visit: Visit, template_id: str) -> Response[str]:
+async def frame(visit: Visit, template_id: FromPath[str]) -> Response[str]:
     """What is typed, rendered. It changes nothing; a POST because sources are long."""
     visit.principal.require(scope.TEMPLATES_READ)
     try:
@@ -54,7 +55,7 @@ async def frame(visit: Visit, template_id: str) -> Response[str]:
 
 
 @post("/templates/{template_id:str}/test", status_code=303)
-async def send_test(visit: Visit, template_id: str) -> Response[Any]:
+async def send_test(visit: Visit, template_id: FromPath[str]) -> Response[Any]:
     """What is typed, as a mail to an address."""
     visit.principal.require(scope.TEMPLATES_READ)
     visit.principal.require(scope.EMAILS_SEND)

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
@@ -60,13 +61,13 @@ async def make_template(visit: Visit) -> Response[Any]:
 
 
 @get("/templates/{template_id:str}")
-async def template(visit: Visit, template_id: str) -> Response[str]:
+async def template(visit: Visit, template_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.TEMPLATES_READ)
     return await editor(visit, parse_type_id(TEMPLATE, template_id))
 
 
 @post("/templates/{template_id:str}", status_code=303)
-async def publish(visit: Visit, template_id: str) -> Response[Any]:
+async def publish(visit: Visit, template_id: FromPath[str]) -> Response[Any]:
     """What is in the form becomes the next version; a draft is done with."""
     visit.principal.require(scope.TEMPLATES_WRITE)
     service, workspace_id = visit.application.templates, visit.principal.workspace_id
@@ -95,7 +96,7 @@ async def publish(visit: Visit, template_id: str) -> Response[Any]:
 
 
 @post("/templates/{template_id:str}/draft", status_code=303)
-async def save_draft(visit: Visit, template_id: str) -> Response[Any]:
+async def save_draft(visit: Visit, template_id: FromPath[str]) -> Response[Any]:
     """What is in the form is kept, right or wrong."""
     visit.principal.require(scope.TEMPLATES_WRITE)
     service, workspace_id = visit.application.templates, visit.principal.workspace_id
@@ -120,7 +121,7 @@ async def save_draft(visit: Visit, template_id: str) -> Response[Any]:
 
 
 @post("/templates/{template_id:str}/draft/drop", status_code=303)
-async def drop_draft(visit: Visit, template_id: str) -> Response[Any]:
+async def drop_draft(visit: Visit, template_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.TEMPLATES_WRITE)
     service, workspace_id = visit.application.templates, visit.principal.workspace_id
     identifier = parse_type_id(TEMPLATE, template_id)
@@ -137,7 +138,9 @@ async def drop_draft(visit: Visit, template_id: str) -> Response[Any]:
 
 
 @post("/templates/{template_id:str}/versions/{version:int}/use", status_code=303)
-async def use_version(visit: Visit, template_id: str, version: int) -> Response[Any]:
+async def use_version(
+    visit: Visit, template_id: FromPath[str], version: FromPath[int]
+) -> Response[Any]:
     visit.principal.require(scope.TEMPLATES_WRITE)
     service, workspace_id = visit.application.templates, visit.principal.workspace_id
     identifier = parse_type_id(TEMPLATE, template_id)
@@ -156,7 +159,9 @@ async def use_version(visit: Visit, template_id: str, version: int) -> Response[
 
 
 @get("/templates/{template_id:str}/versions/{version:int}")
-async def version_page(visit: Visit, template_id: str, version: int) -> Response[str]:
+async def version_page(
+    visit: Visit, template_id: FromPath[str], version: FromPath[int]
+) -> Response[str]:
     """A version, and what it changed."""
     visit.principal.require(scope.TEMPLATES_READ)
     service, workspace_id = visit.application.templates, visit.principal.workspace_id

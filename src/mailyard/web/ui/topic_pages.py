@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import MailyardError
@@ -86,7 +87,7 @@ async def make_topic(visit: Visit) -> Response[Any]:
 
 
 @post("/topics/{topic_id:str}/delete", status_code=303)
-async def delete_topic(visit: Visit, topic_id: str) -> Response[Any]:
+async def delete_topic(visit: Visit, topic_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.CONTACTS_WRITE)
     try:
         async with visit.application.database.transaction() as tx:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import MailyardError
@@ -94,7 +95,7 @@ async def add_domain(visit: Visit) -> Response[Any]:
 
 
 @post("/tracking/domains/{domain_id:str}/check", status_code=303)
-async def check_domain(visit: Visit, domain_id: str) -> Response[Any]:
+async def check_domain(visit: Visit, domain_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.DOMAINS_WRITE)
     workspace_id, domains = visit.principal.workspace_id, visit.application.tracking_domains
     identifier = parse_type_id(TRACKING_DOMAIN, domain_id)
@@ -117,7 +118,7 @@ async def check_domain(visit: Visit, domain_id: str) -> Response[Any]:
 
 
 @post("/tracking/domains/{domain_id:str}/remove", status_code=303)
-async def remove_domain(visit: Visit, domain_id: str) -> Response[Any]:
+async def remove_domain(visit: Visit, domain_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.DOMAINS_WRITE)
     async with visit.application.database.transaction() as tx:
         gone = await visit.application.tracking_domains.remove(

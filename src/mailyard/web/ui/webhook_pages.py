@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.bus.filter import EventFilter, make_filter, parse_where
@@ -167,13 +168,13 @@ async def make(visit: Visit) -> Response[str]:
 
 
 @get("/webhooks/{webhook_id:str}")
-async def webhook(visit: Visit, webhook_id: str) -> Response[str]:
+async def webhook(visit: Visit, webhook_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.WEBHOOKS_READ)
     return await _webhook_page(visit, parse_type_id(WEBHOOK, webhook_id))
 
 
 @post("/webhooks/{webhook_id:str}", status_code=303)
-async def change(visit: Visit, webhook_id: str) -> Response[Any]:
+async def change(visit: Visit, webhook_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.WEBHOOKS_WRITE)
     service, workspace_id = visit.application.webhooks, visit.principal.workspace_id
     identifier = parse_type_id(WEBHOOK, webhook_id)
@@ -190,7 +191,7 @@ async def change(visit: Visit, webhook_id: str) -> Response[Any]:
 
 
 @post("/webhooks/{webhook_id:str}/switch", status_code=303)
-async def switch(visit: Visit, webhook_id: str) -> Response[Any]:
+async def switch(visit: Visit, webhook_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.WEBHOOKS_WRITE)
     service, workspace_id = visit.application.webhooks, visit.principal.workspace_id
     identifier = parse_type_id(WEBHOOK, webhook_id)
@@ -204,7 +205,7 @@ async def switch(visit: Visit, webhook_id: str) -> Response[Any]:
 
 
 @post("/webhooks/{webhook_id:str}/rotate", status_code=200)
-async def rotate(visit: Visit, webhook_id: str) -> Response[str]:
+async def rotate(visit: Visit, webhook_id: FromPath[str]) -> Response[str]:
     """The page itself, as above."""
     visit.principal.require(scope.WEBHOOKS_WRITE)
     application, identifier = visit.application, parse_type_id(WEBHOOK, webhook_id)
@@ -221,7 +222,7 @@ async def rotate(visit: Visit, webhook_id: str) -> Response[str]:
 
 
 @post("/webhooks/{webhook_id:str}/test", status_code=303)
-async def test(visit: Visit, webhook_id: str) -> Response[Any]:
+async def test(visit: Visit, webhook_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.WEBHOOKS_WRITE)
     application, identifier = visit.application, parse_type_id(WEBHOOK, webhook_id)
     workspace_id, log = visit.principal.workspace_id, application.webhook_log
@@ -234,7 +235,7 @@ async def test(visit: Visit, webhook_id: str) -> Response[Any]:
 
 
 @post("/webhooks/{webhook_id:str}/replay", status_code=303)
-async def replay(visit: Visit, webhook_id: str) -> Response[Any]:
+async def replay(visit: Visit, webhook_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.WEBHOOKS_WRITE)
     application, identifier = visit.application, parse_type_id(WEBHOOK, webhook_id)
     try:
@@ -254,7 +255,7 @@ async def replay(visit: Visit, webhook_id: str) -> Response[Any]:
 
 
 @post("/webhooks/{webhook_id:str}/redrive", status_code=303)
-async def redrive(visit: Visit, webhook_id: str) -> Response[Any]:
+async def redrive(visit: Visit, webhook_id: FromPath[str]) -> Response[Any]:
     """The deliveries that the form names, or all dead ones."""
     visit.principal.require(scope.WEBHOOKS_WRITE)
     application, identifier = visit.application, parse_type_id(WEBHOOK, webhook_id)
@@ -270,7 +271,7 @@ async def redrive(visit: Visit, webhook_id: str) -> Response[Any]:
 
 
 @post("/webhooks/{webhook_id:str}/remove", status_code=303)
-async def remove(visit: Visit, webhook_id: str) -> Response[Any]:
+async def remove(visit: Visit, webhook_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.WEBHOOKS_WRITE)
     application = visit.application
     async with application.database.transaction() as tx:
@@ -283,7 +284,9 @@ async def remove(visit: Visit, webhook_id: str) -> Response[Any]:
 
 
 @get("/webhooks/{webhook_id:str}/deliveries/{delivery_id:str}")
-async def delivery(visit: Visit, webhook_id: str, delivery_id: str) -> Response[str]:
+async def delivery(
+    visit: Visit, webhook_id: FromPath[str], delivery_id: FromPath[str]
+) -> Response[str]:
     visit.principal.require(scope.WEBHOOKS_READ)
     application, workspace_id = visit.application, visit.principal.workspace_id
     one = await application.webhooks.get(workspace_id, parse_type_id(WEBHOOK, webhook_id))
