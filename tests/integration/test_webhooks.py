@@ -15,10 +15,13 @@ from mailyard.access.audit import Actor, Audit
 from mailyard.access.user import Users
 from mailyard.core import ids
 from mailyard.core.errors import Conflict, InvalidInput
+from mailyard.observe.metrics import WEBHOOK_EVENTS_LOST
 from mailyard.queue.worker import Worker
 from mailyard.storage.database import Database
+from mailyard.storage.partitions import drop_expired, ensure_partitions
 from mailyard.webhooks import replay
 from mailyard.webhooks.fan_out import SLOW_PLACES
+from mailyard.webhooks.gap import Gaps
 from mailyard.webhooks.notice import Notices
 from mailyard.webhooks.policy import ATTEMPTS, RETRY_AFTER_S
 
@@ -439,6 +442,71 @@ async def test_a_span_of_time_is_told_again_under_the_same_ids(
         await world.webhooks.disable(world.workspace_id, webhook.id, tx)
         with pytest.raises(Conflict):
             await world.replays.start(world.workspace_id, webhook.id, since, None, tx)
+
+
+async def test_what_nobody_has_dealt_stays_and_what_leaves_at_last_is_told(
+    world: World,
+) -> None:
+    endpoint = await world.endpoint()
+    webhook, _ = await world.tell(endpoint.url)
+    other, _ = await world.tell(endpoint.url, kinds=["campaign.progress"])
+    gaps = Gaps(database=world.database, clock=world.clock)
+    today = world.clock.now()
+
+    async def days_later(count: int) -> set[str]:
+        """The days of events that are left then."""
+        now = today + timedelta(days=count)
+        await ensure_partitions(world.database, now)
+        await drop_expired(world.database, now, readers=[gaps])
+        names = await world.database.pool.fetch(
+            "SELECT relname FROM pg_class WHERE relname LIKE 'live_event_2%' AND relkind = 'r'"
+        )
+        return {row[0] for row in names}
+
+    day = f"live_event_{today:%Y_%m_%d}"
+    await world.happens(1)
+    assert day in await days_later(10), "no worker has dealt with it"
+    await world.deal(1)
+    assert day not in await days_later(10)
+    await world.work()
+    assert endpoint.numbers == [1]
+
+    await ensure_partitions(world.database, today)
+    await world.happens(2, 3)
+    lost = WEBHOOK_EVENTS_LOST._value.get()
+    world.clock.advance(days(15))
+    assert day not in await days_later(15)
+    (gap,) = await world.deliveries(webhook)  # what was told before has left the log in time
+    assert (gap.kind, gap.state) == ("stream.gap", "dead")
+    assert gap.why.startswith(f"2 events of {today:%Y-%m-%d} left before")
+    assert WEBHOOK_EVENTS_LOST._value.get() == lost + 2
+    assert await world.states(other) == [], "it wanted nothing of what is gone"
+
+
+async def test_a_gap_is_told_once(world: World) -> None:
+    endpoint = await world.endpoint()
+    webhook, _ = await world.tell(endpoint.url)
+    await world.happens(1)
+    gaps = Gaps(database=world.database, clock=world.clock)
+    since = world.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    for _ in range(2):  # the drop behind it may fail, and is tried again
+        await gaps.lose(since, since + timedelta(days=1))
+    assert await world.states(webhook) == ["dead"]
+
+
+async def test_events_of_a_running_replay_stay_until_it_is_over(world: World) -> None:
+    endpoint = await world.endpoint()
+    webhook, _ = await world.tell(endpoint.url)
+    await world.happens(1)
+    await world.deal(1)
+    now = world.clock.now()
+    gaps = Gaps(database=world.database, clock=world.clock)
+    span = (now - timedelta(hours=1), now + timedelta(hours=1))
+    assert not await gaps.needs(*span)
+    async with world.database.transaction() as tx:
+        await world.replays.start(webhook.workspace_id, webhook.id, span[0], None, tx)
+    assert await gaps.needs(*span)
+    assert not await gaps.needs(now + timedelta(days=1), now + timedelta(days=2))
 
 
 async def test_the_button_tells_now_and_shows_request_and_answer(world: World) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mailyard.webhooks.call import Caller
     from mailyard.webhooks.endpoint import Webhooks
     from mailyard.webhooks.fan_out import FanOut
+    from mailyard.webhooks.gap import Gaps
     from mailyard.webhooks.log import WebhookLog
     from mailyard.webhooks.notice import Notices
     from mailyard.webhooks.replay import Replays
@@ -111,6 +112,13 @@ class Webhooking(Campaigning):
         from mailyard.webhooks.fan_out import FanOut
 
         return FanOut(database=self.database, engine=self.engine, bus=self.bus, clock=self.clock)
+
+    @cached_property
+    def webhook_gaps(self) -> "Gaps":
+        """What keeps events for endpoints that are behind."""
+        from mailyard.webhooks.gap import Gaps
+
+        return Gaps(database=self.database, clock=self.clock)
 
     def _webhook_networks(self) -> tuple["Network", ...]:
         from mailyard.net.guard import networks

@@ -80,6 +80,16 @@ HTTP_SECONDS = Histogram(
 LIVE_CONNECTIONS = Gauge(
     "mailyard_live_connections", "Open live streams and waits.", ["kind"], registry=REGISTRY
 )
+WEBHOOK_LAG = Gauge(
+    "mailyard_webhook_fan_out_lag_seconds",
+    "Age of the oldest event that is not in the lines of endpoints yet; of the worker that deals.",
+    registry=REGISTRY,
+)
+WEBHOOK_EVENTS_LOST = Counter(
+    "mailyard_webhook_events_lost_total",
+    "Events that left before an endpoint that wants their kind was told of them.",
+    registry=REGISTRY,
+)
 CACHE_LOOKUPS = Counter(
     "mailyard_cache_lookups_total",
     "Looks into a layer of the cache, by what was looked for and whether it was there.",

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import asyncpg
 
@@ -28,6 +29,7 @@ ADDRESS_PARTITIONS = 16
 MONTHS_AHEAD = 2
 DAYS_AHEAD = 2
 LIVE_EVENT_KEEP_DAYS = 3  # what listeners that come back and replays of webhooks can read
+LIVE_EVENT_KEEP_DAYS_MOST = 14  # for who has not read them yet; as long as webhooks' own log
 WEBHOOK_KEEP_DAYS = 14  # what an endpoint was told; longer than it is tried (webhooks/policy.py)
 LOCK_TIMEOUT_S = 2.0
 LOCK_ATTEMPTS = 10
@@ -59,6 +61,21 @@ class Keep:
 
 
 FOR_EVER = Keep()
+
+
+class LateReader(Protocol):
+    """Who reads live events behind a stored place, and may be behind by days."""
+
+    async def needs(self, since: datetime, until: datetime) -> bool:
+        """Whether an event of this span is still to be read."""
+        ...
+
+    async def lose(self, since: datetime, until: datetime) -> None:
+        """The events of this span leave now, read or not: tell whoever misses them."""
+        ...
+
+
+_EVENTS = "live_event"
 _HISTORY = ("delivery", "delivery_event", "email", "tracking_event", "tracking_first")
 
 
@@ -76,9 +93,7 @@ class _Ranged:
 def _ranged_tables() -> Iterator[_Ranged]:
     for parent in (*_HISTORY, "audit_log", "contact_event"):
         yield _Ranged(parent, daily=False)
-    yield _Ranged(
-        "live_event", True, on_id=False, keep_days=LIVE_EVENT_KEEP_DAYS, storage=_INSERT_ONLY
-    )
+    yield _Ranged(_EVENTS, True, on_id=False, keep_days=LIVE_EVENT_KEEP_DAYS, storage=_INSERT_ONLY)
     for parent in ("webhook_delivery", "webhook_attempt"):
         yield _Ranged(parent, True, keep_days=WEBHOOK_KEEP_DAYS)
     for days in RETENTION_DAYS:
@@ -208,11 +223,18 @@ async def ensure_month(database: Database, parent: str, moment: datetime) -> int
     return await _make(database, [wish])
 
 
-async def drop_expired(database: Database, now: datetime, keep: Keep = FOR_EVER) -> list[str]:
+async def drop_expired(
+    database: Database,
+    now: datetime,
+    keep: Keep = FOR_EVER,
+    readers: Sequence[LateReader] = (),
+) -> list[str]:
     """Detach and drop every partition whose rows have all expired; the names of the dropped.
 
-    Of history, the month of the oldest mail or campaign that is still under way stays, and all
-    after it: its worker finds its rows, and who got the campaign's mail gets it once.
+    A day of live events that one of `readers` still needs stays for LIVE_EVENT_KEEP_DAYS_MOST; what
+    leaves then is told. Of history, the month of the oldest mail or campaign that is still under
+    way stays, and all after it: its worker finds its rows, and who got the campaign's mail gets it
+    once.
 
     Works on a direct connection, because DETACH CONCURRENTLY runs in no transaction. A partition
     whose lock cannot be had is left for the next round; a detach that was cut short is finished.
@@ -226,6 +248,7 @@ async def drop_expired(database: Database, now: datetime, keep: Keep = FOR_EVER)
         leaving = expired(list(rows), now, keep)
         if any(rows[name]["parent"] in _HISTORY for name in leaving):
             leaving = _without_work(leaving, rows, await connection.fetchval(QUERIES.at_work_since))
+        leaving = await _without_needed(leaving, now, readers)
         gone = await _detach(connection, rows, leaving)
         left = [row["name"] for row in await connection.fetch(QUERIES.left_behind, _NAME.pattern)]
         for name in expired(left, now, keep):
@@ -248,6 +271,28 @@ def _without_work(
         if rows[name]["parent"] not in _HISTORY
         or name.removeprefix(f"{rows[name]['parent']}_") < month
     ]
+
+
+async def _without_needed(
+    names: list[str], now: datetime, readers: Sequence[LateReader]
+) -> list[str]:
+    """`names` without the days of live events that a reader needs and may still have."""
+    leaving = []
+    for name in names:
+        match = _NAME.match(name)
+        if match is None or match[1] != _EVENTS or not readers:
+            leaving.append(name)
+            continue
+        since = _start_of(match)
+        until = _next(since, daily=True)
+        if now < until + timedelta(days=LIVE_EVENT_KEEP_DAYS_MOST):
+            if any([await reader.needs(since, until) for reader in readers]):
+                continue
+        else:
+            for reader in readers:
+                await reader.lose(since, until)
+        leaving.append(name)
+    return leaving
 
 
 async def _detach(

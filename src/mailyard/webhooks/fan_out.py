@@ -11,7 +11,7 @@ is read only when no older transaction runs any more, so an endpoint that wants 
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -26,6 +26,7 @@ from mailyard.bus.live import TOPIC as EVENTS
 from mailyard.core import ids
 from mailyard.core.backoff import Backoff
 from mailyard.core.clock import Clock, SystemClock
+from mailyard.observe import metrics
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import WEBHOOKS, KeyPolicy, NewJob
 from mailyard.storage.database import Connection, Database
@@ -41,6 +42,7 @@ _CALM_S = (
     1.0  # between looks without a wake-up: what one that was lost costs, and lines that are due
 )
 _NOBODY_S = 10.0  # between looks whether there is any endpoint at all
+_NO_LAG = timedelta()
 _LINES = 200  # that are due, of one look
 _AGAIN = Backoff(first_s=0.5, cap_s=10.0)
 _LOG = structlog.get_logger(__name__)
@@ -86,6 +88,7 @@ class FanOut:
         async with self._database.transaction() as tx:
             cursor = await self._database.fetchrow(SQL.hold_cursor, tx=tx)
             if cursor is None:
+                metrics.WEBHOOK_LAG.set(0)
                 return False  # another process deals
             first = await self._database.fetchval(SQL.anybody, tx=tx)
             if first is None:
@@ -94,6 +97,8 @@ class FanOut:
             xid, row_id = max((cursor["xid"], cursor["id"]), (first, -1))
             rows = await self._database.fetch(SQL.read_events, xid, row_id, _ROWS, tx=tx)
             jobs: dict[UUID, NewJob] = {}
+            lag = self._clock.now() - rows[0]["at"] if rows else _NO_LAG
+            metrics.WEBHOOK_LAG.set(max(0.0, lag.total_seconds()))
             if rows:
                 jobs = await self._deal(rows, tx)
                 await self._database.execute(

@@ -41,7 +41,12 @@ def duties(application: Application) -> list[Duty]:
     settings = application.settings
     return [
         partitions.make_ahead(database, clock),
-        partitions.drop_old(database, clock, Keep(settings.history_months, settings.audit_months)),
+        partitions.drop_old(
+            database,
+            clock,
+            Keep(settings.history_months, settings.audit_months),
+            application.webhook_gaps,
+        ),
         queue.rescue(application.engine),
         queue.tell_depths(database, application.engine, application.live),
         counters.fold(database),

@@ -3,7 +3,7 @@
 from mailyard.core.clock import Clock
 from mailyard.fleet.duty import Duty
 from mailyard.storage.database import Database
-from mailyard.storage.partitions import Keep, drop_expired, ensure_partitions
+from mailyard.storage.partitions import Keep, LateReader, drop_expired, ensure_partitions
 
 MAKE_EVERY_S = 600.0
 DROP_EVERY_S = 300.0
@@ -19,11 +19,12 @@ def make_ahead(database: Database, clock: Clock) -> Duty:
     return Duty("make-partitions", MAKE_EVERY_S, do)
 
 
-def drop_old(database: Database, clock: Clock, keep: Keep) -> Duty:
-    """Expired mail, and history older than `keep`, leave as whole partitions."""
+def drop_old(database: Database, clock: Clock, keep: Keep, *readers: LateReader) -> Duty:
+    """Expired mail, history older than `keep`, and events that all `readers` have had, leave as
+    whole partitions."""
 
     async def do() -> bool:
-        await drop_expired(database, clock.now(), keep)
+        await drop_expired(database, clock.now(), keep, readers)
         return False
 
     return Duty("drop-partitions", DROP_EVERY_S, do)

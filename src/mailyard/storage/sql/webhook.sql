@@ -102,6 +102,45 @@ WHERE (event.xid, event.id) > ($1::bigint::text::xid8, $2::bigint)
 ORDER BY event.xid, event.id
 LIMIT $3;
 
+-- name: needs_events
+-- Whether events of the stream that were written from $1 to $2 are still to be put into the line of an
+-- endpoint of any workspace, or a replay reads in that span.
+SELECT EXISTS (
+    SELECT
+    FROM webhook_cursor AS dealt
+    JOIN live_event AS event ON (event.xid, event.id) > (dealt.xid, dealt.id)
+    JOIN webhook ON webhook.workspace_id = event.workspace_id AND webhook.enabled
+                AND webhook.from_xid <= event.xid AND event.kind = ANY (webhook.kinds)
+    WHERE event.at >= $1 AND event.at < $2
+) OR EXISTS (
+    SELECT FROM webhook_replay WHERE done_at IS NULL AND since < $2 AND until > $1
+);
+
+-- name: untold_events
+-- Which endpoints have not been told of how many events, of the kinds that they want, that were written
+-- from $1 to $2, and since when; without those whose log says so already, under the place $3.
+SELECT webhook.id, webhook.workspace_id, min(event.at) AS since,
+       sum(json_array_length(event.items::json))::bigint AS events
+FROM webhook_cursor AS dealt
+JOIN live_event AS event ON (event.xid, event.id) > (dealt.xid, dealt.id)
+JOIN webhook ON webhook.workspace_id = event.workspace_id AND webhook.enabled
+            AND webhook.from_xid <= event.xid AND event.kind = ANY (webhook.kinds)
+WHERE event.at >= $1 AND event.at < $2
+  AND NOT EXISTS (
+      SELECT FROM webhook_delivery AS said
+      WHERE said.webhook_id = webhook.id AND said.state = 'dead' AND said.event = $3
+  )
+GROUP BY webhook.id, webhook.workspace_id;
+
+-- name: tell_gaps
+-- Lines in the logs of endpoints for what is gone: ids $1, workspace_ids $2, webhooks $3, items $4,
+-- times $5, reasons $6; of the kind $7 under the place $8, at $9. They never wait.
+INSERT INTO webhook_delivery (id, workspace_id, webhook_id, seq, event, kind, item, happened_at,
+                              state, waits_since, due_at, why, ended_at)
+SELECT id, workspace_id, webhook_id, 0, $8, $7, item, happened_at, 'dead', $9, $9, why, $9
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::text[])
+     AS given (id, workspace_id, webhook_id, item, happened_at, why);
+
 -- name: hold_listening
 -- The endpoints of the workspaces $1 that are told, held: whoever looks whether their lines are empty
 -- waits until this transaction has filled them.
