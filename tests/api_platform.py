@@ -17,6 +17,7 @@ from mailyard.access.business import BusinessFigures
 from mailyard.access.idempotency import Idempotency
 from mailyard.access.key import ApiKeys
 from mailyard.access.letter import Letter
+from mailyard.access.member import Members
 from mailyard.access.plan import NO_PLANS, PlanBook, Plans
 from mailyard.access.session import Sessions
 from mailyard.access.usage import Allowance, Usage
@@ -218,7 +219,8 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
     hooks = ProviderHooks(database=database, vault=VAULT)
     of_mail = {MESSAGE_RECEIVED: "inbox_id", MAILBOX_CHANGED: "inbox_id"}
     cache = LayeredCache(database=database, bus=bus, followed=of_mail)
-    plans = Plans(database=database, audit=audit, book=book)
+    members = Members(database=database, cache=cache)
+    plans = Plans(database=database, audit=audit, book=book, cache=cache)
     usage = Usage(database=database, plans=plans)
     allowance = Allowance(database=database, plans=plans, usage=usage)
     inboxes = Inboxes(database=database, domains=[DOMAIN], cache=cache, allowance=allowance)
@@ -242,7 +244,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
     domains = Domains(database=database, vault=VAULT)
     workspaces, users = (
         Workspaces(database=database, audit=audit),
-        Users(database=database, audit=audit),
+        Users(database=database, audit=audit, members=members),
     )
     letters: list[Letter] = []
 
@@ -280,7 +282,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         business=BusinessFigures(database=database, plans=plans),
         workspaces=workspaces,
         users=users,
-        sessions=Sessions(database=database, audit=audit),
+        sessions=Sessions(database=database, audit=audit, members=members, cache=cache),
         keys=ApiKeys(database=database, audit=audit, cache=cache),
         idempotency=Idempotency(database=database),
         inboxes=inboxes,
@@ -303,7 +305,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         **_analysis(database, engine, live),
         verdicts=Verdicts(database=database, authserv_id="mx.inbox.localhost"),
         admitting=Ingest(database=database, live=live),
-        reports=Reports(database=database, clock=SystemClock()),
+        reports=Reports(database=database, clock=SystemClock(), cache=cache),
         messages=messages,
         mailboxes=mailboxes,
         notes=notes,

@@ -8,14 +8,17 @@ import msgspec
 from http_script import LOOPBACK, Step, answer
 
 from mailyard.access.vault import Vault
-from mailyard.analysis.analyst import Analyst
+from mailyard.analysis.analyst import Analyst, Outcome
 from mailyard.analysis.book import ModelBook, NewModel, OpenModel
 from mailyard.analysis.model import Model
 from mailyard.analysis.models.kinds import make
 from mailyard.analysis.policy import Policies
 from mailyard.analysis.results import Results
+from mailyard.analysis.task import Ask
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.net.http import HttpClient
+from mailyard.protocol.meaning.letter import Letter
+from mailyard.protocol.meaning.read import findings_in
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.storage.database import Database
 
@@ -49,6 +52,16 @@ class ModelWorld:
             clock=self.clock,
             random=Random(1),
         )
+
+    async def answer(
+        self, workspace_id: UUID, letter: Letter, what: Ask, *, final: bool = True
+    ) -> Outcome:
+        """What comes of an ask, kept as the lane keeps it."""
+        findings = findings_in(letter)
+        answered = await self.analyst.answer(workspace_id, letter, findings, what, final=final)
+        async with self.database.transaction() as tx:
+            await self.analyst.keep(workspace_id, answered, tx)
+        return answered.outcome
 
     def _make(self, model: OpenModel) -> Model:
         return make(model, self.http, self.clock)

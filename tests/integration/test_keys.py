@@ -1,4 +1,4 @@
-"""API keys: shown once, stored hashed, revoked within two seconds."""
+"""API keys: shown once, stored hashed, revoked everywhere when the call returns."""
 
 import asyncio
 import json
@@ -9,7 +9,6 @@ import pytest
 from api_platform import Platform, start
 
 from mailyard.access.key import ApiKeys
-from mailyard.cache.change_log import LOOK_EVERY_S
 from mailyard.cache.kind import KEY
 from mailyard.cache.layered import LayeredCache
 from mailyard.core import ids
@@ -45,12 +44,10 @@ async def test_a_key_of_another_secret_is_not_let_in_by_its_prefix(platform: Pla
     assert await platform.app.keys.authenticate(platform.key + "0") is None
 
 
-async def test_a_revoked_key_stops_here_at_once_and_elsewhere_within_two_seconds(
+async def test_who_has_revoked_a_key_finds_it_refused_in_every_process(
     platform: Platform, database: Database
 ) -> None:
-    clock = ManualClock()
-    assert LOOK_EVERY_S < 2.0
-    cache = LayeredCache(database=database, clock=clock)
+    cache = LayeredCache(database=database)
     elsewhere = ApiKeys(database=database, audit=platform.app.audit, cache=cache)
     secret = await platform.key_with("inboxes:read")
     assert (await platform.call("GET", "/v1/inboxes", key=secret)).status == 200
@@ -59,8 +56,6 @@ async def test_a_revoked_key_stops_here_at_once_and_elsewhere_within_two_seconds
     key_id = ids.type_id(ids.API_KEY, holder.key_id)
     assert (await platform.call("POST", f"/v1/keys/{key_id}/revoke")).status == 200
     assert (await platform.call("GET", "/v1/inboxes", key=secret)).status == 401
-    assert await elsewhere.authenticate(secret) is not None
-    clock.advance(LOOK_EVERY_S + 0.1)
     assert await elsewhere.authenticate(secret) is None
 
 

@@ -10,13 +10,19 @@ from api_platform import Platform, nothing_there, services, start
 from mail_platform import mail_platform
 
 from mailyard.access.audit import Actor
+from mailyard.access.plan import Plan, PlanBook
+from mailyard.access.session import token_hash
 from mailyard.cache.adapters.postgres import PostgresCache
 from mailyard.cache.change_log import REACHES_S
 from mailyard.cache.kind import INBOX, KINDS, UNUSED, Kind
 from mailyard.cache.layered import LayeredCache
-from mailyard.core.clock import ManualClock
+from mailyard.core.clock import ManualClock, SystemClock
 from mailyard.core.errors import NotFound
 from mailyard.core.ids import uuid7
+from mailyard.observe.metrics import cache_lookups
+from mailyard.protocol.authentication import Standing
+from mailyard.protocol.dmarc.report import AggregateReport, Row
+from mailyard.protocol.report_files import Found
 from mailyard.storage.database import Database, DatabaseAddress
 from mailyard.web.asgi import build
 
@@ -317,6 +323,102 @@ async def test_a_workspace_and_a_key_are_as_they_were_changed(
     actor = Actor("system", "test", here.workspace_id)
     await here.app.workspaces.change(here.workspace_id, name="New", actor=actor)
     assert (await there.app.workspaces.get(here.workspace_id)).name == "New"
+
+
+async def test_sessions_and_members_are_as_they_were_changed_in_whatever_process(
+    two: tuple[Platform, Platform],
+) -> None:
+    here, there = two
+    workspace_id, actor = here.workspace_id, here.actor
+
+    async def roles(one: Platform) -> dict[str, str]:
+        return {user.email: user.role for user in await one.app.users.list(workspace_id)}
+
+    session = await here.app.sessions.start(here.first.user_id, workspace_id, "a browser")
+    for one in two:
+        owner = await one.app.sessions.find(session.token)
+        assert (owner.role, owner.workspace_id) == ("owner", workspace_id)
+        assert len(await roles(one)) == 1
+    ben = await here.app.users.add(workspace_id, "ben@example.org", "viewer", actor=actor)
+    bens = await there.app.sessions.start(ben.id, workspace_id, "another")
+    for one in two:
+        assert (await roles(one))["ben@example.org"] == "viewer"
+        assert (await one.app.sessions.find(bens.token)).role == "viewer"
+    await there.app.users.change_role(workspace_id, ben.id, "member", actor=actor)
+    for one in two:
+        assert (await roles(one))["ben@example.org"] == "member"
+        assert (await one.app.sessions.find(bens.token)).role == "member"
+        assert not (await one.app.users.get(workspace_id, ben.id)).has_password
+    second = await here.app.sessions.start(ben.id, workspace_id, "a third")
+    assert await there.app.sessions.find(second.token) is not None
+    kept = token_hash(bens.token)
+    await here.app.users.set_password(
+        ben.id, "correct horse battery", actor=actor, keep_session=kept
+    )
+    for one in two:
+        assert await one.app.sessions.find(second.token) is None
+        assert await one.app.sessions.find(bens.token) is not None
+        assert (await one.app.users.get(workspace_id, ben.id)).has_password
+    await here.app.users.remove(workspace_id, ben.id, actor=actor)
+    for one in two:
+        assert await one.app.sessions.find(bens.token) is None
+        assert len(await roles(one)) == 1
+
+
+async def test_a_session_that_moves_or_ends_does_so_in_every_process(
+    two: tuple[Platform, Platform],
+) -> None:
+    here, there = two
+    owner = here.first.user_id
+    session = await here.app.sessions.start(owner, here.workspace_id, "a browser")
+    email = (await there.app.sessions.find(session.token)).email
+    new = await there.app.workspaces.create("W", actor_kind="system", actor_name="test")
+    await here.app.users.add(new.id, email, "member", actor=Actor("command", "test", new.id))
+    assert await there.app.sessions.find(session.token) is None, "every way in was forgotten"
+    again = await here.app.sessions.start(owner, here.workspace_id, "signed in anew")
+    assert (await there.app.sessions.find(again.token)).role == "owner"
+    await here.app.sessions.move(again.token, new.id)
+    moved = await there.app.sessions.find(again.token)
+    assert (moved.workspace_id, moved.role) == (new.id, "member")
+    other = await there.app.sessions.start(owner, new.id, "another")
+    assert await here.app.sessions.find(other.token) is not None
+    await there.app.sessions.end_others(owner, moved.token_hash, actor=here.actor)
+    await there.app.sessions.end_one(owner, moved.id)
+    for one in two:
+        for ended in (again, other):
+            assert await one.app.sessions.find(ended.token) is None
+
+
+async def test_a_plan_is_in_force_everywhere_when_the_call_returns(database: Database) -> None:
+    book = PlanBook({"small": Plan(inboxes=1), "large": Plan(inboxes=2)}, "small")
+    first = await start(database, book=book)
+    elsewhere = services(database, book)
+    for name, inboxes in (("small", 1), ("large", 2), ("small", 1)):
+        await first.app.plans.assign(first.workspace_id, name, actor=first.actor)
+        for app in (first.app, elsewhere):
+            assert (await app.plans.of(first.workspace_id)).inboxes == inboxes
+    assert elsewhere.plans.known(first.workspace_id) == Plan(inboxes=1), "nobody is asked again"
+    await elsewhere.cache.close()
+    await first.close()
+
+
+async def test_sums_over_reports_are_kept_for_all_processes_until_another_report_comes(
+    two: tuple[Platform, Platform], database: Database
+) -> None:
+    day_s = int(SystemClock().now().timestamp()) - 86_400
+    here, there = (one.app.reports for one in two)
+    for number in (1, 2):
+        rows = (Row("192.0.2.1", 5, "none", True, True, "ours.example", ""),)
+        report = AggregateReport(
+            "Peer", "d@peer.test", f"r{number}", day_s, day_s + 60, "ours.example", {}, rows
+        )
+        async with database.transaction() as tx:
+            await here.add(two[0].workspace_id, Found((report,), (), ()), Standing.UNKNOWN, tx)
+        for reports in (here, there):
+            [domain] = await reports.domains(two[0].workspace_id, 30)
+            assert (domain.messages, domain.reports) == (5 * number, number)
+    counted = cache_lookups()
+    assert counted["report result hit"] >= 1, "the second process asked the table of results"
 
 
 async def test_the_figures_say_how_each_layer_does(two: tuple[Platform, Platform]) -> None:

@@ -19,7 +19,6 @@ from mailyard.core.clock import ManualClock
 from mailyard.core.errors import InvalidInput
 from mailyard.core.ids import uuid7
 from mailyard.protocol.meaning.letter import Letter
-from mailyard.protocol.meaning.read import findings_in
 from mailyard.storage.database import Database
 
 LETTER = Letter(
@@ -55,7 +54,7 @@ async def answered(
     world: ModelWorld, workspace_id: UUID, what: Ask = EVERYTHING, *, final: bool = True,
     letter: Letter = LETTER,
 ) -> Outcome:  # fmt: skip
-    return await world.analyst.answer(workspace_id, letter, findings_in(letter), what, final=final)
+    return await world.answer(workspace_id, letter, what, final=final)
 
 
 async def limit(world: ModelWorld, workspace_id: UUID, **limits: int) -> None:

@@ -183,8 +183,9 @@ async def test_a_workspace_that_had_its_mail_gets_no_more_and_is_told_what_it_us
     plans.book = PlanBook({"free": plans.book.plans["free"]}, "free")
     async with database.connection() as connection:
         await connection.execute("UPDATE workspace SET plan = 'gone' WHERE plan = 'free'")
-    plans._known.clear()
-    assert (await plans.of(ids.parse_type_id(ids.WORKSPACE, name))).inboxes == 3
+    workspace_id = ids.parse_type_id(ids.WORKSPACE, name)
+    await plans._cache.change(workspace_id, ["plan"])
+    assert (await plans.of(workspace_id)).inboxes == 3
     assert len(await allowance.used_up()) == 1
 
 
@@ -241,7 +242,7 @@ async def test_without_plans_nobody_is_asked(
 ) -> None:
     platform = await start(database)
     try:
-        monkeypatch.setattr(platform.app.plans, "_read", None)  # whoever asks fails
+        monkeypatch.setattr(platform.app.plans, "_name", None)  # whoever asks fails
         monkeypatch.setattr(platform.app.usage, "inboxes", None)
         assert (await platform.call("POST", "/v1/inboxes", json={})).status == 201
         mail = {"from": "a@b.example", "to": ["c@d.example"], "subject": "x", "text": "x"}

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 from app_work import ask, receive, work
+from http_script import scripted
+from model_world import openai
 
 from mailyard.access.audit import Actor
+from mailyard.analysis.book import NewModel
+from mailyard.analysis.task import EVERYTHING
 from mailyard.app import Application
 from mailyard.core.errors import NotFound
 from mailyard.core.ids import INBOX, MESSAGE, type_id, uuid7
@@ -165,6 +169,44 @@ async def test_mail_that_comes_while_its_inbox_is_purged_leaves_nothing(app: App
     await work(app)
     assert await found(app, *WORDS) == {}
     await acceptor.close()
+
+
+async def test_a_purge_takes_what_models_said_of_a_mail_unless_another_mail_asks_the_same(
+    database_url: str, tmp_path: Path
+) -> None:
+    settings = Settings(
+        data=tmp_path,
+        database_url=database_url,
+        inbox_domain="inbox.test",
+        analysis_networks="127.0.0.0/8",
+    )
+    app = Application(settings)
+    await app.open()
+    workspace, pool = uuid7(), app.database.pool
+    await pool.execute("INSERT INTO workspace VALUES ($1, 'Shop')", workspace)
+    acceptor = Acceptor(database=app.database, engine=app.engine, hostname="mx.test")
+    first, second = await app.inboxes.create(workspace, [NewInbox("one"), NewInbox("two")])
+    mails = [await receive(acceptor, inbox.address, content=MAIL) for inbox in (first, second)]
+    async with scripted(openai()) as server:
+        model = NewModel("m", "openai", {"model": "m", "base_url": server.url}, "key", 1)
+        async with app.database.transaction() as tx:
+            await app.models.create(workspace, model, tx)
+        for mail in mails:
+            async with app.database.transaction() as tx:
+                await app.analyses.request(workspace, mail, EVERYTHING, tx)
+        await work(app)
+        assert len(server.seen) == 1, "the same was asked before"
+    told = [(await app.analyses.list(workspace, mail))[0].outcome for mail in mails]
+    assert [one.model for one in told if one is not None] == ["m", "m"]
+    for inbox, left in ((first, 1), (second, 0)):
+        async with app.database.transaction() as tx:
+            await app.purges.ask(workspace, [inbox.id], tx)
+        await work(app)
+        assert await pool.fetchval("SELECT count(*) FROM message_analysis") == left
+        assert await pool.fetchval("SELECT count(*) FROM analysis_result") == left
+    assert await found(app, *WORDS) == {}
+    await acceptor.close()
+    await app.close()
 
 
 async def test_another_workspaces_inbox_is_not_purged(app: Application) -> None:

@@ -183,8 +183,6 @@ async def test_the_whole_way_with_a_server_that_obeys(database: Database) -> Non
 async def _hold(world: ModelWorld, workspace_id: UUID, name: str, raw: bytes) -> None:
     letter = read_letter(raw)
     for _ in range(2):  # the second time out of what is kept
-        outcome = await world.analyst.answer(
-            workspace_id, letter, findings_in(letter), EVERYTHING, final=True
-        )
+        outcome = await world.answer(workspace_id, letter, EVERYTHING)
         assert violation(outcome.answer, SCHEMA) is None, name
         assert traces(outcome.answer, shown_of(letter)) == [], name

@@ -33,8 +33,9 @@ import msgspec
 from msgspec import Meta
 
 from mailyard.access.audit import Actor, Audit
+from mailyard.cache.kind import PLAN
+from mailyard.cache.layered import LayeredCache
 from mailyard.core import ids
-from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import ConfigurationError, InvalidInput, NotFound
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
@@ -42,8 +43,7 @@ from mailyard.storage.queries import load
 _SQL = load("usage")
 
 FILE_BYTES_MAX = 256 * 1024
-PLAN_CACHE_S = 5.0
-PLAN_CACHE_ENTRIES = 50_000
+_KEY = _TAG = "plan"
 
 INBOXES = "inboxes"
 MESSAGES = "messages"
@@ -116,7 +116,7 @@ def read_plans(file: str, text: str) -> PlanBook:
 
 
 class Plans:
-    """Which workspace has which plan. What was read stays for PLAN_CACHE_S in this process."""
+    """Which workspace has which plan. The limits themselves are in the book, in memory."""
 
     def __init__(
         self,
@@ -124,13 +124,12 @@ class Plans:
         database: Database,
         audit: Audit,
         book: PlanBook = NO_PLANS,
-        clock: Clock | None = None,
+        cache: LayeredCache | None = None,
     ) -> None:
         self._database = database
         self._audit = audit
         self.book = book
-        self._monotonic = (clock or SystemClock()).monotonic
-        self._known: dict[UUID, tuple[float, str]] = {}
+        self._cache = cache
 
     @property
     def any(self) -> bool:
@@ -138,27 +137,25 @@ class Plans:
         return bool(self.book.plans)
 
     def known(self, workspace_id: UUID) -> Plan | None:
-        """The plan, if it was read lately."""
-        known = self._known.get(workspace_id)
-        if known is None or self._monotonic() >= known[0]:
-            return None
-        return self.book.plan(known[1])
+        """The plan, if nobody need be asked for it."""
+        name = None if self._cache is None else self._cache.peek(PLAN, workspace_id, _KEY)
+        return None if name is None else self.book.plan(name)
 
     async def of(self, workspace_id: UUID, tx: Connection | None = None) -> Plan:
-        """The workspace's plan, at most PLAN_CACHE_S old."""
+        """The workspace's plan. Within `tx` no other connection is asked for."""
         if not self.any:
             return NO_PLAN
-        return self.known(workspace_id) or self.book.plan(await self._read(workspace_id, tx))
+        return self.known(workspace_id) or self.book.plan(await self._name(workspace_id, tx))
 
     async def name_of(self, workspace_id: UUID) -> str:
         """The name of the plan that counts for the workspace; empty without one."""
-        name = await self._read(workspace_id, None)
+        name = await self._name(workspace_id, None)
         if not self.any or not name:
             return ""
         return name if name in self.book.plans else self.book.sign_up
 
     async def assign(self, workspace_id: UUID, name: str, *, actor: Actor) -> None:
-        """Give a workspace a plan, "" for none. In force within PLAN_CACHE_S in every process.
+        """Give a workspace a plan, "" for none. In force in every process when this returns.
 
         Raises InvalidInput for an unknown plan, NotFound.
         """
@@ -177,12 +174,16 @@ class Plans:
                 {"plan": name},
                 tx,
             )
-        self._known.pop(workspace_id, None)
+            if self._cache is not None:
+                await self._cache.change(workspace_id, [_TAG], tx)
+        if self._cache is not None:
+            self._cache.changed(workspace_id, [_TAG])
+            await self._cache.everybody_has_heard()
 
-    async def _read(self, workspace_id: UUID, tx: Connection | None) -> str:
-        until = self._monotonic() + PLAN_CACHE_S
-        name = await self._database.fetchval(_SQL.plan_of, workspace_id, tx=tx) or ""
-        if len(self._known) >= PLAN_CACHE_ENTRIES:
-            self._known.clear()
-        self._known[workspace_id] = (until, name)
-        return str(name)
+    async def _name(self, workspace_id: UUID, tx: Connection | None) -> str:
+        async def read() -> str:
+            return str(await self._database.fetchval(_SQL.plan_of, workspace_id, tx=tx) or "")
+
+        if self._cache is None or tx is not None:
+            return await read()
+        return await self._cache.get_or_make(PLAN, workspace_id, _KEY, read, [_TAG], shape=str)

@@ -14,7 +14,10 @@ from uuid import UUID
 import asyncpg
 
 from mailyard.access.audit import OPERATORS, Actor, Audit
+from mailyard.access.member import ANY_WORKSPACE, Members, session_tag
 from mailyard.access.scope import scopes_of_role
+from mailyard.cache.kind import USER
+from mailyard.cache.layered import LayeredCache
 from mailyard.core import ids
 from mailyard.core.errors import NotAllowed, NotFound
 from mailyard.storage.database import Connection, Database
@@ -82,9 +85,19 @@ def token_hash(token: str) -> bytes:
 class Sessions:
     """Starts, finds, lists and ends sessions; makes and redeems one-time links."""
 
-    def __init__(self, *, database: Database, audit: Audit) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        audit: Audit,
+        members: Members | None = None,
+        cache: LayeredCache | None = None,
+    ) -> None:
+        """`members` reads through the same `cache`."""
         self._database = database
         self._audit = audit
+        self._members = members or Members(database=database, cache=cache)
+        self._cache = cache
 
     async def start(self, user_id: UUID, workspace_id: UUID, user_agent: str) -> StartedSession:
         """A new session of a person in a workspace of theirs."""
@@ -112,23 +125,44 @@ class Sessions:
         return StartedSession(token, csrf_token, workspace_id, user_id, row["expires_at"])
 
     async def find(self, token: str) -> Session | None:
-        """The live session behind a cookie's token, or None."""
+        """The live session behind a cookie's token, with the person's present role; None once the
+        membership has ended."""
         hashed = token_hash(token)
-        row = await self._database.fetchrow(_SQL.find_session, hashed)
-        if row is None:
+        try:
+            row = await self._row(hashed)
+            member = await self._members.get(row["workspace_id"], row["user_id"])
+        except NotFound:
             return None
         return Session(
             id=hashed.hex(),
             token_hash=hashed,
             user_id=row["user_id"],
-            email=row["email"],
+            email=member.email,
             workspace_id=row["workspace_id"],
-            role=row["role"],
+            role=member.role,
             csrf_token=row["csrf_token"],
             user_agent=row["user_agent"],
             created_at=row["created_at"],
             expires_at=row["expires_at"],
         )
+
+    async def _row(self, hashed: bytes) -> asyncpg.Record:
+        async def read() -> asyncpg.Record:
+            row = await self._database.fetchrow(_SQL.find_session, hashed)
+            if row is None:
+                raise NotFound("no such session")  # and so not kept: strangers fill no cache
+            return row
+
+        if self._cache is None:
+            return await read()
+        tag = session_tag(hashed)
+        return await self._cache.get_or_make(
+            USER, ANY_WORKSPACE, tag, read, [tag], ends_at=lambda row: row["expires_at"]
+        )
+
+    async def _changed(self, hashed: bytes, tx: Connection) -> None:
+        if self._cache is not None:
+            await self._cache.change(ANY_WORKSPACE, [session_tag(hashed)], tx)
 
     async def list(self, user_id: UUID) -> list[SessionSummary]:
         """A person's live sessions, newest first."""
@@ -149,6 +183,7 @@ class Sessions:
         async with self._database.transaction() as tx:
             row = await self._database.fetchrow(_SQL.end_session, token_hash(token), tx=tx)
             if row is not None:
+                await self._changed(token_hash(token), tx)
                 await self._ended(row, tx)
 
     async def end_one(self, user_id: UUID, session_id: str) -> None:
@@ -159,6 +194,7 @@ class Sessions:
             )
             if row is None:
                 raise NotFound("no such session")
+            await self._changed(bytes.fromhex(session_id), tx)
             await self._ended(row, tx)
 
     async def _ended(self, row: asyncpg.Record, tx: Connection) -> None:
@@ -174,7 +210,8 @@ class Sessions:
     async def end_others(self, user_id: UUID, keep: bytes, *, actor: Actor) -> None:
         """End all sessions of a person but the one with the token hash `keep`."""
         async with self._database.transaction() as tx:
-            await self._database.execute(_SQL.end_other_sessions, user_id, keep, tx=tx)
+            ended = await self._database.fetch(_SQL.end_other_sessions, user_id, keep, tx=tx)
+            await self._members.sessions_ended(ended, tx)
             name = ids.type_id(ids.USER, user_id)
             await self._audit.record(actor, "session.end_others", name, None, None, tx)
 
@@ -188,6 +225,7 @@ class Sessions:
             row = await self._database.fetchrow(_SQL.move_session, hashed, workspace_id, tx=tx)
             if row is None:
                 raise NotFound("no such workspace")
+            await self._changed(hashed, tx)
             await self._audit.record(
                 Actor("user", row["email"], workspace_id),
                 "session.move",

@@ -5,14 +5,13 @@ A person is known by an address and may belong to several workspaces, with a rol
 """
 
 import asyncio
-from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import Argon2Error, InvalidHashError
 
 from mailyard.access.audit import OPERATORS, Actor, Audit
+from mailyard.access.member import Members, User
 from mailyard.access.scope import OWNER, check_role
 from mailyard.core import ids
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
@@ -33,17 +32,6 @@ _HASHER = PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=1, type
 _HASHES_AT_ONCE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class User:
-    """A person as a member of one workspace."""
-
-    id: UUID
-    email: str
-    role: str
-    has_password: bool
-    created_at: datetime
-
-
 def check_password(password: str, field: str = "password") -> str:
     """The password, if it is long enough. Raises InvalidInput."""
     if not PASSWORD_CHARACTERS_MIN <= len(password) <= PASSWORD_CHARACTERS_MAX:
@@ -57,9 +45,10 @@ def check_password(password: str, field: str = "password") -> str:
 class Users:
     """Accounts, passwords and memberships."""
 
-    def __init__(self, *, database: Database, audit: Audit) -> None:
+    def __init__(self, *, database: Database, audit: Audit, members: Members | None = None) -> None:
         self._database = database
         self._audit = audit
+        self._members = members or Members(database=database)
         self._hashing = asyncio.Semaphore(_HASHES_AT_ONCE)
         self._decoy: str | None = None
 
@@ -96,7 +85,8 @@ class Users:
         since = await self._database.fetchval(_SQL.add_member, workspace_id, row["id"], role, tx=tx)
         if since is None:
             raise Conflict(f"{email} is a member already", field="email")
-        await self._database.execute(_SQL.forget_ways_in, row["id"], tx=tx)
+        await self._members.changed([workspace_id], tx)
+        await self._forget_ways_in(row["id"], tx)
         await self._database.execute(_ACCOUNT_SQL.doubt_person, row["id"], tx=tx)
         await self._audit.record(
             actor,
@@ -122,9 +112,10 @@ class Users:
         person = await self._database.fetchrow(_ACCOUNT_SQL.find_person, email, tx=tx)
         assert person is not None, "it was added just now"
         if not person["verified"]:
-            await self._database.execute(_SQL.forget_ways_in, user_id, tx=tx)
+            await self._forget_ways_in(user_id, tx)
         since = await self._database.fetchval(_SQL.add_member, workspace_id, user_id, role, tx=tx)
         if since is not None:
+            await self._members.changed([workspace_id], tx)
             told = {"email": email, "role": role}
             await self._audit.record(
                 actor, "user.join", ids.type_id(ids.USER, user_id), None, told, tx
@@ -133,22 +124,13 @@ class Users:
 
     async def get(self, workspace_id: UUID, user_id: UUID) -> User:
         """A member of the workspace. Raises NotFound."""
-        row = await self._database.fetchrow(_SQL.get_member, workspace_id, user_id)
-        if row is None:
-            raise NotFound("no such member")
-        return User(
-            row["user_id"], row["email"], row["role"], row["has_password"], row["created_at"]
-        )
+        return await self._members.get(workspace_id, user_id)
 
     async def list(
         self, workspace_id: UUID, *, after: UUID = _NOBODY, limit: int = 100
     ) -> list[User]:
         """Members after the person `after`, in the order of their ids."""
-        rows = await self._database.fetch(_SQL.list_members, workspace_id, after, limit)
-        return [
-            User(row["user_id"], row["email"], row["role"], row["has_password"], row["created_at"])
-            for row in rows
-        ]
+        return await self._members.list(workspace_id, after, limit)
 
     async def change_role(
         self, workspace_id: UUID, user_id: UUID, role: str, *, actor: Actor
@@ -158,6 +140,7 @@ class Users:
         async with self._database.transaction() as tx:
             before = await self._role_before(workspace_id, user_id, role, tx)
             await self._database.execute(_SQL.change_role, workspace_id, user_id, role, tx=tx)
+            await self._members.changed([workspace_id], tx)
             await self._audit.record(
                 actor,
                 "user.change_role",
@@ -174,6 +157,7 @@ class Users:
             before = await self._role_before(workspace_id, user_id, None, tx)
             await self._database.execute(_SQL.remove_member, workspace_id, user_id, tx=tx)
             await self._database.execute(_SQL.end_sessions_of_member, workspace_id, user_id, tx=tx)
+            await self._members.changed([workspace_id], tx)  # no member, no session there
             await self._audit.record(
                 actor,
                 "user.remove",
@@ -220,7 +204,9 @@ class Users:
     ) -> None:
         """As `set_password` within `tx`, of what `hashed` gave."""
         await self._database.execute(_SQL.set_password, user_id, encoded, tx=tx)
-        await self._database.execute(_SQL.end_other_sessions, user_id, keep_session, tx=tx)
+        ended = await self._database.fetch(_SQL.end_other_sessions, user_id, keep_session, tx=tx)
+        await self._members.sessions_ended(ended, tx)
+        await self._members.person_changed(user_id, tx)
         await self._audit.record(
             actor,
             "user.set_password",
@@ -254,6 +240,11 @@ class Users:
         if _HASHER.check_needs_rehash(encoded):
             await self._database.execute(_SQL.set_password, user_id, await self._hash(password))
         return user_id
+
+    async def _forget_ways_in(self, user_id: UUID, tx: Connection) -> None:
+        ended = await self._database.fetch(_SQL.forget_ways_in, user_id, tx=tx)
+        await self._members.sessions_ended(ended, tx)
+        await self._members.person_changed(user_id, tx)
 
     async def _hash(self, password: str) -> str:
         async with self._hashing:

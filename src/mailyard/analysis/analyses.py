@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from mailyard.analysis.analyst import Analyst, Later, Outcome
+from mailyard.analysis.analyst import Analyst, Answered, Later, Outcome
 from mailyard.analysis.book import ModelBook
 from mailyard.analysis.job import Payload, jobs_of
 from mailyard.analysis.meaning import found_in
@@ -156,32 +156,41 @@ class Analyses:
 
     async def _make(
         self, workspace_id: UUID, message_id: UUID, ask: Ask, *, final: bool
-    ) -> tuple[Outcome, Sequence[UUID]]:
-        """The outcome, and the inboxes that hold the message. Raises NotFound, Later."""
+    ) -> tuple[Answered, Sequence[UUID]]:
+        """The answer, and the inboxes that hold the message. Raises NotFound, Later."""
         row = await self._database.fetchrow(_SQL.load, workspace_id, message_id)
         if row is None:
             raise NotFound("no such message")
         raw = await self._raw_mail.of(row)
         findings = await found_in(raw)
         letter = read_letter(raw)
-        outcome = await self._analyst.answer(workspace_id, letter, findings, ask, final=final)
-        return outcome, row["inbox_ids"]
+        answered = await self._analyst.answer(workspace_id, letter, findings, ask, final=final)
+        return answered, row["inbox_ids"]
 
     async def _write(
         self,
         workspace_id: UUID,
         message_id: UUID,
         ask: Ask,
-        outcome: Outcome,
+        answered: Answered,
         inbox_ids: Sequence[UUID],
         tx: Connection,
     ) -> Analysis:
+        outcome = answered.outcome
         await self._database.fetch(_RECEIVING.hold_classes, [workspace_id], tx=tx)
         row = await self._database.fetchrow(
-            _SQL.answer, workspace_id, message_id, ask.task, _text(ask), _text(outcome), tx=tx
+            _SQL.answer,
+            workspace_id,
+            message_id,
+            ask.task,
+            _text(ask),
+            _text(outcome),
+            answered.key,
+            tx=tx,
         )
         if row is None:
             raise NotFound("no such message")
+        await self._analyst.keep(workspace_id, answered, tx)
         await self._tell(workspace_id, message_id, inbox_ids, row, outcome, tx)
         return _analysis(row)
 

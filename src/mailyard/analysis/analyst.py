@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -22,7 +22,7 @@ from mailyard.analysis.model import Model, ModelFailure, Said
 from mailyard.analysis.models import rules
 from mailyard.analysis.policy import Budget, Policies, Policy
 from mailyard.analysis.prompt import Prompt, prompt_of
-from mailyard.analysis.results import Results
+from mailyard.analysis.results import Results, Sealed
 from mailyard.analysis.shown import Shown, shown_of
 from mailyard.analysis.task import Ask
 from mailyard.analysis.wall import NotAnAnswer, Passed, passed
@@ -42,7 +42,7 @@ from mailyard.sending.route.breaker import (
     record,
     trip,
 )
-from mailyard.storage.database import Database
+from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 _SQL = load("analysis")
@@ -73,6 +73,14 @@ class Outcome(Struct, frozen=True):
     input_tokens: int = 0
     output_tokens: int = 0
     micros: int = 0
+
+
+class Answered(NamedTuple):
+    """An outcome. `key`: of the kept answer that it comes from; `sealed`: of one to be kept now."""
+
+    outcome: Outcome
+    key: bytes | None = None
+    sealed: Sealed | None = None
 
 
 class Later(Exception):
@@ -130,20 +138,25 @@ class Analyst:
 
     async def answer(
         self, workspace_id: UUID, letter: Letter, findings: Findings, ask: Ask, *, final: bool
-    ) -> Outcome:
-        """The answer about a letter. Raises Later, unless it is the `final` try."""
+    ) -> Answered:
+        """The answer about a letter, to be kept by `keep` in the commit that writes it down.
+
+        Raises Later, unless it is the `final` try.
+        """
         plain = rules.answer(ask, letter, findings)
         models = await self._book.open_enabled(workspace_id)
         if not models:
-            return Outcome(plain, rules.NAME)
+            return Answered(Outcome(plain, rules.NAME))
         shown = shown_of(letter)
         questions = [_question(model, ask, shown) for model in models]
         known = await self._results.find(workspace_id, questions)
         if known is not None:
-            through = _through(ask, shown, known[1], plain)
+            through = _through(ask, shown, known.answer, plain)
             if through is not None:
                 await self._budget.count_kept(workspace_id, self._clock.now())
-                return Outcome(through.answer, models[known[0]].entry.name, True, through.withheld)
+                name = models[known.question].entry.name
+                kept = Outcome(through.answer, name, True, through.withheld)
+                return Answered(kept, known.key)
         policy = await self._policies.get(workspace_id)
         prompt = prompt_of(ask, shown)
         found = _Round()
@@ -153,14 +166,19 @@ class Analyst:
                 answered = await self._ask(workspace_id, model, policy, prompt, found, about)
                 if answered is not None:
                     said, outcome = answered
-                    await self._results.keep(workspace_id, question, said.text)
-                    return outcome
+                    sealed = self._results.seal(workspace_id, question, said.text)
+                    return Answered(outcome, sealed.key, sealed)
         except _BudgetUsed:
             found.notes.append("the day's budget is used up")
             found.waits_s.clear()  # rules answer now: tomorrow is too late for a mail
         if found.waits_s and not final:
             raise Later(min(found.waits_s), "; ".join(found.notes))
-        return Outcome(plain, rules.NAME, notes=tuple(found.notes))
+        return Answered(Outcome(plain, rules.NAME, notes=tuple(found.notes)))
+
+    async def keep(self, workspace_id: UUID, answered: Answered, tx: Connection) -> None:
+        """Keep what a model said, so that it need not be asked again."""
+        if answered.sealed is not None:
+            await self._results.keep(workspace_id, answered.sealed, tx)
 
     async def ask_once(self, workspace_id: UUID, model: OpenModel, letter: Letter) -> Outcome:
         """Try one model, whatever its breaker says; the answer is not kept. Raises ModelFailure."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mailyard.access.business import BusinessFigures
     from mailyard.access.idempotency import Idempotency
     from mailyard.access.key import ApiKeys
+    from mailyard.access.member import Members
     from mailyard.access.plan import PlanBook, Plans
     from mailyard.access.session import Sessions
     from mailyard.access.usage import Allowance, Usage
@@ -41,13 +42,22 @@ class Access(Foundation):
     def users(self) -> "Users":
         from mailyard.access.user import Users
 
-        return Users(database=self.database, audit=self.audit)
+        return Users(database=self.database, audit=self.audit, members=self.members)
+
+    @cached_property
+    def members(self) -> "Members":
+        """Who belongs to a workspace."""
+        from mailyard.access.member import Members
+
+        return Members(database=self.database, cache=self.cache)
 
     @cached_property
     def sessions(self) -> "Sessions":
         from mailyard.access.session import Sessions
 
-        return Sessions(database=self.database, audit=self.audit)
+        return Sessions(
+            database=self.database, audit=self.audit, members=self.members, cache=self.cache
+        )
 
     @cached_property
     def keys(self) -> "ApiKeys":
@@ -79,7 +89,7 @@ class Access(Foundation):
         from mailyard.access.plan import Plans
 
         return Plans(
-            database=self.database, audit=self.audit, book=self.plan_book, clock=self.clock
+            database=self.database, audit=self.audit, book=self.plan_book, cache=self.cache
         )
 
     @cached_property

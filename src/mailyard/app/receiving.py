@@ -213,7 +213,7 @@ class Receiving(Access):
         """What receivers report of mail in our domains' names."""
         from mailyard.receiving.reports import Reports
 
-        return Reports(database=self.database, clock=self.clock)
+        return Reports(database=self.database, clock=self.clock, cache=self.cache)
 
     @cached_property
     def report_follower(self) -> "ReportFollower":

@@ -26,7 +26,7 @@ from mailyard.storage.queries import load
 
 _SQL = load("cache")
 TOPIC = "cache"
-LOOK_EVERY_S = 1.0  # where not every read waits for a look of its own
+LOOK_EVERY_S = 0.25  # where not every read waits for a look of its own
 REACHES_S = 600.0  # whoever has not looked for so long forgets all; the log is kept for longer
 _CHANGES = 2_000  # rows of one look; with more everything is forgotten, which is cheaper
 _AWAY = (Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
@@ -109,12 +109,16 @@ class ChangeLog:
         return await asyncio.shield(task)
 
     async def recently_heard(self) -> bool:
-        """Having heard of what is older than a second; looks at once when the bus says so."""
-        if self._age_s() > LOOK_EVERY_S:
+        """Having heard of what is older than LOOK_EVERY_S; looks at once when the bus says so."""
+        if not self.is_recent():
             return await self.heard()
         if self._looking is None and self._told():
             self._looking = asyncio.create_task(self._look())
         return True
+
+    def is_recent(self) -> bool:
+        """Whether everything has been heard of that is older than LOOK_EVERY_S."""
+        return self._age_s() < LOOK_EVERY_S
 
     async def close(self) -> None:
         for task in (self._looking, self._next):

@@ -23,7 +23,9 @@ class Kind:
     `life_s`: no layer keeps it longer. `stale_s`: for so long after that it is still given while a
     new one is made behind it. `strict`: a read hears of every change that was committed before it
     began, in whatever process, which costs it a share of one small query; else of those older than
-    a second. `entry_bytes`: what one is taken for in the process's memory when nobody weighs it.
+    a quarter of a second (`change_log.LOOK_EVERY_S`): whoever makes such a change is answered when
+    everybody has heard of it. `entry_bytes`: what one is taken for in the process's memory when
+    nobody weighs it.
     """
 
     name: str
@@ -40,13 +42,13 @@ class Kind:
 INBOX = Kind("inbox", process_s=None)
 # A page of a mailbox: until mail arrives in it or something in it changes.
 LIST = Kind("list", process_s=None, entry_bytes=50_000)
-# Who is there, as the pages show them.
+# Who is there: people's sessions, members and the workspace itself.
 USER = Kind("user", life_s=300.0, process_s=None)
 # Who a key is: asked by every request, so it costs none a query; see access/key.py for the promise.
 KEY = Kind("key", life_s=300.0, process_s=None, strict=False)
 # What a workspace may use.
 PLAN = Kind("plan", life_s=300.0, stale_s=300.0, process_s=60.0, shared_s=SHARED_S, strict=False)
-# What never changes under its key: a published version, a document of this program's.
+# What never changes under its key: a published version of a template (sending/ready.py).
 STATIC = Kind(
     "static",
     life_s=3_600.0,
@@ -56,9 +58,9 @@ STATIC = Kind(
     strict=False,
     entry_bytes=10_000,
 )
-# Under the hash of what was analysed and by what: true for ever.
-ANALYSIS = Kind("analysis", result_s=None, strict=False, entry_bytes=4_000)
-# How many a search or a label finds.
-COUNT = Kind("count", result_s=RESULT_S, life_s=RESULT_S)
+# What a model said, under the hash of what it was asked: true for ever (analysis/results.py).
+ANALYSIS = Kind("analysis", process_s=UNUSED, result_s=None, strict=False, entry_bytes=4_000)
+# What is summed over many rows: the charts of reports, until another report comes.
+REPORT = Kind("report", life_s=RESULT_S, result_s=RESULT_S)
 
-KINDS = (INBOX, LIST, USER, KEY, PLAN, STATIC, ANALYSIS, COUNT)
+KINDS = (INBOX, LIST, USER, KEY, PLAN, STATIC, ANALYSIS, REPORT)

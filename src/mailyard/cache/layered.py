@@ -26,13 +26,14 @@ import msgspec
 import structlog
 
 from mailyard.cache.cache import KEY_CHARACTERS, Cache
-from mailyard.cache.change_log import ChangeLog, Wakeups
+from mailyard.cache.change_log import LOOK_EVERY_S, ChangeLog, Wakeups
+from mailyard.cache.count import count
 from mailyard.cache.kind import UNUSED, Kind
 from mailyard.cache.lower import ResultTable, SharedLayer
 from mailyard.cache.process_layer import Entry, Place, ProcessLayer, Tag
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.limits import MIB
-from mailyard.observe.metrics import CACHE_BYTES, CACHE_LOOKUPS
+from mailyard.observe.metrics import CACHE_BYTES
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.reading import at_head
 
@@ -104,7 +105,7 @@ class LayeredCache:
         log = self._log
         heard = await (log.heard() if kind.strict else log.recently_heard())
         if not heard:
-            _count(kind, "process", "miss")
+            count(kind, "process", hit=False)
             return await make()
         place = (kind.name, workspace_id, key)
         making = _Making(kind, make, tags, shape, ends_at, weigh)
@@ -112,13 +113,13 @@ class LayeredCache:
         if entry is not None:
             age = self._judge(entry)
             if age != "dead":
-                _count(kind, "process", "hit")
+                count(kind, "process", hit=True)
                 if age == "stale":
                     self._renew(place, making)
                 value: T = entry.value
                 return value
             self._near.drop(place)
-        _count(kind, "process", "miss")
+        count(kind, "process", hit=False)
         return await asyncio.shield(self._fly(place, making))
 
     async def change(
@@ -133,6 +134,22 @@ class LayeredCache:
         """After the commit: forget here and let the others look. Without it they do in a second."""
         self._forget([(workspace_id, tag) for tag in tags])
         self._log.announce()
+
+    def peek(self, kind: Kind, workspace_id: UUID, key: str) -> Any | None:
+        """What this process has and may give without asking anybody; else None. Only of kinds that
+        are not `strict`: for callers who hold a connection and so must not wait for another."""
+        if kind.strict or not self._log.is_recent():
+            return None
+        entry = self._near.get((kind.name, workspace_id, key))
+        if entry is None or self._judge(entry) != "fresh":
+            return None
+        count(kind, "process", hit=True)
+        return entry.value
+
+    async def everybody_has_heard(self) -> None:
+        """After the commit of a change: from here on no process gives the old value of any kind,
+        so whoever is answered now cannot read what he has changed as it was."""
+        await asyncio.sleep(LOOK_EVERY_S)
 
     async def sweep(self) -> None:
         """Free the room of what has run out (a duty of the workers)."""
@@ -187,14 +204,14 @@ class LayeredCache:
         shared_key = f"{kind.name}:{key}"
         if shared is not None:
             packed = await shared.get(workspace_id, shared_key)
-            _count(kind, "shared", "miss" if packed is None else "hit")
+            count(kind, "shared", hit=packed is not None)
             if packed is not None:
                 value = making.unpack(packed)
                 self._keep(place, making, value, flight)
                 return value
         if kind.result_s != UNUSED:
             found = await self._results.get(workspace_id, kind.name, key)
-            _count(kind, "result", "miss" if found is None else "hit")
+            count(kind, "result", hit=found is not None)
             if found is not None:
                 value = making.unpack(found.value)
                 self._keep(place, making, value, flight)
@@ -289,10 +306,6 @@ def _shorter(layer_s: float | None, life_s: float | None) -> float | None:
     if layer_s is None or life_s is None:
         return life_s if layer_s is None else layer_s
     return min(layer_s, life_s)
-
-
-def _count(kind: Kind, layer: str, outcome: str) -> None:
-    CACHE_LOOKUPS.labels(kind.name, layer, outcome).inc()
 
 
 async def _quietly(task: "asyncio.Task[Any]") -> None:

@@ -87,7 +87,7 @@ def revoke(
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """End a key. It stops working within two seconds, everywhere.
+    """End a key. When this ends, it works nowhere any more.
 
     Example: mailyard key revoke key_01jz4c0000e9t8q3m5v7x2b1aa
     """

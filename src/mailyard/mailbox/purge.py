@@ -2,7 +2,8 @@
 
 To delete an inbox hides it at once; its bytes leave with their partition, on their day, or within
 the hour where they lie in one that stays. A purge deletes them now, wherever they are: lines and
-messages, all that is derived from them (`storage.derived`), caches by their tags, live events
+messages, all that is derived from them (`storage.derived`), caches by their tags, the
+answers of models, live events
 (their places stay, so that no reader's cursor is off), what webhooks were told, answers kept for
 idempotency keys, what the audit log said was there, and bytes in the blob store. A message that
 another inbox has too stays for that one, and forgets this one.
@@ -149,10 +150,24 @@ class Purges:
         )
         unseen = [row["id"] for row in gone]
         if unseen:
-            await delete_of_messages(self._database, tx, workspace_id, unseen)
+            await self._drop_derived(workspace_id, unseen, wholly, tx)
         if wholly:
             await self._forget_elsewhere(workspace_id, inbox_ids, unseen, tx)
         return True
+
+    async def _drop_derived(
+        self, workspace_id: UUID, unseen: list[UUID], wholly: bool, tx: Connection
+    ) -> None:
+        """What was derived of messages that are gone. The answers of models too, which else stay
+        for ever, and which nobody can open without the mail."""
+        low, high = min(unseen), max(unseen)
+        answers = await self._database.fetch(
+            _SQL.results_of, workspace_id, unseen, low, high, tx=tx
+        )
+        await delete_of_messages(self._database, tx, workspace_id, unseen)
+        if wholly and answers:
+            keys = [row["result_key"] for row in answers]
+            await self._database.execute(_SQL.drop_results, workspace_id, keys, tx=tx)
 
     async def _last_step(
         self, workspace_id: UUID, inbox_ids: list[UUID], wholly: bool, tx: Connection

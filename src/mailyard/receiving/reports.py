@@ -9,11 +9,14 @@ import asyncio
 import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 import structlog
 
+from mailyard.cache.kind import REPORT
+from mailyard.cache.layered import LayeredCache
 from mailyard.core import ids
 from mailyard.core.clock import Clock
 from mailyard.protocol.authentication import Standing
@@ -27,7 +30,7 @@ from mailyard.queue.worker import Batch, Handler
 from mailyard.receiving.ingest import Arrival
 from mailyard.receiving.verdict import QUERIES as VERDICT
 from mailyard.storage.database import Connection, Database
-from mailyard.storage.queries import load
+from mailyard.storage.queries import Query, load
 
 QUERIES = load("reports")
 READ_REPORTS = "read-reports"
@@ -111,14 +114,20 @@ class TlsReportIn(msgspec.Struct, frozen=True):
 
 _FAILURES = msgspec.json.Decoder(list[TlsFailure])
 _POLICY = msgspec.json.Decoder(dict[str, str])
+_TAG = "reports"
+
+Figure = TypeVar("Figure", bound=msgspec.Struct)
 
 
 class Reports:
-    """Of all workspaces."""
+    """Of all workspaces. What is summed over many reports is cached until another comes."""
 
-    def __init__(self, *, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, *, database: Database, clock: Clock, cache: LayeredCache | None = None
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._cache = cache
 
     async def add(
         self, workspace_id: UUID, found: Found, standing: Standing, tx: Connection
@@ -130,25 +139,23 @@ class Reports:
         for tls in found.tls:
             for domain in tls.domains:
                 added += await self._add_tls(workspace_id, tls, domain, standing, tx)
+        if added and self._cache is not None:
+            await self._cache.change(workspace_id, [_TAG], tx)
         return added
 
     async def domains(self, workspace_id: UUID, days: int) -> list[DomainFigure]:
-        rows = await self._database.fetch(QUERIES.dmarc_domains, workspace_id, self._since(days))
-        return [DomainFigure(*row) for row in rows]
+        asked = (self._since(days),)
+        return await self._summed(DomainFigure, QUERIES.dmarc_domains, workspace_id, asked)
 
     async def days(self, workspace_id: UUID, domain: str, days: int) -> list[DayFigure]:
         """Of each day since `days` ago that was reported of."""
-        rows = await self._database.fetch(
-            QUERIES.dmarc_days, workspace_id, domain, self._since(days)
-        )
-        return [DayFigure(*row) for row in rows]
+        asked = (domain, self._since(days))
+        return await self._summed(DayFigure, QUERIES.dmarc_days, workspace_id, asked)
 
     async def sources(self, workspace_id: UUID, domain: str, days: int) -> list[SourceFigure]:
         """SOURCES at most, those of which the most failed first."""
-        rows = await self._database.fetch(
-            QUERIES.dmarc_sources, workspace_id, domain, self._since(days), SOURCES
-        )
-        return [SourceFigure(*row) for row in rows]
+        asked = (domain, self._since(days), SOURCES)
+        return await self._summed(SourceFigure, QUERIES.dmarc_sources, workspace_id, asked)
 
     async def dmarc_reports(
         self, workspace_id: UUID, domain: str, *, before: UUID | None, limit: int
@@ -184,6 +191,29 @@ class Reports:
 
     def _since(self, days: int) -> date:
         return (self._clock.now() - timedelta(days=days)).date()
+
+    async def _summed(
+        self,
+        figure: type[Figure],
+        query: Query,
+        workspace_id: UUID,
+        asked: tuple[object, ...],
+    ) -> list[Figure]:
+        async def read() -> list[Figure]:
+            rows = await self._database.fetch(query, workspace_id, *asked)
+            return [figure(*row) for row in rows]
+
+        if self._cache is None:
+            return await read()
+        key = f"{figure.__name__}:{msgspec.json.encode(asked).decode()}"
+        return await self._cache.get_or_make(
+            REPORT,
+            workspace_id,
+            key,
+            read,
+            [_TAG],
+            shape=list[figure],  # type: ignore[valid-type]
+        )
 
     async def _add_dmarc(
         self, workspace_id: UUID, report: AggregateReport, standing: Standing, tx: Connection

@@ -14,6 +14,8 @@ import msgspec
 
 from mailyard.bus.bus import Bus
 from mailyard.cache.cache import Cache
+from mailyard.cache.count import count, hits_of
+from mailyard.cache.kind import STATIC
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.sending.build.source import EMAIL
@@ -32,6 +34,7 @@ _IN_USE = 4_096
 
 CACHE_KEY = "email:template:{}"  # the template's name: the kind of mail that it makes
 
+_hit = hits_of(STATIC, "process")
 _decode_origins = msgspec.json.Decoder(dict[str, list[Origin]]).decode
 
 
@@ -110,8 +113,10 @@ class Ready:
         key = (workspace_id, in_use.id, version, in_use.locale)
         found = self._compiled.get(key)
         if found is not None and self._clock.monotonic() - found[1] < KEPT_S:
+            _hit()
             self._compiled.move_to_end(key)
             return found[0]
+        count(STATIC, "process", hit=False)
         sources = await self._sources(workspace_id, in_use, version, tx)
         origins = _decode_origins(sources.origins) if sources.origins else {}
         compiled = Compiled(sources.subject, sources.html, sources.text, origins, in_use.locale)
@@ -156,7 +161,9 @@ class Ready:
             if found is not None:
                 sources = _decode_sources(found)
                 if (sources.id, sources.version) == (in_use.id, version):
+                    count(STATIC, "shared", hit=True)
                     return sources
+            count(STATIC, "shared", hit=False)
         row = await self._database.fetchrow(_SQL.get_built, workspace_id, in_use.id, version, tx=tx)
         if row is None:
             raise NotFound("there is no such template or version")

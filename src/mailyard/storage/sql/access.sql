@@ -62,10 +62,11 @@ RETURNING created_at;
 SELECT EXISTS (SELECT 1 FROM membership WHERE user_id = $1 AND workspace_id <> $2);
 
 -- name: forget_ways_in
--- Removes every way in that a person had: sessions, links, the password.
-WITH ended AS (DELETE FROM session WHERE user_id = $1),
-     spent AS (DELETE FROM login_link WHERE user_id = $1)
-UPDATE user_account SET password_hash = NULL WHERE id = $1;
+-- Removes every way in that a person had: sessions, links, the password. The sessions that were.
+WITH ended AS (DELETE FROM session WHERE user_id = $1 RETURNING token_hash),
+     spent AS (DELETE FROM login_link WHERE user_id = $1),
+     forgotten AS (UPDATE user_account SET password_hash = NULL WHERE id = $1)
+SELECT token_hash FROM ended;
 
 -- name: lock_members
 -- Locks a workspace's memberships, so that two changes cannot both remove the last owner.
@@ -99,7 +100,7 @@ DELETE FROM session WHERE workspace_id = $1 AND user_id = $2;
 
 -- name: end_other_sessions
 -- Ends a person's sessions everywhere except the one with the token hash $2 (a changed password).
-DELETE FROM session WHERE user_id = $1 AND token_hash <> $2;
+DELETE FROM session WHERE user_id = $1 AND token_hash <> $2 RETURNING token_hash;
 
 -- name: add_session
 -- Starts a session that lasts $6 seconds.
@@ -108,13 +109,9 @@ VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6))
 RETURNING created_at, expires_at, (SELECT email FROM user_account WHERE id = $2) AS email;
 
 -- name: find_session
--- A live session with the person's present role; no row once the membership has ended.
-SELECT s.user_id, s.workspace_id, s.csrf_token, s.user_agent, s.created_at, s.expires_at,
-       u.email, m.role
-  FROM session s
-  JOIN user_account u ON u.id = s.user_id
-  JOIN membership m ON m.user_id = s.user_id AND m.workspace_id = s.workspace_id
- WHERE s.token_hash = $1 AND s.expires_at > now();
+-- A live session.
+SELECT user_id, workspace_id, csrf_token, user_agent, created_at, expires_at
+  FROM session WHERE token_hash = $1 AND expires_at > now();
 
 -- name: list_sessions
 -- A person's live sessions, newest first.

@@ -145,14 +145,15 @@ SET state = 'queued', asked_at = now(), done_at = NULL
 RETURNING task, ask, state, outcome, asked_at, done_at;
 
 -- name: answer
--- Writes the outcome $5 of the task $3 ($4) of the message $2 of workspace $1.
+-- Writes the outcome $5 of the task $3 ($4) of the message $2 of workspace $1, which comes from the kept
+-- answer $6 (null: from none).
 INSERT INTO message_analysis
-    (message_id, task, retention_days, workspace_id, ask, state, outcome, done_at)
-SELECT id, $3, retention_days, workspace_id, $4, 'done', $5, now()
+    (message_id, task, retention_days, workspace_id, ask, state, outcome, result_key, done_at)
+SELECT id, $3, retention_days, workspace_id, $4, 'done', $5, $6, now()
 FROM message WHERE workspace_id = $1 AND id = $2
 FOR KEY SHARE
 ON CONFLICT (message_id, task, retention_days) DO UPDATE
-SET state = 'done', outcome = excluded.outcome, done_at = now()
+SET state = 'done', outcome = excluded.outcome, result_key = excluded.result_key, done_at = now()
 RETURNING task, ask, state, outcome, asked_at, done_at;
 
 -- name: list_analyses

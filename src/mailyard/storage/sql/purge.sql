@@ -59,6 +59,22 @@ WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id BETWEEN $3 AND $4
   AND id NOT IN (SELECT message_id FROM seen)
 RETURNING id;
 
+-- name: results_of
+-- The kept answers that analyses of the messages $2 of workspace $1 come from. $3 and $4 are the lowest
+-- and highest of $2.
+SELECT DISTINCT result_key FROM message_analysis
+WHERE workspace_id = $1 AND message_id = ANY($2::uuid[]) AND message_id BETWEEN $3 AND $4
+  AND result_key IS NOT NULL;
+
+-- name: drop_results
+-- Deletes those of the kept answers $2 of workspace $1 that no message asks for any more.
+DELETE FROM analysis_result AS result
+WHERE workspace_id = $1 AND key = ANY($2::bytea[])
+  AND NOT EXISTS (
+      SELECT FROM message_analysis AS asked
+      WHERE asked.result_key = result.key AND asked.workspace_id = $1
+  );
+
 -- name: forget_events
 -- Live events of workspace $1 since $4 that name the inboxes $2 or the messages $3 (TypeIDs) say
 -- nothing any more: every value is empty. Their places stay, so that no cursor is off.

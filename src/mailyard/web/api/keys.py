@@ -142,6 +142,6 @@ ROUTES = (
         "Revoke an API key",
         scope.ADMIN,
         answer=KeyItem,
-        description="It stops working within two seconds, everywhere.",
+        description="When this is answered, it works nowhere any more.",
     ),
 )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from mailyard.access import scope
-from mailyard.access.user import User
+from mailyard.access.member import User
 from mailyard.core import ids
 from mailyard.web.api.page import (
     Input,

@@ -37,7 +37,7 @@ class Copy:
     def __init__(self, of: "Descriptors", number: int, copied: socket.socket) -> None:
         self.socket = copied
         self._of = of
-        self._numbers = (number, copied.fileno())
+        self._numbers: tuple[int, ...] = (number, copied.fileno())
 
     def cut(self) -> None:
         """End the connection at once, whatever of it is still unsent."""
