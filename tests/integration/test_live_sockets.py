@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 from api_platform import Platform, services, start
 
 from mailyard.access.authenticate import SESSION_COOKIE
@@ -18,6 +19,8 @@ from mailyard.storage.database import Database
 from mailyard.web.asgi import build
 from mailyard.web.live import stream as stream_module
 from mailyard.web.serve import HttpServer
+
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
 
 KIND = "delivery.changed"
 _MORE = (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.PONG)
@@ -96,6 +99,12 @@ async def goodbye(socket: aiohttp.ClientWebSocketResponse) -> int:
             pass
     assert message.type is aiohttp.WSMsgType.CLOSE, message
     return int(message.data)
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The event loop of the product: its transports are others than asyncio's."""
+    return uvloop.EventLoopPolicy()
 
 
 def descriptors() -> int:

@@ -6,6 +6,7 @@ What goes out is the same frame for all who hear the same, made once (`form.FRAM
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import cast
 
 from mailyard.core.limits import SOCKET_BUFFER_BYTES, SOCKET_MESSAGE_BYTES
 from mailyard.protocol.websocket import (
@@ -82,9 +83,9 @@ class Wire(asyncio.Protocol):
     # --- of asyncio --------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "a connection goes both ways"
-        transport.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES)
-        self._transport = transport
+        # uvloop's transports are none of asyncio's classes.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=SOCKET_BUFFER_BYTES)
 
     def data_received(self, data: bytes) -> None:
         try:
