@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from app_work import ask, receive, work
 from mail_platform import envelope
+from sending_world import Ledger, LedgerTransport
 
 from mailyard.app import Application
 from mailyard.core.clock import ManualClock
@@ -15,10 +17,12 @@ from mailyard.core.errors import NotFound
 from mailyard.core.ids import uuid7
 from mailyard.mailbox.inbox import NewInbox
 from mailyard.protocol.smtp.reply import Reply
-from mailyard.queue.job import CLEANUP
+from mailyard.queue.job import CLEANUP, EMAIL_SEND
 from mailyard.queue.settle import Settler
 from mailyard.queue.worker import Batch
 from mailyard.receiving.accept import Acceptor
+from mailyard.sending.deliver import Deliverer
+from mailyard.sending.request import Attachment, EmailRequest
 from mailyard.settings import Settings
 from mailyard.storage.blob import BlobDamaged, BlobsAway, parse_name
 from mailyard.storage.blob_upkeep import BlobUpkeep
@@ -247,3 +251,80 @@ async def test_a_purge_takes_blobs_too_and_waits_for_a_store_that_is_away(yard: 
     await yard.come_back()
     await work(yard.app)
     assert yard.blobs() == []
+
+
+# -- mail that is sent -------------------------------------------------------------------------
+
+FILE = bytes(range(256)) * 400
+REQUEST = EmailRequest(
+    sender="Shop <shop@example.org>",
+    to=["ada@example.net"],
+    subject="Your invoice",
+    text="It is attached.",
+    attachments=[Attachment("invoice.pdf", FILE, "application/pdf")],
+)
+
+
+def deliverer_of(app: Application, ledger: Ledger) -> Deliverer:
+    return Deliverer(
+        database=app.database,
+        transport=LedgerTransport(ledger),
+        signing=app.signing,
+        tracking=app.tracking,
+        live=app.live,
+        hostname="mail.example.org",
+        raw_mail=app.raw_mail,
+    )
+
+
+async def deliver(yard: Yard, ledger: Ledger) -> None:
+    jobs = await yard.app.engine.lease([EMAIL_SEND], 10, 0.0, "test")
+    await deliverer_of(yard.app, ledger).handle(Batch(jobs, Settler(yard.app.engine), _NEVER))
+
+
+_NEVER = asyncio.Event()
+
+
+async def test_large_mail_to_send_lies_outside_until_it_is_sent_and_after(yard: Yard) -> None:
+    ledger = Ledger()
+    answer = await yard.app.emails.accept(yard.workspace, REQUEST)
+    small = await yard.app.emails.accept(
+        yard.workspace, msgspec.structs.replace(REQUEST, attachments=[])
+    )
+    [key] = yard.blobs()
+    [email] = answer.emails
+    held = dict(await yard.app.database.pool.fetch("SELECT id, length(content) FROM email"))
+    assert held[email.id] < 200
+    assert str(email.id) in key
+    await deliver(yard, ledger)
+    assert ledger.left == {"ada@example.net": 2}
+    assert any(b"invoice.pdf" in mail.content for mail in ledger.mails)
+    for one, files in ((email.id, [FILE]), (small.emails[0].id, [])):
+        content = (await yard.app.emails.get(yard.workspace, one)).content
+        assert content is not None
+        assert [file.content for file in content.attachments] == files
+    # History names it, so no sweep takes it before its month has gone.
+    clock = ManualClock(yard.app.clock.now() + timedelta(days=1))
+    upkeep = BlobUpkeep(database=yard.app.database, store=yard.app.blobs, clock=clock)
+    assert await upkeep.sweep(_NEVER) == 0
+    await yard.app.database.pool.execute("TRUNCATE email")
+    assert await upkeep.sweep(_NEVER) == 1
+    assert yard.blobs() == []
+
+
+async def test_large_mail_to_send_is_not_taken_and_not_lost_while_the_store_is_away(
+    yard: Yard,
+) -> None:
+    ledger = Ledger()
+    await yard.app.emails.accept(yard.workspace, REQUEST)
+    yard.go_away()
+    with pytest.raises(BlobsAway):
+        await yard.app.emails.accept(yard.workspace, REQUEST)
+    await yard.app.emails.accept(yard.workspace, msgspec.structs.replace(REQUEST, attachments=[]))
+    await deliver(yard, ledger)
+    assert len(ledger.mails) == 1, "what needs nothing of the store is not held up"
+    assert await yard.app.database.pool.fetchval("SELECT max(attempt) FROM job") == 0
+    await yard.come_back()
+    await yard.their_time_comes()
+    await deliver(yard, ledger)
+    assert ledger.left == {"ada@example.net": 2}

@@ -69,6 +69,7 @@ class Sending(OwnDelivery):
             engine=self.engine,
             templates=self.templates,
             allowances=self.allowances,
+            raw_mail=self.raw_mail,
             clock=self.clock,
         )
 

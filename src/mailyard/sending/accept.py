@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any
 from uuid import UUID
 
@@ -45,9 +46,11 @@ from mailyard.sending.request import (
     template_of,
 )
 from mailyard.sending.states import State
+from mailyard.sending.stored_content import StoredContents
 from mailyard.sending.template import Templates
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 _SQL = load("sending")
 _LAST_ID = UUID(int=(1 << 128) - 1)
@@ -86,7 +89,7 @@ class _Mail:
 
     def __init__(self, workspace_id: UUID, email: Prepared, actor: Actor | None) -> None:
         self.id = ids.uuid7()
-        self.email = (
+        self.email: tuple[Any, ...] = (
             self.id,
             workspace_id,
             email.type,
@@ -123,6 +126,10 @@ class _Mail:
             run_at=email.send_at,
             max_attempts=ATTEMPTS,
         )
+
+    def hold(self, stored: bytes) -> None:
+        """Have `stored` in the row in the place of the content."""
+        self.email = (*self.email[:5], stored, *self.email[6:])
 
     def accepted(self, suppressed: set[UUID]) -> Accepted:
         """The answer, given which deliveries were born suppressed."""
@@ -170,8 +177,11 @@ class Emails:
         engine: Engine,
         templates: Templates,
         allowances: Allowances | None = None,
+        raw_mail: RawMail = IN_ROWS,
         clock: Clock | None = None,
     ) -> None:
+        self._contents = StoredContents(raw_mail)
+        self._in_row_bytes: float = raw_mail.above_bytes if raw_mail.store is not None else inf
         self._allowances = allowances or Allowances(database=database, clock=clock)
         self._database = database
         self._engine = engine
@@ -191,7 +201,8 @@ class Emails:
         """Take one email: durable when this returns. `actor` is who sends it, for the audit log.
 
         Raises InvalidInput or TooLarge naming the field, NotFound for the template,
-        RateLimited past the workspace's limits, IdempotencyMismatch, Unavailable.
+        RateLimited past the workspace's limits, IdempotencyMismatch, Unavailable (BlobsAway when
+        it is large and its store is away).
         """
         prepared = await self._prepare(workspace_id, request)
         return await self._submit(workspace_id, [prepared], idempotency, actor)
@@ -245,7 +256,7 @@ class Emails:
         row = await self._database.fetchrow(_SQL.get_email, workspace_id, email_id, tx=tx)
         if row is None:
             raise NotFound("no such email")
-        content = decode_content(row["content"])
+        content = decode_content(await self._contents.whole(row["content"]))
         if isinstance(content, WholeMail):
             content = content.view()
         if row["type"] == PRIVATE:
@@ -334,6 +345,9 @@ class Emails:
         actor: Actor | None,
     ) -> Answer:
         mails = [_Mail(workspace_id, email, actor) for email in emails]
+        for mail in mails:
+            if len(mail.email[5]) > self._in_row_bytes:
+                mail.hold(await self._contents.put(workspace_id, mail.id, mail.email[5]))
         limits = self._allowances.known(workspace_id) or await self._allowances.of(workspace_id)
         unit = _Unit(Caller(workspace_id, idempotency), mails, limits if limits.counted else None)
         size = sum(len(mail.email[5]) for mail in mails)

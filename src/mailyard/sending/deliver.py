@@ -23,7 +23,7 @@ from mailyard.bus.live import DELIVERY_CHANGED, LiveEvent, LiveEvents
 from mailyard.core import ids, limits
 from mailyard.core.backoff import Backoff
 from mailyard.core.clock import Clock, SystemClock
-from mailyard.core.errors import Unavailable
+from mailyard.core.errors import MailyardError, OutOfReach, Unavailable
 from mailyard.observe.metrics import DELIVERIES
 from mailyard.protocol.address import normalise
 from mailyard.queue.job import EMAIL_SEND, LeasedJob
@@ -37,11 +37,13 @@ from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.route.failover import TRIES_MAX
 from mailyard.sending.sign import Signing
 from mailyard.sending.states import State
+from mailyard.sending.stored_content import StoredContents, is_outside, why_not
 from mailyard.sending.suppress import ASK_AGAIN_S, Suppressions
 from mailyard.sending.track.tracking import Tracking
 from mailyard.sending.transport import TRANSACTIONAL, Chooser, Handoff, Outcome, Transport
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 _SQL = load("sending")
 
@@ -74,10 +76,12 @@ class Deliverer:
         hostname: str,
         return_paths: ReturnPaths | None = None,
         choose: Chooser | None = None,
+        raw_mail: RawMail = IN_ROWS,
         clock: Clock | None = None,
         random: Random | None = None,
         window: Window | None = None,
     ) -> None:
+        self.contents = StoredContents(raw_mail)
         self.database = database
         self.transport = transport
         self.choose = choose
@@ -97,7 +101,12 @@ class Deliverer:
 
     async def handle(self, batch: Batch) -> None:
         """Deliver the emails of a batch; every job is settled in the commit of its results."""
-        run = _Run(self, batch, await self._load(batch.jobs))
+        errands = await self._load(batch.jobs)
+        for errand in errands:
+            if errand.later is not None:
+                await batch.fail([errand.job], errand.later)
+        errands = [errand for errand in errands if errand.later is None]
+        run = _Run(self, batch, errands)
         try:
             await run.end_early()
             await run.hand_off()
@@ -137,16 +146,31 @@ class Deliverer:
         for index, email in enumerate(emails):
             errand = errands[email["id"]]
             errand.expires_at = email["expires_at"]
-            if errand.waiting:
+            if errand.waiting and is_outside(email["content"]):
+                await self._prepare_outside(errand, email["content"])
+            elif errand.waiting:
                 errand.prepare(email["content"], self.hostname)
             if index % _YIELD_EVERY == _YIELD_EVERY - 1:
                 await asyncio.sleep(0)
         for errand in errands.values():
-            if errand.waiting and errand.mail is None and not errand.gave_up:
+            nothing = errand.mail is None and not errand.gave_up and errand.later is None
+            if errand.waiting and nothing:
                 errand.gave_up = "its content is gone"
         await self._follow([errand for errand in errands.values() if errand.followed is not None])
         await self._sign([errand for errand in errands.values() if errand.mail is not None])
         return list(errands.values())
+
+    async def _prepare_outside(self, errand: Errand, stored: bytes) -> None:
+        """A mail whose content lies in the blob store waits for it, however long that is away."""
+        try:
+            content = await self.contents.whole(stored)
+        except MailyardError as error:
+            if isinstance(error, OutOfReach) or not errand.is_last_attempt:
+                errand.later = error
+            else:
+                errand.gave_up = why_not(error)
+        else:
+            errand.prepare(content, self.hostname)
 
     async def _follow(self, followed: Sequence[Errand]) -> None:
         """Store the addresses of mails whose clicks are followed, before any of them leaves."""

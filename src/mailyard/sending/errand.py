@@ -68,6 +68,7 @@ class Errand:
     again_at: datetime | None = None  # when the first of its recipients is to be tried again
     tried: bool = False  # some recipient was, in this attempt
     gave_up: str = ""  # why some recipient was given up
+    later: MailyardError | None = None  # why its content cannot be had now
 
     @property
     def finished(self) -> bool:

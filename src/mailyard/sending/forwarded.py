@@ -32,6 +32,7 @@ from mailyard.sending.content import WholeMail, decode_content
 from mailyard.sending.delivery import NOBODY, RETURNED_DAYS
 from mailyard.sending.request import Prepared
 from mailyard.sending.sign import Signing
+from mailyard.sending.stored_content import StoredContents
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
 from mailyard.storage.raw_mail import IN_ROWS, RawMail
@@ -90,6 +91,7 @@ class Forwarding:
     ) -> None:
         self._database = database
         self._raw_mail = raw_mail
+        self._contents = StoredContents(raw_mail)
         self._emails = emails
         self._signing = signing
         self._authserv_id = authserv_id
@@ -145,7 +147,7 @@ class Forwarding:
         )
         if row is None or job.workspace_id != row["workspace_id"]:
             return
-        first = decode_content(row["content"])
+        first = decode_content(await self._contents.whole(row["content"]))
         if not isinstance(first, WholeMail) or not first.reverse_path:
             return
         bounce = await self._raw_mail.of(row)

@@ -65,7 +65,11 @@ class RawMail:
         BlobDamaged."""
         if row["blob"] is None:
             return bytes(row["raw"])
-        return await self._read(row["blob"], None)
+        return await self.read(row["blob"])
+
+    async def read(self, key: str) -> bytes:
+        """The whole of a blob, proved. Raises as `of`."""
+        return await self._read(key, None)
 
     async def filled(
         self, rows: Sequence[asyncpg.Record], first_bytes: int | None = None

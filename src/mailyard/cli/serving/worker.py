@@ -134,6 +134,7 @@ def handlers(application: Application) -> list[Handler]:
             live=live,
             hostname=hostname,
             return_paths=application.return_paths,
+            raw_mail=application.raw_mail,
             clock=application.clock,
         ).handler(),
         Planner(

@@ -9,13 +9,20 @@ SELECT key, workspace_id FROM blob_gone ORDER BY gone_at LIMIT $1;
 SELECT key, workspace_id FROM blob_gone WHERE workspace_id = $1 ORDER BY gone_at LIMIT $2;
 
 -- name: named
--- Those of the keys $3 that the messages $2 of the workspaces $1 (of the same places) name. $4 and $5
--- are the lowest and highest of $2.
+-- Those of the keys $3 that the messages, or the emails, $2 of the workspaces $1 (of the same places)
+-- name. $4 and $5 are the lowest and highest of $2. An email has the key behind a byte 1 in the place
+-- of its content.
 SELECT message.blob AS key
 FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS asked (workspace_id, id, key)
 JOIN message ON message.id = asked.id AND message.workspace_id = asked.workspace_id
             AND message.blob = asked.key
-WHERE message.id BETWEEN $4 AND $5;
+WHERE message.id BETWEEN $4 AND $5
+UNION ALL
+SELECT asked.key
+FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS asked (workspace_id, id, key)
+JOIN email ON email.id = asked.id AND email.workspace_id = asked.workspace_id
+          AND email.content = '\x01'::bytea || convert_to(asked.key, 'UTF8')
+WHERE email.id BETWEEN $4 AND $5;
 
 -- name: settle
 -- The blobs $1 of the workspaces $2 (of the same places) are gone, or are named again.
