@@ -4,7 +4,7 @@ A table of sent mail over 24 months (id, user, type, recipient, state, three tim
 the command, which reads, checks and turns every row; the clock runs from its start to its end.
 Beside it, in the same run and on the same server, COPY loads the rows that came out of it, ready as
 they are and as text, into the same empty table with all its indexes and partitions. Then the
-command is called again on a copy of the file, which must change nothing.
+command is called with a fifth of the table, cut otherwise, which must change nothing.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import asyncpg
@@ -27,7 +28,8 @@ from platform_parts import product_postgres
 from mailyard.core.ids import uuid7
 from mailyard.sending.history.rows import DELIVERY_COLUMNS
 
-ROWS = int(os.environ.get("ROWS", 3_000_000 if FULL else 500_000))
+ROWS = int(os.environ.get("ROWS", 5_000_000 if FULL else 1_000_000))
+AGAIN_ROWS = ROWS // 5
 MONTHS = 24
 BAR_ROWS_PER_S = 50_000.0
 BAR_RATIO = 0.7  # of COPY's own rate
@@ -71,9 +73,9 @@ async def copy_beside(url: str, file: Path) -> float:
     """Seconds of COPY for the same rows into the same table, emptied before."""
     server = await asyncpg.connect(url)
     try:
-        await server.copy_from_table("delivery", output=file, columns=DELIVERY_COLUMNS)
+        query = f"SELECT {', '.join(DELIVERY_COLUMNS)} FROM delivery ORDER BY id"
+        await server.copy_from_query(query, output=file)
         await server.execute("TRUNCATE delivery")
-        await server.execute("CHECKPOINT")
         began = time.monotonic()
         with file.open("rb") as opened:
             await server.copy_to_table("delivery", source=opened, columns=DELIVERY_COLUMNS)
@@ -101,9 +103,8 @@ def measure(folder: Path) -> list[Row]:
         note(f"  import: {seconds:.1f} s, {told}")
         copied_s = asyncio.run(copy_beside(server.url, folder / "rows.copy"))
         note(f"  COPY of the same rows: {copied_s:.1f} s")
-        shutil.copy(table, again)
-        with again.open("a") as opened:  # another file to the import, with the same rows
-            opened.write("\n")
+        with table.open() as whole, again.open("w") as part:
+            part.writelines(islice(whole, AGAIN_ROWS + 1))
         again_s, told_again = run_command(server.url, folder, again)
         note(f"  again: {again_s:.1f} s, {told_again}")
         there = asyncio.run(execute(server.url, "SELECT count(*) FROM delivery"))
@@ -114,7 +115,7 @@ def measure(folder: Path) -> list[Row]:
     return [
         Row(f"{name}: import", rate, "rows/s", BAR_ROWS_PER_S),
         Row(f"{name}: import beside COPY ({copy_rate:,.0f}/s)", rate / copy_rate, "x", BAR_RATIO),
-        Row(f"{name}: the same again", ROWS / again_s, "rows/s", BAR_AGAIN_ROWS_PER_S),
+        Row(f"{name}: the same again", AGAIN_ROWS / again_s, "rows/s", BAR_AGAIN_ROWS_PER_S),
         Row(f"{name}: rows astray", wrong, "rows", 0.0, less_is_better=True),
     ]
 

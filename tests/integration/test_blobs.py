@@ -323,7 +323,7 @@ async def test_large_mail_to_send_is_not_taken_and_not_lost_while_the_store_is_a
     await yard.app.emails.accept(yard.workspace, msgspec.structs.replace(REQUEST, attachments=[]))
     await deliver(yard, ledger)
     assert len(ledger.mails) == 1, "what needs nothing of the store is not held up"
-    assert await yard.app.database.pool.fetchval("SELECT max(attempt) FROM job") == 0
+    assert await yard.app.database.pool.fetchval("SELECT max(attempts) FROM job") == 0
     await yard.come_back()
     await yard.their_time_comes()
     await deliver(yard, ledger)
