@@ -3,7 +3,7 @@
 #   make run [PORT=8025] [SMTP_PORT=2525] [DATA=./data]    the platform; any MAILYARD_* setting works
 #   make test                                              what must pass before a change goes in
 #   make check                                             style, types and import rules alone
-#   make test-fleet   make bench-fleet                     against real Kafka, and what else a fleet has
+#   make test-fleet   make bench-fleet                     against the real services of a fleet
 #   make bench [FULL=1]   make crash   make fuzz   make test-corpora
 
 # The system's own Python first: distributions build it with profile and link-time optimisation, which
@@ -68,6 +68,7 @@ bench: install-dev
 	FULL=$(FULL) $(PY) bench/run.py
 
 bench-fleet: install-dev
+	tests/services/install.sh
 	tests/services/install_fleet.sh
 	FULL=$(FULL) $(PY) bench/run_fleet.py
 

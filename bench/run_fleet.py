@@ -7,7 +7,7 @@ import sys
 
 import run
 
-BENCHES = ("fleet_history", "fleet_replica")
+BENCHES = ("fleet_history", "fleet_replica", "fleet_limits")
 
 if __name__ == "__main__":
     raise SystemExit(run.main(sys.argv[1:], BENCHES))

@@ -270,6 +270,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         clock=SystemClock(),
         database=database,
         bus=bus,
+        fleet=None,
         engine=engine,
         live=live,
         audit=audit,

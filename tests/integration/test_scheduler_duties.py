@@ -7,6 +7,7 @@ from mailyard.access.audit import Audit
 from mailyard.access.idempotency import Idempotency
 from mailyard.access.session import Sessions
 from mailyard.bus.adapters.memory import MemoryBus
+from mailyard.bus.adapters.postgres_presence import PostgresPresence
 from mailyard.core.clock import ManualClock, SystemClock
 from mailyard.core.ids import uuid7
 from mailyard.fleet import sweep
@@ -136,7 +137,9 @@ async def test_partitions_are_made_ahead_of_the_clock(database: Database) -> Non
 async def test_a_silent_process_is_struck_out_and_comes_back_when_it_speaks(
     database: Database,
 ) -> None:
-    process = ProcessRegistry(database=database, role="worker")
+    process = ProcessRegistry(
+        presence=PostgresPresence(database=database), role="worker", id=uuid7()
+    )
     beating = asyncio.create_task(process.run())
     count = "SELECT count(*) FROM process WHERE (stats->>'memory_bytes')::bigint > 1000000"
 

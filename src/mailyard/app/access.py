@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mailyard.access.vault import Vault
     from mailyard.access.workspace import Workspaces
     from mailyard.queue.admin import QueueAdmin
-    from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
+    from mailyard.ratelimit.policy import Policies
 
 
 class Access(Foundation):
@@ -132,10 +132,26 @@ class Access(Foundation):
         )
 
     @cached_property
-    def limits(self) -> "PostgresRateLimit":
-        from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
+    def policies(self) -> "Policies":
+        """Limits by name. Raises ConfigurationError."""
+        from mailyard.ratelimit.policy import Policies, read_policies, shipped
 
-        return PostgresRateLimit(database=self.database)
+        book, file = shipped(), self.settings.limit_policies_file
+        if file is not None:
+            try:
+                text = file.read_text("utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigurationError(
+                    f"MAILYARD_LIMIT_POLICIES_FILE cannot be read: {error}"
+                ) from None
+            book = read_policies(str(file), text, book)
+        policies = Policies(book=book, limits=self.limits)
+        wanted = self.settings.user_limit
+        if wanted and wanted not in book:
+            raise ConfigurationError(
+                f"MAILYARD_USER_LIMIT is {wanted!r}; policies are {', '.join(sorted(book))}"
+            )
+        return policies
 
     @cached_property
     def queue_admin(self) -> "QueueAdmin":

@@ -17,6 +17,8 @@ class Application(Webhooking):
     async def open(self) -> None:
         """Connect. Raises Unavailable when the database does not answer."""
         await self.database.open()
+        if self.fleet is not None:
+            await self.fleet.link.open()
         await self.bus.open()
 
     async def close(self) -> None:
@@ -24,6 +26,8 @@ class Application(Webhooking):
         for end in reversed(self.ends):
             await end()
         await self.bus.close()
+        if self.fleet is not None:
+            await self.fleet.link.close()
         await self.database.close()
 
     @cached_property

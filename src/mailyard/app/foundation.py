@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from mailyard.bus.adapters.postgres import PostgresBus
+from mailyard.app.fleet_stores import FleetStores, fleet_stores
+from mailyard.bus.bus import Bus
 from mailyard.bus.live import MAILBOX_CHANGED, MESSAGE_RECEIVED, LiveEvents
 from mailyard.core.clock import SystemClock
+from mailyard.core.ids import uuid7
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.settings import Settings
 from mailyard.storage import cluster
@@ -17,10 +19,13 @@ from mailyard.storage.hosts import for_writes
 from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 if TYPE_CHECKING:
-    from mailyard.cache.adapters.postgres import PostgresCache
+    from mailyard.bus.presence import Presence
+    from mailyard.cache.cache import Cache
     from mailyard.cache.layered import LayeredCache
     from mailyard.queue.engines.kafka.engine import KafkaEngine
     from mailyard.queue.engines.kafka.options import KafkaOptions
+    from mailyard.ratelimit.lease import Leases
+    from mailyard.ratelimit.ratelimit import RateLimit
     from mailyard.storage.blob import BlobStore
     from mailyard.storage.blob_upkeep import BlobUpkeep
 
@@ -84,7 +89,9 @@ class Foundation:
         self.settings = settings
         self.clock = SystemClock()
         self.database = database_of(settings)
-        self.bus = PostgresBus(database=self.database)
+        self.process_id = uuid7()  # as which this process is known to the others
+        self.fleet: FleetStores | None = fleet_stores(settings, self.database, self.clock)
+        self.bus = self._bus()
         self.live = LiveEvents(database=self.database, bus=self.bus)
         self.ends: list[Callable[[], Awaitable[None]]] = []  # of services that hold something
         self.engine = self._engine()
@@ -106,6 +113,11 @@ class Foundation:
         )
         self.ends.append(engine.close)
         return engine
+
+    def _bus(self) -> Bus:
+        from mailyard.bus.adapters.postgres import PostgresBus
+
+        return PostgresBus(database=self.database) if self.fleet is None else self.fleet.bus
 
     @cached_property
     def raw_mail(self) -> RawMail:
@@ -135,11 +147,50 @@ class Foundation:
         return BlobUpkeep(database=self.database, store=self.blobs, clock=self.clock)
 
     @cached_property
-    def shared_cache(self) -> "PostgresCache":
+    def presence(self) -> "Presence":
+        """Which processes are there."""
+        from mailyard.bus.adapters.postgres_presence import PostgresPresence
+
+        table = PostgresPresence(database=self.database)
+        return table if self.fleet is None else self.fleet.presence(table)
+
+    @cached_property
+    def shared_cache(self) -> "Cache":
         """What the processes share for a while."""
         from mailyard.cache.adapters.postgres import PostgresCache
 
+        if self.fleet is not None:
+            return self.fleet.cache
         return PostgresCache(database=self.database)
+
+    @cached_property
+    def limits(self) -> "RateLimit":
+        """Buckets that all processes share."""
+        from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
+
+        if self.fleet is not None:
+            return self.fleet.limits
+        return PostgresRateLimit(database=self.database)
+
+    @cached_property
+    def leases(self) -> "Leases":
+        """What only so many may have open at once, over all workers."""
+        from mailyard.ratelimit.adapters.postgres_leases import PostgresLeases
+
+        if self.fleet is not None:
+            return self.fleet.leases(self.process_id)
+        return PostgresLeases(database=self.database)
+
+    def store_sweeps(self) -> list[Callable[[], Awaitable[None]]]:
+        """What frees rows that have run out of the tables of cache and limits; there may be some
+        also where both are in Redis by now."""
+        from mailyard.cache.adapters.postgres import PostgresCache
+        from mailyard.ratelimit.adapters.postgres import PostgresRateLimit
+
+        return [
+            PostgresCache(database=self.database).sweep,
+            PostgresRateLimit(database=self.database).sweep,
+        ]
 
     @cached_property
     def cache(self) -> "LayeredCache":

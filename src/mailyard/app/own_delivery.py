@@ -9,7 +9,6 @@ from mailyard.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mailyard.ratelimit.adapters.postgres_leases import PostgresLeases
     from mailyard.receiving.policy import Doorkeeper
     from mailyard.sending.shape.receiver import Book
     from mailyard.sending.shaping import Shaping
@@ -80,12 +79,6 @@ class OwnDelivery(Analysing):
                 f"there is no pool of source addresses {name!r}; there are {', '.join(lists)}"
             )
         return SourcePool(sources=lists[name], database=self.database, clock=self.clock)
-
-    @cached_property
-    def leases(self) -> "PostgresLeases":
-        from mailyard.ratelimit.adapters.postgres_leases import PostgresLeases
-
-        return PostgresLeases(database=self.database)
 
     @cached_property
     def shaping(self) -> "Shaping":

@@ -95,6 +95,11 @@ async def _examine() -> list[Finding]:
             settings.replica_urls,
             settings.instances * settings.database_connections,
         )
+    if settings.redis_url:
+        from mailyard.fleet.check_redis import check_redis
+        from mailyard.storage.redis.address import parse_address
+
+        findings += await check_redis(parse_address(settings.redis_url))
     if settings.tls_cert is not None and settings.tls_key is not None:
         findings.append(checkup.check_certificate(settings.tls_cert, settings.tls_key))
     findings += await _check_blobs(settings)

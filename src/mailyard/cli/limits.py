@@ -1,10 +1,11 @@
 """`mailyard limits`: what the workspace allows itself."""
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
-from mailyard.cli.client import AsJson, ask, say
+from mailyard.cli.client import AsJson, ask, say, say_rows
 from mailyard.core.errors import InvalidInput
 from mailyard.proving.client import ApiClient
 
@@ -91,3 +92,39 @@ def _say(limits: dict[str, Any], as_json: bool) -> None:
         f"campaigns a contact    {capped}",
     ]
     say(limits, as_json, "\n".join(lines))
+
+
+@app.command()
+def policies(as_json: AsJson = False) -> None:
+    """List the limits by name: what Gmail and Graph allow, what a person may. For operators.
+
+    Example: mailyard limits policies
+    """
+    rows = ask(lambda client: client.get("/v1/limit-policies"))["items"]
+    say_rows(
+        rows,
+        as_json,
+        [
+            ("Name", "name"),
+            ("Units", "units"),
+            ("in seconds", "window_s"),
+            ("at once", "burst"),
+            ("for each", "per"),
+            ("About", "about"),
+        ],
+    )
+
+
+@app.command()
+def reset(
+    policy: Annotated[str, typer.Argument(help="The name of the limit.")],
+    subject: Annotated[str, typer.Argument(help="Whose: an address as it is counted.")],
+    as_json: AsJson = False,
+) -> None:
+    """Give somebody all of a limit again. For operators.
+
+    Example: mailyard limits reset general ada@example.org
+    """
+    path = f"/v1/limit-policies/{quote(policy, safe='')}/reset"
+    answer = ask(lambda client: client.post(path, {"subject": subject}))
+    say(answer, as_json, f"{subject} has all of {policy} again")

@@ -85,7 +85,7 @@ async def _live(role: str, settings: Settings, control: Control) -> None:
     await control.go()
     if not await _open(application, stopping, migrated=not control.alone):
         return
-    registry = ProcessRegistry(database=application.database, role=role)
+    registry = ProcessRegistry(presence=application.presence, role=role, id=application.process_id)
     beating: asyncio.Task[None] | None = None
     try:
         await service.start()

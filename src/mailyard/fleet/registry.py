@@ -11,13 +11,10 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from mailyard.bus.presence import Here, Presence
 from mailyard.core.errors import Unavailable
-from mailyard.core.ids import uuid7
-from mailyard.observe.metrics import cache_lookups
-from mailyard.storage.database import Database
-from mailyard.storage.queries import load
+from mailyard.observe.metrics import cache_lookups, live_connections
 
-QUERIES = load("process")
 BEAT_S = 5.0
 REAP_AFTER_S = 30.0
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -27,10 +24,10 @@ _LOG = structlog.get_logger(__name__)
 class ProcessRegistry:
     """This process's row. `run` beats until cancelled."""
 
-    def __init__(self, *, database: Database, role: str) -> None:
-        self.id: UUID = uuid7()
+    def __init__(self, *, presence: Presence, role: str, id: UUID) -> None:
+        self.id = id
         self.role = role
-        self._database = database
+        self._presence = presence
         self._host = socket.gethostname()
         self._cpu_s = _cpu_s()
         self._looked_at = time.monotonic()
@@ -39,9 +36,7 @@ class ProcessRegistry:
         """Enter and beat for ever; a database that is away is waited out."""
         while True:
             try:
-                await self._database.execute(
-                    QUERIES.beat, self.id, self.role, self._host, os.getpid(), self._stats()
-                )
+                await self._presence.beat(self._here())
             except Unavailable as error:
                 _LOG.warning("process_beat_missed", error=str(error))
             await asyncio.sleep(BEAT_S)
@@ -49,9 +44,19 @@ class ProcessRegistry:
     async def leave(self) -> None:
         """Strike the row out; if that fails, the scheduler does it after REAP_AFTER_S."""
         try:
-            await self._database.execute(QUERIES.remove, self.id)
+            await self._presence.leave(self.id)
         except Unavailable as error:
             _LOG.warning("process_row_left", error=str(error))
+
+    def _here(self) -> Here:
+        return Here(
+            id=self.id,
+            role=self.role,
+            host=self._host,
+            pid=os.getpid(),
+            live=live_connections(),
+            stats=self._stats(),
+        )
 
     def _stats(self) -> str:
         """Memory, the share of one core since the last look, and how the cache does, as JSON."""

@@ -130,6 +130,47 @@ BLOBS_SWEPT = Counter(
     registry=REGISTRY,
 )
 
+REDIS_AWAY = Gauge(
+    "mailyard_redis_away_seconds",
+    "For how long Redis has not answered this process; 0: it does, or none is used.",
+    registry=REGISTRY,
+)
+REDIS_CALLS = Counter(
+    "mailyard_redis_calls_total",
+    "Calls to Redis, a pipeline being one: done, failed, or not tried because it is away.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+REDIS_CALL_SECONDS = Histogram(
+    "mailyard_redis_call_seconds",
+    "Time of one call to Redis, the wait for its turn included.",
+    buckets=_FAST_BUCKETS,
+    registry=REGISTRY,
+)
+REDIS_FALLBACKS = Counter(
+    "mailyard_redis_fallbacks_total",
+    "What was done without Redis: cache misses, limits by local share, wake-ups by PostgreSQL.",
+    ["part"],
+    registry=REGISTRY,
+)
+REDIS_MEMORY_BYTES = Gauge(
+    "mailyard_redis_memory_bytes", "Memory that Redis uses, all primaries.", registry=REGISTRY
+)
+REDIS_MEMORY_MAX_BYTES = Gauge(
+    "mailyard_redis_memory_max_bytes",
+    "Memory that Redis may use (maxmemory, else the machine's), all primaries.",
+    registry=REGISTRY,
+)
+REDIS_HITS = Gauge(
+    "mailyard_redis_keyspace_hits", "Looks that found a key, as Redis counts.", registry=REGISTRY
+)
+REDIS_MISSES = Gauge(
+    "mailyard_redis_keyspace_misses", "Looks that found none, as Redis counts.", registry=REGISTRY
+)
+REDIS_EVICTIONS = Gauge(
+    "mailyard_redis_evicted_keys", "Keys that left for want of memory.", registry=REGISTRY
+)
+
 
 def cache_lookups() -> dict[str, int]:
     """This process's looks into its cache, by `kind layer outcome`."""
@@ -138,4 +179,14 @@ def cache_lookups() -> dict[str, int]:
         for family in CACHE_LOOKUPS.collect()
         for one in family.samples
         if one.name.endswith("_total")
+    }
+
+
+def live_connections() -> dict[str, int]:
+    """This process's open live connections by kind."""
+    return {
+        one.labels["kind"]: int(one.value)
+        for family in LIVE_CONNECTIONS.collect()
+        for one in family.samples
+        if one.value
     }

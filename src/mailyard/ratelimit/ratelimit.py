@@ -50,6 +50,10 @@ class RateLimit(Protocol):
         """
         ...
 
+    async def forget(self, keys: Sequence[str]) -> None:
+        """The buckets are full again."""
+        ...
+
 
 def check(takings: Sequence[Taking]) -> None:
     """Raises ValueError on what `draw_many` does not take."""

@@ -212,6 +212,14 @@ def _parse_text(text: str) -> str:
     return text
 
 
+def _parse_redis(text: str) -> str:
+    from mailyard.storage.redis.address import parse_address
+
+    if text:
+        parse_address(text)
+    return text
+
+
 PORT = whole(1, 65535)
 PORT_OR_NONE = whole(0, 65535)
 COUNT = whole(0, 64)
@@ -242,6 +250,11 @@ POSTGRES = Kind(
 POSTGRES_LIST = Kind(
     lambda text: " ".join(_parse_postgres(one) for one in text.split()),
     "addresses like postgresql://host:port/name, with spaces between",
+)
+REDIS = Kind(
+    _parse_redis,
+    "an address like redis://host:port/0, redis+sentinel://host:port,host:port/name or "
+    "redis+cluster://host:port,host:port (rediss… with TLS)",
 )
 SMTP = url("smtp", "smtps")
 HTTP = url("http", "https")

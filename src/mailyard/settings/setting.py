@@ -27,6 +27,7 @@ from mailyard.settings.kinds import (
     PORT_OR_NONE,
     POSTGRES,
     POSTGRES_LIST,
+    REDIS,
     SERVERS,
     SMTP,
     SPF,
@@ -119,6 +120,10 @@ class Settings:
     )
     kafka_user: str = setting(TEXT, "", "the name that we sign in with at Kafka")
     kafka_password: str = setting(TEXT, "", "the password to it")
+
+    redis_url: str = setting(
+        REDIS, "", "Redis for cache, limits and wake-ups of a fleet; PostgreSQL does it when empty"
+    )
 
     history_months: int = setting(
         whole(0, 1200), 0, "months that deliveries and sent mails stay; 0: for ever"
@@ -243,6 +248,12 @@ class Settings:
         number(0, 1e6), 1000.0, "API requests a second a key, all processes; 0: unlimited"
     )
     rate_burst: int = setting(whole(1, 1_000_000), 10_000, "API requests at once a key")
+    limit_policies_file: Path | None = setting(
+        FILE, None, "TOML with limits by name over the shipped ones (Gmail, Graph, a person)"
+    )
+    user_limit: str = setting(
+        TEXT, "", "the limit by which a signed-in person's API requests count, like general"
+    )
     smtp_connections: int = setting(
         whole(1, 100_000), limits.SMTP_CONNECTIONS, "SMTP connections of one process"
     )

@@ -65,6 +65,7 @@ def build(application: "Application", *, pages: Asgi | None = None) -> "Front":
         RouteTable(ROUTES),
         rate_per_s=settings.rate_per_s,
         rate_burst=settings.rate_burst,
+        user_limit=settings.user_limit,
     )
 
     async def present(workspace_id: UUID, message: ReadMessage) -> bytes:
@@ -217,6 +218,7 @@ class Front:
                 for row in rows
             ],
             "cache": cache_figures(row["stats"] for row in rows),
+            "redis": None if self._app.fleet is None else await self._app.fleet.figures(),
             "this": {
                 "pid": os.getpid(),
                 "up_s": round(monotonic() - self._started, 1),

@@ -31,6 +31,7 @@ class ProcessFigure:
     pid: int
     up_s: float
     memory_mb: float
+    live_connections: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class _Stats(msgspec.Struct):
 
     memory_bytes: int = 0
     cache: dict[str, int] = {}
+    live: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class Overview:
                     pid=row["pid"],
                     up_s=(now - row["started_at"]).total_seconds(),
                     memory_mb=stats.memory_bytes / 1_000_000,
+                    live_connections=sum(stats.live.values()),
                 )
             )
         return figures

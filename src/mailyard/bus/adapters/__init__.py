@@ -1,1 +1,2 @@
-"""What carries a wake-up: this process alone, or PostgreSQL's NOTIFY."""
+"""What carries a wake-up: this process alone, PostgreSQL's NOTIFY, Redis, or Redis as long as it is
+there."""

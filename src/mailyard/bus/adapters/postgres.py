@@ -31,9 +31,9 @@ _LOG = structlog.get_logger(__name__)
 class PostgresBus:
     """One listening connection a process. `open` it before use, on the loop that uses it."""
 
-    def __init__(self, *, database: Database) -> None:
+    def __init__(self, *, database: Database, topics: Topics | None = None) -> None:
         self._database = database
-        self._topics = Topics()
+        self._topics = topics or Topics()
         self._pending: dict[str, None] = {}
         self._something_pending = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -53,6 +53,10 @@ class PostgresBus:
 
     def announce(self, topic: str) -> None:
         self._topics.wake(topic)
+        self.send(topic)
+
+    def send(self, topic: str) -> None:
+        """As `announce`, for the other processes."""
         self._pending[topic] = None
         self._something_pending.set()
 

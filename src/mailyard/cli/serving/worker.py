@@ -172,7 +172,7 @@ def handlers(application: Application) -> list[Handler]:
         sweep.handler(
             [
                 sweep.free_addresses(database),
-                application.shared_cache.sweep,
+                *application.store_sweeps(),
                 sweep.drop_lines(database),
                 application.purges.sweep,
                 application.mail_policies.sweep,
@@ -182,7 +182,6 @@ def handlers(application: Application) -> list[Handler]:
                 application.sessions.sweep,
                 application.accounts.sweep,
                 application.limit_notices.look,
-                application.limits.sweep,
                 upkeep.sweep(database),
                 application.provider_hooks.sweep,
                 application.webhooks.sweep,

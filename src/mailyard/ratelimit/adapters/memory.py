@@ -32,3 +32,7 @@ class MemoryRateLimit:
         if self._takings % _SWEEP_EVERY == 0:
             self._tat_s = {name: tat for name, tat in self._tat_s.items() if tat > now_s}
         return Drawn(wait_s, 0.0 if wait_s else tat_s - now_s)
+
+    async def forget(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._tat_s.pop(key, None)

@@ -49,6 +49,9 @@ class PostgresRateLimit:
         found = {row["key"]: row for row in rows}
         return [_drawn(found.get(key)) for key in keys]
 
+    async def forget(self, keys: Sequence[str]) -> None:
+        await self._database.execute(_SQL.forget, list(keys))
+
     async def sweep(self) -> None:
         """Forget buckets that are full again. A duty of the scheduler."""
         await self._database.execute(_SQL.sweep)

@@ -7,6 +7,11 @@ ON CONFLICT (id) DO UPDATE SET seen_at = now(), stats = excluded.stats;
 -- It has ended in good order.
 DELETE FROM process WHERE id = $1;
 
+-- name: present
+-- The processes that have given a sign within the last $1 seconds; they serve every workspace.
+SELECT id, role, host, pid, stats ->> 'live' AS live
+FROM process WHERE seen_at > now() - make_interval(secs => $1::float8);
+
 -- name: reap
 -- Forgets the processes that have not been heard of for $1 seconds.
 DELETE FROM process WHERE seen_at < now() - make_interval(secs => $1::float8) RETURNING id;

@@ -63,3 +63,7 @@ FROM moved;
 -- name: sweep
 -- Removes buckets that have been full for a minute.
 DELETE FROM rate_bucket WHERE tat < now() - interval '1 minute';
+
+-- name: forget
+-- Fills the buckets $1 again. Not a tenant's table: the caller's key names whose bucket it is.
+DELETE FROM rate_bucket WHERE key = ANY($1::text[]);

@@ -15,6 +15,7 @@ from mailyard.web.api import (
     inboxes,
     invitations,
     keys,
+    limit_policies,
     limits,
     lists,
     live,
@@ -90,6 +91,7 @@ ROUTES: tuple[Route, ...] = (
     *invitations.ROUTES,
     *workspaces.ROUTES,
     *limits.ROUTES,
+    *limit_policies.ROUTES,
     *usage.ROUTES,
     *audit.ROUTES,
 )

@@ -86,8 +86,11 @@ class ApiServer:
         *,
         rate_per_s: float = 0.0,
         rate_burst: int = 1_000,
+        user_limit: str = "",
     ) -> None:
         self._app = application
+        if user_limit:
+            application.policies.policy(user_limit)  # said at the start, not to the first caller
         self._table = table
         self._authenticator = Authenticator(keys=application.keys, sessions=application.sessions)
         self._limiter = (
@@ -100,6 +103,7 @@ class ApiServer:
             if application.plans.any
             else None
         )
+        self._user_limit = user_limit
         self._strangers = RateLimiter(per_s=STRANGER_PER_S, burst=STRANGER_BURST)
         self._seconds: dict[tuple[str, int], Any] = {}
 
@@ -160,6 +164,8 @@ class ApiServer:
                 request.sent_headers = allowance.headers()
             if self._plan_limiter is not None:
                 await self._plan_limiter.take(principal.workspace_id)
+            if self._user_limit and principal.session is not None:
+                await self._app.policies.admit(self._user_limit, principal.actor.name)
             principal.require(route.scope)
         return await self._run(request, scope, receive, route, texts, principal)
 

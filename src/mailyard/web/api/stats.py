@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from mailyard.access import scope
 from mailyard.core.errors import NotAllowed
@@ -22,6 +22,7 @@ class ProcessItem(Output):
     pid: int
     up_s: float
     memory_mb: float
+    live_connections: Annotated[int, Meta(description="Event streams, WebSockets and waits.")]
 
 
 class Waiting(Output):
@@ -42,6 +43,22 @@ class CacheLayer(Output):
     rate: Annotated[float, Meta(description="The share of hits, 0 to 1.")]
 
 
+class RedisItem(Output):
+    """The Redis that the processes share, all its primaries together."""
+
+    servers: str
+    away_s: Annotated[float, Meta(description="For how long it has not answered; 0: it does.")]
+    why: str
+    version: str | None = None
+    primaries: int | None = None
+    replicas: int | None = None
+    memory_bytes: int | None = None
+    memory_max_bytes: int | None = None
+    hits: int | None = None
+    misses: int | None = None
+    evictions: int | None = None
+
+
 class Stats(Output):
     """The workspace at a glance; rates are means over the last two minutes."""
 
@@ -58,6 +75,10 @@ class Stats(Output):
     ]
     cache: Annotated[
         list[CacheLayer], Meta(description="Only for the installation's first workspace.")
+    ]
+    redis: Annotated[
+        RedisItem | None,
+        Meta(description="Only for the installation's first workspace, and where one is used."),
     ]
 
 
@@ -102,12 +123,31 @@ async def get_stats(call: Call[None, None]) -> Stats:
                 pid=one.pid,
                 up_s=one.up_s,
                 memory_mb=one.memory_mb,
+                live_connections=one.live_connections,
             )
             for one in figures.processes
         ]
         if ours
         else [],
         cache=[CacheLayer(**asdict(one)) for one in await _overview(call).cache()] if ours else [],
+        redis=await _redis(call) if ours else None,
+    )
+
+
+async def _redis(call: Call[None, None]) -> RedisItem | None:
+    if call.app.fleet is None:
+        return None
+    figures = await call.app.fleet.figures()
+    item = RedisItem(servers=figures.servers, away_s=figures.away_s, why=figures.why)
+    if figures.facts is None:
+        return item
+    return structs.replace(
+        item,
+        **{
+            name: value
+            for name, value in asdict(figures.facts).items()
+            if name in RedisItem.__struct_fields__
+        },
     )
 
 

@@ -1,0 +1,132 @@
+"""Decisions of a limit that a fleet shares in Redis: how many a process makes, and how exact they
+are when eight processes go by one limit.
+
+A decision is a taking of its own by a caller of its own, as requests and sites make them; what is
+pipelined is what the adapter sends together. Beside it stands redis-benchmark's rate of plain SETs
+with the same depth, which is what the server gives without any decision.
+"""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic, process_time, time
+
+from measure import Row, report, seconds
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+import redis_servers
+
+from mailyard.ratelimit.adapters.redis import RedisRateLimit
+from mailyard.storage.redis.address import parse_address
+from mailyard.storage.redis.link import RedisLink
+
+CALLERS = 1_000  # that ask at the same time
+KEYS = 200
+PER_S = 20_000.0
+PROCESSES = 8
+LIMIT_PER_S = 1_000.0
+LIMIT_BURST = 100.0
+BARS = {"decisions": 20_000.0, "error": 1.0}
+
+
+async def decide(url: str, lasting_s: float) -> tuple[float, float]:
+    """(decisions a second, microseconds of this process's CPU each) of one process."""
+    link = RedisLink(parse_address(url), call_s=5.0)
+    await link.open()
+    limit = RedisRateLimit(link=link)
+    made = 0
+    end = monotonic() + lasting_s
+
+    async def ask(number: int) -> None:
+        nonlocal made
+        while monotonic() < end:
+            await limit.take(f"key{number % KEYS}", 1, PER_S, PER_S)
+            made += 1
+
+    began, cpu_s = monotonic(), process_time()
+    await asyncio.gather(*(ask(number) for number in range(CALLERS)))
+    lasted_s, cpu_s = monotonic() - began, process_time() - cpu_s
+    await link.close()
+    return made / lasted_s, cpu_s / made * 1e6
+
+
+async def take_all(url: str, begin_at: float, lasting_s: float) -> tuple[int, float, float]:
+    """How much of one limit this process gets, and from when until when it asked."""
+    link = RedisLink(parse_address(url), call_s=5.0)
+    await link.open()
+    limit = RedisRateLimit(link=link)
+    await asyncio.sleep(begin_at - time())
+    began = time()
+    taken = 0
+    while (now := time()) < begin_at + lasting_s:
+        wait_s = await limit.take("shared", 1, LIMIT_PER_S, LIMIT_BURST)
+        if wait_s == 0.0:
+            taken += 1
+        else:
+            await asyncio.sleep(min(wait_s, begin_at + lasting_s - now))
+    await link.close()
+    return taken, began, time()
+
+
+def error_percent(url: str, lasting_s: float) -> float:
+    """By how much eight processes together miss what the limit allows in that time, in percent."""
+    begin_at = time() + 4.0
+    children = [
+        subprocess.Popen(
+            [sys.executable, __file__, "take", url, str(begin_at), str(lasting_s)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(PROCESSES)
+    ]
+    answers = [json.loads(child.communicate()[0]) for child in children]
+    taken = sum(answer[0] for answer in answers)
+    span_s = max(answer[2] for answer in answers) - min(answer[1] for answer in answers)
+    allowed = LIMIT_BURST + LIMIT_PER_S * span_s
+    print(f"  taken {taken} of {allowed:.0f} in {span_s:.2f} s", file=sys.stderr)
+    return abs(taken - allowed) / allowed * 100.0
+
+
+def plain_sets(port: int) -> float:
+    """SETs a second as redis-benchmark makes them, 250 in a pipeline."""
+    done = subprocess.run(
+        ["redis-benchmark", "-p", str(port), "-t", "set", "-n", "400000", "-P", "250", "-q"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(re.findall(r"SET: ([0-9.]+) requests per second", done.stdout)[-1])
+
+
+def main(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["take"]:
+        url, begin_at, lasting_s = arguments[1:]
+        print(json.dumps(asyncio.run(take_all(url, float(begin_at), float(lasting_s)))))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        rows = []
+        with redis_servers.single(Path(folder) / "single") as server:
+            url = f"redis://127.0.0.1:{server.port}"
+            print(f"redis-benchmark SET: {plain_sets(server.port):.0f}/s", file=sys.stderr)
+            rate, cpu_us = asyncio.run(decide(url, seconds(5.0, 20.0)))
+            print(f"  {cpu_us:.1f} us of the process's CPU a decision", file=sys.stderr)
+            rows.append(Row("limit decisions of one process", rate, "/s", BARS["decisions"]))
+            error = error_percent(url, seconds(8.0, 30.0))
+            rows.append(
+                Row("limit error of 8 processes", error, "%", BARS["error"], less_is_better=True)
+            )
+        with redis_servers.cluster(Path(folder) / "cluster") as cluster:
+            rate, _ = asyncio.run(decide(cluster.url, seconds(5.0, 20.0)))
+            rows.append(
+                Row("limit decisions of one process, cluster", rate, "/s", BARS["decisions"])
+            )
+    return report(rows)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

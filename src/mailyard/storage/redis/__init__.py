@@ -1,0 +1,1 @@
+"""Redis or Valkey, alone, watched over by Sentinel, or as a cluster: one link a process."""
