@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mailyard.access.account import LimitNotices
     from mailyard.access.audit import Audit
     from mailyard.access.business import BusinessFigures
+    from mailyard.access.feature import Features
     from mailyard.access.idempotency import Idempotency
     from mailyard.access.key import ApiKeys
     from mailyard.access.member import Members
@@ -130,6 +131,13 @@ class Access(Foundation):
         return Vault(
             lambda: parse_master_keys(settings.master_key) or ensure_master_key(settings.data)
         )
+
+    @cached_property
+    def features(self) -> "Features":
+        """What comes to workspaces gradually."""
+        from mailyard.access.feature import Features
+
+        return Features(database=self.database, bus=self.bus, clock=self.clock)
 
     @cached_property
     def policies(self) -> "Policies":

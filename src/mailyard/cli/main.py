@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("mailyard.cli.demo", "Send a campaign to inboxes of its own and prove the result."),
     "send": ("mailyard.cli.send", "Send one mail."),
     "email": ("mailyard.cli.email", "Look at a sent email, withdraw what has not left."),
+    "feature": ("mailyard.cli.feature", "Let features come to workspaces gradually."),
     "limits": ("mailyard.cli.limits", "Show and set the workspace's sending limits."),
     "plan": ("mailyard.cli.plan", "Show what the workspace uses; list plans, give them."),
     "inbox": ("mailyard.cli.inbox", "Make inboxes, list and read their mail, wait for it."),

@@ -11,6 +11,7 @@ from mailyard.web.api import (
     domains,
     drafts,
     emails,
+    features,
     imports,
     inboxes,
     invitations,
@@ -92,6 +93,7 @@ ROUTES: tuple[Route, ...] = (
     *workspaces.ROUTES,
     *limits.ROUTES,
     *limit_policies.ROUTES,
+    *features.ROUTES,
     *usage.ROUTES,
     *audit.ROUTES,
 )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from mailyard.access.authenticate import Authenticator, Principal
+from mailyard.access.feature import PERSON_LIMIT
 from mailyard.access.idempotency import StoredAnswer, check_key
 from mailyard.core import ids
 from mailyard.core.errors import InvalidInput, MailyardError, NotFound
@@ -165,7 +166,7 @@ class ApiServer:
             if self._plan_limiter is not None:
                 await self._plan_limiter.take(principal.workspace_id)
             if self._user_limit and principal.session is not None:
-                await self._app.policies.admit(self._user_limit, principal.actor.name)
+                await self._count_person(principal)
             principal.require(route.scope)
         return await self._run(request, scope, receive, route, texts, principal)
 
@@ -203,6 +204,11 @@ class ApiServer:
         except MailyardError:
             self._count_stranger(scope)
             raise
+
+    async def _count_person(self, principal: Principal) -> None:
+        """Raises RateLimited when somebody who is signed in has made all his requests."""
+        if await self._app.features.on(PERSON_LIMIT, principal.workspace_id):
+            await self._app.policies.admit(self._user_limit, principal.actor.name)
 
     def _count_stranger(self, scope: Scope) -> None:
         client = scope.get("client")

@@ -43,6 +43,7 @@ NAVIGATION = (
             ("/usage", "Usage"),
             ("/business", "Business"),
             ("/dead-letters", "Dead letters"),
+            ("/features", "Features"),
             ("/audit", "Audit log"),
             ("/access", "Access"),
             ("/account", "Your account"),
