@@ -14,6 +14,7 @@ from mailyard.access.account import Accounts, LimitNotices
 from mailyard.access.audit import Actor, Audit
 from mailyard.access.bootstrap import FirstStart, bootstrap
 from mailyard.access.business import BusinessFigures
+from mailyard.access.feature import Features
 from mailyard.access.idempotency import Idempotency
 from mailyard.access.key import ApiKeys
 from mailyard.access.letter import Letter
@@ -70,6 +71,7 @@ from mailyard.proving.demo import Demos
 from mailyard.queue.admin import QueueAdmin
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
+from mailyard.ratelimit.policy import Policies, shipped
 from mailyard.receiving.domain import ReceivingDomains
 from mailyard.receiving.domain_route import InboundRoutes
 from mailyard.receiving.ingest import Ingest
@@ -274,7 +276,9 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         engine=engine,
         live=live,
         audit=audit,
-        limits=MemoryRateLimit(clock=SystemClock()),
+        limits=(buckets := MemoryRateLimit(clock=SystemClock())),
+        policies=Policies(book=shipped(), limits=buckets),
+        features=Features(database=database, bus=bus, clock=SystemClock()),
         cache=cache,
         plans=plans,
         usage=usage,

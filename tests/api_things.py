@@ -29,6 +29,10 @@ _NO_MODEL = {"model": "m", "base_url": "https://127.0.0.1:9"}
 _NOWHERE = {"host": "127.0.0.1", "port": 9}  # where a tenant's provider may not be
 
 
+# Things that the program has by itself, for parameters that are a name.
+_NAMED = {"policy": "general", "feature": "person-limit"}
+
+
 @dataclass
 class Things:
     """Ids of one workspace's things by the prefix of their kind, and the word that all contain."""
@@ -44,7 +48,9 @@ class Things:
         """The route's path with these things' ids in it."""
         path = route.path
         for name, prefix in route.parameters:
-            other = {"index": "0", "version": "1", "queue": "media", "number": "1"}.get(name, "x")
+            other = {"index": "0", "version": "1", "queue": "media", "number": "1", **_NAMED}.get(
+                name, "x"
+            )
             if prefix is None:
                 path = path.replace(f"{{{name}}}", other)
             else:
@@ -148,6 +154,8 @@ class Things:
                 "plan": "",
             },
             "renameWorkspace": {"name": "changed"},
+            "resetLimitPolicy": {"subject": "somebody@example.org"},
+            "changeFeature": {"percent": 50},
             "changeLimits": {"time_zone": "Europe/Rome", "emails_per_day": 1_000_000},
         }
         return bodies[route.operation]

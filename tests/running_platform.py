@@ -104,6 +104,7 @@ def begin(data: Path, **settings: str) -> Platform:
         process = subprocess.Popen(
             [sys.executable, "-m", "mailyard.cli.main", "up", "--json"],
             env=environment,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -418,6 +418,23 @@ async def test_queues_are_shown_paused_and_resumed(shell: Shell) -> None:
     assert (await shell.run("queue", "pause", "nonsense")).code == 1
 
 
+async def test_limits_by_name_are_shown_and_reset(shell: Shell) -> None:
+    limits = {one["name"]: one for one in (await shell.json("limits", "policies"))["items"]}
+    assert (limits["graph"]["units"], limits["graph"]["concurrent"]) == (10_000, 4)
+    done = await shell.json("limits", "reset", "general", "ada@example.org")
+    assert done == {"subject": "ada@example.org", "policies": ["general"]}
+    assert (await shell.run("limits", "reset", "nobody", "ada@example.org")).code == 1
+
+
+async def test_a_feature_comes_to_more_workspaces(shell: Shell) -> None:
+    assert (await shell.json("feature", "set", "person-limit", "0"))["percent"] == 0
+    [feature] = (await shell.json("feature", "list"))["items"]
+    assert (feature["percent"], feature["having"]) == (0, 0)
+    assert (await shell.run("feature", "set", "person-limit", "33")).code == 1
+    assert (await shell.run("feature", "set", "nobody", "50")).code == 1
+    assert (await shell.json("feature", "set", "person-limit", "100"))["percent"] == 100
+
+
 async def test_dead_letters_are_listed_and_redriven(shell: Shell) -> None:
     assert (await shell.json("queue", "dead"))["items"] == []
     assert (await shell.json("queue", "redrive", "--all"))["ids"] == []
@@ -492,6 +509,7 @@ COMMANDS_FOR_PEOPLE = (
     *("segment create", "segment change", "segment delete", "segment list"),
     *("segment estimate", "segment count", "segment contacts"),
     *("email show", "email cancel", "limits show", "limits set"),
+    *("limits policies", "limits reset", "feature list", "feature set"),
     *("queue list", "queue pause", "queue resume", "queue dead", "queue redrive"),
     *("provider add", "provider list", "provider show", "provider change", "provider test"),
     *("provider remove", "route list", "route set", "route clear"),

@@ -8,6 +8,7 @@ import smtplib
 import socket
 import ssl
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -226,3 +227,30 @@ def test_roles_alone_share_a_database_that_was_migrated(tmp_path: Path, database
         )
         assert again.stop() == 0
         assert platform.stop() == 0
+
+
+def test_settings_are_read_again_without_a_restart(tmp_path: Path) -> None:
+    """SIGHUP: what is safe is in force at once in every process, the rest is named."""
+    config = tmp_path / "mailyard.toml"
+    config.write_text("rate_per_s = 1000.0\nrate_burst = 1000\n")
+    with running_platform(tmp_path / "data", config=str(config)) as platform:
+        before = platform.pids_of("api") + platform.pids_of("smtp")
+        assert {call(platform, "/v1/stats") is None for _ in range(5)} == {False}
+        config.write_text("rate_per_s = 0.01\nrate_burst = 1\nworker_processes = 3\n")
+        platform.process.send_signal(signal.SIGHUP)
+
+        def refused() -> bool:
+            try:
+                call(platform, "/v1/stats")
+            except urllib.error.HTTPError as error:
+                return error.code == 429
+            return False
+
+        wait_until(refused)
+        said = platform.log.read_text()
+        assert "in force now: rate_per_s, rate_burst; need a restart: worker_processes" in said
+        config.write_text("rate_per_s = 'fast'\n")
+        platform.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "the settings stay as they are" in platform.log.read_text())
+        assert healthy(platform)
+        assert platform.pids_of("api") + platform.pids_of("smtp") == before

@@ -129,6 +129,7 @@ _FORMS = (
     ),
     Form("/providers/routes", "route.replace", {"routes": "all | always | relay"}),
     Form("/providers/{prv}/remove", "provider.remove"),
+    Form("/features/person-limit", "feature.roll_out", {"percent": "50"}),
     Form("/business/plan", "workspace.plan", {"workspace": "{wsp}", "plan": ""}),
     Form("/access/keys", "key.create", {"name": "new", "scopes": "emails:read"}),
     Form("/access/keys/{key}/revoke", "key.revoke"),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from mailyard.app.foundation import Foundation
 from mailyard.core.errors import ConfigurationError
+from mailyard.settings import Settings
 
 if TYPE_CHECKING:
     from mailyard.access.account import LimitNotices
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from mailyard.access.vault import Vault
     from mailyard.access.workspace import Workspaces
     from mailyard.queue.admin import QueueAdmin
-    from mailyard.ratelimit.policy import Policies
+    from mailyard.ratelimit.policy import Book, Policies
 
 
 class Access(Foundation):
@@ -142,27 +143,33 @@ class Access(Foundation):
     @cached_property
     def policies(self) -> "Policies":
         """Limits by name. Raises ConfigurationError."""
-        from mailyard.ratelimit.policy import Policies, read_policies, shipped
+        from mailyard.ratelimit.policy import Policies
 
-        book, file = shipped(), self.settings.limit_policies_file
-        if file is not None:
-            try:
-                text = file.read_text("utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigurationError(
-                    f"MAILYARD_LIMIT_POLICIES_FILE cannot be read: {error}"
-                ) from None
-            book = read_policies(str(file), text, book)
-        policies = Policies(book=book, limits=self.limits)
-        wanted = self.settings.user_limit
-        if wanted and wanted not in book:
-            raise ConfigurationError(
-                f"MAILYARD_USER_LIMIT is {wanted!r}; policies are {', '.join(sorted(book))}"
-            )
-        return policies
+        return Policies(book=read_book(self.settings), limits=self.limits)
 
     @cached_property
     def queue_admin(self) -> "QueueAdmin":
         from mailyard.queue.admin import QueueAdmin
 
         return QueueAdmin(engine=self.engine)
+
+
+def read_book(settings: Settings) -> "Book":
+    """The limits by name, those of the settings' file over the shipped ones. Raises
+    ConfigurationError."""
+    from mailyard.ratelimit.policy import read_policies, shipped
+
+    book, file = shipped(), settings.limit_policies_file
+    if file is not None:
+        try:
+            text = file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"MAILYARD_LIMIT_POLICIES_FILE cannot be read: {error}"
+            ) from None
+        book = read_policies(str(file), text, book)
+    if settings.user_limit and settings.user_limit not in book:
+        raise ConfigurationError(
+            f"MAILYARD_USER_LIMIT is {settings.user_limit!r}; limits are {', '.join(sorted(book))}"
+        )
+    return book

@@ -3,12 +3,14 @@
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from mailyard.app.access import read_book
 from mailyard.app.webhooks import Webhooking
 
 if TYPE_CHECKING:
     import ssl
 
     from mailyard.proving.demo import Demos
+    from mailyard.settings import Settings
 
 
 class Application(Webhooking):
@@ -29,6 +31,14 @@ class Application(Webhooking):
         if self.fleet is not None:
             await self.fleet.link.close()
         await self.database.close()
+
+    def reload(self, settings: "Settings") -> None:
+        """Go by what may change while it works. Raises ConfigurationError, and then nothing has
+        changed."""
+        book = read_book(settings)
+        if "policies" in self.__dict__:
+            self.policies.book = book
+        self.settings = settings
 
     @cached_property
     def demos(self) -> "Demos":

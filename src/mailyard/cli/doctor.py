@@ -16,12 +16,14 @@ from mailyard.core.errors import ConfigurationError
 from mailyard.fleet import checkup
 from mailyard.fleet.checkup import Finding, Grade
 from mailyard.settings import (
+    SAFE,
     Settings,
     check_budget,
     describe,
     describe_budget,
     load_settings,
 )
+from mailyard.settings.load import PREFIX
 
 app = typer.Typer(add_completion=False)
 
@@ -173,7 +175,20 @@ def _list_settings(as_json: bool) -> None:
     rows = describe()
     if as_json:
         names = ("name", "about", "allowed", "default")
-        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
+        print(
+            json.dumps(
+                [
+                    {**dict(zip(names, row, strict=True)), "reloads": _reloads(row[0])}
+                    for row in rows
+                ]
+            )
+        )
         return
     for name, about, allowed, default in rows:
-        print(f"{name}\n    {about}; {allowed}" + (f"; default {default}" if default else ""))
+        said = f"{name}\n    {about}; {allowed}" + (f"; default {default}" if default else "")
+        print(said + ("; read again on SIGHUP" if _reloads(name) else ""))
+
+
+def _reloads(name: str) -> bool:
+    """Whether a change of the setting is in force without a restart."""
+    return name.removeprefix(PREFIX).lower() in SAFE

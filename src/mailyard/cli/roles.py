@@ -6,6 +6,7 @@ until SIGTERM, drains within the limit of the settings and ends.
 
 import asyncio
 import gc
+import json
 import os
 import signal
 import sys
@@ -28,7 +29,7 @@ from mailyard.fleet.control import Control
 from mailyard.fleet.registry import ProcessRegistry
 from mailyard.fleet.vital import vital
 from mailyard.observe import log
-from mailyard.settings import Settings, load_settings
+from mailyard.settings import Settings, load_settings, reload, reloaded
 
 _LOG = structlog.get_logger(__name__)
 RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
@@ -42,6 +43,10 @@ class Service(Protocol):
 
     async def start(self) -> None:
         """Begin; raises ConfigurationError when a setting or the machine forbids it."""
+        ...
+
+    def reload(self, settings: Settings) -> None:
+        """Go by what may change while it works; `settings` are read and allowed."""
         ...
 
     async def drain(self, timeout_s: float) -> None:
@@ -82,6 +87,7 @@ async def _live(role: str, settings: Settings, control: Control) -> None:
     control.listen()
     application = Application(settings)
     service = _service(role, application)
+    _follow(settings, application, service, control)
     await control.go()
     if not await _open(application, stopping, migrated=not control.alone):
         return
@@ -97,12 +103,44 @@ async def _live(role: str, settings: Settings, control: Control) -> None:
         control.ready()
         _LOG.info("ready", pid=os.getpid())
         await stopping.wait()
-        await service.drain(settings.drain_s)
+        await service.drain(application.settings.drain_s)
     finally:
         if beating is not None:
             beating.cancel()
         await registry.leave()
         await application.close()
+
+
+def _follow(
+    settings: Settings, application: Application, service: Service, control: Control
+) -> None:
+    """Settings that are read again: by the supervisor, or here on SIGHUP where there is none."""
+    known = settings
+
+    def take(new: Settings) -> str:
+        nonlocal known
+        told = reload(known, new)
+        application.reload(told.settings)
+        service.reload(told.settings)
+        log.set_level(told.settings.log_level)
+        known = told.settings
+        return reloaded(told)
+
+    def heard(text: str) -> None:
+        try:
+            take(load_settings(json.loads(text)))
+        except MailyardError as error:
+            _LOG.error("settings_stay", reason=error.message)
+
+    def hang_up() -> None:
+        try:
+            _LOG.warning("settings_read", outcome=take(load_settings()))
+        except MailyardError as error:
+            _LOG.error("settings_stay", reason=error.message)
+
+    control.hear_settings(heard)
+    if control.alone:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
 
 
 async def _open(application: Application, stopping: asyncio.Event, *, migrated: bool) -> bool:

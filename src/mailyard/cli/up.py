@@ -24,6 +24,8 @@ from mailyard.settings import (
     as_environment,
     check_budget,
     load_settings,
+    reload,
+    reloaded,
 )
 from mailyard.storage.embedded import EmbeddedPostgres
 
@@ -46,19 +48,21 @@ def up(
     """Start everything here: database, migrations, API and pages, SMTP, workers, scheduler.
 
     Ctrl-C or SIGTERM drains and stops, a second one cuts the drain short; the next start goes on
-    with the same data. The very first start prints an API key and a one-time sign-in link.
+    with the same data. SIGHUP reads the settings' file again, unless it comes of a terminal that
+    is closed. The very first start prints an API key and a one-time sign-in link.
 
     Example: MAILYARD_PORT=8080 MAILYARD_DATA=/var/lib/mailyard mailyard up
     """
-    platform = Platform(_with_ports(load_settings()), as_json=as_json)
+    platform = Platform(load_settings(), as_json=as_json)
     asyncio.run(platform.run())
 
 
 class Platform:
     """One run of `mailyard up`."""
 
-    def __init__(self, settings: Settings, *, as_json: bool) -> None:
-        self._settings = settings
+    def __init__(self, read: Settings, *, as_json: bool) -> None:
+        self._read = read  # as written; those that the platform goes by have their ports decided
+        self._settings = settings = _with_ports(read)
         self._as_json = as_json
         self._started = monotonic()
         self._postgres: EmbeddedPostgres | None = None
@@ -73,8 +77,13 @@ class Platform:
     async def run(self) -> None:
         """From nothing to drained. Raises ConfigurationError or Unavailable at the start."""
         stopping = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, self._asked_to_stop, stopping)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_stop, stopping)
+        if sys.stdin is not None and sys.stdin.isatty():  # the terminal is closed
+            loop.add_signal_handler(signal.SIGHUP, self._asked_to_stop, stopping)
+        else:
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
         stop = asyncio.create_task(stopping.wait())
         start = asyncio.create_task(self._start())
         try:
@@ -94,6 +103,27 @@ class Platform:
             self._say("mailyard", "asked twice: work under way is cut off")
             self._supervisor.hurry()
         stopping.set()
+
+    def _reload(self) -> None:
+        """Read the settings again; who cannot take one over without a restart keeps the old."""
+        try:
+            new = load_settings()
+        except MailyardError as error:
+            self._say("mailyard", f"the settings stay as they are: {error.message}")
+            return
+        told = reload(self._read, new)
+        self._read = told.settings
+        self._settings = replace(
+            self._settings, **{name: getattr(new, name) for name in told.taken}
+        )
+        environment = as_environment(self._settings)
+        self._supervisor.reload(
+            {**os.environ, **environment},
+            drain_s=self._settings.drain_s + _GRACE_S,
+            caps={role: getattr(self._settings, f"{role}_memory") for role in _ROLES},
+            told=json.dumps(environment),
+        )
+        self._say("mailyard", reloaded(told))
 
     async def _start(self) -> None:
         settings = self._settings

@@ -95,6 +95,14 @@ class Child:
             except OSError:
                 pass  # it has ended; whoever waits for its exit sees that
 
+    def tell_settings(self, text: str) -> None:
+        """Hand it the settings, as JSON on one line, that were read again."""
+        if self._wire is not None:
+            try:
+                self._wire.send(b"settings " + text.encode() + b"\n")
+            except OSError:
+                pass  # it has ended, or takes nothing: its successor gets them at its start
+
     def drain(self) -> None:
         """Ask it to finish what it has and end."""
         if self.running and self.phase is not Phase.DRAINING:

@@ -1,7 +1,8 @@
 """The child's end of the wire to its supervisor: a socket that tells when to begin and who lives.
 
-Words are lines. Down comes `go` when the database is migrated, up go `ready` and, before an exit
-that a restart will not mend, `failed <why>`. The end of the wire means that the supervisor is gone.
+Words are lines. Down comes `go` when the database is migrated and `settings <JSON>` when they were
+read again, up go `ready` and, before an exit that a restart will not mend, `failed <why>`. The end
+of the wire means that the supervisor is gone.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ class Control:
         self._socket = None if descriptor is None else socket.socket(fileno=descriptor)
         self._going = asyncio.Event()
         self._buffer = b""
+        self._on_settings: Callable[[str], None] = _no_settings
         self._on_end: Callable[[], None] = _end_at_once
         if self._socket is not None:
             self._socket.setblocking(False)
@@ -29,6 +31,10 @@ class Control:
             self._going.set()
         else:
             asyncio.get_running_loop().add_reader(self._socket, self._read)
+
+    def hear_settings(self, heard: Callable[[str], None]) -> None:
+        """Call `heard` with the settings as JSON whenever they were read again."""
+        self._on_settings = heard
 
     @property
     def alone(self) -> bool:
@@ -57,7 +63,7 @@ class Control:
     def _read(self) -> None:
         assert self._socket is not None
         try:
-            data = self._socket.recv(256)
+            data = self._socket.recv(65_536)
         except BlockingIOError:
             return
         except OSError:
@@ -66,9 +72,19 @@ class Control:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._on_end()
             return
-        self._buffer += data
-        if b"go\n" in self._buffer:
+        *words, self._buffer = (self._buffer + data).split(b"\n")
+        for word in words:
+            self._hear(word.decode())
+
+    def _hear(self, word: str) -> None:
+        if word == "go":
             self._going.set()
+        elif word.startswith("settings "):
+            self._on_settings(word.removeprefix("settings "))
+
+
+def _no_settings(_text: str) -> None:
+    """Nobody wants them yet: what is made from now on is made with those of the start."""
 
 
 def _end_at_once() -> None:

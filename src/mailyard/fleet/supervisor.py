@@ -46,11 +46,28 @@ class Supervisor:
         self._released = asyncio.Event()
         self._stopping = asyncio.Event()
         self._was_ready = False
+        self._caps: dict[str, int] = {}  # bytes by role, where they were changed
 
     @property
     def children(self) -> Sequence[Child]:
         """The children that work now, one for each spec that has one."""
         return list(self._children.values())
+
+    def reload(
+        self,
+        environment: Mapping[str, str],
+        *,
+        drain_s: float,
+        caps: Mapping[str, int],
+        told: str,
+    ) -> None:
+        """The settings were read again: children hear of them, those that come later have them.
+        `caps`: bytes by role. `told`: the settings as JSON."""
+        self._environment = dict(environment)
+        self._drain_s = drain_s
+        self._caps = dict(caps)
+        for child in self._living:
+            child.tell_settings(told)
 
     async def spawn(self) -> None:
         """Start every child. They wait for `release` before they touch the database."""
@@ -136,11 +153,10 @@ class Supervisor:
             for name, child in list(self._children.items()):
                 used = child.memory_bytes() if child.phase is Phase.READY else 0
                 under_way = name in replacing and not replacing[name].done()
-                if used > child.spec.memory_bytes and not under_way:
+                cap = self._caps.get(child.spec.role, child.spec.memory_bytes)
+                if used > cap and not under_way:
                     self._say(
-                        name,
-                        f"uses {used // MIB} MB, more than the {child.spec.memory_bytes // MIB} "
-                        "it may: replaced",
+                        name, f"uses {used // MIB} MB, more than the {cap // MIB} it may: replaced"
                     )
                     replacing[name] = asyncio.create_task(self._replace(child))
         for task in replacing.values():

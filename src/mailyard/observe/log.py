@@ -8,6 +8,7 @@ import logging
 import sys
 
 import structlog
+from structlog.typing import EventDict
 
 _LEVELS = {
     "debug": logging.DEBUG,
@@ -15,6 +16,21 @@ _LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+
+
+_least = logging.INFO
+
+
+def set_level(level: str) -> None:
+    """From now on only what is at `level` or above. A level of debug needs a start with it."""
+    global _least
+    _least = _LEVELS[level]
+
+
+def _loud_enough(_logger: object, method: str, event: EventDict) -> EventDict:
+    if _LEVELS.get(method, logging.ERROR) < _least:
+        raise structlog.DropEvent
+    return event
 
 
 def set_up(*, level: str, form: str, role: str) -> None:
@@ -28,15 +44,18 @@ def set_up(*, level: str, form: str, role: str) -> None:
         last = structlog.processors.LogfmtRenderer(
             key_order=["timestamp", "level", "role", "event"], bool_as_flag=False
         )
+    set_level(level)
     structlog.configure(
         processors=[
+            _loud_enough,
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             trace,
             last,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        # Below this nothing is ever said, at no cost; above it `set_level` decides.
+        wrapper_class=structlog.make_filtering_bound_logger(min(_LEVELS[level], logging.INFO)),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -2,7 +2,8 @@
 
 A setting `port` is `MAILYARD_PORT` in the environment and `port` in the file that MAILYARD_CONFIG
 names; the environment wins. A name nobody knows or a value that cannot be stops the start with the
-name, the value and what is allowed: a typing error must not run with a default.
+name, the value and what is allowed: a typing error must not run with a default. On SIGHUP they are
+read again (`reload`).
 """
 
 from mailyard.settings.load import (
@@ -12,15 +13,20 @@ from mailyard.settings.load import (
     describe_budget,
     load_settings,
 )
+from mailyard.settings.reload import SAFE, Reload, reload, reloaded
 from mailyard.settings.setting import SUBMISSION_PORT, SUBMISSIONS_PORT, Settings
 
 __all__ = [
+    "SAFE",
     "SUBMISSIONS_PORT",
     "SUBMISSION_PORT",
+    "Reload",
     "Settings",
     "as_environment",
     "check_budget",
     "describe",
     "describe_budget",
     "load_settings",
+    "reload",
+    "reloaded",
 ]

@@ -24,6 +24,7 @@ from mailyard.core.errors import MailyardError
 from mailyard.mailbox.message import ReadMessage
 from mailyard.observe.metrics import REGISTRY
 from mailyard.queue.job import LANES
+from mailyard.settings import Settings
 from mailyard.storage.queries import load
 from mailyard.web.api.docs import DOCS_HEADERS, render_docs
 from mailyard.web.api.messages import detail_of
@@ -117,6 +118,15 @@ class Front:
     async def start(self) -> None:
         """Begin to follow live events."""
         await self._live.start()
+
+    def reload(self, settings: Settings) -> None:
+        """Go by what may change while it works."""
+        self._api.reload(
+            rate_per_s=settings.rate_per_s,
+            rate_burst=settings.rate_burst,
+            user_limit=settings.user_limit,
+        )
+        self._live.allow(settings.live_connections)
 
     async def drain(self) -> None:
         """End event streams and waits at once; give it to `HttpServer` as `on_stop`."""

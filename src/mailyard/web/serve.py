@@ -107,7 +107,7 @@ class HttpServer:
         self._host = host
         self.port = port
         self._shared = shared
-        self._drain_s = drain_s
+        self.drain_s = drain_s
         self._on_stop = on_stop
         self._open: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
@@ -136,7 +136,7 @@ class HttpServer:
             return
         self._stopping = True
         try:
-            async with asyncio.timeout(self._drain_s):
+            async with asyncio.timeout(self.drain_s):
                 if self._on_stop is not None:
                     await self._on_stop()  # first: Granian ends WebSockets without a goodbye
                 self._server.stop()  # type: ignore[no-untyped-call]

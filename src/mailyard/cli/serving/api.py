@@ -1,6 +1,7 @@
 """The API role: `/v1`, the live streams, the pages and the probes, on one port."""
 
 from mailyard.app import Application
+from mailyard.settings import Settings
 from mailyard.web.asgi import build
 from mailyard.web.serve import HttpServer
 
@@ -22,6 +23,11 @@ class ApiService:
     async def start(self) -> None:
         await self._front.start()
         await self._server.start()
+
+    def reload(self, settings: Settings) -> None:
+        """Rates, the limit of people, places of live connections, the drain."""
+        self._front.reload(settings)
+        self._server.drain_s = settings.drain_s
 
     async def drain(self, timeout_s: float) -> None:  # noqa: ARG002 (the server was told it)
         await self._server.stop()

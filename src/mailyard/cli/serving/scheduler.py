@@ -11,6 +11,7 @@ from mailyard.fleet.leader import Leader
 from mailyard.fleet.vital import vital
 from mailyard.queue.schedule import Scheduler
 from mailyard.sending.tls_count import report_schedule
+from mailyard.settings import Settings
 from mailyard.storage.partitions import Keep
 
 
@@ -28,6 +29,9 @@ class SchedulerService:
 
     async def start(self) -> None:
         self._running = vital(asyncio.create_task(self._leader.run(), name="leader"))
+
+    def reload(self, settings: Settings) -> None:
+        """Nothing here goes by a setting that may change."""
 
     async def drain(self, timeout_s: float) -> None:
         if self._running is not None:

@@ -15,7 +15,7 @@ from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.session import LoginAsked, SessionConfig
 from mailyard.receiving.accept import Acceptor
 from mailyard.receiving.listener import Listener, ListenerLimits
-from mailyard.settings import SUBMISSION_PORT, SUBMISSIONS_PORT
+from mailyard.settings import SUBMISSION_PORT, SUBMISSIONS_PORT, Settings
 
 if TYPE_CHECKING:
     from mailyard.sending.submission import Submission
@@ -77,6 +77,15 @@ class SmtpService:
                 _LOG.warning("mail cannot be submitted there", reason=error.message)
             else:
                 self._submission.append(listener)
+
+    def reload(self, settings: Settings) -> None:
+        """How many connections it takes."""
+        self._limits = ListenerLimits(
+            connections=settings.smtp_connections,
+            connections_per_address=settings.smtp_connections_per_address,
+        )
+        for listener in (self._listener, *self._submission):
+            listener.limits = self._limits
 
     async def drain(self, timeout_s: float) -> None:
         listeners = [self._listener, *self._submission]

@@ -27,6 +27,7 @@ from mailyard.sending.returns.events import ProviderEvents
 from mailyard.sending.returns.mail import ReturnedMail
 from mailyard.sending.track.judge import shipped_rules
 from mailyard.sending.track.record import Recorder
+from mailyard.settings import Settings
 
 _TRANSPORT_DRAIN_S = 5.0
 
@@ -48,6 +49,9 @@ class WorkerService:
             name=f"{socket.gethostname()}:{os.getpid()}",
         )
         self._running = vital(asyncio.create_task(self._worker.run(), name="worker"))
+
+    def reload(self, settings: Settings) -> None:
+        """Nothing here goes by a setting that may change."""
 
     async def drain(self, timeout_s: float) -> None:
         if self._worker is None or self._running is None:

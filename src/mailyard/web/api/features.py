@@ -64,7 +64,7 @@ async def list_features(call: Call[None, None]) -> FeatureList:
 
 async def change_feature(call: Call[FeatureChange, None]) -> Answer:
     await call.app.workspaces.require_operator(call.workspace_id)
-    name, percent = call.names["name"], call.body.percent
+    name, percent = call.names["feature"], call.body.percent
     async with call.app.database.transaction() as tx:
         before = await call.app.features.roll_out(name, percent, tx)
         answer = await call.done(
@@ -90,7 +90,7 @@ ROUTES = (
     ),
     Route(
         "PATCH",
-        "/v1/features/{name}",
+        "/v1/features/{feature}",
         change_feature,
         "changeFeature",
         TAG,

@@ -78,7 +78,7 @@ async def list_policies(call: Call[None, None]) -> LimitPolicyList:
 async def reset_policy(call: Call[LimitReset, None]) -> Answer:
     await call.app.workspaces.require_operator(call.workspace_id)
     subject, policies = call.body.subject, call.app.policies
-    name = policies.known(call.names["name"])
+    name = policies.known(call.names["policy"])
     async with call.app.database.transaction() as tx:
         answer = await call.done(
             tx,
@@ -103,7 +103,7 @@ ROUTES = (
     ),
     Route(
         "POST",
-        "/v1/limit-policies/{name}/reset",
+        "/v1/limit-policies/{policy}/reset",
         reset_policy,
         "resetLimitPolicy",
         TAG,

@@ -90,23 +90,33 @@ class ApiServer:
         user_limit: str = "",
     ) -> None:
         self._app = application
-        if user_limit:
-            application.policies.policy(user_limit)  # said at the start, not to the first caller
         self._table = table
         self._authenticator = Authenticator(keys=application.keys, sessions=application.sessions)
-        self._limiter = (
-            FleetLimiter(limits=application.limits, per_s=rate_per_s, burst=rate_burst)
-            if rate_per_s > 0
-            else None
-        )
+        self._rate = (0.0, 0)
+        self._limiter: FleetLimiter | None = None
         self._plan_limiter = (
             PlanLimiter(plans=application.plans, limits=application.limits)
             if application.plans.any
             else None
         )
-        self._user_limit = user_limit
+        self._user_limit = ""
+        self.reload(rate_per_s=rate_per_s, rate_burst=rate_burst, user_limit=user_limit)
         self._strangers = RateLimiter(per_s=STRANGER_PER_S, burst=STRANGER_BURST)
         self._seconds: dict[tuple[str, int], Any] = {}
+
+    def reload(self, *, rate_per_s: float, rate_burst: int, user_limit: str) -> None:
+        """Go by these limits from now on. Raises InvalidInput when there is no such limit."""
+        if user_limit:
+            self._app.policies.policy(user_limit)  # said at once, not to the first caller
+        self._user_limit = user_limit
+        if (rate_per_s, rate_burst) != self._rate:
+            self._rate = (rate_per_s, rate_burst)
+            limits = self._app.limits
+            self._limiter = (
+                FleetLimiter(limits=limits, per_s=rate_per_s, burst=rate_burst)
+                if rate_per_s > 0
+                else None
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()

@@ -79,10 +79,9 @@ def build_live(
     `most_of`: how many connections a workspace may hold here, None: any number. `origin`: where the
     pages are, whose visitors may open WebSockets by their cookie.
     """
-    files = _files() - LIVE_SPARE_FILES
-    places = Places(min(connections, files))
+    places = Places(_ceiling(connections))
     # A WebSocket takes a second file when there is one for it.
-    descriptors = Descriptors(files - places.ceiling)
+    descriptors = Descriptors(_files() - LIVE_SPARE_FILES - places.ceiling)
     return Live(
         live,
         messages,
@@ -95,6 +94,10 @@ def build_live(
         most_of,
         origin,
     )
+
+
+def _ceiling(connections: int) -> int:
+    return min(connections, _files() - LIVE_SPARE_FILES)
 
 
 def _files() -> int:
@@ -139,6 +142,11 @@ class Live:
     def open(self) -> int:
         """How many connections are here."""
         return self._places.open
+
+    def allow(self, connections: int) -> None:
+        """So many from now on; who is here may stay."""
+        self._places.ceiling = _ceiling(connections)
+        self._descriptors.most = _files() - LIVE_SPARE_FILES - self._places.ceiling
 
     async def start(self) -> None:
         """Be ready to follow the stream of events."""

@@ -68,14 +68,14 @@ class Descriptors:
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._known = bytearray(_AHEAD)
         self.open = 0
 
     def copy_of(self, scope: Scope) -> Copy | None:
         """A copy of the descriptor over which the request `scope` came, or None."""
         client, server = scope.get("client"), scope.get("server")
-        if self.open >= self._most or not client or not server:
+        if self.open >= self.most or not client or not server:
             return None
         peer, port = (str(client[0]), int(client[1])), int(server[1])
         found = (
