@@ -70,8 +70,8 @@ from mailyard.net.http import HttpClient
 from mailyard.proving.demo import Demos
 from mailyard.queue.admin import QueueAdmin
 from mailyard.queue.engines.postgres import PostgresEngine
+from mailyard.ratelimit import policy as limit_policy
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
-from mailyard.ratelimit.policy import Policies, shipped
 from mailyard.receiving.domain import ReceivingDomains
 from mailyard.receiving.domain_route import InboundRoutes
 from mailyard.receiving.ingest import Ingest
@@ -277,7 +277,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         live=live,
         audit=audit,
         limits=(buckets := MemoryRateLimit(clock=SystemClock())),
-        policies=Policies(book=shipped(), limits=buckets),
+        limit_policies=limit_policy.Policies(book=limit_policy.shipped(), limits=buckets),
         features=Features(database=database, bus=bus, clock=SystemClock()),
         cache=cache,
         plans=plans,

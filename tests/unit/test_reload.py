@@ -37,14 +37,14 @@ def test_a_file_that_a_setting_names_is_read_anew_or_nothing_changes(tmp_path: P
     file.write_text("[policy.mine]\nunits = 10\nwindow_s = 1\nburst = 1\n")
     settings = load_settings({"MAILYARD_LIMIT_POLICIES_FILE": str(file)})
     application = Application(settings)
-    assert application.policies.book["mine"].units == 10
+    assert application.limit_policies.book["mine"].units == 10
     file.write_text("[policy.mine]\nunits = 20\nwindow_s = 1\nburst = 1\n")
     application.reload(settings)
-    assert application.policies.book["mine"].units == 20
+    assert application.limit_policies.book["mine"].units == 20
     file.write_text("nonsense")
     with pytest.raises(ConfigurationError):
         application.reload(replace(settings, log_level="error"))
-    assert application.policies.book["mine"].units == 20
+    assert application.limit_policies.book["mine"].units == 20
     assert application.settings.log_level == "info"
 
 

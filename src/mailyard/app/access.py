@@ -141,7 +141,7 @@ class Access(Foundation):
         return Features(database=self.database, bus=self.bus, clock=self.clock)
 
     @cached_property
-    def policies(self) -> "Policies":
+    def limit_policies(self) -> "Policies":
         """Limits by name. Raises ConfigurationError."""
         from mailyard.ratelimit.policy import Policies
 

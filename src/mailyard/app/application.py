@@ -36,8 +36,8 @@ class Application(Webhooking):
         """Go by what may change while it works. Raises ConfigurationError, and then nothing has
         changed."""
         book = read_book(settings)
-        if "policies" in self.__dict__:
-            self.policies.book = book
+        if "limit_policies" in self.__dict__:
+            self.limit_policies.book = book
         self.settings = settings
 
     @cached_property

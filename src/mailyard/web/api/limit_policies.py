@@ -70,14 +70,14 @@ async def list_policies(call: Call[None, None]) -> LimitPolicyList:
                 within=policy.within,
                 source=policy.source,
             )
-            for name, policy in sorted(call.app.policies.book.items())
+            for name, policy in sorted(call.app.limit_policies.book.items())
         ]
     )
 
 
 async def reset_policy(call: Call[LimitReset, None]) -> Answer:
     await call.app.workspaces.require_operator(call.workspace_id)
-    subject, policies = call.body.subject, call.app.policies
+    subject, policies = call.body.subject, call.app.limit_policies
     name = policies.known(call.names["policy"])
     async with call.app.database.transaction() as tx:
         answer = await call.done(

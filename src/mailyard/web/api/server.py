@@ -107,7 +107,7 @@ class ApiServer:
     def reload(self, *, rate_per_s: float, rate_burst: int, user_limit: str) -> None:
         """Go by these limits from now on. Raises InvalidInput when there is no such limit."""
         if user_limit:
-            self._app.policies.policy(user_limit)  # said at once, not to the first caller
+            self._app.limit_policies.policy(user_limit)  # said at once, not to the first caller
         self._user_limit = user_limit
         if (rate_per_s, rate_burst) != self._rate:
             self._rate = (rate_per_s, rate_burst)
@@ -218,7 +218,7 @@ class ApiServer:
     async def _count_person(self, principal: Principal) -> None:
         """Raises RateLimited when somebody who is signed in has made all his requests."""
         if await self._app.features.on(PERSON_LIMIT, principal.workspace_id):
-            await self._app.policies.admit(self._user_limit, principal.actor.name)
+            await self._app.limit_policies.admit(self._user_limit, principal.actor.name)
 
     def _count_stranger(self, scope: Scope) -> None:
         client = scope.get("client")
