@@ -20,6 +20,7 @@ class Application(Webhooking):
         """Connect. Raises Unavailable when the database does not answer."""
         await self.database.open()
         if self.fleet is not None:
+            await self.fleet.meet(self.presence_table)
             await self.fleet.link.open()
         await self.bus.open()
 

@@ -42,6 +42,10 @@ class FleetStores:
         self._database = database
         self._clock = clock
 
+    async def meet(self, table: "PostgresPresence") -> None:
+        """Know how many go by the limits, before there is a Redis to ask. Raises Unavailable."""
+        self.crowd.note(await table.who())
+
     async def figures(self) -> RedisFigures:
         """For pages; asks Redis."""
         from mailyard.storage.redis.facts import read_facts

@@ -19,6 +19,7 @@ from mailyard.storage.hosts import for_writes
 from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 if TYPE_CHECKING:
+    from mailyard.bus.adapters.postgres_presence import PostgresPresence
     from mailyard.bus.presence import Presence
     from mailyard.cache.cache import Cache
     from mailyard.cache.layered import LayeredCache
@@ -149,10 +150,15 @@ class Foundation:
     @cached_property
     def presence(self) -> "Presence":
         """Which processes are there."""
+        table = self.presence_table
+        return table if self.fleet is None else self.fleet.presence(table)
+
+    @cached_property
+    def presence_table(self) -> "PostgresPresence":
+        """The same as far as PostgreSQL knows."""
         from mailyard.bus.adapters.postgres_presence import PostgresPresence
 
-        table = PostgresPresence(database=self.database)
-        return table if self.fleet is None else self.fleet.presence(table)
+        return PostgresPresence(database=self.database)
 
     @cached_property
     def shared_cache(self) -> "Cache":

@@ -32,6 +32,7 @@ from mailyard.storage.redis.facts import read_facts
 from mailyard.storage.redis.script import Call, command
 
 CALL_S = 0.25  # a call and the waiting for its turn
+GRACE_S = 0.025
 IN_FLIGHT = 32  # calls of one process; a pipeline is one
 LOOK_EVERY_S = 1.0  # so soon is it noticed when nobody calls
 FACTS_EVERY = 15  # looks: memory, hits and evictions are asked for so seldom
@@ -120,6 +121,8 @@ class RedisLink:
         self._calls.add(call)
         call.add_done_callback(self._done)
         await asyncio.wait([call], timeout=self._call_s)
+        if not call.done():  # where this loop stood still the answer may lie there, unread
+            await asyncio.wait([call], timeout=GRACE_S)
         error: BaseException | None = None
         if not call.done():
             call.cancel()
