@@ -84,7 +84,7 @@ def error_percent(url: str, lasting_s: float) -> float:
         )
         for _ in range(PROCESSES)
     ]
-    answers = [json.loads(child.communicate()[0]) for child in children]
+    answers = [json.loads(child.communicate()[0].splitlines()[-1]) for child in children]
     taken = sum(answer[0] for answer in answers)
     span_s = max(answer[2] for answer in answers) - min(answer[1] for answer in answers)
     allowed = LIMIT_BURST + LIMIT_PER_S * span_s
