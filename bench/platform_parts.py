@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,6 +60,19 @@ def product_postgres(folder: Path) -> Iterator[Server]:
     with own_postgres(folder / "data", connections=60) as server:
         asyncio.run(_prepare(server.url))
         yield Server(server.url, server.pid or 0)
+
+
+@contextmanager
+def role(name: str, url: str, settings: Mapping[str, str]) -> Iterator[int]:
+    """One role as the product runs it, on the database at `url`; its process id."""
+    command = str(Path(sys.executable).with_name("mailyard"))
+    environment = {**os.environ, **settings, "MAILYARD_DATABASE_URL": url}
+    running = subprocess.Popen([command, name], env=environment, stdout=subprocess.DEVNULL)
+    try:
+        yield running.pid
+    finally:
+        running.terminate()
+        running.wait(30)
 
 
 async def _prepare(url: str) -> None:
