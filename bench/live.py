@@ -15,6 +15,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,10 +175,19 @@ async def send(port: int, addresses: list[str], seen: Seen) -> None:
     writer.close()
 
 
-async def until_open(seen: Seen, count: int) -> None:
-    async with asyncio.timeout(60.0):
-        while seen.opened < count:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+def failures(tasks: Sequence[asyncio.Task[None]]) -> list[BaseException]:
+    """What ended connections that were to stay."""
+    ended = [task.exception() for task in tasks if task.done()]
+    return [error for error in ended if error is not None]
+
+
+async def until_open(seen: Seen, count: int, tasks: Sequence[asyncio.Task[None]]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(60.0):
+            while seen.opened < count and not failures(tasks):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    if seen.opened < count:
+        raise SystemExit(f"{seen.opened} of {count} are open: {failures(tasks)[:1]!r}")
     await asyncio.sleep(3.0)  # the waits too
 
 
@@ -200,13 +210,13 @@ async def measure(
     for tenant in tenants:
         for inbox, _ in tenant.inboxes:
             tasks.append(asyncio.create_task(wait(http, tenant.key, inbox, seen, opened)))
-    await until_open(seen, STREAMS)
+    await until_open(seen, STREAMS, tasks)
     after = pss_bytes(api_pid)
     each = (after - before) / (STREAMS + WAITS)
     for number in range(SOCKETS):
         key = tenants[number % WORKSPACES].key
         tasks.append(asyncio.create_task(listen_by_socket(http, key, seen, opened)))
-    await until_open(seen, STREAMS + SOCKETS)
+    await until_open(seen, STREAMS + SOCKETS, tasks)
     note(f"  {STREAMS} streams, {WAITS} waits and {SOCKETS} WebSockets are open")
     socket = (pss_bytes(api_pid) - after) / max(1, SOCKETS)
     count = min(int(SECONDS * MAILS_PER_S), WAITS)
@@ -217,9 +227,8 @@ async def measure(
         async with asyncio.timeout(10.0):
             while len(seen.heard) < wanted or seen.waited < count:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-    failed = [task for task in tasks if task.done() and task.exception() is not None]
-    if failed:
-        raise SystemExit(f"{len(failed)} connections failed: {failed[0].exception()!r}")
+    if failed := failures(tasks):
+        raise SystemExit(f"{len(failed)} connections failed: {failed[0]!r}")
     if len(seen.heard) != wanted or seen.waited != count:
         raise SystemExit(
             f"{count} mails: {len(seen.heard)} events heard, {seen.waited} waits ended"

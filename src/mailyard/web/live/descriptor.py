@@ -16,17 +16,17 @@ import errno
 import os
 import socket
 from contextlib import suppress
-from pathlib import Path
 
 from mailyard.web.protocol import Scope
 
 _FIRST = 3  # behind stdin, stdout and stderr
 _ROOMY = socket.AF_INET6  # an address of either family fits; which it is the kernel says
 _AHEAD = 64  # descriptors that are looked at beyond the highest known
-# What is known of a descriptor: nothing (or that it was closed), another's, one of ours.
-_UNKNOWN, _OTHER, _OURS = 0, 1, 2
 
 Address = tuple[str, int]
+_NOBODY: Address = ("", 0)  # open, and no connection to our port
+# What is known of a descriptor: nothing (or that it was closed), another's, one of ours.
+_UNKNOWN, _OTHER, _OURS = 0, 1, 2
 
 
 class Copy:
@@ -63,13 +63,16 @@ class Copy:
 class Descriptors:
     """Finds connections among this process's descriptors, at most `most` at a time.
 
-    A new connection has the lowest number that was free, so those that are known as somebody else's
-    are looked at last.
+    Each descriptor is looked at once and its peer remembered, until it turns out to be somebody
+    else's by now. A new connection has the lowest number that was free, so what is not known lies
+    in front of what has long been known.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self._known = bytearray(_AHEAD)
+        self._peers: dict[int, Address] = {}  # of connections to our port that nobody asked for
+        self._numbers: dict[Address, int] = {}  # the same, the other way round
         self.open = 0
 
     def copy_of(self, scope: Scope) -> Copy | None:
@@ -78,12 +81,12 @@ class Descriptors:
         if self.open >= self.most or not client or not server:
             return None
         peer, port = (str(client[0]), int(client[1])), int(server[1])
-        found = (
-            self._find(_UNKNOWN, peer, port)
-            or (self._grow() and self._find(_UNKNOWN, peer, port))
+        return (
+            self._remembered(peer, port)
+            or self._find(_UNKNOWN, peer, port)
             or self._find(_OTHER, peer, port)
+            or (self._find(_UNKNOWN, peer, port) if self._see_further() else None)
         )
-        return found or None
 
     def forget(self, numbers: tuple[int, ...]) -> None:
         """Those may be anybody's from now on."""
@@ -91,36 +94,45 @@ class Descriptors:
         for number in numbers:
             self._mark(number, _UNKNOWN)
 
+    def _remembered(self, peer: Address, port: int) -> Copy | None:
+        number = self._numbers.get(peer)
+        copied = None if number is None else _copied(number, peer, port)
+        return None if number is None or copied is None else self._take(number, copied)
+
     def _find(self, known: int, peer: Address, port: int) -> Copy | None:
         at = _FIRST
         while (at := self._known.find(known, at)) >= 0:
             held = _peer_at(at, port)
             if held == peer and (copied := _copied(at, peer, port)):
-                copy = Copy(self, at, copied)
-                self._mark(at, _OURS)
-                self._mark(copied.fileno(), _OURS)
-                self.open += 1
-                return copy
-            self._known[at] = _UNKNOWN if held is None else _OTHER
+                return self._take(at, copied)
+            self._mark(at, _UNKNOWN if held is None else _OTHER)
+            if held is not None and held != _NOBODY:
+                self._peers[at] = held
+                self._numbers[held] = at
             at += 1
         return None
 
-    def _grow(self) -> bool:
-        """Know of more descriptors; False: there are no more."""
-        try:
-            highest = max(int(one.name) for one in Path("/dev/fd").iterdir())
-        except (OSError, ValueError):
-            return False
-        more = highest + _AHEAD - len(self._known)
-        if more < _AHEAD:
-            return False
-        self._known += bytes(more)
-        return True
+    def _take(self, number: int, copied: socket.socket) -> Copy:
+        self._mark(number, _OURS)
+        self._mark(copied.fileno(), _OURS)
+        self.open += 1
+        return Copy(self, number, copied)
+
+    def _see_further(self) -> bool:
+        """Know of all descriptors there are; False: it is so already."""
+        with os.scandir("/dev/fd") as found:
+            highest = max(int(one.name) for one in found)
+        more = highest + 1 - len(self._known)
+        self._known += bytes(max(0, more))
+        return more > 0
 
     def _mark(self, number: int, known: int) -> None:
-        if number >= len(self._known):
-            self._known += bytes(number + _AHEAD - len(self._known))
+        if known != _UNKNOWN:  # behind an open one there are soon more
+            self._known += bytes(max(0, number + _AHEAD - len(self._known)))
         self._known[number] = known
+        before = self._peers.pop(number, None)
+        if before is not None and self._numbers.get(before) == number:
+            del self._numbers[before]
 
 
 def _copied(number: int, peer: Address, port: int) -> socket.socket | None:
@@ -137,16 +149,16 @@ def _copied(number: int, peer: Address, port: int) -> socket.socket | None:
 
 
 def _peer_at(number: int, port: int) -> Address | None:
-    """Who is at the other end of a connection to our `port`; ("", 0) for anything else that is
+    """Who is at the other end of a connection to our `port`; _NOBODY for anything else that is
     open, None for what is closed."""
     try:
         looked_at = socket.socket(_ROOMY, socket.SOCK_STREAM, 0, fileno=number)
     except OSError as error:
-        return None if error.errno == errno.EBADF else ("", 0)
+        return None if error.errno == errno.EBADF else _NOBODY
     try:
         host, own = looked_at.getpeername(), looked_at.getsockname()
-        return (host[0].partition("%")[0], host[1]) if own[1] == port else ("", 0)
+        return (host[0].partition("%")[0], host[1]) if own[1] == port else _NOBODY
     except (OSError, IndexError, TypeError, AttributeError):  # not connected; of another family
-        return "", 0
+        return _NOBODY
     finally:
         looked_at.detach()
