@@ -27,6 +27,7 @@ from mailyard.web.api.problem import MethodNotAllowed, answer_of
 from mailyard.web.api.route import Answer
 from mailyard.web.live import socket
 from mailyard.web.live.ask import Ask
+from mailyard.web.live.collector import Collector
 from mailyard.web.live.descriptor import Descriptors
 from mailyard.web.live.form import EVENT_STREAM, FRAMES, MESSAGES
 from mailyard.web.live.guests import Guests
@@ -40,6 +41,7 @@ from mailyard.web.protocol import Message, Receive, Scope, Send
 EVENTS_PATH = "/v1/events"
 _WAIT_PATH = re.compile(r"/v1/inboxes/([^/]+)/wait")
 _GOODBYE_S = 2.0
+_TEND_S = 1.0
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -153,6 +155,7 @@ class Live:
         self._duties = [
             asyncio.create_task(self._beat(), name="live-heartbeat"),
             asyncio.create_task(self._check(), name="live-check"),
+            asyncio.create_task(self._tend(), name="live-collector"),
         ]
         self._tail.start()
 
@@ -334,6 +337,12 @@ class Live:
             for turn in range(TURNS):
                 await asyncio.sleep(self._heartbeat_s / TURNS)
                 self._streams.beat(turn)
+
+    async def _tend(self) -> None:
+        collector = Collector()
+        while True:
+            await asyncio.sleep(_TEND_S)
+            collector.tend(self._places.open, self._places.came)
 
     async def _check(self) -> None:
         while True:

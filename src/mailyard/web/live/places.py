@@ -53,6 +53,7 @@ class Places:
         self._empty = asyncio.Event()
         self._at_door = 0
         self._seated = 0
+        self.came = 0  # so far, those who were refused a seat too
         self._by_workspace: dict[UUID, dict[Place, None]] = {}  # in the order of their coming
 
     @property
@@ -73,6 +74,7 @@ class Places:
         if self.open >= self.ceiling + _DOOR or not self.ceiling:
             raise self.full()
         self._at_door += 1
+        self.came += 1
 
     def seat(self, place: Place, workspace_id: UUID, most: int | None) -> None:
         """Who came in is known now; `most`: what the workspace may hold, None: any number.

@@ -36,6 +36,7 @@ class End(Enum):
 
 
 Write = Callable[[Sequence[bytes]], Awaitable[None]]
+Offer = Callable[[bytes], bool]  # False: not now
 
 
 class Stream:
@@ -50,6 +51,7 @@ class Stream:
         "_writing",
         "_writing_since_s",
         "after",
+        "at_once",
         "behind",
         "end_reason",
         "filter",
@@ -74,6 +76,7 @@ class Stream:
         self._wake: asyncio.Future[None] | None = None
         self._writing = False
         self.turn = 0
+        self.at_once: Offer | None = None  # takes a frame without anybody having to wake up
         self._task = asyncio.current_task()
 
     @property
@@ -84,6 +87,9 @@ class Stream:
         """Add a frame, of the event at `cursor`. With a full buffer a listener that does not read
         is cut; one that does is to read what came on from the store."""
         if self.ended or self.behind:
+            return
+        if self.at_once is not None and self._waits() and self.at_once(frame):
+            self.told = self._last = cursor or self._last
             return
         if self._buffered_bytes + len(frame) > LIVE_BUFFER_BYTES:
             if self._writing and monotonic() - self._writing_since_s > _PATIENCE_S:
@@ -151,6 +157,10 @@ class Stream:
             self.end_reason = End.UNREAD
         finally:
             self._writing = False
+
+    def _waits(self) -> bool:
+        """Whether all that came before is written and whoever writes waits for more."""
+        return self._wake is not None and not self._wake.done()
 
     def _stop(self, reason: End) -> None:
         self.end_reason = self.end_reason or reason

@@ -22,6 +22,7 @@ from mailyard.core.errors import Unavailable
 _BATCHES_PER_READ = 500
 _EVENTS_AT_ONCE = 50
 _QUICK_S = 0.01
+_EAGER_S = 0.25  # for which the looks behind a wake-up stay quick: most transactions end sooner
 _CALM_S = 1.0  # also what a lost wake-up costs
 _AGAIN_S = 0.5  # after the database was away
 _LINGER_S = 5.0  # after the last listener: those who wait for mail come one after the other
@@ -104,7 +105,7 @@ class Tail:
 
     async def _follow(self, subscription: Subscription) -> None:
         """Until nobody has listened for a while."""
-        pause_s = _QUICK_S
+        pause_s, woken_at_s = _QUICK_S, monotonic()
         while self._listeners or monotonic() - self._alone_since_s < _LINGER_S:
             try:
                 events = await self._live.read_after(self.position, _BATCHES_PER_READ)
@@ -119,7 +120,9 @@ class Tail:
                     hear(some)
                 pause_s = _QUICK_S
                 await asyncio.sleep(0)  # listeners write, so that a burst fills no buffer
-            woken = await subscription.wait(pause_s)
-            pause_s = _QUICK_S if woken else min(_CALM_S, pause_s * 2)
+            if await subscription.wait(pause_s):
+                pause_s, woken_at_s = _QUICK_S, monotonic()
+            elif monotonic() - woken_at_s > _EAGER_S:
+                pause_s = min(_CALM_S, pause_s * 2)
         self._wanted.clear()
         self._following.clear()

@@ -45,6 +45,7 @@ class Wire(asyncio.Protocol):
         wire = cls(stream, copy)
         loop = asyncio.get_running_loop()
         await loop.connect_accepted_socket(lambda: wire, copy.socket)
+        stream.at_once = wire._offer
         return wire
 
     async def write(self, frames: Sequence[bytes]) -> None:
@@ -54,6 +55,12 @@ class Wire(asyncio.Protocol):
         self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
         if self._writable is not None:
             await self._writable
+
+    def _offer(self, frame: bytes) -> bool:
+        if self._transport is None or self._transport.is_closing() or self._writable is not None:
+            return False
+        self._transport.write(frame)
+        return True
 
     async def close(self) -> None:
         """Say goodbye, and why, to a client that is there and reads; then hang up."""
