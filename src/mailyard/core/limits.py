@@ -97,8 +97,8 @@ API_PAGE_ITEMS_MAX = 500
 IDEMPOTENCY_KEY_CHARACTERS = 256
 IDEMPOTENCY_KEEP_S = 24 * 3600.0
 WAIT_TIMEOUT_S = 120.0
-# 25 KB each (bench/live.py): 250 MB of the 600 that an API process may have (api_memory), and half
-# of the 20,000 files that systems commonly let a process open.
+# 25 to 32 KB each (bench/live.py): 320 MB of the 600 that an API process may have (api_memory), and
+# half of the 20,000 files that systems commonly let a process open.
 LIVE_CONNECTIONS = 10_000
 LIVE_HEARTBEAT_S = 30.0
 LIVE_BUFFER_BYTES = 256 * KIB  # what one listener may be behind
