@@ -34,7 +34,7 @@ endif
 
 install: $(VENV)/.runtime $(VENV)/.package $(VENV)/.assets
 
-install-dev: $(VENV)/.runtime $(VENV)/.dev $(VENV)/.fleet $(VENV)/.package $(VENV)/.assets
+install-dev: $(VENV)/.runtime $(VENV)/.dev $(VENV)/.fleet $(VENV)/.semantic $(VENV)/.package $(VENV)/.assets
 
 run: install
 	exec $(VENV)/bin/mailyard up
@@ -92,6 +92,10 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
 
 $(VENV)/.fleet: $(VENV)/.runtime requirements/fleet.txt
 	$(PIP) --require-hashes -r requirements/fleet.txt
+	touch $@
+
+$(VENV)/.semantic: $(VENV)/.runtime requirements/semantic.txt
+	$(PIP) --no-deps --require-hashes -r requirements/semantic.txt
 	touch $@
 
 $(VENV)/.package: $(VENV)/.runtime pyproject.toml

@@ -63,6 +63,7 @@ from mailyard.mailbox.reservation import Reservations
 from mailyard.mailbox.search.index import Indexer
 from mailyard.mailbox.search.reindex import Reindexer
 from mailyard.mailbox.search.search import Search
+from mailyard.mailbox.search.vectors import Vectors
 from mailyard.net.dns import Resolver
 from mailyard.net.dns_servers import DnsServer
 from mailyard.net.guard import networks
@@ -226,7 +227,8 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
     usage = Usage(database=database, plans=plans)
     allowance = Allowance(database=database, plans=plans, usage=usage)
     inboxes = Inboxes(database=database, domains=[DOMAIN], cache=cache, allowance=allowance)
-    indexer = Indexer(database=database, engine=engine, cache=cache)
+    vectors = Vectors(database=database, embedder=None)
+    indexer = Indexer(database=database, engine=engine, vectors=vectors, cache=cache)
     follower = Follower(database=database, live=live)
     messages = Messages(database=database, inboxes=inboxes, follower=follower, cache=cache)
     mailboxes = Mailboxes(database=database, inboxes=inboxes, live=live, engine=engine)
@@ -297,7 +299,8 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         meanings=Meanings(database=database),
         indexer=indexer,
         reindexer=Reindexer(database=database, engine=engine),
-        search=Search(database=database, inboxes=inboxes, indexer=indexer),
+        search=Search(database=database, inboxes=inboxes, indexer=indexer, vectors=vectors),
+        vectors=vectors,
         receiving_domains=ReceivingDomains(
             database=database, installation=[DOMAIN], host="mail.yard.example"
         ),

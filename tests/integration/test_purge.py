@@ -48,6 +48,7 @@ async def app(
             inbox_domain="inbox.test",
             blobs=f"file://{tmp_path}/blobs",
             blobs_above=request.param,
+            semantic_search=True,
         )
     )
     assert application.blobs is not None
@@ -100,6 +101,8 @@ async def test_a_purge_leaves_no_byte_behind(app: Application) -> None:
         workspace,
         [NewInbox("platypus", name="zephyrine", labels=("oblongata",)), NewInbox("other")],
     )
+    async with app.database.transaction() as tx:
+        await app.indexer.change(workspace, by_meaning=True, tx=tx)
     alone = await receive(acceptor, purged.address, content=MAIL)
     shared = await receive(acceptor, "platypus+plus@inbox.test", other.address, content=MAIL)
     await work(app)
@@ -127,7 +130,13 @@ async def test_a_purge_leaves_no_byte_behind(app: Application) -> None:
     assert {"message", "inbox", "inbox_message", "address", "live_event", "audit_log"} <= set(
         before
     )
-    assert {"line_state", "mailbox", "mailbox_event"} <= filled
+    assert {
+        "line_state",
+        "mailbox",
+        "mailbox_event",
+        "search_line",
+        "search_vector",
+    } <= filled
 
     async with app.database.transaction() as tx:
         await app.purges.ask(workspace, [purged.id], tx)

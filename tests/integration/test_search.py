@@ -2,33 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
-from mail_platform import MailPlatform, mail_platform
+from mail_platform import mail_platform
+from search_world import World, mail
 
-from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import Inbox, NewInbox
-from mailyard.mailbox.search.index import Indexer, IndexFollower
-from mailyard.mailbox.search.search import BEST, Found, Search
+from mailyard.core.ids import lowest_at, uuid7
+from mailyard.mailbox.search.fact import sizes, span
+from mailyard.mailbox.search.search import BEST
 from mailyard.mailbox.search.tokens import SearchError
 from mailyard.queue.job import MEDIA
 from mailyard.queue.settle import Settler
 from mailyard.queue.worker import Batch
-from mailyard.receiving.ingest import Ingest
 from mailyard.storage.database import Database
-
-
-def mail(
-    text: str,
-    *,
-    subject: str = "A subject",
-    sender: str = "Ann Example <ann@example.org>",
-    to: str = "Team <team@inbox.test>",
-    more: str = "",
-) -> bytes:
-    head = f"From: {sender}\r\nTo: {to}\r\nSubject: {subject}\r\n{more}"
-    return f"{head}Content-Type: text/plain; charset=utf-8\r\n\r\n{text}\r\n".encode()
 
 
 def with_file(name: str, content: str, kind: str = "text/plain") -> bytes:
@@ -39,61 +27,6 @@ def with_file(name: str, content: str, kind: str = "text/plain") -> bytes:
         f'Content-Type: {kind}\r\nContent-Disposition: attachment; filename="{name}"\r\n\r\n'
         f"{content}\r\n--b--\r\n"
     ).encode()
-
-
-class World:
-    """A platform, two inboxes of one workspace, and a search over them."""
-
-    def __init__(self, platform: MailPlatform, database: Database) -> None:
-        self.platform = platform
-        self.database = database
-        self.workspace_id = uuid7()
-        self.indexer = Indexer(database=database, engine=platform.engine)
-        self.search = Search(database=database, inboxes=platform.inboxes, indexer=self.indexer)
-        platform.ingest = Ingest(
-            database=database,
-            live=platform.live,
-            followers=(IndexFollower(engine=platform.engine),),
-        )
-        self.inboxes: dict[str, Inbox] = {}
-
-    async def open(self) -> None:
-        async with self.database.connection() as connection:
-            await connection.execute(
-                "INSERT INTO workspace (id, name) VALUES ($1, 'w')", self.workspace_id
-            )
-        made = await self.platform.inboxes.create(
-            self.workspace_id, [NewInbox("a"), NewInbox("b", ttl_s=3_600)]
-        )
-        self.inboxes = {"a": made[0], "b": made[1]}
-
-    async def index(self) -> None:
-        """What a worker does on its lane."""
-        jobs = list(await self.platform.engine.lease([MEDIA], 100, 0.0, "test"))
-        batch = Batch(jobs, Settler(self.platform.engine), asyncio.Event())
-        await self.indexer.handle(batch)
-        await self.platform.engine.complete(jobs)
-
-    async def deliver(self, content: bytes, *inboxes: str) -> UUID:
-        addresses = [self.inboxes[name].address for name in inboxes or ("a",)]
-        return await self.platform.deliver(*addresses, content=content)
-
-    async def fill(self, *mails: bytes) -> list[UUID]:
-        ids = [await self.deliver(one) for one in mails]
-        await self.index()
-        return ids
-
-    async def find(self, text: str, inbox: str | None = None, **more: object) -> Found:
-        inbox_id = None if inbox is None else self.inboxes[inbox].id
-        return await self.search.find(
-            self.workspace_id,
-            text,
-            inbox_id=inbox_id,
-            **more,  # type: ignore[arg-type]
-        )
-
-    async def ids(self, text: str, inbox: str | None = None, **more: object) -> list[UUID]:
-        return [hit.summary.id for hit in (await self.find(text, inbox, **more)).hits]
 
 
 @pytest.fixture
@@ -269,15 +202,62 @@ async def test_indexing_again_changes_nothing_and_a_bad_job_stops_no_other(world
 
 
 async def test_where_many_match_what_is_asked_beyond_words_is_still_found(world: World) -> None:
-    """Steps behind the first, which looks at the newest 500 lines alone."""
-    (old,) = await world.fill(mail("the needle and the haystack in one mail"))
-    await fill_directly(world, 3_000, "haystack filler of many lines")
+    """Spans behind the first, which holds the newest 4,000 lines alone."""
+    (old,) = await world.fill(
+        mail("the needle and the haystack in one mail" + "!" * 2_000, subject="Needles")
+    )
+    await fill_directly(world, 5_000, "haystack filler of many lines")
     assert await world.ids('"needle and the haystack"', "a") == [old]
+    assert await world.ids("larger:2k", "a") == [old]
+    assert await world.ids("*filler* -many") == []
+    assert await world.ids("*eedle* haystack") == [old]
+    assert await world.ids("-filler") == [old]
+    assert await world.ids('haystack -"filler of many"', "a") == [old]
+    assert await world.ids("n* -filler") == [old]
+    assert await world.ids("needle", sort=BEST) == [old]
+    (best, *others) = await world.ids("haystack", sort=BEST, limit=3)
+    assert len({best, *others}) == 3
     assert await world.ids("needle") == [old]
     assert await world.ids("haystack -filler", "a") == [old]
     page = await world.find("haystack", limit=50)
     assert len(page.hits) == 50
     assert page.next_cursor is not None
+
+
+async def test_pages_meet_without_a_gap_across_spans(world: World) -> None:
+    await fill_directly(world, 4_600, "a thing of which there is much")
+    seen: list[UUID] = []
+    cursor = None
+    while True:
+        page = await world.find("thing", limit=500, cursor=cursor, snippets=False)
+        seen += [hit.summary.id for hit in page.hits]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    assert len(seen) == len(set(seen)) == 4_600
+    assert seen == sorted(seen, reverse=True)
+
+
+async def test_the_schema_and_the_search_make_the_same_keys(database: Database) -> None:
+    ids = [
+        uuid7(),
+        UUID(int=0),
+        UUID(int=(1 << 128) - 1),
+        lowest_at(datetime(2031, 5, 6, tzinfo=UTC)),
+    ]
+    async with database.connection() as connection:
+        for message_id in ids:
+            for size_bytes in (0, 511, 512, 700_000, 2**31 - 1):
+                keys = set(
+                    await connection.fetchval("SELECT search_facts($1, $2)", message_id, size_bytes)
+                )
+                assert keys & set(sizes(larger=True, size_bytes=max(0, size_bytes - 1)))
+                assert keys & set(sizes(larger=False, size_bytes=min(size_bytes + 1, 2**31 - 1)))
+                if message_id.int >> 80 < 1 << 44:
+                    after = UUID(int=message_id.int + 1)
+                    lowest = UUID(int=max(0, message_id.int - (5_000 << 80)))
+                    assert keys & set(span(lowest, after))
+                    assert keys & set(span(UUID(int=0), after))
 
 
 async def fill_directly(world: World, count: int, text: str) -> None:

@@ -57,6 +57,7 @@ TENANT_TABLES = frozenset(
         "search_language",
         "search_line",
         "search_setting",
+        "search_vector",
         "segment",
         "session",
         "suppression",

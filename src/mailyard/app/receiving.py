@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mailyard.mailbox.search.index import Indexer, IndexFollower
     from mailyard.mailbox.search.reindex import Reindexer
     from mailyard.mailbox.search.search import Search
+    from mailyard.mailbox.search.vectors import Vectors
     from mailyard.net.dns import Resolver
     from mailyard.receiving.authenticate import Authenticator
     from mailyard.receiving.domain import ReceivingDomains
@@ -297,10 +298,22 @@ class Receiving(Access):
         return Indexer(
             database=self.database,
             engine=self.engine,
+            vectors=self.vectors,
             cache=self.cache,
             raw_mail=self.raw_mail,
             clock=self.clock,
         )
+
+    @cached_property
+    def vectors(self) -> "Vectors":
+        """What finds mail by meaning, where the settings have it."""
+        from mailyard.mailbox.search.vectors import Vectors
+
+        if not self.settings.semantic_search:
+            return Vectors(database=self.database, embedder=None)
+        from mailyard.mailbox.search.embedders.wordllama import WordLlama
+
+        return Vectors(database=self.database, embedder=WordLlama())
 
     @cached_property
     def reindexer(self) -> "Reindexer":
@@ -315,7 +328,8 @@ class Receiving(Access):
         return Search(
             database=self.database,
             inboxes=self.inboxes,
-            clock=self.clock,
             indexer=self.indexer,
+            vectors=self.vectors,
             raw_mail=self.raw_mail,
+            clock=self.clock,
         )

@@ -25,6 +25,9 @@ def mail(
     text: Annotated[str, typer.Argument(help="What to look for, like: from:ann invoice")],
     inbox: Annotated[str, typer.Option(help="Only in this inbox: its id or its address.")] = "",
     best: Annotated[bool, typer.Option("--best", help="The best first, not the newest.")] = False,
+    meaning: Annotated[
+        bool, typer.Option("--meaning", help="What says the like, not what says the words.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 30,
     cursor: Annotated[str, typer.Option(help="Go on where a page ended.")] = "",
     as_json: AsJson = False,
@@ -36,6 +39,8 @@ def mail(
 
     async def work(client: ApiClient) -> Any:
         query: dict[str, Any] = {"q": text, "limit": limit, "sort": "best" if best else "newest"}
+        if meaning:
+            query["mode"] = "meaning"
         if inbox:
             query["inbox_id"] = await _id_of(client, inbox)
         if cursor:

@@ -207,6 +207,9 @@ class Settings:
     rspamd_url: str = setting(
         HTTP, "", "where rspamd scores mail, as http://127.0.0.1:11333; our own rules when empty"
     )
+    semantic_search: bool = setting(
+        FLAG, False, "mail can be searched by meaning: pip install 'mailyard[semantic]', pgvector"
+    )
     check_senders: bool = setting(
         FLAG, True, "who sent a mail is checked when it comes in: SPF, DKIM, DMARC, ARC"
     )

@@ -66,6 +66,7 @@ DERIVED: tuple[Derived, ...] = (
     Derived("message_meaning", Of.MESSAGE),
     # A row is ids alone: a page holds eighty, and a search of many matches reads few pages.
     Derived("search_line", Of.LINE, insert_only=True, storage="toast_tuple_target = 128"),
+    Derived("search_vector", Of.LINE, insert_only=True, storage="toast_tuple_target = 128"),
     Derived("thread_key", Of.INBOX),
     Derived("verdict", Of.MESSAGE, insert_only=True),
 )

@@ -85,13 +85,13 @@ def load(area: str) -> Queries:
     for kind, name, body in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
         if name in queries or name in parts:
             raise ConfigurationError(f"storage/sql/{area}.sql names {name!r} twice")
-        if kind == "part":
-            parts[name] = body.strip()
-            continue
         missing = set(_USE.findall(body)) - parts.keys()
         if missing:
             raise ConfigurationError(f"storage/sql/{area}.sql has no parts {sorted(missing)}")
         whole = _USE.sub(lambda use: parts[use[1]], body)
+        if kind == "part":
+            parts[name] = whole.strip()
+            continue
         queries[name] = Query(whole.strip().rstrip(";"))
         _NAMES[queries[name]] = f"{area}.{name}"
     return Queries(area, queries)

@@ -1,9 +1,11 @@
 """A tree as a condition in SQL about a row `s` of `search_line`.
 
 The text is put together from the named conditions of `storage/sql/search.sql`; everything that a
-search says is a parameter. Beside the condition stands a `guard`: what the index of words (or of
-parts) can find by itself and the condition implies. Where the two are the same, no row's words need
-to be read.
+search says is a parameter. Beside the condition stands a `guard`: what the index can find by itself
+and the condition implies. Where the two are the same, no row's words need to be read. Asked for
+words behind one another, the index would have to read the words of all that it finds: it is asked
+for those words alone, and the condition is left to whoever goes through what was found, newest
+first.
 """
 
 import re
@@ -13,7 +15,8 @@ from typing import Any
 from uuid import UUID
 
 from mailyard.mailbox.search import document
-from mailyard.mailbox.search.grams import UNBROKEN, folded, part_query, quoted
+from mailyard.mailbox.search.fact import sizes
+from mailyard.mailbox.search.grams import UNBROKEN, folded, part_query, pieces_query, quoted
 from mailyard.mailbox.search.tokens import SearchError
 from mailyard.mailbox.search.tree import (
     And,
@@ -59,29 +62,36 @@ Lexemes = Mapping[tuple[str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What an index finds: tsqueries as text on the words, on the parts; at least one of them."""
+    """What the index finds: tsqueries as text on the words, on the parts; and lists of keys
+    (`fact.py`), one of each of which a line has. At least one of them."""
 
     words: str | None = None
     parts: str | None = None
+    facts: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`text`, and `arguments` for its parameters from FIRST_PARAMETER on.
+    """`text`, and `arguments` for its parameters from the first on.
 
-    `guard` is implied by it; `exact`: it says the same. `lowest` and `highest`: no id outside of
-    [lowest, highest) matches.
+    `guard` is implied by it; `exact`: it says the same. `states`: conditions on a row `state` of
+    `line_state` that it implies. `wide`: the guard names so many words of the index that the newest
+    lines are better looked at first. `lowest` and `highest`: no id outside of [lowest, highest)
+    matches.
     """
 
     text: str
     arguments: tuple[Any, ...]
     guard: Guard | None
     exact: bool
+    states: tuple[str, ...]
+    wide: bool
     lowest: UUID
     highest: UUID
 
 
-FIRST_PARAMETER = 8
+FIRST_PARAMETER = 9
+_SHORT = 3  # characters: very many words begin with fewer
 
 
 def texts_of(node: Node) -> list[str]:
@@ -121,20 +131,22 @@ def condition(
     """
     writer = _Writer(lexemes, languages, first)
     lowest, highest, rest = _bounds(node)
-    scope = (
-        quoted(f"{document.OF_INBOX}{inbox_id}")
-        if inbox_id is not None
-        else quoted(f"{document.OF_WORKSPACE}{workspace_id}")
-    )
     if rest is None:
-        return Condition("true", (), None, False, lowest, highest)
+        return Condition("true", (), None, False, (), False, lowest, highest)
     found = writer.node(rest)
     guard = found.guard
-    if guard is not None and guard.words is not None:
-        guard = Guard(f"{scope} & ( {guard.words} )", guard.parts)
-    elif guard is not None:
-        guard = Guard(scope, guard.parts)
-    return Condition(found.text, tuple(writer.arguments), guard, found.exact, lowest, highest)
+    if guard is not None:
+        scope = (
+            quoted(f"{document.OF_INBOX}{inbox_id}")
+            if inbox_id is not None
+            else quoted(f"{document.OF_WORKSPACE}{workspace_id}")
+        )
+        words = scope if guard.words is None else f"{scope} & ( {guard.words} )"
+        guard = Guard(words, guard.parts, guard.facts)
+    arguments = tuple(writer.arguments)
+    return Condition(
+        found.text, arguments, guard, found.exact, found.states, writer.wide, lowest, highest
+    )
 
 
 def words_query(node: Node, lexemes: Lexemes, languages: Sequence[str]) -> str | None:
@@ -150,6 +162,7 @@ class _Found:
     text: str
     guard: Guard | None
     exact: bool = False
+    states: tuple[str, ...] = ()
 
 
 def _bounds(node: Node) -> tuple[UUID, UUID, Node | None]:
@@ -181,6 +194,7 @@ class _Writer:
         self._languages = languages
         self._first = first
         self.arguments: list[Any] = []
+        self.wide = False
 
     def node(self, node: Node) -> _Found:
         match node:
@@ -189,7 +203,7 @@ class _Writer:
             case Or(parts):
                 return self._any(list(map(self.node, parts)))
             case Not(part):
-                return _Found(f"NOT coalesce({self.node(part).text}, false)", None)
+                return self._opposite(self.node(part))
             case Word() | Phrase() | Part():
                 return self._match(node)
             case HasAttachment():
@@ -198,7 +212,9 @@ class _Writer:
                 return self._received(since_ms, until_ms)
             case Size(larger, size_bytes):
                 text = _SQL.larger if larger else _SQL.smaller
-                return _Found(self._filled(text, size=min(size_bytes, 2**31 - 1)), None)
+                keys = tuple(sizes(larger=larger, size_bytes=size_bytes))
+                text = self._filled(text, size=min(size_bytes, 2**31 - 1))
+                return _Found(text, Guard(facts=(keys,)))
             case Is(state):
                 return self._stands(_STATES[state])
             case Label(name):
@@ -212,9 +228,11 @@ class _Writer:
         guards = [one.guard for one in found if one.guard is not None]
         words = [guard.words for guard in guards if guard.words is not None]
         parts = [guard.parts for guard in guards if guard.parts is not None]
-        guard = Guard(_joined(" & ", words), _joined(" & ", parts)) if guards else None
+        facts = tuple(keys for guard in guards for keys in guard.facts)
+        guard = Guard(_joined(" & ", words), _joined(" & ", parts), facts) if guards else None
         text = " AND ".join(f"({one.text})" for one in found)
-        return _Found(text, guard, all(one.exact for one in found))
+        states = tuple(state for one in found for state in one.states)
+        return _Found(text, guard, all(one.exact for one in found), states)
 
     def _any(self, found: list[_Found]) -> _Found:
         text = " OR ".join(f"({one.text})" for one in found)
@@ -226,6 +244,12 @@ class _Writer:
         if len(parts) == len(found):
             return _Found(text, Guard(parts=_joined(" | ", parts)))
         return _Found(text, None)
+
+    def _opposite(self, found: _Found) -> _Found:
+        text = f"NOT coalesce({found.text}, false)"
+        if not found.exact or found.guard is None or self.wide:
+            return _Found(text, None)
+        return _Found(text, Guard(words=f"!( {found.guard.words} )"), exact=True)
 
     # One --------------------------------------------------------------------------------------
 
@@ -256,7 +280,9 @@ class _Writer:
         query = part_query(text)
         if query is None:
             return _Found("false", None)
-        return _Found(self._filled(_SQL.has_parts, query=query), Guard(parts=query))
+        return _Found(
+            self._filled(_SQL.has_parts, query=query), Guard(parts=pieces_query(text) or query)
+        )
 
     def _of_text(self, node: Word | Phrase, text: str) -> tuple[str, str]:
         """What the index finds, and what is meant: as tsqueries."""
@@ -277,6 +303,7 @@ class _Writer:
             else:
                 meant[_LEXEME.sub(rf"'\1':{weight}", lexemes) if weight else lexemes] = None
         if isinstance(node, Word):
+            self._note(node)
             for word in _plain_forms(text):
                 ending = ":*" if node.prefix else ""
                 plain = quoted(prefix + word) + ending
@@ -284,6 +311,7 @@ class _Writer:
         return _joined(" | ", guards) or "", _joined(" | ", meant) or ""
 
     def _of_field(self, node: Word | Phrase) -> str:
+        self._note(node)
         prefix = _PREFIXES[node.field]
         words = document.words_of(node.text)
         ending = ":*" if isinstance(node, Word) and node.prefix else ""
@@ -294,6 +322,10 @@ class _Writer:
         whole = folded(node.text).strip().lstrip("@")
         return f"{quoted(prefix + whole)}{ending} | ( {together} )"
 
+    def _note(self, node: Word | Phrase) -> None:
+        if isinstance(node, Word) and node.prefix and len(node.text) <= _SHORT:
+            self.wide = True
+
     def _received(self, since_ms: int | None, until_ms: int | None) -> _Found:
         texts = []
         if since_ms is not None:
@@ -303,7 +335,7 @@ class _Writer:
         return _Found(" AND ".join(texts), None)
 
     def _stands(self, how: str) -> _Found:
-        return _Found(_SQL.stands.replace("{how}", how), None)
+        return _Found(_SQL.stands.replace("{how}", how), None, states=(how,))
 
     # What is shown ----------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from unicodedata import combining, normalize
 
 from mailyard.core import limits
+from mailyard.mailbox.search.embedder import SAMPLE_CHARACTERS
 from mailyard.mailbox.search.grams import UNBROKEN, folded, parts_vector
 from mailyard.mailbox.search.language import AUTO, language_of
 from mailyard.protocol.address import Mailbox
@@ -40,6 +41,7 @@ class Document(NamedTuple):
     tokens: list[str]  # of fields, with their prefix
     plain: list[str]  # words with marks, without them: `müller` as `muller`
     parts: str  # a tsvector
+    sample: str  # how it begins, as it is written
 
 
 def document_of(raw: bytes, *, language: str = AUTO, every_word: bool = False) -> Document:
@@ -65,6 +67,7 @@ def document_of(raw: bytes, *, language: str = AUTO, every_word: bool = False) -
         tokens=_field_tokens(message, names),
         plain=_plain(f"{subject}\n{text}"),
         parts=parts_vector(f"{subject} {people} {names}", text, every_word=every_word),
+        sample=f"{subject}\n{body[:SAMPLE_CHARACTERS]}",
     )
 
 

@@ -80,12 +80,28 @@ def part_query(part: str) -> str | None:
     return " & ".join(f"( {query} )" for query in queries) if queries else None
 
 
+def pieces_query(part: str) -> str | None:
+    """What every text with `part` in it has too: its grams, wherever they stand."""
+    found = [
+        quoted(gram)
+        for run in runs(folded(part))
+        if len(run) >= (UNBROKEN_GRAM if UNBROKEN.match(run) else GRAM)
+        for gram in _whole_grams(run)
+    ]
+    return " & ".join(dict.fromkeys(found)) or None
+
+
+def _whole_grams(run: str) -> list[str]:
+    """Without the last character by itself, which a longer run does not end with."""
+    grams = grams_of(run)
+    return grams[:-1] if UNBROKEN.match(run) else grams
+
+
 def _of_run(run: str) -> str:
     unbroken = UNBROKEN.match(run) is not None
     if len(run) < (UNBROKEN_GRAM if unbroken else GRAM):
         return f"{quoted(run)}:*"  # the beginning of a gram
-    grams = grams_of(run)
-    return " <-> ".join(map(quoted, grams[:-1] if unbroken else grams))
+    return " <-> ".join(map(quoted, _whole_grams(run)))
 
 
 def quoted(lexeme: str) -> str:

@@ -26,6 +26,7 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, Unavailable
 from mailyard.mailbox.search.document import Document, document_of
 from mailyard.mailbox.search.language import AUTO, languages
+from mailyard.mailbox.search.vectors import Vectors
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_BULK, INBOUND_EMAIL, MEDIA, LeasedJob, NewJob
 from mailyard.queue.worker import Batch, Handler
@@ -69,6 +70,7 @@ class Setting(msgspec.Struct, frozen=True):
 
     language: str = AUTO
     every_word: bool = False
+    by_meaning: bool = False
 
 
 class IndexFollower:
@@ -103,6 +105,7 @@ class Indexer:
         *,
         database: Database,
         engine: Engine,
+        vectors: Vectors,
         cache: LayeredCache | None = None,
         raw_mail: RawMail = IN_ROWS,
         clock: Clock | None = None,
@@ -111,6 +114,7 @@ class Indexer:
         self._raw_mail = raw_mail
         self._clock = clock or SystemClock()
         self._engine = engine
+        self._vectors = vectors
         self._cache = cache
 
     def handler(self) -> Handler:
@@ -153,6 +157,9 @@ class Indexer:
             documents = await self._documents(workspace_id, chunk, setting)
             if documents:
                 written += await self._write(workspace_id, documents)
+            if setting.by_meaning and self._vectors.available:
+                samples = {key: one.sample for key, one in documents.items()}
+                await self._vectors.write(workspace_id, samples)
         return written
 
     async def setting(self, workspace_id: UUID) -> Setting:
@@ -160,7 +167,7 @@ class Indexer:
 
         async def read() -> Setting:
             row = await self._database.fetchrow(QUERIES.setting, workspace_id)
-            return Setting() if row is None else Setting(row["language"], row["every_word"])
+            return _setting_of(row)
 
         if self._cache is None:
             return await read()
@@ -172,22 +179,27 @@ class Indexer:
         *,
         language: str | None = None,
         every_word: bool | None = None,
+        by_meaning: bool | None = None,
         tx: Connection,
     ) -> tuple[Setting, Setting]:
         """Index mail otherwise from now on; None leaves as it is. How it was, and how it is.
 
-        Raises InvalidInput for a language that PostgreSQL has no rules for.
+        Raises InvalidInput for a language that PostgreSQL has no rules for; and what
+        `Vectors.prepare` raises for `by_meaning`.
         """
         if language is not None and language not in (AUTO, *languages()):
             raise InvalidInput(f"one of {', '.join((AUTO, *languages()))}", field="language")
         row = await self._database.fetchrow(QUERIES.setting, workspace_id, tx=tx)
-        before = Setting() if row is None else Setting(row["language"], row["every_word"])
+        before = _setting_of(row)
         after = Setting(
             before.language if language is None else language,
             before.every_word if every_word is None else every_word,
+            before.by_meaning if by_meaning is None else by_meaning,
         )
+        if after.by_meaning and not before.by_meaning:
+            await self._vectors.prepare()
         await self._database.execute(
-            QUERIES.set, workspace_id, after.language, after.every_word, tx=tx
+            QUERIES.set, workspace_id, after.language, after.every_word, after.by_meaning, tx=tx
         )
         if self._cache is not None:
             await self._cache.change(workspace_id, [_TAG], tx)
@@ -281,6 +293,12 @@ class Indexer:
                 tx=tx,
             )
         return int(written)
+
+
+def _setting_of(row: asyncpg.Record | None) -> Setting:
+    if row is None:
+        return Setting()
+    return Setting(row["language"], row["every_word"], row["by_meaning"])
 
 
 def _lists(ones: Iterable[Named], size: int) -> Iterator[list[Named]]:

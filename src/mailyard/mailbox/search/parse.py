@@ -43,7 +43,8 @@ _PART_CHARACTERS = 3
 _WORD_FIELDS = {field.value: field for field in Field if field.value}
 _STATES = {state.value: state for state in State}
 _OTHERS = ("has", "is", "label", "folder", "in", "before", "after", "larger", "smaller")
-_FIELDS = ", ".join([*_WORD_FIELDS, *(name for name in _OTHERS if name != "in")])
+FIELDS = (*_WORD_FIELDS, *_OTHERS)
+_FIELDS = ", ".join(name for name in FIELDS if name != "in")
 _SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)(k|m|g)?b?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _AGO = re.compile(r"([0-9]{1,5})([dwmy])", re.IGNORECASE | re.ASCII)

@@ -59,9 +59,10 @@ class Reindexer:
                 return
             if place.again:
                 ids = [row["id"] for row in rows]
-                await self._database.execute(
-                    QUERIES.forget, job.workspace_id, ids, min(ids), max(ids), tx=tx
-                )
+                for forget in (QUERIES.forget, QUERIES.forget_vectors):
+                    await self._database.execute(
+                        forget, job.workspace_id, ids, min(ids), max(ids), tx=tx
+                    )
             named = [Named(row["id"], row["retention_days"], row["size_bytes"]) for row in rows]
             payload = msgspec.json.encode(named)
             following = _Place(rows[-1]["id"], place.again)

@@ -61,15 +61,21 @@ LIMIT $3;
 DELETE FROM search_line
 WHERE workspace_id = $1 AND message_id = ANY($2::uuid[]) AND message_id BETWEEN $3 AND $4;
 
+-- name: forget_vectors
+-- In the same way.
+DELETE FROM search_vector
+WHERE workspace_id = $1 AND message_id = ANY($2::uuid[]) AND message_id BETWEEN $3 AND $4;
+
 -- name: setting
 -- How the mail of workspace $1 is indexed.
-SELECT language, every_word FROM search_setting WHERE workspace_id = $1;
+SELECT language, every_word, by_meaning FROM search_setting WHERE workspace_id = $1;
 
 -- name: set
--- The mail of workspace $1 is indexed in the language $2, and parts of every word $3.
-INSERT INTO search_setting (workspace_id, language, every_word) VALUES ($1, $2, $3)
+-- The mail of workspace $1 is indexed in the language $2, parts of every word $3, by meaning too $4.
+INSERT INTO search_setting (workspace_id, language, every_word, by_meaning) VALUES ($1, $2, $3, $4)
 ON CONFLICT (workspace_id) DO UPDATE
-SET language = excluded.language, every_word = excluded.every_word;
+SET language = excluded.language, every_word = excluded.every_word,
+    by_meaning = excluded.by_meaning;
 
 -- name: languages
 -- The languages of the mail of workspace $1.
@@ -103,17 +109,65 @@ SELECT set_config('enable_seqscan', 'off', true);
 -- All of workspace $1.
 s.workspace_id = $1 AND $2::uuid IS NULL AND $3::smallint IS NULL;
 
+-- name: in_inbox_marked
+-- As in_inbox, of rows of line_state.
+(state.workspace_id = $1) IS TRUE AND state.inbox_id = $2 AND state.retention_days = $3;
+
+-- name: in_workspace_marked
+-- As in_workspace, in the same way.
+state.workspace_id = $1 AND $2::uuid IS NULL AND $3::smallint IS NULL;
+
+-- name: reach
+-- Of the lines in the scope ($1 the workspace) with ids in [$4, $5) the newest, and the one $6 behind
+-- it; null where there are none.
+SELECT (
+    SELECT s.message_id FROM search_line AS s
+    WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5
+    ORDER BY s.message_id DESC LIMIT 1
+) AS newest, (
+    SELECT s.message_id FROM search_line AS s
+    WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5
+    ORDER BY s.message_id DESC OFFSET $6 LIMIT 1
+) AS lowest;
+
+-- part: of_line
+-- The columns of a line that a hit shows.
+SELECT inbox_message.inbox_id, inbox_message.message_id, recipient, from_address, from_name,
+       subject, preview, sent_at, header_message_id, size_bytes, attachments,
+       message_retention_days,
+       coalesce(state.thread_id, inbox_message.message_id) AS thread_id,
+       coalesce(state.folder, 'inbox') AS folder, coalesce(state.labels, '{}') AS labels,
+       coalesce(state.seen, false) AS seen, coalesce(state.starred, false) AS starred
+FROM inbox_message
+LEFT JOIN line_state AS state
+  ON state.inbox_id = inbox_message.inbox_id AND state.message_id = inbox_message.message_id
+     AND state.retention_days = inbox_message.retention_days
+     AND state.workspace_id = inbox_message.workspace_id
+WHERE inbox_message.workspace_id = $1 AND inbox_message.inbox_id = hit.inbox_id
+  AND inbox_message.message_id = hit.message_id
+  AND inbox_message.retention_days = hit.retention_days
+  AND inbox_message.deleted_at IS NULL
+  AND EXISTS (
+      SELECT FROM inbox
+      WHERE inbox.workspace_id = $1 AND inbox.id = hit.inbox_id
+        AND inbox.retention_days = hit.retention_days AND inbox.deleted_at IS NULL
+        AND (inbox.expires_at IS NULL OR inbox.expires_at > now())
+  )
+OFFSET 0
+
 -- part: shown
--- Of the lines that were looked at those that match and that a living inbox of workspace $1 shows, once
--- a message, up to $7; and how far was looked.
+-- Of the lines that are looked at, newest first, those that match and that a living inbox of workspace
+-- $1 shows, up to $7; how many lines there were, and how far they reach. A line behind the last one
+-- that is shown is not looked at.
 hit AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language
-    FROM looked AS s
+    FROM (SELECT * FROM looked ORDER BY message_id DESC, inbox_id OFFSET 0) AS s
     WHERE {condition}
     ORDER BY s.message_id DESC, s.inbox_id
     LIMIT $7
 )
-SELECT (SELECT count(*) FROM looked)::integer AS looked,
+SELECT (SELECT count(*) FROM found)::integer AS found,
+       (SELECT count(*) FROM looked)::integer AS looked,
        (SELECT message_id FROM looked ORDER BY message_id LIMIT 1) AS lowest,
        (SELECT count(*) FROM hit)::integer AS hits,
        (SELECT message_id FROM hit ORDER BY message_id LIMIT 1) AS lowest_hit,
@@ -122,103 +176,164 @@ FROM (SELECT) AS one
 LEFT JOIN (
     hit
     CROSS JOIN LATERAL (
-        SELECT inbox_message.inbox_id, inbox_message.message_id, recipient, from_address, from_name,
-               subject, preview, sent_at, header_message_id, size_bytes, attachments,
-               message_retention_days,
-               coalesce(state.thread_id, inbox_message.message_id) AS thread_id,
-               coalesce(state.folder, 'inbox') AS folder, coalesce(state.labels, '{}') AS labels,
-               coalesce(state.seen, false) AS seen, coalesce(state.starred, false) AS starred
-        FROM inbox_message
-        LEFT JOIN line_state AS state
-          ON state.inbox_id = inbox_message.inbox_id AND state.message_id = inbox_message.message_id
-             AND state.retention_days = inbox_message.retention_days
-             AND state.workspace_id = inbox_message.workspace_id
-        WHERE inbox_message.workspace_id = $1 AND inbox_message.inbox_id = hit.inbox_id
-          AND inbox_message.message_id = hit.message_id
-          AND inbox_message.retention_days = hit.retention_days
-          AND inbox_message.deleted_at IS NULL
-          AND EXISTS (
-              SELECT FROM inbox
-              WHERE inbox.workspace_id = $1 AND inbox.id = hit.inbox_id
-                AND inbox.retention_days = hit.retention_days AND inbox.deleted_at IS NULL
-                AND (inbox.expires_at IS NULL OR inbox.expires_at > now())
-          )
-        OFFSET 0
+-- use: of_line
     ) AS line
 ) ON true
 ORDER BY line.message_id DESC, line.inbox_id
 
 -- name: walk
 -- The newest $6 lines in the scope ($1 the workspace) with ids in [$4, $5), looked at one by one.
-WITH looked AS MATERIALIZED (
+WITH found AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
     FROM search_line AS s
-    WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5
+    WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5 AND $8::bigint[] IS NULL
     ORDER BY s.message_id DESC
     LIMIT $6
+), looked AS (
+    SELECT * FROM found
 ),
 -- use: shown
 ;
 
 -- name: seek
--- The same of all that the index of words or of parts finds, or of its first {cap} at most: whether
--- these were all is for the caller to see from how many were looked at.
+-- The newest $6 of the lines in the scope with ids in [$4, $5), of keys $8, that the index finds.
 WITH found AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
     FROM search_line AS s
-    WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE AND {guard}
-    LIMIT {cap}
+    WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE
+      AND search_facts(s.message_id, s.size_bytes) && $8::bigint[] AND {guard}
 ), looked AS MATERIALIZED (
-    SELECT * FROM found AS s ORDER BY s.message_id DESC LIMIT $6
+    SELECT * FROM found ORDER BY message_id DESC, inbox_id LIMIT $6
+),
+-- use: shown
+;
+
+-- name: count_found
+-- How many lines in the scope ($1 the workspace) with ids in [$4, $5), of keys $6, the index finds.
+SELECT count(*) AS found
+FROM search_line AS s
+WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE
+  AND search_facts(s.message_id, s.size_bytes) && $6::bigint[] AND {guard};
+
+-- name: marked
+-- The lines in the scope with ids in [$4, $5) that stand in a mailbox of workspace $1 as asked: any $6
+-- of them, which says nothing where there are more.
+WITH found AS MATERIALIZED (
+    SELECT state.inbox_id, state.message_id, state.retention_days
+    FROM line_state AS state
+    WHERE {scope} AND state.message_id >= $4 AND state.message_id < $5 AND $8::bigint[] IS NULL
+      AND {states}
+    LIMIT $6
+), looked AS MATERIALIZED (
+    SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
+    FROM found
+    JOIN search_line AS s
+      ON s.inbox_id = found.inbox_id AND s.message_id = found.message_id
+         AND s.retention_days = found.retention_days
+    WHERE s.workspace_id = $1
 ),
 -- use: shown
 ;
 
 -- name: best
--- Of the newest $6 lines in the scope that the index finds and that match, those that fit the words
--- {ranking} best, from $8 on, up to $7; $1 is the workspace.
+-- Of the newest $6 lines in the scope with ids in [$4, $5), of keys $8, that the index finds and that
+-- match, those that fit the words {ranking} best, from $9 on, up to $7; $1 is the workspace. And how
+-- many the index found.
 WITH found AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
     FROM search_line AS s
-    WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE AND {guard}
+    WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE
+      AND search_facts(s.message_id, s.size_bytes) && $8::bigint[] AND {guard}
 ), looked AS MATERIALIZED (
-    SELECT * FROM found AS s ORDER BY s.message_id DESC LIMIT $6
+    SELECT * FROM found ORDER BY message_id DESC, inbox_id LIMIT $6
 ), hit AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language,
            ts_rank(s.words, {ranking}, 1) AS rank
     FROM looked AS s
     WHERE {condition}
     ORDER BY rank DESC, s.message_id DESC, s.inbox_id
-    OFFSET $8
+    OFFSET $9
     LIMIT $7
 )
-SELECT hit.language, hit.rank, line.*
+SELECT (SELECT count(*) FROM found)::integer AS found, (SELECT count(*) FROM hit)::integer AS hits,
+       hit.language, line.*
+FROM (SELECT) AS one
+LEFT JOIN (
+    hit
+    CROSS JOIN LATERAL (
+-- use: of_line
+    ) AS line
+) ON true
+ORDER BY hit.rank DESC, line.message_id DESC, line.inbox_id;
+
+-- name: near
+-- Of the lines in the scope ($1 the workspace) with ids in [$4, $5) and vectors of model $6 the $9 of
+-- the most like signs $7, of these those nearest to the vector $8, from $10 on, up to $11. What points
+-- elsewhere altogether is none.
+WITH near AS MATERIALIZED (
+    SELECT s.inbox_id, s.message_id, s.retention_days, s.vector
+    FROM search_vector AS s
+    WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5 AND s.model = $6
+    ORDER BY s.bits <~> $7::text::bit(256)
+    LIMIT $9
+), hit AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT inbox_id, message_id, retention_days, vector <=> $8::text::halfvec(256) AS distance
+        FROM near
+    ) AS measured
+    WHERE distance < 0.9
+    ORDER BY distance, message_id DESC, inbox_id
+    OFFSET $10
+    LIMIT $11
+)
+SELECT 'simple' AS language, hit.distance, line.*
 FROM hit
 CROSS JOIN LATERAL (
-    SELECT inbox_message.inbox_id, inbox_message.message_id, recipient, from_address, from_name,
-           subject, preview, sent_at, header_message_id, size_bytes, attachments,
-           message_retention_days,
-           coalesce(state.thread_id, inbox_message.message_id) AS thread_id,
-           coalesce(state.folder, 'inbox') AS folder, coalesce(state.labels, '{}') AS labels,
-           coalesce(state.seen, false) AS seen, coalesce(state.starred, false) AS starred
-    FROM inbox_message
-    LEFT JOIN line_state AS state
-      ON state.inbox_id = inbox_message.inbox_id AND state.message_id = inbox_message.message_id
-         AND state.retention_days = inbox_message.retention_days
-         AND state.workspace_id = inbox_message.workspace_id
-    WHERE inbox_message.workspace_id = $1 AND inbox_message.inbox_id = hit.inbox_id
-      AND inbox_message.message_id = hit.message_id
-      AND inbox_message.retention_days = hit.retention_days
-      AND inbox_message.deleted_at IS NULL
-      AND EXISTS (
-          SELECT FROM inbox
-          WHERE inbox.workspace_id = $1 AND inbox.id = hit.inbox_id
-            AND inbox.retention_days = hit.retention_days AND inbox.deleted_at IS NULL
-            AND (inbox.expires_at IS NULL OR inbox.expires_at > now())
-      )
-    OFFSET 0
+-- use: of_line
 ) AS line
-ORDER BY hit.rank DESC, line.message_id DESC, line.inbox_id;
+ORDER BY hit.distance, line.message_id DESC, line.inbox_id;
+
+-- name: write_vectors
+-- Vectors of model $3 for messages $2 of workspace $1 in every inbox that shows them: signs $4, vectors
+-- $5; $6 and $7 are the lowest and highest of $2. The caller holds the classes. How many lines.
+WITH made AS MATERIALIZED (
+    SELECT * FROM unnest($2::uuid[], $4::text[], $5::text[]) AS made (message_id, bits, vector)
+), written AS (
+    INSERT INTO search_vector (
+        inbox_id, message_id, retention_days, workspace_id, model, bits, vector
+    )
+    SELECT line.inbox_id, line.message_id, line.retention_days, $1, $3::smallint,
+           made.bits::bit(256), made.vector::halfvec(256)
+    FROM message
+    CROSS JOIN LATERAL unnest(message.inbox_ids) AS place (inbox_id)
+    JOIN inbox_message AS line
+      ON line.inbox_id = place.inbox_id AND line.message_id = message.id
+    JOIN made ON made.message_id = message.id
+    WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id BETWEEN $6 AND $7
+      AND line.workspace_id = $1 AND line.message_id BETWEEN $6 AND $7
+      AND line.deleted_at IS NULL
+    ON CONFLICT DO NOTHING
+    RETURNING 1
+)
+SELECT count(*) AS lines FROM written;
+
+-- name: vectors_are_there
+-- Whether the column that needs pgvector has been made.
+SELECT EXISTS (
+    SELECT FROM pg_attribute
+    WHERE attrelid = 'search_vector'::regclass AND attname = 'vector' AND NOT attisdropped
+);
+
+-- name: make_extension
+CREATE EXTENSION IF NOT EXISTS vector;
+
+-- name: add_vectors
+-- Nothing is in the table before it has the column.
+ALTER TABLE search_vector ADD COLUMN vector halfvec(256) NOT NULL;
+
+-- name: keep_vectors_apart
+-- A search goes through the signs; the vectors lie out of line.
+ALTER TABLE search_vector ALTER COLUMN vector SET STORAGE EXTERNAL;
 
 -- name: has_words
 -- The line's words match.
@@ -243,6 +358,10 @@ s.size_bytes > {size}::integer;
 -- name: smaller
 -- Smaller than so many bytes.
 s.size_bytes < {size}::integer;
+
+-- name: of_keys
+-- The line has one of the keys of search_facts.
+search_facts(s.message_id, s.size_bytes) && {keys}::bigint[];
 
 -- name: stands
 -- The line of a workspace_id stands so in its mailbox.
@@ -269,7 +388,7 @@ state.muted;
 state.snoozed_until > now();
 
 -- name: is_labelled
-state.labels @> ARRAY[{name}::text];
+state.labels <> '{}' AND state.labels @> ARRAY[{name}::text];
 
 -- name: is_in_folder
 lower(state.folder) = lower({name}::text);

@@ -8,8 +8,9 @@ from msgspec import UNSET, Meta, UnsetType
 from mailyard.access import scope
 from mailyard.access.audit import Change
 from mailyard.core import ids, limits
+from mailyard.mailbox.search.index import Setting
 from mailyard.mailbox.search.language import AUTO, languages
-from mailyard.mailbox.search.search import NEWEST, SORTS, Found
+from mailyard.mailbox.search.search import MODES, NEWEST, SORTS, WORDS, Found
 from mailyard.web.api.messages import MessageItem, line_of
 from mailyard.web.api.page import (
     Input,
@@ -51,12 +52,24 @@ _Sort = Annotated[
 ]
 
 
+_Mode = Annotated[
+    str,
+    Meta(
+        pattern=f"^({'|'.join(MODES)})$",
+        description="`words`: what says these words. `meaning`: what says the like, the nearest "
+        "first, where the installation and the workspace have it switched on; `q` is then words, "
+        "and `before:` and `after:`.",
+    ),
+]
+
+
 class SearchQuery(PageQuery):
     """What to look for."""
 
     q: _Text = ""
     inbox_id: _Where | None = None
     sort: _Sort = NEWEST
+    mode: _Mode = WORDS
 
 
 class FoundMessage(MessageItem, gc=False):
@@ -91,6 +104,7 @@ class SearchSettings(Output):
         bool,
         Meta(description="Parts of all words can be looked for, not of long ones and names alone."),
     ]
+    by_meaning: Annotated[bool, Meta(description="Mail can be found by meaning.")]
     languages: Annotated[list[str], Meta(description="What `language` may be.")]
 
 
@@ -99,6 +113,7 @@ class SearchSettingsChange(Input):
 
     language: Annotated[str, Meta(max_length=40)] | UnsetType = UNSET
     every_word: bool | UnsetType = UNSET
+    by_meaning: bool | UnsetType = UNSET
 
 
 def found_page(found: Found) -> FoundPage:
@@ -130,6 +145,7 @@ async def search_messages(call: Call[None, SearchQuery]) -> FoundPage:
             query.q,
             inbox_id=inbox_id,
             sort=query.sort,
+            mode=query.mode,
             cursor=read_cursor(query.cursor),
             limit=query.limit,
         )
@@ -137,10 +153,14 @@ async def search_messages(call: Call[None, SearchQuery]) -> FoundPage:
 
 
 async def _settings(call: Call[Any, None]) -> SearchSettings:
-    setting = await call.app.indexer.setting(call.workspace_id)
+    return _shown(await call.app.indexer.setting(call.workspace_id))
+
+
+def _shown(setting: Setting) -> SearchSettings:
     return SearchSettings(
         language=setting.language,
         every_word=setting.every_word,
+        by_meaning=setting.by_meaning,
         languages=[AUTO, *languages()],
     )
 
@@ -156,11 +176,10 @@ async def change_search_settings(call: Call[SearchSettingsChange, None]) -> Answ
             call.workspace_id,
             language=None if isinstance(body.language, UnsetType) else body.language,
             every_word=None if isinstance(body.every_word, UnsetType) else body.every_word,
+            by_meaning=None if isinstance(body.by_meaning, UnsetType) else body.by_meaning,
             tx=tx,
         )
-        answer = SearchSettings(
-            language=after.language, every_word=after.every_word, languages=[AUTO, *languages()]
-        )
+        answer = _shown(after)
         subject = ids.type_id(ids.WORKSPACE, call.workspace_id)
         changed = Change(
             "search.change", subject, msgspec.to_builtins(before), msgspec.to_builtins(after)

@@ -3,14 +3,15 @@
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 from litestar import Response, get, post
 from markupsafe import Markup
 
 from mailyard.access import scope
+from mailyard.core.errors import InvalidInput
 from mailyard.core.ids import INBOX, MESSAGE, WORKSPACE, parse_type_id, type_id
 from mailyard.mailbox.search.language import AUTO, languages
-from mailyard.mailbox.search.search import BEST, NEWEST, Hit
-from mailyard.mailbox.search.tokens import SearchError
+from mailyard.mailbox.search.search import BEST, MEANING, NEWEST, WORDS, Hit
 from mailyard.web.api.page import read_cursor, write_cursor
 from mailyard.web.ui.frame import Visit
 
@@ -37,6 +38,7 @@ async def search(visit: Visit) -> Response[str]:
     visit.principal.require(scope.INBOXES_READ)
     text, inbox_id, cursor = visit.ask("q"), visit.ask("inbox"), visit.ask("cursor")
     sort = BEST if visit.ask("sort") == BEST else NEWEST
+    mode = MEANING if visit.ask("mode") == MEANING else WORDS
     inbox = None
     if inbox_id:
         inbox = await visit.application.inboxes.get(
@@ -51,29 +53,38 @@ async def search(visit: Visit) -> Response[str]:
                 text,
                 inbox_id=None if inbox is None else inbox.id,
                 sort=sort,
+                mode=mode,
                 cursor=read_cursor(cursor or None),
                 limit=_PAGE,
             )
-        except SearchError as error:
+        except InvalidInput as error:
             problem = error.message
         else:
             rows = [_row(hit) for hit in found.hits]
             looked_until = found.looked_until
             following = write_cursor(found.next_cursor)
             if following is not None:
-                asked = {"q": text, "inbox": inbox_id, "sort": sort, "cursor": following}
+                asked = {
+                    "q": text,
+                    "inbox": inbox_id,
+                    "sort": sort,
+                    "mode": mode,
+                    "cursor": following,
+                }
                 next_url = "/search?" + urlencode({name: one for name, one in asked.items() if one})
     setting = await visit.application.indexer.setting(visit.principal.workspace_id)
     return visit.page(
         "search.html",
         q=text,
         sort=sort,
+        mode=mode,
         inbox=None if inbox is None else {"id": inbox_id, "address": inbox.address},
         rows=rows,
         next_url=next_url,
         looked_until=looked_until,
         problem=problem,
         setting=setting,
+        meaning_available=visit.application.vectors.available,
         languages=[AUTO, *languages()],
     )
 
@@ -86,14 +97,17 @@ async def save_settings(visit: Visit) -> Response[Any]:
             visit.principal.workspace_id,
             language=visit.field("language") or None,
             every_word=visit.field("every_word") == "yes",
+            by_meaning=(
+                visit.field("by_meaning") == "yes" if visit.application.vectors.available else None
+            ),
             tx=tx,
         )
         await visit.application.audit.record(
             visit.principal.actor,
             "search.change",
             type_id(WORKSPACE, visit.principal.workspace_id),
-            {"language": before.language, "every_word": before.every_word},
-            {"language": after.language, "every_word": after.every_word},
+            msgspec.to_builtins(before),
+            msgspec.to_builtins(after),
             tx,
         )
     return visit.go("/search", "saved")

@@ -1,0 +1,61 @@
+"""The best of the newest matches: as many of the newest lines are searched as hold them."""
+
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from mailyard.core import limits
+from mailyard.mailbox.search import statement
+from mailyard.mailbox.search.ask import Condition
+from mailyard.mailbox.search.newest import Fetch
+from mailyard.mailbox.search.statement import Scope, Span
+
+_SAMPLE_LINES = 4_000  # the newest lines, which say how common the matches are
+_ENOUGH = 1.25  # times the lines that should hold the newest matches
+_LAST = UUID(int=(1 << 128) - 1)
+
+
+class Ranked(NamedTuple):
+    """The lines of a page; whether another may follow."""
+
+    rows: list[asyncpg.Record]
+    more: bool
+
+
+async def best(
+    fetch: Fetch, scope: Scope, asked: Condition, words: str, *, offset: int, limit: int
+) -> Ranked:
+    """Those of the newest SEARCH_RANKED matches that fit `words` best, from place `offset` on."""
+    whole = Span(max(scope.lowest, asked.lowest), min(asked.highest, _LAST))
+    for ids in await _spans(fetch, scope, asked, whole):
+        query, arguments = statement.best(
+            scope, asked, words, ids, limits.SEARCH_RANKED, limit, offset
+        )
+        rows = await fetch(query, *arguments)
+        if rows[0]["found"] >= limits.SEARCH_RANKED or ids == whole:
+            return Ranked(
+                [row for row in rows if row["message_id"] is not None], rows[0]["hits"] == limit
+            )
+    return Ranked([], False)
+
+
+async def _spans(fetch: Fetch, scope: Scope, asked: Condition, whole: Span) -> list[Span]:
+    """What is tried: the newest lines that should hold enough matches, and all of them."""
+    if whole.lowest >= whole.before:
+        return []
+    query, arguments = statement.reach(scope, whole, _SAMPLE_LINES)
+    (row,) = await fetch(query, *arguments)
+    if row["newest"] is None:
+        return []
+    if row["lowest"] is None:
+        return [whole]
+    ids = Span(row["lowest"], whole.before)
+    query, arguments = statement.count(scope, asked, ids)
+    matches = (await fetch(query, *arguments))[0]["found"]
+    if not matches:
+        return [whole]
+    times = limits.SEARCH_RANKED / matches * _ENOUGH
+    newest, lowest = row["newest"].int, row["lowest"].int
+    longer = newest - int((newest - lowest) * times)
+    return [Span(UUID(int=longer), whole.before), whole] if longer > whole.lowest.int else [whole]
