@@ -211,9 +211,9 @@ class _Writer:
             case Received(since_ms, until_ms):
                 return self._received(since_ms, until_ms)
             case Size(larger, size_bytes):
-                text = _SQL.larger if larger else _SQL.smaller
                 keys = tuple(sizes(larger=larger, size_bytes=size_bytes))
-                text = self._filled(text, size=min(size_bytes, 2**31 - 1))
+                than = _SQL.larger if larger else _SQL.smaller
+                text = self._filled(than, size=min(size_bytes, 2**31 - 1))
                 return _Found(text, Guard(facts=(keys,)))
             case Is(state):
                 return self._stands(_STATES[state])

@@ -33,10 +33,10 @@ async def best(
             scope, asked, words, ids, limits.SEARCH_RANKED, limit, offset
         )
         rows = await fetch(query, *arguments)
-        if rows[0]["found"] >= limits.SEARCH_RANKED or ids == whole:
-            return Ranked(
-                [row for row in rows if row["message_id"] is not None], rows[0]["hits"] == limit
-            )
+        if rows[0]["found"] >= limits.SEARCH_RANKED or ids.lowest == whole.lowest:
+            hits = [row for row in rows if row["message_id"] is not None]
+            query, arguments = statement.lines(scope, hits)
+            return Ranked(await fetch(query, *arguments), len(hits) == limit)
     return Ranked([], False)
 
 
@@ -45,9 +45,11 @@ async def _spans(fetch: Fetch, scope: Scope, asked: Condition, whole: Span) -> l
     if whole.lowest >= whole.before:
         return []
     query, arguments = statement.reach(scope, whole, _SAMPLE_LINES)
-    (row,) = await fetch(query, *arguments)
-    if row["newest"] is None:
+    rows = await fetch(query, *arguments)
+    row = rows[0] if rows else None
+    if row is None or row["newest"] is None:
         return []
+    whole = Span(whole.lowest, UUID(int=row["newest"].int + 1))
     if row["lowest"] is None:
         return [whole]
     ids = Span(row["lowest"], whole.before)

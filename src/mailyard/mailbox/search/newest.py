@@ -93,7 +93,7 @@ class Newest:
 
     async def _by_state(self) -> bool:
         """All lines that a mailbox marks as asked, where these are few."""
-        if not self._asked.states:
+        if not self._asked.states or self._scope.inbox_id is None:
             return False
         ids = Span(self._lowest, self._before)
         rows = await self._rows(
@@ -101,7 +101,7 @@ class Newest:
         )
         if rows[0]["found"] >= _MARKED:
             return False  # some of many: they say nothing
-        return self._taken(rows, _MARKED)
+        return await self._taken(rows, _MARKED)
 
     # --------------------------------------------------------------------------------------------
 
@@ -115,9 +115,11 @@ class Newest:
         if ids.lowest >= ids.before:
             return []
         query, arguments = statement.reach(self._scope, ids, _NEWEST_LINES)
-        (row,) = await self._fetch(query, *arguments)
-        if row["newest"] is None:
+        rows = await self._fetch(query, *arguments)
+        row = rows[0] if rows else None
+        if row is None or row["newest"] is None:
             return []
+        self._before = UUID(int=row["newest"].int + 1)
         if row["lowest"] is None:
             return [self._lowest]
         newest, lowest = row["newest"].int, row["lowest"].int
@@ -133,20 +135,20 @@ class Newest:
             return True
         rows = await self._rows(make(self._scope, self._asked, ids, lines, self._limit + 1))
         self._budget -= rows[0]["looked"]
-        return self._taken(rows, lines)
+        return await self._taken(rows, lines)
 
     async def _rows(self, made: Statement) -> list[asyncpg.Record]:
         query, arguments = made
         return await self._fetch(query, *arguments)
 
-    def _taken(self, rows: list[asyncpg.Record], lines: int) -> bool:
+    async def _taken(self, rows: list[asyncpg.Record], lines: int) -> bool:
         """Keep what was found; whether nothing was left out."""
-        for row in rows:
-            if row["message_id"] is not None:
-                self._found.setdefault(row["message_id"], row)
+        hits = [row for row in rows if row["message_id"] is not None]
+        for row in await self._rows(statement.lines(self._scope, hits)) if hits else ():
+            self._found.setdefault(row["message_id"], row)
         head = rows[0]
-        if head["hits"] > self._limit:  # hits beyond those were not looked at
-            self._before = self._below(head["lowest_hit"], lines)
+        if len(hits) > self._limit:  # hits beyond those were not looked at
+            self._before = self._below(hits[-1]["message_id"], lines)
             return False
         if head["looked"] >= lines:
             self._before = self._below(head["lowest"], lines)

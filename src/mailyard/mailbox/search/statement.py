@@ -5,8 +5,11 @@ look at, how many hits to show, the keys of the span (`fact.py`; null where line
 the index), and then the arguments of the condition.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
+
+import asyncpg
 
 from mailyard.mailbox.search.ask import FIRST_PARAMETER, Condition
 from mailyard.mailbox.search.embedder import Vector
@@ -18,6 +21,7 @@ QUERIES = load("search")
 FIRST_OF_BEST = FIRST_PARAMETER + 1
 _BY_ORDER = QUERIES.in_workspace, QUERIES.in_inbox
 _BY_INDEX = QUERIES.in_workspace_found, QUERIES.in_inbox_found
+_CARRIED = ", s.size_bytes, s.words, s.parts"  # what a condition asks about
 _BY_STATE = QUERIES.in_workspace_marked, QUERIES.in_inbox_marked
 
 
@@ -93,8 +97,14 @@ def count(scope: Scope, asked: Condition, ids: Span) -> Statement:
 
 def reach(scope: Scope, ids: Span, lines: int) -> Statement:
     """The newest id in the span, and the one `lines` behind it."""
-    text = scope.within(QUERIES.reach, _BY_ORDER)
-    return _named(text, QUERIES.reach), [*_scope(scope), *ids, lines]
+    query = QUERIES.reach_in_workspace if scope.inbox_id is None else QUERIES.reach_in_inbox
+    return query, [*_scope(scope), *ids, lines]
+
+
+def lines(scope: Scope, hits: Sequence[asyncpg.Record]) -> Statement:
+    """What the hits show, of those that a living inbox shows."""
+    columns = ("inbox_id", "message_id", "retention_days", "language")
+    return QUERIES.lines, [scope.workspace_id, *([hit[one] for hit in hits] for one in columns)]
 
 
 def _found(
@@ -108,9 +118,9 @@ def _found(
     assert asked.guard is not None
     text = scope.within(own, _BY_INDEX)
     if asked.exact:
-        text = text.replace("{condition}", "true")
+        text = text.replace("{condition}", "true").replace("{carried}", "")
     else:
-        text = text.replace("{condition}", asked.text)
+        text = text.replace("{condition}", asked.text).replace("{carried}", _CARRIED)
         arguments += asked.arguments
     if ranking is not None:
         arguments.append(ranking)

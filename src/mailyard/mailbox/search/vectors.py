@@ -95,6 +95,8 @@ class Vectors:
         query, arguments = statement.near(
             scope, ids, embedder.model, vector, _CANDIDATES, offset, limit
         )
+        hits = await self._database.fetch(query, *arguments)
+        query, arguments = statement.lines(scope, hits)
         return await self._database.fetch(query, *arguments)
 
     # -----------------------------------------------------------------------------------------

@@ -90,8 +90,9 @@ CROSS JOIN unnest($2::text[]) WITH ORDINALITY AS asked (text, nth);
 
 -- name: by_index
 -- In this transaction the index of words decides. PostgreSQL takes a row's words for as cheap to look
--- at as its ids, and would rather read all of them.
-SELECT set_config('enable_seqscan', 'off', true);
+-- at as its ids, and would rather read all of them; and it would start processes for a few thousand.
+SELECT set_config('enable_seqscan', 'off', true), set_config('work_mem', '16MB', true),
+       set_config('max_parallel_workers_per_gather', '0', true);
 
 -- name: in_inbox_found
 -- As in_inbox, of lines that the index of words has found there: no other index is to be thought of.
@@ -117,18 +118,33 @@ s.workspace_id = $1 AND $2::uuid IS NULL AND $3::smallint IS NULL;
 -- As in_workspace, in the same way.
 state.workspace_id = $1 AND $2::uuid IS NULL AND $3::smallint IS NULL;
 
--- name: reach
--- Of the lines in the scope ($1 the workspace) with ids in [$4, $5) the newest, and the one $6 behind
--- it; null where there are none.
+-- name: reach_in_inbox
+-- Of the lines of inbox $2 of class $3 in workspace $1 with ids in [$4, $5) the newest, and the one $6
+-- behind it; null where there are none. Read from an index alone.
 SELECT (
     SELECT s.message_id FROM search_line AS s
-    WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5
+    WHERE s.inbox_id = $2 AND s.retention_days = $3 AND s.message_id >= $4 AND s.message_id < $5
     ORDER BY s.message_id DESC LIMIT 1
 ) AS newest, (
     SELECT s.message_id FROM search_line AS s
-    WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5
+    WHERE s.inbox_id = $2 AND s.retention_days = $3 AND s.message_id >= $4 AND s.message_id < $5
     ORDER BY s.message_id DESC OFFSET $6 LIMIT 1
-) AS lowest;
+) AS lowest
+FROM inbox
+WHERE inbox.workspace_id = $1 AND inbox.id = $2 AND inbox.retention_days = $3;
+
+-- name: reach_in_workspace
+-- The same of all lines of workspace $1.
+SELECT (
+    SELECT s.message_id FROM search_line AS s
+    WHERE s.workspace_id = $1 AND s.message_id >= $4 AND s.message_id < $5
+    ORDER BY s.message_id DESC LIMIT 1
+) AS newest, (
+    SELECT s.message_id FROM search_line AS s
+    WHERE s.workspace_id = $1 AND s.message_id >= $4 AND s.message_id < $5
+    ORDER BY s.message_id DESC OFFSET $6 LIMIT 1
+) AS lowest
+WHERE $2::uuid IS NULL AND $3::smallint IS NULL;
 
 -- part: of_line
 -- The columns of a line that a hit shows.
@@ -155,10 +171,20 @@ WHERE inbox_message.workspace_id = $1 AND inbox_message.inbox_id = hit.inbox_id
   )
 OFFSET 0
 
+-- name: lines
+-- The lines of workspace $1 that living inboxes show, of inboxes $2, messages $3, classes $4 and
+-- languages $5, in that order.
+SELECT hit.language, line.*
+FROM unnest($2::uuid[], $3::uuid[], $4::smallint[], $5::text[])
+    WITH ORDINALITY AS hit (inbox_id, message_id, retention_days, language, nth)
+CROSS JOIN LATERAL (
+-- use: of_line
+) AS line
+ORDER BY hit.nth;
+
 -- part: shown
--- Of the lines that are looked at, newest first, those that match and that a living inbox of workspace
--- $1 shows, up to $7; how many lines there were, and how far they reach. A line behind the last one
--- that is shown is not looked at.
+-- Of the lines that are looked at, newest first, those that match, up to $7; how many lines there were,
+-- and how far they reach. A line behind the last one is not looked at.
 hit AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language
     FROM (SELECT * FROM looked ORDER BY message_id DESC, inbox_id OFFSET 0) AS s
@@ -169,17 +195,10 @@ hit AS MATERIALIZED (
 SELECT (SELECT count(*) FROM found)::integer AS found,
        (SELECT count(*) FROM looked)::integer AS looked,
        (SELECT message_id FROM looked ORDER BY message_id LIMIT 1) AS lowest,
-       (SELECT count(*) FROM hit)::integer AS hits,
-       (SELECT message_id FROM hit ORDER BY message_id LIMIT 1) AS lowest_hit,
-       hit.language, line.*
+       hit.*
 FROM (SELECT) AS one
-LEFT JOIN (
-    hit
-    CROSS JOIN LATERAL (
--- use: of_line
-    ) AS line
-) ON true
-ORDER BY line.message_id DESC, line.inbox_id
+LEFT JOIN hit ON true
+ORDER BY hit.message_id DESC, hit.inbox_id
 
 -- name: walk
 -- The newest $6 lines in the scope ($1 the workspace) with ids in [$4, $5), looked at one by one.
@@ -198,7 +217,7 @@ WITH found AS MATERIALIZED (
 -- name: seek
 -- The newest $6 of the lines in the scope with ids in [$4, $5), of keys $8, that the index finds.
 WITH found AS MATERIALIZED (
-    SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
+    SELECT s.inbox_id, s.message_id, s.retention_days, s.language{carried}
     FROM search_line AS s
     WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE
       AND search_facts(s.message_id, s.size_bytes) && $8::bigint[] AND {guard}
@@ -255,16 +274,10 @@ WITH found AS MATERIALIZED (
     OFFSET $9
     LIMIT $7
 )
-SELECT (SELECT count(*) FROM found)::integer AS found, (SELECT count(*) FROM hit)::integer AS hits,
-       hit.language, line.*
+SELECT (SELECT count(*) FROM found)::integer AS found, hit.*
 FROM (SELECT) AS one
-LEFT JOIN (
-    hit
-    CROSS JOIN LATERAL (
--- use: of_line
-    ) AS line
-) ON true
-ORDER BY hit.rank DESC, line.message_id DESC, line.inbox_id;
+LEFT JOIN hit ON true
+ORDER BY hit.rank DESC, hit.message_id DESC, hit.inbox_id;
 
 -- name: near
 -- Of the lines in the scope ($1 the workspace) with ids in [$4, $5) and vectors of model $6 the $9 of
@@ -286,12 +299,9 @@ WITH near AS MATERIALIZED (
     OFFSET $10
     LIMIT $11
 )
-SELECT 'simple' AS language, hit.distance, line.*
+SELECT inbox_id, message_id, retention_days, 'simple' AS language
 FROM hit
-CROSS JOIN LATERAL (
--- use: of_line
-) AS line
-ORDER BY hit.distance, line.message_id DESC, line.inbox_id;
+ORDER BY distance, message_id DESC, inbox_id;
 
 -- name: write_vectors
 -- Vectors of model $3 for messages $2 of workspace $1 in every inbox that shows them: signs $4, vectors
