@@ -54,6 +54,7 @@ _STATES = {
     State.MUTED: _SQL.is_muted,
     State.SNOOZED: _SQL.is_snoozed,
 }
+_IN_ORDER = {State.STARRED}  # indexed newest first, of a workspace too
 _LAST_ID = UUID(int=(1 << 128) - 1)
 
 # By language, what a text is there: lexemes behind one another as a tsquery; empty for stop words.
@@ -74,8 +75,9 @@ class Guard:
 class Condition:
     """`text`, and `arguments` for its parameters from the first on.
 
-    `guard` is implied by it; `exact`: it says the same. `states`: conditions on a row `state` of
-    `line_state` that it implies. `wide`: the guard names so many words of the index that the newest
+    `guard` is implied by it; `exact`: it says the same. `marks`: conditions on a row `state` of
+    `line_state` that it implies and that an index has in order. `wide`: the guard names so many
+    words of the index that the newest
     lines are better looked at first. `lowest` and `highest`: no id outside of [lowest, highest)
     matches.
     """
@@ -84,7 +86,7 @@ class Condition:
     arguments: tuple[Any, ...]
     guard: Guard | None
     exact: bool
-    states: tuple[str, ...]
+    marks: tuple[str, ...]
     wide: bool
     lowest: UUID
     highest: UUID
@@ -129,7 +131,7 @@ def condition(
 
     Raises SearchError where a search asks for what cannot be looked for.
     """
-    writer = _Writer(lexemes, languages, first)
+    writer = _Writer(lexemes, languages, first, in_inbox=inbox_id is not None)
     lowest, highest, rest = _bounds(node)
     if rest is None:
         return Condition("true", (), None, False, (), False, lowest, highest)
@@ -145,7 +147,7 @@ def condition(
         guard = Guard(words, guard.parts, guard.facts)
     arguments = tuple(writer.arguments)
     return Condition(
-        found.text, arguments, guard, found.exact, found.states, writer.wide, lowest, highest
+        found.text, arguments, guard, found.exact, found.marks, writer.wide, lowest, highest
     )
 
 
@@ -162,7 +164,7 @@ class _Found:
     text: str
     guard: Guard | None
     exact: bool = False
-    states: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
 
 
 def _bounds(node: Node) -> tuple[UUID, UUID, Node | None]:
@@ -189,12 +191,15 @@ def _id_at(moment_ms: int) -> UUID:
 
 
 class _Writer:
-    def __init__(self, lexemes: Lexemes, languages: Sequence[str], first: int) -> None:
+    def __init__(
+        self, lexemes: Lexemes, languages: Sequence[str], first: int, *, in_inbox: bool = False
+    ) -> None:
         self._lexemes = lexemes
         self._languages = languages
         self._first = first
         self.arguments: list[Any] = []
         self.wide = False
+        self._in_order = _IN_ORDER | ({State.UNREAD} if in_inbox else set())
 
     def node(self, node: Node) -> _Found:
         match node:
@@ -216,9 +221,9 @@ class _Writer:
                 text = self._filled(than, size=min(size_bytes, 2**31 - 1))
                 return _Found(text, Guard(facts=(keys,)))
             case Is(state):
-                return self._stands(_STATES[state])
+                return self._stands(_STATES[state], in_order=state in self._in_order)
             case Label(name):
-                return self._stands(self._filled(_SQL.is_labelled, name=name))
+                return self._stands(self._filled(_SQL.is_labelled, name=name), in_order=True)
             case InFolder(name):
                 return self._stands(self._filled(_SQL.is_in_folder, name=name))
 
@@ -231,8 +236,8 @@ class _Writer:
         facts = tuple(keys for guard in guards for keys in guard.facts)
         guard = Guard(_joined(" & ", words), _joined(" & ", parts), facts) if guards else None
         text = " AND ".join(f"({one.text})" for one in found)
-        states = tuple(state for one in found for state in one.states)
-        return _Found(text, guard, all(one.exact for one in found), states)
+        marks = tuple(mark for one in found for mark in one.marks)
+        return _Found(text, guard, all(one.exact for one in found), marks)
 
     def _any(self, found: list[_Found]) -> _Found:
         text = " OR ".join(f"({one.text})" for one in found)
@@ -334,8 +339,8 @@ class _Writer:
             texts.append(self._filled(_SQL.until, id=_id_at(until_ms)))
         return _Found(" AND ".join(texts), None)
 
-    def _stands(self, how: str) -> _Found:
-        return _Found(_SQL.stands.replace("{how}", how), None, states=(how,))
+    def _stands(self, how: str, *, in_order: bool = False) -> _Found:
+        return _Found(_SQL.stands.replace("{how}", how), None, marks=(how,) if in_order else ())
 
     # What is shown ----------------------------------------------------------------------------
 

@@ -1,13 +1,15 @@
 """The newest mails that match: one span of time after the other, until a page is full.
 
-The first span holds the newest few thousand lines, the next ones are eight and some hundred times
-as long, then comes the rest: a common word fills a page in the first, at the cost of its lines, and
-a rare one is rare in all of them. What the index cannot say by itself (words behind one another, a
-label) is asked of the lines that it found, newest first. Where the index can say nothing, lines are
-looked at one by one, in their order; where a mailbox marks few, those.
+The first span holds the newest few thousand lines. What was found there says how long the next one
+should be to fill the page, without more lines to check than a moment takes: a common word fills a
+page in the first, at the cost of its lines, and a rare one is rare everywhere. What the index
+cannot say by itself (words behind one another, a label) is asked of the lines that it found, newest
+first. Where a mailbox marks fewer lines than the index finds, these are gone through; and where the
+index can say nothing, all, in their order.
 """
 
 from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import NamedTuple
 from uuid import UUID
 
@@ -20,10 +22,12 @@ from mailyard.mailbox.search.statement import Scope, Span, Statement
 
 BUDGET_LINES = 120_000
 _WALKS = (1_500, 6_000, 24_000, 24_000, 24_000, 24_000)  # lines looked at one by one
-_MARKED = 3_000  # lines that a mailbox marks, in no order: all of them, or none
+_MARKS = (200, 1_000, 5_000, 20_000, 40_000, 60_000)  # lines that a mailbox marks, likewise
 _NEWEST_LINES = 4_000  # the first span holds so many
-_SPANS = (8, 256)  # times the first; then the rest
 _LINES = 10_000  # that the index found, looked at in one go
+_ASIDE = 5_000  # that a span should hold where each is to be checked
+_ROOM = 1.3  # times what should fill the page
+_LONGER, _LONGEST = 8, 256  # times the span before
 _LAST = UUID(int=(1 << 128) - 1)
 
 Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]
@@ -68,9 +72,9 @@ class Newest:
     # Each answers whether everything has been looked at. -----------------------------------------
 
     async def _by_order(self) -> bool:
-        for nth, lines in enumerate(_WALKS):
-            if nth == 1 and await self._by_state():
-                return True
+        if self._asked.marks:
+            return bool(await self._by_marks(0))
+        for lines in _WALKS:
             if await self._look(statement.walk, self._lowest, lines):
                 return True
             if self._over:
@@ -80,28 +84,53 @@ class Newest:
     async def _by_index(self) -> bool:
         if self._asked.wide and await self._look(statement.walk, self._lowest, _WALKS[0]):
             return True
-        for nth, since in enumerate(await self._spans()):
-            if self._over or (nth == 1 and await self._by_state()):
-                break
-            while not await self._look(statement.seek, since, _LINES):
-                if self._over:
-                    return False
-            self._before = since
-        else:
-            return True
-        return not self._over
-
-    async def _by_state(self) -> bool:
-        """All lines that a mailbox marks as asked, where these are few."""
-        if not self._asked.states or self._scope.inbox_id is None:
+        if self._over:
             return False
-        ids = Span(self._lowest, self._before)
-        rows = await self._rows(
-            statement.marked(self._scope, self._asked, ids, _MARKED, self._limit + 1)
-        )
-        if rows[0]["found"] >= _MARKED:
-            return False  # some of many: they say nothing
-        return await self._taken(rows, _MARKED)
+        length = await self._first_span()
+        for nth in count():
+            since = UUID(int=max(self._lowest.int, self._before.int - length))
+            looked = await self._seek(since)
+            if self._over:
+                return False
+            self._before = since
+            if since <= self._lowest:
+                return True
+            if nth == 0 and self._asked.marks:
+                whole = await self._by_marks(length // max(1, looked))
+                if whole is not None:
+                    return whole
+            length *= self._longer(looked)
+        raise AssertionError("a span is never empty")
+
+    async def _by_marks(self, apart: int) -> bool | None:
+        """Through what a mailbox marks; None where that is more than what the index finds, which
+        lies `apart` from one another."""
+        for lines in _MARKS:
+            before = self._before
+            if await self._look(statement.marked, self._lowest, lines):
+                return True
+            if self._over:
+                return False
+            if before.int - self._before.int < apart * lines:
+                return None
+        return False
+
+    async def _seek(self, since: UUID) -> int:
+        """All that the index finds down to `since`, or until the page is full; how many lines."""
+        budget = self._budget
+        while not await self._look(statement.seek, since, _LINES) and not self._over:
+            pass
+        return budget - self._budget
+
+    def _longer(self, looked: int) -> int:
+        """How many times as long the next span is, where the last one held `looked` lines."""
+        if not looked:
+            return _LONGEST
+        missing = (self._limit + 1 - len(self._found)) * _ROOM / max(1, len(self._found))
+        times = max(_LONGER, missing)
+        if not self._asked.exact:
+            times = min(times, _ASIDE / looked)
+        return int(min(max(times, 1), _LONGEST))
 
     # --------------------------------------------------------------------------------------------
 
@@ -109,22 +138,20 @@ class Newest:
     def _over(self) -> bool:
         return len(self._found) > self._limit or self._budget <= 0
 
-    async def _spans(self) -> list[UUID]:
-        """Where the spans begin, the newest first; the last where everything does."""
+    async def _first_span(self) -> int:
+        """Its length in ids; then nothing lies at `before` or behind it."""
         ids = Span(self._lowest, self._before)
         if ids.lowest >= ids.before:
-            return []
+            return 0
         query, arguments = statement.reach(self._scope, ids, _NEWEST_LINES)
         rows = await self._fetch(query, *arguments)
         row = rows[0] if rows else None
         if row is None or row["newest"] is None:
-            return []
+            self._before = self._lowest
+            return 0
         self._before = UUID(int=row["newest"].int + 1)
-        if row["lowest"] is None:
-            return [self._lowest]
-        newest, lowest = row["newest"].int, row["lowest"].int
-        longer = [UUID(int=max(0, newest - times * (newest - lowest))) for times in _SPANS]
-        return [row["lowest"], *(one for one in longer if one > self._lowest), self._lowest]
+        lowest = row["lowest"] or self._lowest
+        return int(self._before.int - lowest.int)
 
     async def _look(
         self, make: Callable[[Scope, Condition, Span, int, int], Statement], since: UUID, lines: int

@@ -62,9 +62,9 @@ def seek(scope: Scope, asked: Condition, ids: Span, lines: int, limit: int) -> S
 
 
 def marked(scope: Scope, asked: Condition, ids: Span, lines: int, limit: int) -> Statement:
-    """Any `lines` of those that stand in a mailbox as asked."""
-    states = " AND ".join(f"({state})" for state in asked.states)
-    text = scope.within(QUERIES.marked, _BY_STATE).replace("{states}", states)
+    """The newest `lines` of those that stand in a mailbox as asked."""
+    marks = " AND ".join(f"({mark})" for mark in asked.marks)
+    text = scope.within(QUERIES.marked, _BY_STATE).replace("{marks}", marks)
     text = text.replace("{condition}", asked.text)
     arguments = [*_first(scope, ids, lines, limit), None, *asked.arguments]
     return _named(text, QUERIES.marked), arguments

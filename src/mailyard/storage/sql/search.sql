@@ -192,40 +192,64 @@ hit AS MATERIALIZED (
     ORDER BY s.message_id DESC, s.inbox_id
     LIMIT $7
 )
-SELECT (SELECT count(*) FROM found)::integer AS found,
-       (SELECT count(*) FROM looked)::integer AS looked,
-       (SELECT message_id FROM looked ORDER BY message_id LIMIT 1) AS lowest,
-       hit.*
-FROM (SELECT) AS one
-LEFT JOIN hit ON true
-ORDER BY hit.message_id DESC, hit.inbox_id
 
 -- name: walk
 -- The newest $6 lines in the scope ($1 the workspace) with ids in [$4, $5), looked at one by one.
-WITH found AS MATERIALIZED (
+WITH looked AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
     FROM search_line AS s
     WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5 AND $8::bigint[] IS NULL
     ORDER BY s.message_id DESC
     LIMIT $6
-), looked AS (
-    SELECT * FROM found
 ),
 -- use: shown
-;
+SELECT (SELECT count(*) FROM looked)::integer AS looked,
+       (SELECT message_id FROM looked ORDER BY message_id LIMIT 1) AS lowest, hit.*
+FROM (SELECT) AS one
+LEFT JOIN hit ON true
+ORDER BY hit.message_id DESC, hit.inbox_id;
 
 -- name: seek
 -- The newest $6 of the lines in the scope with ids in [$4, $5), of keys $8, that the index finds.
-WITH found AS MATERIALIZED (
+WITH looked AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language{carried}
     FROM search_line AS s
     WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE
       AND search_facts(s.message_id, s.size_bytes) && $8::bigint[] AND {guard}
-), looked AS MATERIALIZED (
-    SELECT * FROM found ORDER BY message_id DESC, inbox_id LIMIT $6
+    ORDER BY s.message_id DESC, s.inbox_id
+    LIMIT $6
 ),
 -- use: shown
-;
+SELECT (SELECT count(*) FROM looked)::integer AS looked,
+       (SELECT message_id FROM looked ORDER BY message_id LIMIT 1) AS lowest, hit.*
+FROM (SELECT) AS one
+LEFT JOIN hit ON true
+ORDER BY hit.message_id DESC, hit.inbox_id;
+
+-- name: marked
+-- The newest $6 lines in the scope with ids in [$4, $5) that stand in a mailbox of workspace $1 as
+-- asked.
+WITH marked AS MATERIALIZED (
+    SELECT state.inbox_id, state.message_id, state.retention_days
+    FROM line_state AS state
+    WHERE {scope} AND state.message_id >= $4 AND state.message_id < $5 AND $8::bigint[] IS NULL
+      AND {marks}
+    ORDER BY state.message_id DESC
+    LIMIT $6
+), looked AS (
+    SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
+    FROM marked
+    JOIN search_line AS s
+      ON s.inbox_id = marked.inbox_id AND s.message_id = marked.message_id
+         AND s.retention_days = marked.retention_days
+    WHERE s.workspace_id = $1
+),
+-- use: shown
+SELECT (SELECT count(*) FROM marked)::integer AS looked,
+       (SELECT message_id FROM marked ORDER BY message_id LIMIT 1) AS lowest, hit.*
+FROM (SELECT) AS one
+LEFT JOIN hit ON true
+ORDER BY hit.message_id DESC, hit.inbox_id;
 
 -- name: count_found
 -- How many lines in the scope ($1 the workspace) with ids in [$4, $5), of keys $6, the index finds.
@@ -234,37 +258,17 @@ FROM search_line AS s
 WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE
   AND search_facts(s.message_id, s.size_bytes) && $6::bigint[] AND {guard};
 
--- name: marked
--- The lines in the scope with ids in [$4, $5) that stand in a mailbox of workspace $1 as asked: any $6
--- of them, which says nothing where there are more.
-WITH found AS MATERIALIZED (
-    SELECT state.inbox_id, state.message_id, state.retention_days
-    FROM line_state AS state
-    WHERE {scope} AND state.message_id >= $4 AND state.message_id < $5 AND $8::bigint[] IS NULL
-      AND {states}
-    LIMIT $6
-), looked AS MATERIALIZED (
-    SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
-    FROM found
-    JOIN search_line AS s
-      ON s.inbox_id = found.inbox_id AND s.message_id = found.message_id
-         AND s.retention_days = found.retention_days
-    WHERE s.workspace_id = $1
-),
--- use: shown
-;
-
 -- name: best
 -- Of the newest $6 lines in the scope with ids in [$4, $5), of keys $8, that the index finds and that
 -- match, those that fit the words {ranking} best, from $9 on, up to $7; $1 is the workspace. And how
 -- many the index found.
-WITH found AS MATERIALIZED (
+WITH looked AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
     FROM search_line AS s
     WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE
       AND search_facts(s.message_id, s.size_bytes) && $8::bigint[] AND {guard}
-), looked AS MATERIALIZED (
-    SELECT * FROM found ORDER BY message_id DESC, inbox_id LIMIT $6
+    ORDER BY s.message_id DESC, s.inbox_id
+    LIMIT $6
 ), hit AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language,
            ts_rank(s.words, {ranking}, 1) AS rank
@@ -274,7 +278,7 @@ WITH found AS MATERIALIZED (
     OFFSET $9
     LIMIT $7
 )
-SELECT (SELECT count(*) FROM found)::integer AS found, hit.*
+SELECT (SELECT count(*) FROM looked)::integer AS found, hit.*
 FROM (SELECT) AS one
 LEFT JOIN hit ON true
 ORDER BY hit.rank DESC, hit.message_id DESC, hit.inbox_id;
