@@ -39,3 +39,5 @@ CREATE INDEX search_line_by_all ON search_line
 CREATE INDEX line_state_starred_of_workspace ON line_state (workspace_id, message_id) WHERE starred;
 CREATE INDEX line_state_labelled_of_workspace ON line_state (workspace_id, message_id)
     WHERE labels <> '{}';
+-- A label that few mails have, or none, is found without a look at all that carry one.
+CREATE INDEX line_state_by_label ON line_state USING gin (labels) WHERE labels <> '{}';

@@ -91,20 +91,20 @@ CROSS JOIN unnest($2::text[]) WITH ORDINALITY AS asked (text, nth);
 -- name: by_index
 -- In this transaction the index of words decides. PostgreSQL takes a row's words for as cheap to look
 -- at as its ids, and would rather read all of them; and it would start processes for a few thousand.
-SELECT set_config('enable_seqscan', 'off', true), set_config('work_mem', '16MB', true),
+SELECT set_config('enable_seqscan', 'off', true), set_config('work_mem', '32MB', true),
        set_config('max_parallel_workers_per_gather', '0', true);
 
 -- name: in_inbox_found
 -- As in_inbox, of lines that the index of words has found there: no other index is to be thought of.
-(s.workspace_id = $1) IS TRUE AND (s.inbox_id = $2) IS TRUE AND s.retention_days = $3;
+(s.inbox_id = $2) IS TRUE AND s.retention_days = $3;
 
 -- name: in_workspace_found
 -- As in_workspace, in the same way.
-(s.workspace_id = $1) IS TRUE AND $2::uuid IS NULL AND $3::smallint IS NULL;
+$2::uuid IS NULL AND $3::smallint IS NULL;
 
 -- name: in_inbox
 -- Of workspace $1 what lies in inbox $2 of class $3, by the inbox's own order.
-(s.workspace_id = $1) IS TRUE AND s.inbox_id = $2 AND s.retention_days = $3;
+s.inbox_id = $2 AND s.retention_days = $3;
 
 -- name: in_workspace
 -- All of workspace $1.
@@ -112,7 +112,7 @@ s.workspace_id = $1 AND $2::uuid IS NULL AND $3::smallint IS NULL;
 
 -- name: in_inbox_marked
 -- As in_inbox, of rows of line_state.
-(state.workspace_id = $1) IS TRUE AND state.inbox_id = $2 AND state.retention_days = $3;
+state.inbox_id = $2 AND state.retention_days = $3;
 
 -- name: in_workspace_marked
 -- As in_workspace, in the same way.
@@ -198,7 +198,8 @@ hit AS MATERIALIZED (
 WITH looked AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
     FROM search_line AS s
-    WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5 AND $8::bigint[] IS NULL
+    WHERE (s.workspace_id = $1) IS TRUE AND {scope}
+      AND s.message_id >= $4 AND s.message_id < $5 AND $8::bigint[] IS NULL
     ORDER BY s.message_id DESC
     LIMIT $6
 ),
@@ -214,7 +215,8 @@ ORDER BY hit.message_id DESC, hit.inbox_id;
 WITH looked AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language{carried}
     FROM search_line AS s
-    WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE
+    WHERE (s.workspace_id = $1) IS TRUE AND {scope}
+      AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE
       AND search_facts(s.message_id, s.size_bytes) && $8::bigint[] AND {guard}
     ORDER BY s.message_id DESC, s.inbox_id
     LIMIT $6
@@ -232,7 +234,7 @@ ORDER BY hit.message_id DESC, hit.inbox_id;
 WITH marked AS MATERIALIZED (
     SELECT state.inbox_id, state.message_id, state.retention_days
     FROM line_state AS state
-    WHERE {scope} AND state.message_id >= $4 AND state.message_id < $5 AND $8::bigint[] IS NULL
+    WHERE (state.workspace_id = $1) IS TRUE AND {scope} AND state.message_id >= $4 AND state.message_id < $5 AND $8::bigint[] IS NULL
       AND {marks}
     ORDER BY state.message_id DESC
     LIMIT $6
@@ -255,7 +257,8 @@ ORDER BY hit.message_id DESC, hit.inbox_id;
 -- How many lines in the scope ($1 the workspace) with ids in [$4, $5), of keys $6, the index finds.
 SELECT count(*) AS found
 FROM search_line AS s
-WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE
+WHERE (s.workspace_id = $1) IS TRUE AND {scope}
+      AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE
   AND search_facts(s.message_id, s.size_bytes) && $6::bigint[] AND {guard};
 
 -- name: best
@@ -265,7 +268,8 @@ WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE
 WITH looked AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.language, s.size_bytes, s.words, s.parts
     FROM search_line AS s
-    WHERE {scope} AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE
+    WHERE (s.workspace_id = $1) IS TRUE AND {scope}
+      AND (s.message_id >= $4 AND s.message_id < $5) IS TRUE
       AND search_facts(s.message_id, s.size_bytes) && $8::bigint[] AND {guard}
     ORDER BY s.message_id DESC, s.inbox_id
     LIMIT $6
@@ -290,7 +294,8 @@ ORDER BY hit.rank DESC, hit.message_id DESC, hit.inbox_id;
 WITH near AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.vector
     FROM search_vector AS s
-    WHERE {scope} AND s.message_id >= $4 AND s.message_id < $5 AND s.model = $6
+    WHERE (s.workspace_id = $1) IS TRUE AND {scope}
+      AND s.message_id >= $4 AND s.message_id < $5 AND s.model = $6
     ORDER BY s.bits <~> $7::text::bit(256)
     LIMIT $9
 ), hit AS MATERIALIZED (
