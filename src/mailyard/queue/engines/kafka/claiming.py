@@ -7,10 +7,9 @@ dealing anew, one key has all the work) is helped out by whoever has nothing to 
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from heapq import merge
 from itertools import islice
 from time import monotonic
 
@@ -22,6 +21,7 @@ from mailyard.queue.engines.kafka.intake import Fetched, Intake, Reader
 from mailyard.queue.engines.kafka.lag import Cursor, Lag
 from mailyard.queue.engines.kafka.options import KafkaOptions
 from mailyard.queue.engines.kafka.record import (
+    DIRECT,
     Record,
     batch_of,
     decode,
@@ -35,6 +35,7 @@ from mailyard.storage.queries import load
 
 HELP_EVERY_S = 1.0
 _TRIES = 2  # of a claim: another process may have been faster
+_SHARE = 100  # records of one partition in a claim, if so many are wanted
 _FAR_BEHIND = 2_000  # records: more than one lease of the partition's own worker
 
 _SQL = load("kafka")
@@ -59,9 +60,6 @@ class _Part:
     seen: set[int]
     taken: list[tuple[int, Record]] = field(default_factory=list)  # offset, job
     copies: int = 0
-
-
-_Row = tuple[int, int, int, _Part, bytes, Record | None]  # id, partition, offset, …
 
 
 class Claiming:
@@ -89,6 +87,7 @@ class Claiming:
         self._turns: dict[str, asyncio.Lock] = {}
         self._help_due_s: dict[str, float] = {}
         self._stuck: dict[str, dict[int, int]] = {}
+        self._next_part: dict[str, int] = {}
         self._sought: dict[tuple[str, int], int] = {}
 
     async def take(self, queue: str, limit: int, worker: str) -> list[LeasedJob]:
@@ -112,13 +111,17 @@ class Claiming:
         topic = self._options.topic(queue)
         cursors = await self._known(topic, buffers)
         parts: list[_Part] = []
-        for number, buffer in buffers.items():
-            cursor = cursors[number]
+        numbers = sorted(buffers)
+        turn = self._next_part.get(topic, 0)
+        for number in [n for n in numbers if n >= turn] + [n for n in numbers if n < turn]:
+            buffer, cursor = buffers[number], cursors[number]
             self._intake.drop((topic, number), cursor.claimed)
             if buffer and await self._follows(topic, number, cursor, buffer[0][0]):
                 parts.append(_part(number, cursor))
-        for row in _in_order(parts, buffers, limit):
-            _put(row)
+        _fill(parts, buffers, limit)
+        self._next_part[topic] = next(
+            (part.number for part in parts if part.upto == part.since), turn
+        )
         return await self._commit(queue, parts, worker)
 
     async def _known(self, topic: str, numbers: Mapping[int, object]) -> dict[int, Cursor]:
@@ -164,19 +167,19 @@ class Claiming:
         stuck = self._stuck.get(topic, {})
         self._stuck[topic] = {n: cursors[n].claimed for n in behind}
         self._cursors[topic] = cursors
-        chosen = {
-            n: (cursors[n].claimed, min(end, cursors[n].claimed + limit))
-            for n, end in behind.items()
-            if not self._help_every_s
-            or stuck.get(n) == cursors[n].claimed
-            or end - cursors[n].claimed > _FAR_BEHIND
-        }
+        chosen: dict[int, tuple[int, int]] = {}
+        wanted = limit
+        for n, end in behind.items():
+            first = cursors[n].claimed
+            still = not self._help_every_s or stuck.get(n) == first or end - first > _FAR_BEHIND
+            if still and wanted > 0:
+                chosen[n] = (first, min(end, first + wanted))
+                wanted -= end - first
         if not chosen:
             return []
         fetched = await self._reader.read(topic, chosen)
         parts = [_part(n, cursors[n]) for n, records in fetched.items() if records]
-        for row in _in_order(parts, fetched, limit):
-            _put(row)
+        _fill(parts, fetched, limit)
         leased = await self._commit(queue, parts, worker)
         if leased and self._help_every_s:
             self._help_due_s[topic] = 0.0  # there may be more
@@ -235,43 +238,35 @@ def _part(number: int, cursor: Cursor) -> _Part:
     return _Part(number, cursor.claimed, cursor.claimed, cursor.batch, set(cursor.seen))
 
 
-def _in_order(
-    parts: Sequence[_Part], fetched: Mapping[int, Sequence[Fetched]], limit: int
-) -> Iterator[_Row]:
-    """The next `limit` records of the partitions, those enqueued first first."""
-    rows = [_rows(part, fetched[part.number]) for part in parts]
-    return islice(rows[0] if len(rows) == 1 else merge(*rows), limit)
+def _fill(parts: Sequence[_Part], fetched: Mapping[int, Sequence[Fetched]], limit: int) -> None:
+    """Take up to `limit` records into the claims: from each partition its share, then what is left.
+
+    A share is not small: few partitions a claim are cheaper than many, and all have their turn.
+    """
+    share = max(_SHARE, -(-limit // max(1, len(parts))))
+    records = [(part, iter(fetched[part.number])) for part in parts]
+    for most in (share, limit):
+        for part, rest in records:
+            for offset, value in islice(rest, min(most, limit)):
+                _put(part, offset, value)
+                limit -= 1
 
 
-def _rows(part: _Part, records: Sequence[Fetched]) -> Iterator[_Row]:
-    for offset, value in records:
-        record = _decoded(value, offset)
-        # No two rows are alike up to the partition's number, so nothing behind it is compared.
-        yield 0 if record is None else record.id, part.number, offset, part, value, record
-
-
-def _decoded(value: bytes, offset: int) -> Record | None:
-    try:
-        return decode(value)
-    except ValueError as error:
-        _LOG.error("a record that nobody of ours wrote", error=str(error), offset=offset)
-        return None
-
-
-def _put(row: _Row) -> None:
+def _put(part: _Part, offset: int, value: bytes) -> None:
     """Take a record into the claim, unless it is a copy of one that was seen."""
-    _, _, offset, part, value, record = row
     part.upto = offset + 1
-    batch, number = batch_of(value)
-    if batch:
+    if not value.startswith(DIRECT):
+        batch, number = batch_of(value)
         if batch < part.batch or (batch == part.batch and number in part.seen):
             part.copies += 1
             return
         if batch > part.batch:
             part.batch, part.seen = batch, set()
         part.seen.add(number)
-    if record is not None:
-        part.taken.append((offset, record))
+    try:
+        part.taken.append((offset, decode(value)))
+    except ValueError as error:
+        _LOG.error("a record that nobody of ours wrote", error=str(error), offset=offset)
 
 
 def _runs(taken: Sequence[tuple[int, Record]]) -> list[list[tuple[int, Record]]]:

@@ -21,6 +21,7 @@ _CONSUMED = 1_000
 _POLL_S = 0.2
 _FULL_RECORDS = 20_000  # of all partitions together; with more the fetching pauses
 _FULL_BYTES = 32 * 1024 * 1024
+_FULL_S = 1.0
 _PAUSE_S = 1.0
 _READ_S = 10.0
 
@@ -39,7 +40,6 @@ class Intake:
         self._buffers: dict[Place, deque[Fetched]] = {}
         self._records = 0
         self._bytes = 0
-        self._paused = False
         self._room = asyncio.Event()
         self._listeners: set[asyncio.Event] = set()
         self._pumping: asyncio.Task[None] | None = None
@@ -83,8 +83,7 @@ class Intake:
             _, value = buffer.popleft()
             self._records -= 1
             self._bytes -= len(value)
-        if self._paused and self._records <= _FULL_RECORDS // 2 and self._bytes <= _FULL_BYTES // 2:
-            self._room.set()
+        self._taken()
 
     async def rewind(self, place: Place, offset: int) -> None:
         """Fetch from `offset` again. What lies here of the partition is forgotten."""
@@ -151,42 +150,57 @@ class Intake:
         return messages
 
     def _take(self, messages: Sequence[Any]) -> None:
-        came = False
         for message in messages:
             if (error := message.error()) is not None:
                 _LOG.warning("fetching failed", topic=message.topic(), error=error.str())
                 continue
             place = (message.topic(), message.partition())
-            if place not in self.assigned:
-                continue  # of a partition that was just revoked
+            buffer = self._buffers.get(place)
+            if buffer is None:
+                if place not in self.assigned:
+                    continue  # of a partition that was just revoked
+                buffer = self._buffers[place] = deque()
             value = message.value() or b""
-            self._buffers.setdefault(place, deque()).append((message.offset(), value))
+            buffer.append((message.offset(), value))
             self._records += 1
             self._bytes += len(value)
-            came = True
-        if came:
+        if messages:
             for listener in self._listeners:
                 listener.set()
 
     async def _pause_when_full(self) -> None:
-        """Fetch nothing more until half is taken; the group still hears of us."""
+        """Fetch nothing more until half is taken; the group still hears of us.
+
+        For a moment nothing is asked of the library, which fetches ahead only so far. Pausing
+        throws that away, so it is for handlers that are slow.
+        """
         if self._records < _FULL_RECORDS and self._bytes < _FULL_BYTES:
             return
-        kafka = library("confluent_kafka")
-        self._paused = True
         self._room.clear()
+        if await self._room_within(_FULL_S):
+            return
+        kafka = library("confluent_kafka")
         paused: set[Place] = set()
-        while not self._room.is_set() and not self._closing:
+        while not self._closing:
             new = self.assigned - paused
             await self._consumer.pause([kafka.TopicPartition(*place) for place in new])
             paused |= new
             self._take(await self._consumer.consume(1, 0))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_POLL_S):
-                    await self._room.wait()
-        self._paused = False
+            if await self._room_within(_POLL_S):
+                break
         still = paused & self.assigned
         await self._consumer.resume([kafka.TopicPartition(*place) for place in still])
+
+    async def _room_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._room.wait()
+                return True
+        return False
+
+    def _taken(self) -> None:
+        if self._records <= _FULL_RECORDS // 2 and self._bytes <= _FULL_BYTES // 2:
+            self._room.set()
 
     # Rebalancing ------------------------------------------------------------------------------
 
@@ -203,8 +217,7 @@ class Intake:
         for _, value in self._buffers.pop(place, ()):
             self._records -= 1
             self._bytes -= len(value)
-        if self._records <= _FULL_RECORDS // 2:
-            self._room.set()
+        self._taken()
 
 
 class Reader:

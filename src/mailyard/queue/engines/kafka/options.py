@@ -97,7 +97,7 @@ class KafkaOptions:
             "group.id": f"{self.group}-reader",  # wanted by the library; nothing is committed
             "auto.offset.reset": "error",
             "enable.partition.eof": True,
-            "queued.min.messages": 1,
+            "queued.min.messages": 1_000,
         }
 
     def _fetching(self) -> dict[str, Any]:
@@ -107,6 +107,7 @@ class KafkaOptions:
             "fetch.wait.max.ms": 100,
             "fetch.message.max.bytes": FETCH_BYTES,
             "queued.max.messages.kbytes": _QUEUED_KB,
+            "fetch.queue.backoff.ms": 10,  # by itself it waits a second when a queue was full
             "fetch.error.backoff.ms": 100,
         }
 

@@ -7,8 +7,8 @@ record among those of its batch and partition in the lower 20, by which a copy i
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
 from uuid import UUID
+from zlib import adler32, crc32
 
 import msgspec
 
@@ -80,8 +80,10 @@ def workspace_of(record: Record) -> UUID | None:
 
 
 def digest(workspace: bytes | None, payload: bytes) -> bytes:
-    """8 bytes by which a job that is held is known (`is_leased`)."""
-    return blake2b(payload, digest_size=8, key=workspace or b"").digest()
+    """8 bytes by which a job that is held is known (`is_leased`), made in a third of a microsecond:
+    two checksums, for a person's question and against nobody's malice."""
+    seed = crc32(workspace) if workspace else 0
+    return (crc32(payload, seed) << 32 | adler32(payload, seed or 1)).to_bytes(8, "big")
 
 
 def ranges_text(numbers: Sequence[int]) -> str:
