@@ -7,7 +7,7 @@ import sys
 
 import run
 
-BENCHES = ("fleet_history", "fleet_replica", "fleet_limits")
+BENCHES = ("fleet_history", "fleet_replica", "fleet_limits", "fleet_queue", "fleet_emails")
 
 if __name__ == "__main__":
     raise SystemExit(run.main(sys.argv[1:], BENCHES))

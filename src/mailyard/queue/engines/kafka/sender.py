@@ -15,6 +15,7 @@ from mailyard.core.errors import Unavailable
 from mailyard.queue.engines.kafka.options import KafkaOptions, library
 
 _BATCH = 2_000  # records handed to the library together
+_POLL_S = 0.1
 _AWAY_S = 5.0  # after a failure others need not find out by themselves
 
 _LOG = structlog.get_logger(__name__)
@@ -112,8 +113,11 @@ class Sender:
                 await producer.produce(one.topic, value=one.value, partition=one.partition)
                 for one in records[start : start + _BATCH]
             ]
-            # The library fills in the reports on its own thread while this waits.
-            await producer.flush()
+            # Hands the batch over and waits for nothing: a flush that waits keeps the library's
+            # threads spinning while a broker is away. It fills in the reports in `poll`, on a thread.
+            await producer.flush(0)
+            while not all(report.done() for report in reports[start:]):
+                await producer.poll(_POLL_S)
         return [_outcome(report) for report in reports]
 
     def _open(self) -> Any:
