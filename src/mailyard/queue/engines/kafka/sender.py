@@ -114,7 +114,7 @@ class Sender:
                 for one in records[start : start + _BATCH]
             ]
             # Hands the batch over and waits for nothing: a flush that waits keeps the library's
-            # threads spinning while a broker is away. It fills in the reports in `poll`, on a thread.
+            # threads spinning while a broker is away. The reports are filled in by `poll`.
             await producer.flush(0)
             while not all(report.done() for report in reports[start:]):
                 await producer.poll(_POLL_S)
