@@ -5,7 +5,7 @@ import pytest
 from mailyard.core.errors import ConfigurationError
 from mailyard.settings import load_settings
 from mailyard.storage.redis.address import Form, RedisAddress, parse_address
-from mailyard.storage.redis.script import TAGS, command, tag_of
+from mailyard.storage.redis.script import SLOTS, TAGS, command, slot_of, tag_of, tags
 
 
 @pytest.mark.parametrize(
@@ -68,5 +68,9 @@ def test_what_is_no_address_is_refused_at_the_start(text: str) -> None:
 
 
 def test_keys_fall_into_all_groups_and_a_command_is_its_words() -> None:
-    assert {tag_of(f"k{number}") for number in range(2_000)} == set(range(TAGS))
+    assert {tag_of(f"k{number}") for number in range(2_000)} == set(tags())
+    assert slot_of("123456789") == 0x31C3 % SLOTS, "the check value of the specification"
+    for servers in (1, 2, 3, 4, 6, 8):
+        held = [slot_of(tag) * servers // SLOTS for tag in tags()]
+        assert {held.count(server) for server in range(servers)} == {TAGS // servers}
     assert command("GET", "a").as_known() == ("GET", "a")

@@ -103,9 +103,9 @@ class RedisRateLimit:
     async def _ask(self, takings: list[Taking], owed_s: list[float]) -> list[Drawn]:
         """The takings in as few calls as may be. Their order is kept for each bucket."""
         spread = self._link.spread
-        groups: defaultdict[int, list[int]] = defaultdict(list)
+        groups: defaultdict[str, list[int]] = defaultdict(list)
         for at, taking in enumerate(takings):
-            groups[tag_of(taking.key) if spread else 0].append(at)
+            groups[tag_of(taking.key) if spread else ""].append(at)
         now = "" if self._clock is None else repr(self._clock.now().timestamp())
         calls: list[Call] = []
         places: list[int] = []

@@ -28,9 +28,9 @@ class RedisLeases:
         if not claims:
             return []
         self._remember(holder, claims)
-        groups: defaultdict[int, list[int]] = defaultdict(list)
+        groups: defaultdict[str, list[int]] = defaultdict(list)
         for at, claim in enumerate(claims):
-            groups[tag_of(claim.key) if self._link.spread else 0].append(at)
+            groups[tag_of(claim.key) if self._link.spread else ""].append(at)
         calls: list[Call] = []
         places: list[int] = []
         for group in groups.values():

@@ -80,7 +80,7 @@ class RedisLink:
         """Whether keys lie on several servers, so that a batch goes in pieces."""
         return self._driver is not None and self._driver.spread
 
-    def key(self, kind: str, tag: str | int, name: str) -> str:
+    def key(self, kind: str, tag: str, name: str) -> str:
         """The name of a key; those with one tag lie in one slot."""
         return f"{self.address.prefix}{kind}:{{{tag}}}:{name}"
 

@@ -1,5 +1,6 @@
 """Calls to Redis as values: a command, or a script on keys of one slot."""
 
+from binascii import crc_hqx
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -7,7 +8,8 @@ from hashlib import sha1
 from importlib.resources import files
 from zlib import crc32
 
-TAGS = 32  # groups of keys: a batch goes to a cluster in so many pieces at most, pipelined
+SLOTS = 16_384  # of a cluster
+TAGS = 24  # groups of keys: a batch goes to a cluster in so many pieces at most, pipelined
 
 Argument = str | bytes | int | float
 
@@ -57,6 +59,24 @@ def script_of(package: str, name: str) -> Script:
     return Script(text, sha1(text.encode()).hexdigest())
 
 
-def tag_of(key: str) -> int:
+@cache
+def tags() -> tuple[str, ...]:
+    """The names of the groups. Their slots lie evenly over a cluster, so that each of its servers
+    has as many of them, whatever their number is that divides TAGS."""
+    found: dict[int, str] = {}
+    number = 0
+    while len(found) < TAGS:
+        name = str(number)
+        found.setdefault(slot_of(name) * TAGS // SLOTS, name)
+        number += 1
+    return tuple(found[place] for place in range(TAGS))
+
+
+def slot_of(tag: str) -> int:
+    """Where keys with this tag lie: CRC16 as in the Redis cluster specification."""
+    return crc_hqx(tag.encode(), 0) % SLOTS
+
+
+def tag_of(key: str) -> str:
     """The group of a key: keys of one group lie in one slot."""
-    return crc32(key.encode()) % TAGS
+    return tags()[crc32(key.encode()) % TAGS]
