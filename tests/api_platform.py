@@ -109,6 +109,7 @@ from mailyard.sending.track.tracking import Tracking
 from mailyard.sending.transports.kinds import Workshop
 from mailyard.sending.upkeep import Shelf
 from mailyard.settings import Settings
+from mailyard.storage.backup.record import BackupLog
 from mailyard.storage.database import Database
 from mailyard.web.asgi import Front, build
 from mailyard.web.protocol import Receive, Scope, Send
@@ -287,6 +288,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         allowance=allowance,
         accounts=accounts,
         business=BusinessFigures(database=database, plans=plans),
+        backup_log=BackupLog(database=database),
         workspaces=workspaces,
         users=users,
         sessions=Sessions(database=database, audit=audit, members=members, cache=cache),

@@ -77,6 +77,19 @@ async def test_the_demonstration_passes_on_it_and_lists_come_from_the_replica(
     )
 
 
+async def test_its_operators_see_the_replica_and_the_room_for_connections(
+    stage: tuple[Platform, list[Server]], client: aiohttp.ClientSession
+) -> None:
+    platform, (_, replica) = stage
+    headers = {"authorization": f"Bearer {platform.ready['api_key']}"}
+    async with client.get("/v1/installation/database", headers=headers) as answer:
+        found = await answer.json()
+    assert [(one["name"], one["usable"]) for one in found["replicas"]] == [(replica.place, True)]
+    assert found["processes_most"] == found["budget"] // found["connections_each"]
+    async with client.get("/v1/installation/backups", headers=headers) as answer:
+        assert await answer.json() == {"configured": False, "items": []}
+
+
 async def test_a_key_sees_what_it_has_written_on_any_process_however_late_the_replica(
     stage: tuple[Platform, list[Server]], client: aiohttp.ClientSession
 ) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from mailyard.proving.demo import Demos
     from mailyard.settings import Settings
+    from mailyard.storage.backup.record import BackupLog
 
 
 class Application(Webhooking):
@@ -46,6 +47,13 @@ class Application(Webhooking):
         from mailyard.proving.demo import Demos
 
         return Demos(database=self.database, engine=self.engine)
+
+    @cached_property
+    def backup_log(self) -> "BackupLog":
+        """What became of backups; whoever takes them has more (`app/backup.py`)."""
+        from mailyard.storage.backup.record import BackupLog
+
+        return BackupLog(database=self.database)
 
     def tls_context(self) -> "ssl.SSLContext":
         """The SMTP server's certificate: the owner's, or the one made at the first start."""

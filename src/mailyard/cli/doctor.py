@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -89,6 +90,7 @@ async def _examine() -> list[Finding]:
         findings += await checkup.check_database(
             database_address(settings).direct_url, lambda limit: _budget(settings, limit)
         )
+        findings.append(await _check_backup(settings))
     if settings.database_replicas:
         from mailyard.fleet.replica_checkup import check_replicas
 
@@ -160,6 +162,21 @@ async def _check_kafka(settings: Settings) -> list[Finding]:
         return await check_kafka(kafka_options(settings), parse_lanes(settings.kafka_lanes))
     except ConfigurationError as error:  # the client is not installed
         return [Finding("Kafka", Grade.BAD, error.message)]
+
+
+async def _check_backup(settings: Settings) -> Finding:
+    from mailyard.fleet.backup_checkup import check_backup
+
+    application = Application(settings)
+
+    async def last_good() -> Mapping[str, datetime]:
+        await application.database.open()
+        try:
+            return await application.backup_log.last_good()
+        finally:
+            await application.database.close()
+
+    return await check_backup(settings.backup, last_good, timedelta(days=settings.backup_try_days))
 
 
 def _budget(settings: Settings, limit: int) -> str:

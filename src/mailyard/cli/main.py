@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "scheduler": ("mailyard.cli.scheduler", "Run one scheduler against a shared database."),
     "migrate": ("mailyard.cli.migrate", "Bring the database to this version."),
     "blobs": ("mailyard.cli.blobs", "The store of large mail: make, try, count, move it."),
+    "backup": ("mailyard.cli.backup", "Take backups, list them, restore one on trial."),
+    "restore": ("mailyard.cli.restore", "Make the database as it was at an instant."),
     "doctor": ("mailyard.cli.doctor", "Check the machine and the configuration."),
     "demo": ("mailyard.cli.demo", "Send a campaign to inboxes of its own and prove the result."),
     "send": ("mailyard.cli.send", "Send one mail."),

@@ -90,7 +90,8 @@ def _value(shown: str, key: str, text: str) -> Any:
 
 
 def _wrong(shown: str, key: str, text: str) -> str:
-    hidden = "(hidden)" if any(word in key for word in _HIDDEN) else repr(text[:200])
+    secret = key == "backup" or any(word in key for word in _HIDDEN)
+    hidden = "(hidden)" if secret else repr(text[:200])
     return f"{shown} is {hidden}; allowed is {_FIELDS[key].metadata['kind'].allowed}"
 
 

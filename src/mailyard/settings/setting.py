@@ -125,6 +125,26 @@ class Settings:
         REDIS, "", "Redis for cache, limits and wake-ups of a fleet; PostgreSQL does it when empty"
     )
 
+    backup: str = setting(BLOBS, "", "where backups go, all the time; no backups when empty")
+    backup_passphrase: str = setting(
+        TEXT,
+        "",
+        "what opens the backups, also when the master key is lost; the master key when empty",
+    )
+    backup_database_url: str = setting(
+        POSTGRES, "", "the database for one who may replicate; database_direct_url when empty"
+    )
+    backup_every_h: float = setting(number(0.01, 720), 24.0, "hours between two base backups")
+    backup_wal_s: float = setting(
+        number(0.1, 3600), 10.0, "seconds of work that a lost machine may cost"
+    )
+    backup_keep_days: float = setting(
+        number(0.01, 3650), 14.0, "days that can be restored at any instant"
+    )
+    backup_try_days: float = setting(
+        number(0, 365), 7.0, "days between two restores on trial; 0: none"
+    )
+
     history_months: int = setting(
         whole(0, 1200), 0, "months that deliveries and sent mails stay; 0: for ever"
     )

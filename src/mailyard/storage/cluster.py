@@ -235,6 +235,7 @@ def configure(
         "checkpoint_timeout": "10min",
         "checkpoint_completion_target": "0.9",
         "max_wal_senders": "4",
+        "max_slot_wal_keep_size": "4GB",  # a backup store that is away must not fill the disk
         # A queue's table dies and is reborn every minute: look often, clean small, never nap long.
         "autovacuum_naptime": "10s",
         "autovacuum_max_workers": "2",
@@ -253,7 +254,8 @@ def configure(
     lines += [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in values.items()]
     lines.append("include_if_exists = 'local.conf'")
     _write(folder / "postgresql.conf", "\n".join(lines) + "\n", identity)
-    _write(folder / "pg_hba.conf", "local all all peer map=mailyard\n", identity)
+    ways_in = "local all all peer map=mailyard\nlocal replication all peer map=mailyard\n"
+    _write(folder / "pg_hba.conf", ways_in, identity)
     # The peer is whoever started Mailyard, as PostgreSQL sees it: itself in a namespace.
     names = sorted({identity.name, "root" if os.geteuid() == 0 else identity.name})
     maps = [f"mailyard {name} {role}" for name in names for role in (SUPERUSER, ROLE)]

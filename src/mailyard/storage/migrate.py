@@ -24,7 +24,7 @@ from mailyard.storage.queries import load
 QUERIES = load("migrate")
 # Migrations up to this one were made before there was a rule that they stand nobody still; they are
 # frozen, and a fresh installation applies them to empty tables.
-BEFORE_THE_RULE = 34
+BEFORE_THE_RULE = 39
 CONCURRENTLY = "-- concurrently"  # how the text of one begins that no transaction may hold
 LOCK_TIMEOUT_S = 2.0
 LOCK_ATTEMPTS = 10

@@ -44,6 +44,8 @@ def duties(application: Application) -> list[Duty]:
     database, clock = application.database, application.clock
     settings = application.settings
     return [
+        *_backups(application),
+        *([counters.forget_places(database)] if settings.database_replicas else []),
         partitions.make_ahead(database, clock),
         partitions.drop_old(
             database,
@@ -76,3 +78,19 @@ def duties(application: Application) -> list[Duty]:
             application.webhooks,
         ),
     ]
+
+
+def _backups(application: Application) -> list[Duty]:
+    """Loaded only where there are some."""
+    settings = application.settings
+    if not settings.backup:
+        return []
+    from mailyard.app.backup import backups_of
+    from mailyard.fleet.duties import backup
+
+    return backup.duties(
+        backups_of(application),
+        application.clock,
+        every_h=settings.backup_every_h,
+        try_days=settings.backup_try_days,
+    )

@@ -42,6 +42,7 @@ NAVIGATION = (
             ("/webhooks", "Webhooks"),
             ("/usage", "Usage"),
             ("/business", "Business"),
+            ("/database", "Database and backups"),
             ("/dead-letters", "Dead letters"),
             ("/features", "Features"),
             ("/audit", "Audit log"),
