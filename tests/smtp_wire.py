@@ -2,11 +2,12 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from smtp_sessions import STORED, TAKEN, take_example
 
+from mailyard.net.guard import networks
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.session import SessionConfig
@@ -90,6 +91,9 @@ async def listening(
     limits: ListenerLimits | None = None,
     session: SessionConfig | None = None,
     tls_context: ssl.SSLContext | None = None,
+    *,
+    balancers: Sequence[str] = (),
+    tls_on_connect: bool = False,
 ) -> AsyncIterator[Listener]:
     listener = Listener(
         host="127.0.0.1",
@@ -99,6 +103,8 @@ async def listening(
         listener_limits=limits,
         session=session,
         tls_context=tls_context,
+        balancers=networks(balancers),
+        tls_on_connect=tls_on_connect,
     )
     await listener.start()
     try:

@@ -42,7 +42,13 @@ def serve(
 
     async def run() -> None:
         server = TlsServer(
-            "127.0.0.1", 0, reuse_port=True, context=context, protocol=Greeter, has_room=has_room
+            "127.0.0.1",
+            0,
+            reuse_port=True,
+            context=context,
+            protocol=lambda _: Greeter(),
+            has_room=has_room,
+            is_balancer=lambda _: False,
         )
         try:
             await client(server.sockets[0].getsockname()[1])

@@ -8,8 +8,9 @@ import asyncio
 import ssl
 from asyncio import Future
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from functools import partial
+from ipaddress import ip_address
 from typing import cast
 
 import structlog
@@ -17,7 +18,9 @@ from msgspec import Struct
 
 from mailyard.core import limits
 from mailyard.core.errors import MailyardError, Unavailable
+from mailyard.net.guard import Network
 from mailyard.observe import metrics
+from mailyard.protocol.proxy_header import BadProxyHeader, Source, missing_bytes, read_source
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.server import ServerSession
 from mailyard.protocol.smtp.session import (
@@ -30,7 +33,7 @@ from mailyard.protocol.smtp.session import (
 )
 from mailyard.receiving.handler import LoginHandler, SessionHandler
 from mailyard.receiving.later import Later
-from mailyard.receiving.tls_server import BACKLOG, TlsServer
+from mailyard.receiving.tls_server import BACKLOG, HANDSHAKE_S, TlsServer
 
 _log = structlog.get_logger(__name__)
 
@@ -64,7 +67,8 @@ class Listener:
 
     `session` says what each session offers and allows; its `tls_offered` follows from
     `tls_context`. With `tls_on_connect` TLS comes first (RFC 8314 section 3.3). `logins` is needed
-    where `session` says `submission`.
+    where `session` says `submission`. A peer in `balancers` says first who is behind it, by the
+    PROXY protocol; nobody else may.
     """
 
     def __init__(
@@ -80,7 +84,9 @@ class Listener:
         reuse_port: bool = True,
         tls_on_connect: bool = False,
         logins: LoginHandler | None = None,
+        balancers: Sequence[Network] = (),
     ) -> None:
+        self._balancers = tuple(balancers)
         self._host = host
         self._wanted_port = port
         self._reuse_port = reuse_port
@@ -118,8 +124,9 @@ class Listener:
                 self._wanted_port,
                 reuse_port=self._reuse_port,
                 context=self.tls_context,
-                protocol=lambda: _Connection(self, loop),
+                protocol=lambda source: _Connection(self, loop, source),
                 has_room=self._has_room,
+                is_balancer=self.is_balancer,
             )
         else:
             self._server = await loop.create_server(
@@ -133,10 +140,18 @@ class Listener:
 
     def _has_room(self, handshakes: int, of_address: int, address: str) -> bool:
         """Whether one more may shake hands: those who do count as connections already."""
-        return (
-            len(self.connections) + handshakes < self.limits.connections
-            and self.per_address[address] + of_address < self.limits.connections_per_address
+        return len(self.connections) + handshakes < self.limits.connections and (
+            self.is_balancer(address)
+            or self.per_address[address] + of_address < self.limits.connections_per_address
         )
+
+    def is_balancer(self, address: str) -> bool:
+        """Whether who connects from `address` says first who is behind it."""
+        if not self._balancers:
+            return False
+        own = ip_address(address)
+        own = getattr(own, "ipv4_mapped", None) or own
+        return any(own in network for network in self._balancers)
 
     async def drain(self, timeout_s: float) -> None:
         """Stop listening, let messages under way be answered, close. Cuts what is left after
@@ -183,6 +198,7 @@ class _Connection(asyncio.Protocol):
 
     __slots__ = (
         "_address",
+        "_header",
         "_heard_at",
         "_listener",
         "_loop",
@@ -191,13 +207,18 @@ class _Connection(asyncio.Protocol):
         "_pump_due",
         "_reading",
         "_session",
+        "_source",
         "_tasks",
         "_transport",
         "_turn_at",
     )
 
-    def __init__(self, listener: Listener, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, listener: Listener, loop: asyncio.AbstractEventLoop, source: Source | None = None
+    ) -> None:
         self._listener = listener
+        self._source = source  # as a balancer said before TLS began
+        self._header: bytes | None = None  # of the PROXY protocol, as far as it has come
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._session: ServerSession | None = None
@@ -216,29 +237,64 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         if self._session is not None:
             return  # the same connection, now encrypted: `_handshake` goes on
-        listener = self._listener
-        peer = transport.get_extra_info("peername") or ("", 0)
-        self._address = str(peer[0])
         now = self._loop.time()
         self._opened_at = self._heard_at = self._turn_at = now
-        full = len(listener.connections) >= listener.limits.connections
+        address, port, *_ = transport.get_extra_info("peername") or ("", 0)
+        if self._source is None and self._listener.is_balancer(str(address)):
+            self._header = b""
+            self._address = str(address)
+            self._listener.connections.add(self)
+        else:
+            self._open(self._transport, self._source or Source(), str(address), int(port))
+
+    def _open(self, transport: asyncio.Transport, source: Source, address: str, port: int) -> None:
+        """Begin the session of `source`, or of who is connected where that is nobody."""
+        listener = self._listener
+        self._address = source.address or address
+        full = (
+            len(listener.connections) - (self in listener.connections)
+            >= listener.limits.connections
+        )
         crowded = listener.per_address[self._address] >= listener.limits.connections_per_address
         if full or crowded or listener.draining:
+            listener.connections.discard(self)
             metrics.MESSAGES_REFUSED.labels("421").inc()
-            self._transport.write((_SHUTTING_DOWN if listener.draining else _TOO_MANY).encode())
-            self._transport.close()
+            transport.write((_SHUTTING_DOWN if listener.draining else _TOO_MANY).encode())
+            transport.close()
             return
         listener.connections.add(self)
         listener.per_address[self._address] += 1
         metrics.SMTP_SESSIONS.inc()
         self._session = ServerSession(
-            listener.config, self._address, int(peer[1]), encrypted=listener.tls_on_connect
+            listener.config,
+            self._address,
+            source.port if source.address else port,
+            encrypted=listener.tls_on_connect,
         )
-        self._transport.write(self._session.take_output())
+        transport.write(self._session.take_output())
+
+    def _read_header(self, transport: asyncio.Transport, header: bytes) -> None:
+        """Whom the balancer brings, as soon as it has said so."""
+        self._header = header
+        try:
+            if missing_bytes(header):
+                return
+            source, rest = read_source(header)
+        except BadProxyHeader as error:
+            _log.warning("proxy_header_refused", peer=self._address, error=error.message)
+            transport.abort()
+            return
+        self._header = None
+        address, port, *_ = transport.get_extra_info("peername") or ("", 0)
+        self._open(transport, source, str(address), int(port))
+        if rest:
+            self.data_received(rest)
 
     def data_received(self, data: bytes) -> None:
         session = self._session
         if session is None:
+            if self._header is not None and self._transport is not None:
+                self._read_header(self._transport, self._header + data)
             return
         self._heard_at = self._loop.time()
         session.receive(data)
@@ -256,10 +312,11 @@ class _Connection(asyncio.Protocol):
         listener = self._listener
         if self in listener.connections:
             listener.connections.remove(self)
-            listener.per_address[self._address] -= 1
-            if listener.per_address[self._address] <= 0:
-                del listener.per_address[self._address]
-            metrics.SMTP_SESSIONS.dec()
+            if self._header is None:
+                listener.per_address[self._address] -= 1
+                if listener.per_address[self._address] <= 0:
+                    del listener.per_address[self._address]
+                metrics.SMTP_SESSIONS.dec()
             if not listener.connections:
                 listener.empty.set()
         self._session = None
@@ -279,6 +336,8 @@ class _Connection(asyncio.Protocol):
         if self._session is not None:
             self._session.drain(_SHUTTING_DOWN)
             self._flush(self._session)
+        elif self._header is not None:
+            self.abort()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -288,6 +347,8 @@ class _Connection(asyncio.Protocol):
         """End the session when the peer has let a deadline pass; our own delays do not count. A
         peer that does not even read why is cut off."""
         session, limit = self._session, self._listener.limits
+        if self._header is not None and now - self._opened_at > HANDSHAKE_S:
+            self.abort()
         if session is None or self._transport is None:
             return
         if self._transport.is_closing():

@@ -11,9 +11,12 @@ import ssl
 from asyncio import Task
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import structlog
+
+from mailyard.protocol.proxy_header import BadProxyHeader, Source, missing_bytes, read_source
 
 BACKLOG = 1024
 HANDSHAKE_S = 15.0  # a handshake takes two round trips; who needs longer is not a mail client
@@ -26,7 +29,8 @@ class TlsServer:
     """Listens on (`host`, `port`) from its making on, within a running loop, until `close`.
 
     `protocol` gets a connection once it is encrypted. `has_room(handshakes, those of the address,
-    the address)` decides whether one more may begin. Raises OSError when the address is taken.
+    the address)` decides whether one more may begin; who `is_balancer` says first, in plain, who is
+    behind it. Raises OSError when the address is taken.
     """
 
     def __init__(
@@ -36,8 +40,9 @@ class TlsServer:
         *,
         reuse_port: bool,
         context: ssl.SSLContext,
-        protocol: Callable[[], asyncio.Protocol],
+        protocol: Callable[[Source | None], asyncio.Protocol],
         has_room: Callable[[int, int, str], bool],
+        is_balancer: Callable[[str], bool],
     ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server(
@@ -48,6 +53,7 @@ class TlsServer:
         self._context = context
         self._protocol = protocol
         self._has_room = has_room
+        self._is_balancer = is_balancer
         self._loop = asyncio.get_running_loop()
         self._handshakes: set[Task[None]] = set()
         self._of_address: Counter[str] = Counter()
@@ -94,8 +100,9 @@ class TlsServer:
 
     async def _shake_hands(self, connected: socket.socket, address: str) -> None:
         try:
+            source = await self._source(connected) if self._is_balancer(address) else None
             await self._loop.connect_accepted_socket(
-                self._protocol,
+                partial(self._protocol, source),
                 connected,
                 ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE_S,
@@ -103,3 +110,17 @@ class TlsServer:
         except (OSError, ssl.SSLError) as error:
             _log.info("tls_handshake_failed", peer=address, error=str(error))
             connected.close()
+        except BadProxyHeader as error:
+            _log.warning("proxy_header_refused", peer=address, error=error.message)
+            connected.close()
+
+    async def _source(self, connected: socket.socket) -> Source:
+        """Read the header and not a byte more: what follows it is the handshake."""
+        header = b""
+        async with asyncio.timeout(HANDSHAKE_S):
+            while missing := missing_bytes(header):
+                data = await self._loop.sock_recv(connected, missing)
+                if not data:
+                    raise ConnectionError("closed within the PROXY header")
+                header += data
+        return read_source(header)[0]

@@ -283,6 +283,12 @@ class Settings:
     smtp_connections_per_address: int = setting(
         whole(1, 100_000), limits.SMTP_CONNECTIONS_PER_ADDRESS, "SMTP connections from one address"
     )
+    smtp_balancers: str = setting(
+        NETWORKS, "", "networks whose connections to SMTP begin with the PROXY protocol"
+    )
+    http_balancers: str = setting(
+        NETWORKS, "", "networks whose X-Forwarded-For and X-Forwarded-Proto are believed"
+    )
     log_level: str = setting(
         choice("debug", "info", "warning", "error"), "info", "least level that is logged"
     )

@@ -1,8 +1,10 @@
 """The API role: `/v1`, the live streams, the pages and the probes, on one port."""
 
 from mailyard.app import Application
+from mailyard.net.guard import networks
 from mailyard.settings import Settings
 from mailyard.web.asgi import build
+from mailyard.web.behind import Behind
 from mailyard.web.serve import HttpServer
 
 
@@ -12,8 +14,9 @@ class ApiService:
     def __init__(self, application: Application) -> None:
         settings = application.settings
         self._front = build(application)
+        balancers = networks(settings.http_balancers.replace(",", " ").split())
         self._server = HttpServer(
-            self._front,
+            Behind(self._front, balancers) if balancers else self._front,
             host=settings.host,
             port=settings.port,
             drain_s=settings.drain_s,

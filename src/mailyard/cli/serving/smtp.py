@@ -10,6 +10,7 @@ import structlog
 from mailyard.app import Application
 from mailyard.core import limits
 from mailyard.core.errors import ConfigurationError
+from mailyard.net.guard import networks
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.session import LoginAsked, SessionConfig
@@ -46,6 +47,7 @@ class SmtpService:
             connections=settings.smtp_connections,
             connections_per_address=settings.smtp_connections_per_address,
         )
+        self._balancers = networks(settings.smtp_balancers.replace(",", " ").split())
         self._listener = Listener(
             host=settings.smtp_host,
             port=settings.smtp_port,
@@ -53,6 +55,7 @@ class SmtpService:
             hostname=settings.smtp_name,
             tls_context=self._tls,
             listener_limits=self._limits,
+            balancers=self._balancers,
         )
         self._submission: list[Listener] = []
         self._decider = _Decider(application)
@@ -112,6 +115,7 @@ class SmtpService:
             tls_context=self._tls,
             tls_on_connect=tls_on_connect,
             listener_limits=self._limits,
+            balancers=self._balancers,
             session=SessionConfig(
                 settings.smtp_name,
                 submission=True,
