@@ -155,6 +155,7 @@ class Settings:
     api_processes: int = setting(COUNT, 1, "API and page processes")
     smtp_processes: int = setting(COUNT, 1, "SMTP listener processes")
     worker_processes: int = setting(COUNT, 2, "worker processes")
+    worker_lanes: str = setting(LANE_NAMES, "", "queues that workers here serve; all when empty")
     scheduler_processes: int = setting(COUNT, 1, "schedulers; one leads, others stand by")
     api_memory: int = setting(BYTES, 600 * limits.MIB, "an API process above this is replaced")
     smtp_memory: int = setting(BYTES, 400 * limits.MIB, "an SMTP process above this is replaced")

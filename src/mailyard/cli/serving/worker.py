@@ -45,13 +45,18 @@ class WorkerService:
         await self._application.fan_out.start()
         self._worker = Worker(
             engine=self._application.engine,
-            handlers=handlers(self._application),
+            handlers=self._own(handlers(self._application)),
             name=f"{socket.gethostname()}:{os.getpid()}",
         )
         self._running = vital(asyncio.create_task(self._worker.run(), name="worker"))
 
     def reload(self, settings: Settings) -> None:
         """Nothing here goes by a setting that may change."""
+
+    def _own(self, all_: list[Handler]) -> list[Handler]:
+        """Those of the queues that this worker is for."""
+        lanes = self._application.settings.worker_lanes.replace(",", " ").split()
+        return [one for one in all_ if not lanes or one.queue in lanes]
 
     async def drain(self, timeout_s: float) -> None:
         if self._worker is None or self._running is None:

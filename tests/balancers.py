@@ -1,0 +1,132 @@
+"""nginx and HAProxy as `deploy/` configures them, in front of role processes of this machine."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from running_platform import free_ports, wait_until
+
+from mailyard.storage.unprivileged import die_with_parent
+
+DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
+NGINX, HAPROXY = Path("/usr/sbin/nginx"), Path("/usr/sbin/haproxy")
+STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+BEHIND = {"MAILYARD_HTTP_BALANCERS": "127.0.0.1", "MAILYARD_SMTP_BALANCERS": "127.0.0.1"}
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens there; nobody is connected to for that."""
+    wanted = f"{port:04X}"
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(
+        fields[1].endswith(f":{wanted}") and fields[3] == "0A"
+        for fields in (line.split() for line in lines)
+    )
+
+
+class Role:
+    """`mailyard api` or `mailyard smtp`, one process, behind a balancer."""
+
+    def __init__(self, role: str, database_url: str, folder: Path) -> None:
+        (self.port,) = free_ports(1)
+        name = "MAILYARD_PORT" if role == "api" else "MAILYARD_SMTP_PORT"
+        environment = {
+            **os.environ,
+            **BEHIND,
+            "MAILYARD_DATABASE_URL": database_url,
+            "MAILYARD_DATA": str(folder / f"{role}-{self.port}"),
+            name: str(self.port),
+            "MAILYARD_SUBMISSION_PORT": "0",
+            "MAILYARD_SUBMISSIONS_PORT": "0",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mailyard.cli.main", role],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=(folder / f"{role}-{self.port}.log").open("w"),
+            preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
+        )
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait(20)
+
+
+@contextmanager
+def roles(database_url: str, folder: Path) -> Iterator[dict[str, Role]]:
+    """Two API and two SMTP processes, under the names that `deploy/` gives them."""
+    running = {
+        f"{role}-{number}": Role(role, database_url, folder)
+        for role in ("api", "smtp")
+        for number in (1, 2)
+    }
+    try:
+        for one in running.values():
+            wait_until(lambda one=one: listens(one.port), 60.0)
+        yield running
+    finally:
+        for one in running.values():
+            one.end()
+
+
+def _placed(text: str, backends: Mapping[str, Role]) -> str:
+    """A configuration with ports of this machine in the place of its names."""
+    for name, role in backends.items():
+        text = re.sub(rf"{name}:\d+", f"127.0.0.1:{role.port}", text)
+    return text
+
+
+@contextmanager
+def nginx(backends: Mapping[str, Role], folder: Path) -> Iterator[tuple[int, int]]:
+    """Its HTTP and SMTP port."""
+    http, smtp = free_ports(2)
+    text = (DEPLOY / "nginx/nginx.conf").read_text()
+    text = text.replace("listen 80;", f"listen 127.0.0.1:{http};")
+    text = text.replace("listen 25;", f"listen 127.0.0.1:{smtp};")
+    text = _placed(text, backends)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    kept = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    text = text.replace("http {", f"http {{ {kept}", 1)
+    (folder / "nginx.conf").write_text(f"load_module {STREAM_MODULE};\n{text}")
+    command = [str(NGINX), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    command += [
+        "-g",
+        f"daemon off; user root; pid {folder}/nginx.pid; error_log {folder}/error.log;",
+    ]
+    with _running(command, {}, (http, smtp)):
+        yield http, smtp
+
+
+@contextmanager
+def haproxy(
+    backends: Mapping[str, Role], folder: Path, check_interval: str
+) -> Iterator[tuple[int, int]]:
+    """Its HTTP and SMTP port."""
+    http, smtp = free_ports(2)
+    text = (DEPLOY / "haproxy/haproxy.cfg").read_text()
+    text = text.replace("bind :80", f"bind 127.0.0.1:{http}")
+    text = text.replace("bind :25", f"bind 127.0.0.1:{smtp}")
+    file = folder / "haproxy.cfg"
+    file.write_text(_placed(text, backends))
+    command = [str(HAPROXY), "-db", "-f", str(file)]
+    with _running(command, {"CHECK_INTERVAL": check_interval}, (http, smtp)):
+        yield http, smtp
+
+
+@contextmanager
+def _running(
+    command: list[str], environment: Mapping[str, str], ports: tuple[int, int]
+) -> Iterator[None]:
+    process = subprocess.Popen(command, env={**os.environ, **environment})
+    try:
+        wait_until(lambda: all(map(listens, ports)), 20.0)
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)

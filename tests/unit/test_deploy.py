@@ -1,0 +1,102 @@
+"""What `deploy/` says is what the program knows: settings, roles, ports and names."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mailyard.queue.job import LANES
+from mailyard.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "deploy"
+COMPOSE = sorted((DEPLOY / "compose").glob("*.yaml"))
+KINDS = {f"MAILYARD_{one.name.upper()}": one.metadata["kind"] for one in fields(Settings)}
+ROLES = {"up", "api", "smtp", "worker", "scheduler", "migrate"}
+FILLED = re.compile(r"\$\{(\w+):\?\}")
+EXAMPLES = {"POSTGRES_PASSWORD": "secret", "MAILYARD_MASTER_KEY": "A" * 43 + "="}
+
+
+def composed(file: Path) -> dict[str, Any]:
+    text = FILLED.sub(lambda found: EXAMPLES[found[1]], file.read_text())
+    return dict(yaml.safe_load(text))
+
+
+def settings_in(environment: dict[str, str]) -> Iterator[tuple[str, str]]:
+    yield from ((name, str(value)) for name, value in environment.items() if "MAILYARD_" in name)
+
+
+@pytest.mark.parametrize("file", COMPOSE, ids=[file.stem for file in COMPOSE])
+def test_compose_files_set_what_there_is_to_what_is_allowed(file: Path) -> None:
+    services = composed(file)["services"]
+    own = {name: one for name, one in services.items() if one.get("image") == "mailyard:1"}
+    assert own
+    for name, service in own.items():
+        assert set(service.get("command", ["up"])) <= ROLES, name
+        for setting, value in settings_in(service.get("environment", {})):
+            assert setting in KINDS, f"{file.name}: {name}: {setting}"
+            KINDS[setting].parse(value)
+        for needed in service.get("depends_on", []):
+            assert needed in services
+    for service in services.values():
+        assert ":" in service["image"], "an image is pinned"
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert not source.startswith(".") or (file.parent / source).exists(), source
+
+
+def test_a_lane_without_a_worker_is_in_no_compose_file_and_not_in_the_chart() -> None:
+    services = composed(DEPLOY / "compose/separate-roles.yaml")["services"]
+    served = [
+        lane
+        for service in services.values()
+        for lane in service.get("environment", {}).get("MAILYARD_WORKER_LANES", "").split(",")
+        if lane
+    ]
+    assert sorted(served) == sorted(LANES)
+    workers = values()["workers"]
+    charted = [lane for worker in workers.values() for lane in worker["lanes"]]
+    assert sorted(charted) == sorted(LANES)
+
+
+def values() -> dict[str, Any]:
+    return dict(yaml.safe_load((DEPLOY / "helm/mailyard/values.yaml").read_text()))
+
+
+def test_the_chart_sets_what_there_is_to_what_is_allowed() -> None:
+    for setting, value in settings_in(values()["settings"]):
+        KINDS[setting].parse(value)
+    templates = "".join(file.read_text() for file in (DEPLOY / "helm/mailyard/templates").iterdir())
+    named = set(re.findall(r"MAILYARD_[A-Z_]+", templates))
+    assert named and named <= KINDS.keys()
+
+
+def test_kubernetes_waits_longer_than_a_drain() -> None:
+    chart = values()
+    assert chart["terminationGraceSeconds"] > chart["drainSeconds"] + 5
+
+
+def test_balancers_lead_to_the_services_and_ports_that_there_are() -> None:
+    services = composed(DEPLOY / "compose/separate-roles.yaml")["services"]
+    for file in (DEPLOY / "nginx/nginx.conf", DEPLOY / "haproxy/haproxy.cfg"):
+        backends = set(re.findall(r"\b((?:api|smtp)-\d):(\d+)", file.read_text()))
+        assert {name for name, _ in backends} <= services.keys()
+        assert {port for name, port in backends if name.startswith("api")} == {str(Settings().port)}
+        assert {port for name, port in backends if name.startswith("smtp")} == {
+            str(Settings().smtp_port)
+        }
+
+
+def test_the_image_runs_as_nobody_special_and_listens_where_its_ports_are() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
+    environment = dict(re.findall(r"(MAILYARD_\w+)=(\S+)", text))
+    for setting, value in environment.items():
+        KINDS[setting].parse(value)
+    exposed = re.search(r"^EXPOSE (.*)$", text, re.MULTILINE)
+    assert exposed is not None
+    assert {str(Settings().port), str(Settings().smtp_port)} <= set(exposed[1].split())
