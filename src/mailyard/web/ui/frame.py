@@ -19,6 +19,7 @@ from litestar.response import Redirect
 from markupsafe import Markup
 
 from mailyard.access.authenticate import Principal
+from mailyard.web.ui.asset import ASSETS
 from mailyard.web.ui.navigation import NAVIGATION
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def environment(*, sign_up: bool = False) -> Environment:
     )
     env.filters.update(ago=_ago, seconds=_seconds, size=_size, number=_number, pretty=_pretty)
     env.globals["navigation"] = NAVIGATION
+    env.globals["asset"] = ASSETS.url
     env.globals["sign_up"] = sign_up
     return env
 

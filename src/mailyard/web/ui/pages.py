@@ -1,7 +1,5 @@
 """The pages as one ASGI application: routes, the visitor, errors, static files."""
 
-from datetime import timedelta
-from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +9,6 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.response import Redirect
-from litestar.static_files import create_static_files_router
 
 from mailyard.access.authenticate import Authenticator
 from mailyard.app import Application
@@ -50,12 +47,12 @@ from mailyard.web.ui import (
     usage_pages,
     webhook_pages,
 )
+from mailyard.web.ui.asset import give_asset
 from mailyard.web.ui.frame import PAGE_HEADERS, PageRequest, environment
 
 _LOG = structlog.get_logger("mailyard.pages")
 
 _TITLES = {403: "Not allowed", 404: "Not found", 429: "Too many tries", 503: "Not available now"}
-_STATIC_S = int(timedelta(hours=1).total_seconds())
 
 
 def _error_page(request: PageRequest, status: int, detail: str) -> Response[str]:
@@ -87,13 +84,6 @@ def on_unexpected_error(request: PageRequest, error: Exception) -> Response[Any]
 
 def build_pages(application: Application) -> Litestar:
     """The pages over the services of `application`."""
-    static = create_static_files_router(
-        path="/static",
-        directories=[str(files("mailyard.web.ui") / "static")],
-        include_in_schema=False,
-        cache_control=None,
-        after_request=_let_static_files_be_kept,
-    )
     modules = (
         access_pages,
         account_pages,
@@ -129,7 +119,7 @@ def build_pages(application: Application) -> Litestar:
     )
     return Litestar(
         route_handlers=[
-            static,
+            give_asset,
             gate.ask_for_password,
             gate.sign_in,
             gate.ask_for_press,
@@ -157,8 +147,3 @@ def build_pages(application: Application) -> Litestar:
         logging_config=None,
         request_max_body_size=2 * 1024 * 1024,
     )
-
-
-def _let_static_files_be_kept(response: Response[Any]) -> Response[Any]:
-    response.headers["cache-control"] = f"public, max-age={_STATIC_S}"
-    return response
