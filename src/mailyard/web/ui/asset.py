@@ -10,6 +10,7 @@ from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from litestar import Request, Response, get
 from litestar.exceptions import NotFoundException
@@ -95,8 +96,6 @@ ASSETS = Assets(Path(str(files("mailyard.web.ui") / "static")))
 
 
 @get(_FOLDER + "{name:path}", include_in_schema=False)
-async def give_asset(
-    name: FromPath[Path], request: Request[object, object, object]
-) -> Response[bytes]:
+async def give_asset(name: FromPath[Path], request: Request[Any, Any, Any]) -> Response[bytes]:
     """A script, style or picture of the pages."""
     return ASSETS.answer(str(name).lstrip("/"), dict(request.headers))
