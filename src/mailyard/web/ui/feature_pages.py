@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.access.feature import STAGES
@@ -29,7 +30,7 @@ async def features(visit: Visit) -> Response[str]:
 
 
 @post("/features/{name:str}", status_code=303)
-async def change_feature(visit: Visit, name: str) -> Response[Any]:
+async def change_feature(visit: Visit, name: FromPath[str]) -> Response[Any]:
     app = visit.application
     await app.workspaces.require_operator(visit.principal.workspace_id)
     visit.principal.require(scope.ADMIN)
