@@ -9,6 +9,7 @@ from uuid import UUID
 from api_platform import Platform
 from domains_seen import keys_stand
 
+from mailyard.access.session import token_hash
 from mailyard.core import ids
 from mailyard.mailbox.follow import NewLine
 from mailyard.mailbox.strand import Strand
@@ -51,6 +52,7 @@ class Things:
             other = {"index": "0", "version": "1", "queue": "media", "number": "1", **_NAMED}.get(
                 name, "x"
             )
+            other = self.ids["session"] if name == "session_id" else other
             if prefix is None:
                 path = path.replace(f"{{{name}}}", other)
             else:
@@ -98,6 +100,7 @@ class Things:
             "changeSearchSettings": {"language": "german"},
             "setSenderPolicy": {"on_forged": "tag"},
             "changeMailbox": {"labels": ["changed"]},
+            "changeMessage": {"ttl_s": 86_400},
             "changeMessages": {"action": "star", "message_ids": [self.ids["msg"]]},
             "undoChange": {"seq": self.seq},
             "createDraft": {"subject": "another"},
@@ -244,6 +247,10 @@ async def make_things(platform: Platform, workspace_id: UUID, key: str, word: st
     await make("key", "/v1/keys", {"name": word, "scopes": ["emails:read"]})
     await make("inv", "/v1/invitations", {"email": f"{word}-in@example.org", "role": "viewer"})
     await make("usr", "/v1/members", {"email": f"{word}-owner@example.org", "role": "owner"})
+    session = await platform.app.sessions.start(
+        ids.parse_type_id(ids.USER, made["usr"]), workspace_id, word
+    )
+    made["session"] = token_hash(session.token).hex()
     await platform.call(
         "POST", f"/v1/lists/{made['lst']}/contacts", json={"contact_ids": [made["con"]]}, key=key
     )

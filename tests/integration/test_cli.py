@@ -502,6 +502,9 @@ async def test_webhooks_are_made_tried_listed_and_removed(shell: Shell) -> None:
 COMMANDS_FOR_PEOPLE = (
     *("send", "import", "demo"),
     *("inbox create", "inbox list", "inbox read", "inbox wait", "inbox delete"),
+    *("inbox change", "inbox extend", "inbox end-message", "inbox purge"),
+    *("address hold", "address list", "address release"),
+    *("member sessions", "member end-session"),
     *("campaign create", "campaign start", "campaign pause", "campaign resume"),
     *("campaign cancel", "campaign watch", "campaign list"),
     *("template list", "template push", "template publish", "template republish"),

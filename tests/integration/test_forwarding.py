@@ -1,4 +1,4 @@
-"""Mail that a route sends on: sealed, under a return-path of our own, its bounces sent back."""
+"""Mail that a route sends on: sealed, its sender rewritten, its bounces sent back."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,6 +13,7 @@ from mail_platform import about
 
 from mailyard.app import Application
 from mailyard.core.ids import uuid7
+from mailyard.protocol.address import normalise
 from mailyard.protocol.arc import ChainStatus, read_chain, verify_chain
 from mailyard.protocol.dkim.mail import Mail
 from mailyard.queue.job import EMAIL_EVENTS, EMAIL_SEND, INBOUND_EMAIL, LeasedJob, NewJob
@@ -27,6 +28,7 @@ from mailyard.sending.content import WholeMail, decode_content
 from mailyard.sending.domain import fresh_keys
 from mailyard.sending.forwarded import BOUNCE_JOB
 from mailyard.sending.return_path import ReturnPaths
+from mailyard.sending.returns.address import ReturnAddresses
 from mailyard.sending.returns.mail import ReturnedMail
 from mailyard.settings import Settings
 
@@ -120,14 +122,19 @@ async def test_a_route_sends_mail_on_and_its_bounce_finds_the_way_back(app: Appl
     # Its bounce is told in the delivery's story, and goes to who sent the mail first.
     await pool.execute("UPDATE delivery SET state = 'accepted', handed_off_at = now()")
     paths = ReturnPaths(domain="back.example", keys=app.vault.keys_for("return-path"))
-    path = paths.address_for(delivery["id"])
+    path = paths.rewritten_path(delivery["id"], "team@next.example", stored.reverse_path)
+    assert path.startswith("SRS0=") and "=peer.test=quokkamail@back.example" in path
+    returns = ReturnAddresses(paths=paths, domain="back.example", clock=app.clock)
+    assert returns.takes(normalise(path)) is True
+    assert returns.takes(normalise(path.replace("quokka", "jackal"))) is False
+    assert returns.takes("srs0=abc=de=x.example=y@shop.example") is None, "another's, or an inbox"
     returned = uuid7()
     raw = DSN.format(path=path).encode()
     await pool.execute(
         "INSERT INTO message (id, workspace_id, retention_days, reverse_path, recipients, "
         "inbox_ids, helo, peer, size_bytes, raw) VALUES ($1, $2, 30, '', $3, '{}', 'h', "
         "'192.0.2.1', $4, $5)",
-        returned, UUID(int=0), [path], len(raw), raw,
+        returned, UUID(int=0), [normalise(path)], len(raw), raw,
     )  # fmt: skip
     payload = f'[["{returned}",30,{len(raw)}]]'.encode()
     await app.engine.enqueue([NewJob(EMAIL_EVENTS, "returned-mail", payload)])

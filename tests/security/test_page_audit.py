@@ -16,7 +16,8 @@ from full_log import contents, differing, the_log_is_full
 from mailyard.access.audit import AuditEntry
 from mailyard.access.authenticate import SESSION_COOKIE
 from mailyard.access.session import StartedSession
-from mailyard.core.ids import WORKSPACE, type_id
+from mailyard.core.ids import INBOX, WORKSPACE, type_id
+from mailyard.mailbox.inbox import NewInbox
 from mailyard.storage.database import Database
 from mailyard.web.ui.pages import build_pages
 
@@ -38,6 +39,11 @@ class Form:
 _FORMS = (
     Form("/inboxes", "inbox.create", {"address": "new-one", "labels": "a, b"}),
     Form("/inboxes/{ibx}/extend", "inbox.extend"),
+    Form("/inboxes/{ibx}/life", "inbox.extend", {"ttl_s": "7 days"}),
+    Form("/inboxes/{ibx}/settings", "inbox.change", {"name": "new", "bytes_max": "10 MB"}),
+    Form("/receiving-policy", "mail_policy.set", {"blocked": "bad.example", "greylist_s": "5 min"}),
+    Form("/reserved-addresses", "address.reserve", {"addresses": "new-held"}),
+    Form("/reserved-addresses/release", "address.release", {"address": "new-held@inbox.localhost"}),
     Form("/search/settings", "search.change", {"language": "german", "every_word": "yes"}),
     Form("/analysis", "analysis.policy", {"on_arrival": "yes", "aspect_summary": "yes"}),
     Form("/analysis/models", "model.create", {"name": "new", "kind": "openai", "model": "m"}),
@@ -153,7 +159,9 @@ _FORMS = (
     Form("/destinations/resume", "destination.resume", {"destination": "mx.otter.example"}),
     Form("/inboxes/{ibx}/senders", "inbox.sender_policy", {"on_forged": "refuse"}),
     Form("/inboxes/{ibx}/held/{msg}/release", "message.release"),
+    Form("/inboxes/{ibx}/messages/{msg}/end", "message.end", {"ttl_s": "86400"}),
     Form("/inboxes/{ibx}/messages/{msg}/delete", "message.delete"),
+    Form("/inboxes/{spare}/purge", "inbox.purge", {"address": "spare@inbox.localhost"}),
     Form("/inboxes/{ibx}/delete", "inbox.delete"),
     Form("/sign-out", "session.end"),
 )
@@ -230,6 +238,8 @@ async def visitor(database: Database) -> AsyncIterator[Visitor]:
     session = await platform.app.sessions.start(
         platform.first.user_id, platform.workspace_id, "a browser"
     )
+    [spare] = await platform.app.inboxes.create(platform.workspace_id, [NewInbox("spare")])
+    things.ids["spare"] = type_id(INBOX, spare.id)
     yield Visitor(platform, things, session)
     await platform.close()
 

@@ -17,7 +17,12 @@ from mailyard.storage.database import Database
 from mailyard.web.api.routes import DOCUMENTED, ROUTES
 
 _THEIRS, _OURS = "zebra", "otter"
-_ADDRESSED = [route for route in DOCUMENTED if any(prefix for _, prefix in route.parameters)]
+_BY_OTHER_NAMES = ("endSession",)
+_ADDRESSED = [
+    route
+    for route in DOCUMENTED
+    if route.operation in _BY_OTHER_NAMES or any(prefix for _, prefix in route.parameters)
+]
 # Routes without an id in the path whose body names things of the workspace.
 _NAMING_IN_BODY = (
     "createCampaign",

@@ -5,7 +5,9 @@ token is stored: who reads the table cannot sign in. Tokens have 256 random bits
 is enough (a slow one protects only what can be guessed).
 """
 
+import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -29,6 +31,7 @@ _ACCOUNT_SQL = load("account")
 SESSION_S = 14 * 24 * 3600.0
 LINK_S = 24 * 3600.0
 _USER_AGENT_CHARACTERS = 300
+_ID = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,18 @@ class SessionSummary:
 
     id: str
     workspace_id: UUID
+    user_agent: str
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOf:
+    """A session as the owners of its workspace see it."""
+
+    id: str
+    user_id: UUID
+    email: str
     user_agent: str
     created_at: datetime
     expires_at: datetime
@@ -178,6 +193,28 @@ class Sessions:
             for row in rows
         ]
 
+    async def in_workspace(
+        self, workspace_id: UUID, *, after: str = "", limit: int, user_id: UUID | None = None
+    ) -> Sequence[SessionOf]:
+        """Live sessions that are in a workspace, by id, those behind `after`; of one person."""
+        rows = await self._database.fetch(
+            _SQL.sessions_in_workspace, workspace_id, after, limit, user_id
+        )
+        return [SessionOf(**row) for row in rows]
+
+    async def end_in(
+        self, workspace_id: UUID, session_id: str, *, actor: Actor, tx: Connection
+    ) -> None:
+        """End somebody's session that is in a workspace, by its id. Raises NotFound."""
+        row = None
+        if _ID.fullmatch(session_id):
+            row = await self._database.fetchrow(
+                _SQL.end_session_in_workspace, workspace_id, session_id, tx=tx
+            )
+        if row is None:
+            raise NotFound("no such session")
+        await self._ended(row, tx, actor)
+
     async def end(self, token: str) -> None:
         """Sign out: the session of this token is no more. Unknown tokens are ignored."""
         async with self._database.transaction() as tx:
@@ -197,9 +234,9 @@ class Sessions:
             await self._changed(bytes.fromhex(session_id), tx)
             await self._ended(row, tx)
 
-    async def _ended(self, row: asyncpg.Record, tx: Connection) -> None:
+    async def _ended(self, row: asyncpg.Record, tx: Connection, actor: Actor | None = None) -> None:
         await self._audit.record(
-            Actor("user", row["email"], row["workspace_id"]),
+            actor or Actor("user", row["email"], row["workspace_id"]),
             "session.end",
             ids.type_id(ids.USER, row["user_id"]),
             {"user_agent": row["user_agent"], "started_at": row["created_at"]},

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from mailyard.analysis.follow import ArrivalAnalysis
     from mailyard.analysis.meaning import Meanings
+    from mailyard.mailbox.ending import Endings
     from mailyard.mailbox.follow import Follower as MailboxFollower
     from mailyard.mailbox.inbox import Inboxes
     from mailyard.mailbox.mail_file import MailFiles
@@ -118,6 +119,19 @@ class Receiving(Access):
             engine=self.engine,
             cache=self.cache,
             blobs=self.blob_upkeep,
+        )
+
+    @cached_property
+    def endings(self) -> "Endings":
+        from mailyard.mailbox.ending import Endings
+
+        return Endings(
+            database=self.database,
+            engine=self.engine,
+            follower=self.mailbox_follower,
+            live=self.live,
+            cache=self.cache,
+            clock=self.clock,
         )
 
     @cached_property

@@ -168,7 +168,9 @@ class Sending(OwnDelivery):
 
         if self.return_paths is None:
             return None
-        return ReturnAddresses(paths=self.return_paths, domain=self.settings.returns_at)
+        return ReturnAddresses(
+            paths=self.return_paths, domain=self.settings.returns_at, clock=self.clock
+        )
 
     @cached_property
     def recorder(self) -> "Recorder":

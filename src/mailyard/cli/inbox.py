@@ -271,6 +271,80 @@ def senders(
 
 
 @app.command()
+def change(
+    inbox: _Inbox,
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Labels, in the place of all.")] = None,
+    message_ttl: Annotated[
+        float | None, typer.Option(help="Seconds that its mail lives; 0: as long as it does.")
+    ] = None,
+    messages_max: Annotated[
+        int | None, typer.Option(help="How many messages it holds; 0: any number.")
+    ] = None,
+    bytes_max: Annotated[
+        int | None, typer.Option(help="How many bytes of mail it holds; 0: any number.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change an inbox's name, labels or limits. What is left out stays as it is.
+
+    Example: mailyard inbox change support@example.org --messages-max 1000 --message-ttl 604800
+    """
+    limits = {"message_ttl_s": message_ttl, "messages_max": messages_max, "bytes_max": bytes_max}
+    body: dict[str, Any] = {
+        key: value or None for key, value in limits.items() if value is not None
+    }
+    body |= {key: value for key, value in (("name", name), ("labels", label)) if value is not None}
+    if not body:
+        raise InvalidInput("say what to change: mailyard inbox change --help")
+
+    async def work(client: ApiClient) -> Any:
+        path = f"/v1/inboxes/{await inbox_id_of(client, inbox)}"
+        return await client.call("PATCH", path, body=body)
+
+    changed = ask(work)
+    say(changed, as_json, f"{changed['address']} is changed")
+
+
+@app.command()
+def extend(
+    inbox: _Inbox,
+    ttl: Annotated[
+        float | None, typer.Option(help="Seconds to live from now; without it, for ever.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let an inbox live longer, or shorter.
+
+    Example: mailyard inbox extend signup-test@inbox.localhost --ttl 86400
+    """
+
+    async def work(client: ApiClient) -> Any:
+        path = f"/v1/inboxes/{await inbox_id_of(client, inbox)}/extend"
+        return await client.post(path, {"ttl_s": ttl})
+
+    extended = ask(work)
+    say(extended, as_json, f"{extended['address']} ends {extended['expires_at'] or 'never'}")
+
+
+@app.command(name="end-message")
+def end_message(
+    message: Annotated[str, typer.Argument(help="A message's id (msg_…).")],
+    ttl: Annotated[
+        float | None, typer.Option(help="Seconds from now; without it, as its inbox lets it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say when a single message ends: nothing shows it from then on, and its bytes leave.
+
+    Example: mailyard inbox end-message msg_01h455vb4pex5vsknk084sn02q --ttl 3600
+    """
+    body = {"expires_at": None} if ttl is None else {"ttl_s": ttl}
+    ended = ask(lambda client: client.call("PATCH", f"/v1/messages/{message}", body=body))
+    say(ended, as_json, f"{message} ends {ended['expires_at'] or 'with its inbox'}")
+
+
+@app.command()
 def purge(inbox: _Inbox, as_json: AsJson = False) -> None:
     """Purge an inbox: its mail leaves tables, indexes, caches and events, now and for good.
 

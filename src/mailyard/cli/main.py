@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "limits": ("mailyard.cli.limits", "Show and set the workspace's sending limits."),
     "plan": ("mailyard.cli.plan", "Show what the workspace uses; list plans, give them."),
     "inbox": ("mailyard.cli.inbox", "Make inboxes, list and read their mail, wait for it."),
+    "address": ("mailyard.cli.address", "Hold addresses, with or without an inbox; let them go."),
     "search": ("mailyard.cli.search", "Search received mail; index anew what lies there."),
     "mailbox": ("mailyard.cli.mailbox", "Threads, folders, undo; write from an inbox."),
     "analysis": ("mailyard.cli.analysis", "What mail means: find, ask, models, budget."),
@@ -60,7 +61,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("mailyard.cli.report", "Show what receivers report of the domains' mail."),
     "shaping": ("mailyard.cli.shaping", "Show destinations as they are written to, pause, resume."),
     "mcp": ("mailyard.cli.mcp", "Serve inboxes to AI agents (Model Context Protocol)."),
-    "member": ("mailyard.cli.member", "List members; ask people in by mail."),
+    "member": ("mailyard.cli.member", "List members and their sessions; ask people in by mail."),
     "key": ("mailyard.cli.key", "Make, list and revoke API keys."),
     "version": ("mailyard.cli.version", "Print the version."),
 }

@@ -17,6 +17,12 @@ _INVITATION_COLUMNS = (
     ("By", "invited_by"),
     ("Until", "expires_at"),
 )
+_SESSION_COLUMNS = (
+    ("ID", "id"),
+    ("Address", "email"),
+    ("Browser", "user_agent"),
+    ("Since", "created_at"),
+)
 
 
 @app.command(name="list")
@@ -77,3 +83,39 @@ def withdraw(
         return invitation
 
     say({"withdrawn": ask(work)}, as_json, f"{invitation} is withdrawn")
+
+
+@app.command()
+def sessions(
+    user: Annotated[str | None, typer.Option(help="Only those of this person (usr_…).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List where people are signed in to the workspace.
+
+    Example: mailyard member sessions
+    """
+
+    async def work(client: ApiClient) -> Any:
+        items: list[dict[str, Any]] = []
+        query: dict[str, Any] = {"limit": 500} | ({"user_id": user} if user else {})
+        while True:
+            page = await client.get("/v1/sessions", **query)
+            items += page["items"]
+            if page["next_after"] is None:
+                return items
+            query["after"] = page["next_after"]
+
+    say_rows(ask(work), as_json, _SESSION_COLUMNS)
+
+
+@app.command(name="end-session")
+def end_session(
+    session: Annotated[str, typer.Argument(help="Its id, as `mailyard member sessions` says it.")],
+    as_json: AsJson = False,
+) -> None:
+    """End a session: its browser has to sign in again.
+
+    Example: mailyard member end-session 5feceb66…
+    """
+    ask(lambda client: client.delete(f"/v1/sessions/{session}"))
+    say({"ended": session}, as_json, f"{session} is ended")

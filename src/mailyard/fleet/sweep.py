@@ -10,8 +10,8 @@ from uuid import UUID
 from mailyard.queue.job import CLEANUP, NewJob
 from mailyard.queue.schedule import Every, Schedule
 from mailyard.queue.worker import Batch, Handler
-from mailyard.storage.database import Database
-from mailyard.storage.derived import delete_of_lines
+from mailyard.storage.database import Connection, Database
+from mailyard.storage.derived import delete_of_lines, delete_of_messages
 from mailyard.storage.partitions import RETENTION_DAYS
 from mailyard.storage.queries import Query, load
 
@@ -91,4 +91,17 @@ async def _drop(database: Database, query: Query, argument: float) -> int:
                 max(message_ids),
                 tx=tx,
             )
+            await _drop_derived(database, tx, workspace_id, message_ids)
     return len(rows)
+
+
+async def _drop_derived(
+    database: Database, tx: Connection, workspace_id: UUID, message_ids: Sequence[UUID]
+) -> None:
+    """What is kept about those of the messages that are stored no more."""
+    wanted = list(dict.fromkeys(message_ids))
+    rows = await database.fetch(
+        QUERIES.unstored, workspace_id, wanted, min(wanted), max(wanted), tx=tx
+    )
+    if rows:
+        await delete_of_messages(database, tx, workspace_id, [row["id"] for row in rows])

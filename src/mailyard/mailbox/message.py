@@ -42,7 +42,8 @@ _ITEM_BYTES = 1_200  # of a list, as it lies in memory
 
 # Values and no cycles: the garbage collector has nothing to find in them.
 class Summary(msgspec.Struct, frozen=True, gc=False):
-    """One line of an inbox. What it says of the sender stands in headers and proves nothing."""
+    """One line of an inbox. What it says of the sender stands in headers and proves nothing.
+    `expires_at`: its own end, where it has one."""
 
     id: UUID
     inbox_id: UUID
@@ -61,6 +62,7 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
     labels: tuple[str, ...]
     seen: bool
     starred: bool
+    expires_at: datetime | None = None
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -181,9 +183,9 @@ class Messages:
         if self._cache is None or inbox.message_ttl_s is not None:  # what is shown ends by itself
             return await read()
         key = f"{inbox_id}:{inbox.retention_days}:" + msgspec.json.encode(asked).decode()
-        tags = [_mail_tag(inbox_id)]
+        tags = [mail_tag(inbox_id)]
         return await self._cache.get_or_make(
-            LIST, workspace_id, key, read, tags, weigh=lambda page: _ITEM_BYTES * len(page.items)
+            LIST, workspace_id, key, read, tags, weigh=_page_bytes, ends_at=_first_end
         )
 
     async def first(
@@ -338,7 +340,7 @@ class Messages:
         )
         if self._cache is not None:
             inboxes = {row["inbox_id"] for row in gone}
-            await self._cache.change(workspace_id, [_mail_tag(one) for one in inboxes], tx)
+            await self._cache.change(workspace_id, [mail_tag(one) for one in inboxes], tx)
         return len(gone)
 
     # -----------------------------------------------------------------------------------------
@@ -371,8 +373,18 @@ class Messages:
         return raw
 
 
-def _mail_tag(inbox_id: UUID) -> str:
+def mail_tag(inbox_id: UUID) -> str:
+    """What carries an inbox's lists in a cache."""
     return MAIL_TAG + type_id(INBOX, inbox_id)
+
+
+def _page_bytes(page: Page) -> int:
+    return _ITEM_BYTES * len(page.items)
+
+
+def _first_end(page: Page) -> datetime | None:
+    """When the first of the mails on a page ends."""
+    return min((one.expires_at for one in page.items if one.expires_at is not None), default=None)
 
 
 def _read(raw: bytes, headers: bool) -> Content:
@@ -439,4 +451,5 @@ def summary_of(row: asyncpg.Record) -> Summary:
         tuple(row["labels"]),
         row["seen"],
         row["starred"],
+        row["expires_at"],
     )

@@ -23,6 +23,8 @@ from mailyard.sending.states import State
 from mailyard.sending.track.dress import TrackedPage
 from mailyard.sending.transport import TRANSACTIONAL, Outgoing, Recipient
 
+FORWARDED = "forward"  # the type of mail that is sent on (sending.forwarded)
+
 
 @dataclass(frozen=True, slots=True)
 class OpenDelivery:
@@ -176,9 +178,8 @@ class Errand:
         for one in recipients:
             reverse_path = self.reverse_path
             if returns is not None:
-                reverse_path = returns.reverse_path(
-                    one.id, one.recipient, self.reverse_path, self.return_domain
-                )
+                path = returns.rewritten_path if one.type == FORWARDED else returns.reverse_path
+                reverse_path = path(one.id, one.recipient, self.reverse_path, self.return_domain)
             yield self._outgoing([one], reverse_path, self._own_mail(one, self.mail), only)
 
     def _own_mail(self, recipient: OpenDelivery, shared: Composed) -> Composed:

@@ -1,9 +1,8 @@
-"""Mail that is sent on: sealed with ARC, under a return-path of our own, and its bounces sent back.
+"""Mail that is sent on: sealed with ARC, its sender rewritten, and its bounces sent back.
 
-The envelope sender is rewritten, as SRS does, so that SPF holds for what we send: each recipient's
-delivery has its own signed return-path (`sending.return_path`). A bounce to it is recorded with the
-delivery, and goes on to who sent the mail first, whose address the stored mail has; SRS's own form
-would put that address into the local part, which is longer than 64 octets for many (decision 0029).
+The envelope sender is rewritten at the hand-over (SRS, `sending.srs`), so that SPF holds for what
+we send. A bounce to it is recorded with the delivery, and goes on to who sent the mail first, whose
+address the stored mail has (decision 0029).
 
 The bytes stay as they came, for signatures over them are what the next hop checks; only fields that
 claim to be our own verdicts go (RFC 8601 section 5). In front of them
@@ -30,6 +29,7 @@ from mailyard.sending.accept import Emails
 from mailyard.sending.answer import Idempotency
 from mailyard.sending.content import WholeMail, decode_content
 from mailyard.sending.delivery import NOBODY, RETURNED_DAYS
+from mailyard.sending.errand import FORWARDED
 from mailyard.sending.request import Prepared
 from mailyard.sending.sign import Signing
 from mailyard.sending.stored_content import StoredContents
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _SQL = load("returns")
-TYPE = "forward"
 BOUNCE_TYPE = "forwarded-bounce"
 BOUNCE_JOB = "forwarded-bounce"
 HOPS_MAX = 30  # trace lines of a mail that is sent on; RFC 5321 section 6.3 asks for a bound
@@ -106,7 +105,7 @@ class Forwarding:
         raw = without_claims(mail.raw, self._authserv_id)
         content = b"Delivered-To: %b\r\n" % mail.address.encode() + raw
         content = await self._sealed(workspace_id, mail, content) + content
-        prepared = _prepared(content, mail.reverse_path, mail.address, mail.recipients, TYPE)
+        prepared = _prepared(content, mail.reverse_path, mail.address, mail.recipients, FORWARDED)
         once = Idempotency(mail.key, sha256(mail.key.encode()).digest())
         await self._emails.accept_prepared(workspace_id, prepared, once)
         return ""

@@ -3,7 +3,8 @@
 `b_01jz…-k3vd…@bounce.example.com`: the delivery's id and a MAC over it (HMAC-SHA256, 80 bits), so
 that nobody can make up a bounce of a delivery, or find deliveries by trying. 45 octets, where RFC
 5321 section 4.5.3.1.1 allows 64. Only letters and digits that survive a change of case are used,
-because peers write local parts in either.
+because peers write local parts in either. Mail that is sent on for somebody else leaves under his
+address, rewritten (`sending.srs`).
 
 Keys are rotated by putting the new one first: it signs, and all are honoured.
 """
@@ -17,6 +18,7 @@ from uuid import UUID
 
 from mailyard.core import ids
 from mailyard.core.errors import ConfigurationError, InvalidInput
+from mailyard.sending.srs import SenderRewriting
 
 KEY_BYTES = 32  # RFC 2104 section 3: as long as the hash
 _NOT_IN_DNS = frozenset(("localhost", "local", "internal", "lan", "home", "invalid"))
@@ -52,6 +54,7 @@ class ReturnPaths:
         self._domain = domain
         self._is_public = is_public(domain)
         self._keys = tuple(_keyed(bytes(key)) for key in keys)
+        self.rewriting = SenderRewriting([bytes(key) for key in keys])
 
     def address_for(self, delivery_id: UUID, domain: str = "") -> str:
         """The return-path of a delivery, under `domain` or under the one that all share."""
@@ -69,6 +72,16 @@ class ReturnPaths:
         if domain or self._is_public or not is_public(recipient.rpartition("@")[2]):
             return self.address_for(delivery_id, domain)
         return otherwise
+
+    def rewritten_path(
+        self, delivery_id: UUID, recipient: str, sender: str, domain: str = ""
+    ) -> str:
+        """What a mail that is sent on leaves under: `sender` rewritten (SRS), or the delivery's
+        return-path where that does not fit; `sender` itself where nobody could answer either."""
+        path = self.reverse_path(delivery_id, recipient, sender, domain)
+        if path == sender:
+            return sender
+        return self.rewriting.rewritten(delivery_id, sender, domain or self._domain) or path
 
     def delivery_of(self, address: str) -> UUID | None:
         """The delivery whose return-path `address` is; None when it is none of ours or forged."""

@@ -1,14 +1,15 @@
 """Mail that came to a return-path or to a feedback loop's address: the job `returned-mail`.
 
 A job names the mails of one group commit of the listener. Each is read, judged and brought to its
-delivery: by the signed return-path it was sent to, or by one that it quotes. What names no delivery
+delivery: by the signed return-path it was sent to, by the rewritten sender of a mail that was sent
+on (SRS), or by a return-path that it quotes. What names no delivery
 of ours changes nothing. A bounce can be faster than the commit of the hand-over that it answers;
 then it is told again a little later.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_EVENTS, EMAIL_SEND, LeasedJob, NewJob
 from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.bounce import Judged, classify
+from mailyard.sending.content import WholeMail, decode_content
 from mailyard.sending.delivery import NOBODY, RETURNED_DAYS
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.returns.occurrence import Occurrence, What, key_of
@@ -178,11 +180,12 @@ class ReturnedMail:
         rows = await self._database.fetch(
             _SQL.load_returned, wanted, min(wanted), max(wanted), RETURNED_DAYS, NOBODY
         )
+        forwarded = await self._forwarded(rows)
         found: list[Occurrence] = []
         kinds: Counter[str] = Counter()
         for count, row in enumerate(await self._raw_mail.filled(rows), 1):
             report = read_report(row["raw"])
-            told = list(self._occurrences(row, report))
+            told = list(self._occurrences(row, report, forwarded))
             kinds[report.kind if told else "unknown"] += 1
             found += told
             if count % _YIELD_EVERY == 0:
@@ -191,17 +194,71 @@ class ReturnedMail:
             RETURNED_MAIL.labels(kind).inc(mails)
         return found
 
-    def _occurrences(self, row: asyncpg.Record, report: Report) -> Iterator[Occurrence]:
+    async def _forwarded(self, rows: Sequence[asyncpg.Record]) -> dict[str, list[asyncpg.Record]]:
+        """The deliveries of mail that was sent on under the rewritten senders to which `rows` came:
+        those of that millisecond whose stored mail came from him whom the address names."""
+        now = self._clock.now()
+        asked = {
+            address: rewritten
+            for row in rows
+            for address in row["recipients"]
+            if (rewritten := self._paths.rewriting.read(address, now)) is not None
+        }
+        if not asked:
+            return {}
+        lowest = [one.lowest for one in asked.values()]
+        beyond = [one.beyond for one in asked.values()]
+        deliveries = await self._database.fetch(
+            _SQL.forwarded_within, lowest, beyond, min(lowest), max(beyond)
+        )
+        return {
+            address: [
+                row
+                for row in deliveries
+                if rewritten.is_of(row["id"]) and _came_from(row["content"], rewritten.sender)
+            ]
+            for address, rewritten in asked.items()
+        }
+
+    def _occurrences(
+        self,
+        row: asyncpg.Record,
+        report: Report,
+        forwarded: Mapping[str, Sequence[asyncpg.Record]],
+    ) -> Iterator[Occurrence]:
         """What the mail tells of each delivery that it was sent to, or else that it quotes."""
         deliveries = dict.fromkeys(
             found
             for address in row["recipients"]
             if (found := self._paths.delivery_of(address)) is not None
         )
+        for address in row["recipients"]:
+            if (one := _meant(forwarded.get(address, ()), report)) is not None:
+                deliveries[one] = None
         if not deliveries and (quoted := self._paths.find(report.return_paths)) is not None:
             deliveries = {quoted: None}
         for delivery_id in deliveries:
             yield from occurrences_of(report, delivery_id, row["id"])
+
+
+def _came_from(content: bytes, sender: str) -> bool:
+    """Whether a stored mail came from `sender`, which is in lower case."""
+    mail = decode_content(content)
+    return isinstance(mail, WholeMail) and mail.reverse_path.lower() == sender
+
+
+def _meant(deliveries: Sequence[asyncpg.Record], report: Report) -> UUID | None:
+    """Which of the deliveries of one mail a report is about: his whom it names, or the first."""
+    named = {
+        address.lower()
+        for recipient in report.recipients
+        for address in (recipient.address, recipient.original_recipient)
+    }
+    for row in deliveries:
+        if row["recipient"].lower() in named:
+            found: UUID = row["id"]
+            return found
+    return deliveries[0]["id"] if deliveries else None
 
 
 def occurrences_of(report: Report, delivery_id: UUID, message_id: UUID) -> Iterator[Occurrence]:

@@ -119,6 +119,23 @@ SELECT token_hash, workspace_id, user_agent, created_at, expires_at
   FROM session WHERE user_id = $1 AND expires_at > now()
  ORDER BY created_at DESC;
 
+-- name: sessions_in_workspace
+-- Live sessions that are in workspace $1, in the order of their ids after $2, up to $3; of the person
+-- $4 unless that is null.
+SELECT encode(s.token_hash, 'hex') AS id, s.user_id, u.email, s.user_agent, s.created_at, s.expires_at
+  FROM session s
+  JOIN user_account u ON u.id = s.user_id
+ WHERE s.workspace_id = $1 AND s.token_hash > decode($2, 'hex') AND s.expires_at > now()
+   AND ($4::uuid IS NULL OR s.user_id = $4)
+ ORDER BY s.token_hash
+ LIMIT $3;
+
+-- name: end_session_in_workspace
+-- Ends the session $2 (the hex of its token hash) that is in workspace $1.
+DELETE FROM session s USING user_account u
+ WHERE s.workspace_id = $1 AND s.token_hash = decode($2, 'hex') AND u.id = s.user_id
+RETURNING s.user_id, u.email, s.workspace_id, s.user_agent, s.created_at;
+
 -- name: end_session
 -- Ends the session with this token hash.
 DELETE FROM session s USING user_account u

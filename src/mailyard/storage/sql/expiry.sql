@@ -33,3 +33,13 @@ USING unnest($2::uuid[], $3::uuid[]) AS gone (inbox_id, message_id)
 WHERE line.workspace_id = $1
   AND line.inbox_id = gone.inbox_id AND line.message_id = gone.message_id
   AND line.message_id BETWEEN $4 AND $5;
+
+-- name: unstored
+-- Those of the messages $2 of workspace $1 that are stored no more. $3 and $4 are the lowest and
+-- highest of $2.
+SELECT asked.id
+FROM unnest($2::uuid[]) AS asked (id)
+WHERE NOT EXISTS (
+    SELECT FROM message
+    WHERE message.workspace_id = $1 AND message.id = asked.id AND message.id BETWEEN $3 AND $4
+);

@@ -5,20 +5,20 @@
 -- A line as a mailbox shows it.
 state.inbox_id, state.message_id, line.recipient, line.from_address, line.from_name, line.subject,
 line.preview, line.sent_at, line.header_message_id, line.size_bytes, line.attachments,
-line.message_retention_days, state.thread_id, state.folder, state.back_to, state.labels, state.seen,
-state.starred, state.muted, state.snoozed_until
+line.message_retention_days, line.deleted_at AS expires_at, state.thread_id, state.folder,
+state.back_to, state.labels, state.seen, state.starred, state.muted, state.snoozed_until
 
 -- part: joined
 -- States of inbox $2 with their lines, one by one (OFFSET keeps the planner from joining the tables).
 FROM line_state AS state
 CROSS JOIN LATERAL (
     SELECT recipient, from_address, from_name, subject, preview, sent_at, header_message_id,
-           size_bytes, attachments, message_retention_days
+           size_bytes, attachments, message_retention_days, deleted_at
     FROM inbox_message
     WHERE inbox_message.inbox_id = state.inbox_id AND inbox_message.message_id = state.message_id
       AND inbox_message.retention_days = state.retention_days
       AND inbox_message.workspace_id = state.workspace_id
-      AND inbox_message.deleted_at IS NULL
+      AND (inbox_message.deleted_at IS NULL OR inbox_message.deleted_at > now())
     OFFSET 0
 ) AS line
 WHERE state.workspace_id = $1 AND state.inbox_id = $2 AND state.retention_days = $3
@@ -221,7 +221,7 @@ FROM (
       ON state.inbox_id = line.inbox_id AND state.message_id = line.message_id
          AND state.retention_days = line.retention_days AND state.workspace_id = line.workspace_id
     WHERE line.workspace_id = $1 AND line.inbox_id = $2 AND line.retention_days = $3
-      AND line.deleted_at IS NULL
+      AND (line.deleted_at IS NULL OR line.deleted_at > now())
     ORDER BY line.message_id DESC
     LIMIT $4
 ) AS newest

@@ -1,3 +1,6 @@
+-- A line's `deleted_at` is the instant from which on it is gone; while that is to come, the line is
+-- shown, and its mail ends then.
+
 -- part: stands
 -- How a line stands; one without a state is new.
        coalesce(state.thread_id, line.message_id) AS thread_id,
@@ -20,13 +23,13 @@ LEFT JOIN LATERAL (
 -- sender holds $7 and whose subject holds $8, any case; empty holds always.
 SELECT line.inbox_id, line.message_id, line.recipient, line.from_address, line.from_name,
        line.subject, line.preview, line.sent_at, line.header_message_id, line.size_bytes,
-       line.attachments, line.message_retention_days,
+       line.attachments, line.message_retention_days, line.deleted_at AS expires_at,
 -- use: stands
 FROM inbox_message AS line
 -- use: beside
 WHERE line.workspace_id = $1 AND line.inbox_id = $2 AND line.retention_days = $3
   AND line.message_id >= $4 AND line.message_id < $5
-  AND line.deleted_at IS NULL
+  AND (line.deleted_at IS NULL OR line.deleted_at > now())
   AND ($7::text = '' OR strpos(lower(line.from_address || ' ' || line.from_name), lower($7)) > 0)
   AND ($8::text = '' OR strpos(lower(line.subject), lower($8)) > 0)
 ORDER BY line.message_id DESC
@@ -37,13 +40,13 @@ LIMIT $6;
 -- sender holds $5 and whose subject holds $6.
 SELECT line.inbox_id, line.message_id, line.recipient, line.from_address, line.from_name,
        line.subject, line.preview, line.sent_at, line.header_message_id, line.size_bytes,
-       line.attachments, line.message_retention_days,
+       line.attachments, line.message_retention_days, line.deleted_at AS expires_at,
 -- use: stands
 FROM inbox_message AS line
 -- use: beside
 WHERE line.workspace_id = $1 AND line.inbox_id = $2 AND line.retention_days = $3
   AND line.message_id > $4
-  AND line.deleted_at IS NULL
+  AND (line.deleted_at IS NULL OR line.deleted_at > now())
   AND ($5::text = '' OR strpos(lower(line.from_address || ' ' || line.from_name), lower($5)) > 0)
   AND ($6::text = '' OR strpos(lower(line.subject), lower($6)) > 0)
 ORDER BY line.message_id
@@ -69,13 +72,13 @@ FROM own
 CROSS JOIN LATERAL (
     SELECT inbox_id, message_id, recipient, from_address, from_name, subject, preview, sent_at,
            header_message_id, size_bytes, attachments, message_retention_days,
-           inbox_message.workspace_id, inbox_message.retention_days
+           deleted_at AS expires_at, inbox_message.workspace_id, inbox_message.retention_days
     FROM inbox_message
     WHERE inbox_message.workspace_id = $1
       AND inbox_message.inbox_id = own.id
       AND inbox_message.retention_days = own.retention_days
       AND inbox_message.message_id >= own.lowest
-      AND deleted_at IS NULL
+      AND (deleted_at IS NULL OR deleted_at > now())
     ORDER BY inbox_message.message_id DESC
     LIMIT $5
 ) AS line
@@ -87,7 +90,7 @@ CROSS JOIN LATERAL (
 -- empty. By their ids as an array, so that no plan joins the two, whatever it takes their sizes for.
 SELECT count(*)
 FROM inbox_message
-WHERE workspace_id = $1 AND deleted_at IS NULL
+WHERE workspace_id = $1 AND (deleted_at IS NULL OR deleted_at > now())
   AND inbox_id = ANY(ARRAY(
       SELECT id
       FROM inbox
@@ -99,7 +102,8 @@ WHERE workspace_id = $1 AND deleted_at IS NULL
 -- The message $2 of workspace $1 as a living inbox of it shows it: inbox $3 unless that is null.
 SELECT line.inbox_id, line.message_id, line.recipient, line.from_address, line.from_name,
        line.subject, line.preview, line.sent_at, line.header_message_id, line.size_bytes,
-       line.attachments, message.reverse_path, message.peer, message.helo, message.raw, message.blob,
+       line.attachments, line.deleted_at AS expires_at, message.reverse_path, message.peer,
+       message.helo, message.raw, message.blob,
 -- use: stands
 FROM message
 CROSS JOIN LATERAL unnest(message.inbox_ids) AS place (inbox_id)
@@ -110,7 +114,7 @@ JOIN inbox ON inbox.id = line.inbox_id AND inbox.retention_days = line.retention
 WHERE message.workspace_id = $1 AND message.id = $2
   AND line.message_id = $2 AND line.workspace_id = $1 AND inbox.workspace_id = $1
   AND ($3::uuid IS NULL OR line.inbox_id = $3)
-  AND line.deleted_at IS NULL
+  AND (line.deleted_at IS NULL OR line.deleted_at > now())
   AND (inbox.message_ttl_s IS NULL
        OR message.id >= lowest_id_at(now() - make_interval(secs => inbox.message_ttl_s)))
   AND inbox.deleted_at IS NULL AND (inbox.expires_at IS NULL OR inbox.expires_at > now())
@@ -129,7 +133,7 @@ WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id 
   AND inbox_message.inbox_id = place.inbox_id AND inbox_message.message_id = message.id
   AND inbox_message.message_id BETWEEN $4 AND $5
   AND ($3::uuid IS NULL OR inbox_message.inbox_id = $3)
-  AND inbox_message.deleted_at IS NULL
+  AND (inbox_message.deleted_at IS NULL OR inbox_message.deleted_at > now())
 RETURNING inbox_message.message_id, inbox_message.inbox_id, inbox_message.retention_days;
 
 -- name: delete_bytes
@@ -142,7 +146,7 @@ WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id 
       JOIN inbox_message
         ON inbox_message.inbox_id = place.inbox_id AND inbox_message.message_id = message.id
       WHERE inbox_message.workspace_id = $1 AND inbox_message.message_id BETWEEN $3 AND $4
-        AND inbox_message.deleted_at IS NULL
+        AND (inbox_message.deleted_at IS NULL OR inbox_message.deleted_at > now())
   )
   AND NOT EXISTS (
       SELECT FROM unnest(message.inbox_ids) AS place (inbox_id)
@@ -161,7 +165,9 @@ JOIN inbox_message AS line
 WHERE inbox.workspace_id = $1 AND inbox.id = $2
   AND inbox.deleted_at IS NULL AND (inbox.expires_at IS NULL OR inbox.expires_at > now())
   AND line.workspace_id = $1 AND line.inbox_id = $2 AND line.message_id > $3
-  AND line.deleted_at IS NULL
+  AND (line.deleted_at IS NULL OR line.deleted_at > now())
+  AND (inbox.message_ttl_s IS NULL
+       OR line.message_id >= lowest_id_at(now() - make_interval(secs => inbox.message_ttl_s)))
 ORDER BY line.message_id
 LIMIT $4;
 
@@ -174,4 +180,46 @@ JOIN inbox_message AS line
 WHERE inbox.workspace_id = $1 AND inbox.id = $2
   AND line.workspace_id = $1 AND line.inbox_id = $2 AND line.message_id > $3
   AND line.header_message_id = ANY($4::text[])
-  AND line.deleted_at IS NULL;
+  AND (line.deleted_at IS NULL OR line.deleted_at > now());
+
+-- name: set_end
+-- The lines of message $2 of workspace $1 in its living inboxes end at $3; null: with their inboxes.
+-- The inboxes, with their classes.
+UPDATE inbox_message AS line
+SET deleted_at = $3
+FROM message
+CROSS JOIN LATERAL unnest(message.inbox_ids) AS place (inbox_id)
+JOIN inbox ON inbox.id = place.inbox_id
+WHERE message.workspace_id = $1 AND message.id = $2 AND inbox.workspace_id = $1
+  AND line.workspace_id = $1 AND line.inbox_id = place.inbox_id AND line.message_id = $2
+  AND line.retention_days = inbox.retention_days
+  AND (line.deleted_at IS NULL OR line.deleted_at > now())
+  AND (inbox.message_ttl_s IS NULL
+       OR line.message_id >= lowest_id_at(now() - make_interval(secs => inbox.message_ttl_s)))
+  AND inbox.deleted_at IS NULL AND (inbox.expires_at IS NULL OR inbox.expires_at > now())
+RETURNING line.inbox_id, line.retention_days;
+
+-- name: ended_lines
+-- Those lines of the messages $2 of workspace $1 that have ended and still have a state. $3 and $4 are
+-- the lowest and highest of $2.
+SELECT line.message_id, line.inbox_id, line.retention_days
+FROM message
+CROSS JOIN LATERAL unnest(message.inbox_ids) AS place (inbox_id)
+JOIN inbox_message AS line
+  ON line.inbox_id = place.inbox_id AND line.message_id = message.id
+JOIN line_state AS state
+  ON state.inbox_id = line.inbox_id AND state.message_id = line.message_id
+     AND state.retention_days = line.retention_days AND state.workspace_id = line.workspace_id
+WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id BETWEEN $3 AND $4
+  AND line.workspace_id = $1 AND line.message_id BETWEEN $3 AND $4
+  AND line.deleted_at <= now();
+
+-- name: due_ends
+-- Up to $1 messages, in every workspace, that have ended somewhere where they still have a state.
+SELECT DISTINCT line.workspace_id, line.message_id
+FROM inbox_message AS line
+JOIN line_state AS state
+  ON state.inbox_id = line.inbox_id AND state.message_id = line.message_id
+     AND state.retention_days = line.retention_days AND state.workspace_id = line.workspace_id
+WHERE line.deleted_at IS NOT NULL AND line.deleted_at <= now()
+LIMIT $1;

@@ -37,7 +37,7 @@ LIMIT $4;
 WITH seen AS (
     SELECT message_id FROM inbox_message
     WHERE workspace_id = $1 AND message_id = ANY($2::uuid[]) AND message_id BETWEEN $3 AND $4
-      AND deleted_at IS NULL AND inbox_id <> ALL($5::uuid[])
+      AND (deleted_at IS NULL OR deleted_at > now()) AND inbox_id <> ALL($5::uuid[])
     UNION
     SELECT message_id FROM held_message
     WHERE workspace_id = $1 AND message_id = ANY($2::uuid[]) AND message_id BETWEEN $3 AND $4

@@ -34,7 +34,8 @@ FROM (
     JOIN inbox ON inbox.id = own.inbox_id AND inbox.retention_days = own.retention_days
     LEFT JOIN inbox_message AS line
       ON line.workspace_id = own.workspace_id AND line.inbox_id = own.inbox_id
-     AND line.retention_days = own.retention_days AND line.deleted_at IS NULL
+     AND line.retention_days = own.retention_days
+     AND (line.deleted_at IS NULL OR line.deleted_at > now())
      AND (inbox.message_ttl_s IS NULL
           OR line.message_id >= lowest_id_at(now() - make_interval(secs => inbox.message_ttl_s)))
     WHERE own.address = ANY($1::text[])

@@ -92,6 +92,16 @@ WHERE d.id = r.id AND d.workspace_id = r.workspace_id AND d.id >= $1 AND d.id <=
 SELECT id, workspace_id FROM delivery
 WHERE id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND type = 'forward';
 
+-- name: forwarded_within
+-- Deliveries of mail that was sent on, whosever (workspace_id), with ids in one of the ranges from $1
+-- up to below $2, and what they sent. $3 and $4 are the lowest of $1 and the highest of $2.
+SELECT delivery.id, delivery.recipient, email.content
+FROM unnest($1::uuid[], $2::uuid[]) AS asked (lowest, beyond)
+JOIN delivery
+  ON delivery.id >= asked.lowest AND delivery.id < asked.beyond
+ AND delivery.id >= $3 AND delivery.id < $4 AND delivery.type = 'forward'
+JOIN email ON email.id = delivery.email_id AND email.workspace_id = delivery.workspace_id;
+
 -- name: forwarded_mail
 -- The mail that delivery $1 sent on, and the bytes of the mail $2 that came back, which lies in nobody's
 -- workspace $3 in the retention class $4; workspace_id is the delivery's.

@@ -25,7 +25,7 @@ WITH doc AS MATERIALIZED (
       ON line.inbox_id = place.inbox_id AND line.message_id = message.id
     WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id BETWEEN $8 AND $9
       AND line.workspace_id = $1 AND line.message_id BETWEEN $8 AND $9
-      AND line.deleted_at IS NULL
+      AND (line.deleted_at IS NULL OR line.deleted_at > now())
 ), written AS (
     INSERT INTO search_line (
         inbox_id, message_id, retention_days, workspace_id, size_bytes, language, words, parts
@@ -150,7 +150,7 @@ WHERE $2::uuid IS NULL AND $3::smallint IS NULL;
 -- The columns of a line that a hit shows.
 SELECT inbox_message.inbox_id, inbox_message.message_id, recipient, from_address, from_name,
        subject, preview, sent_at, header_message_id, size_bytes, attachments,
-       message_retention_days,
+       message_retention_days, inbox_message.deleted_at AS expires_at,
        coalesce(state.thread_id, inbox_message.message_id) AS thread_id,
        coalesce(state.folder, 'inbox') AS folder, coalesce(state.labels, '{}') AS labels,
        coalesce(state.seen, false) AS seen, coalesce(state.starred, false) AS starred
@@ -162,7 +162,7 @@ LEFT JOIN line_state AS state
 WHERE inbox_message.workspace_id = $1 AND inbox_message.inbox_id = hit.inbox_id
   AND inbox_message.message_id = hit.message_id
   AND inbox_message.retention_days = hit.retention_days
-  AND inbox_message.deleted_at IS NULL
+  AND (inbox_message.deleted_at IS NULL OR inbox_message.deleted_at > now())
   AND EXISTS (
       SELECT FROM inbox
       WHERE inbox.workspace_id = $1 AND inbox.id = hit.inbox_id
@@ -330,7 +330,7 @@ WITH made AS MATERIALIZED (
     JOIN made ON made.message_id = message.id
     WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id BETWEEN $6 AND $7
       AND line.workspace_id = $1 AND line.message_id BETWEEN $6 AND $7
-      AND line.deleted_at IS NULL
+      AND (line.deleted_at IS NULL OR line.deleted_at > now())
     ON CONFLICT DO NOTHING
     RETURNING 1
 )

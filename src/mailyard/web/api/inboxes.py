@@ -168,7 +168,7 @@ def _item(inbox: Inbox) -> InboxItem:
     )
 
 
-def _told(inbox: Inbox) -> dict[str, Any]:
+def told(inbox: Inbox) -> dict[str, Any]:
     """An inbox as the audit log keeps it."""
     return {
         "address": inbox.address,
@@ -207,7 +207,7 @@ async def _make(
             tx=tx,
         )
         changes = [
-            Change("inbox.create", ids.type_id(ids.INBOX, inbox.id), None, _told(inbox))
+            Change("inbox.create", ids.type_id(ids.INBOX, inbox.id), None, told(inbox))
             for inbox in made
         ]
         return await call.done(tx, answer([_item(inbox) for inbox in made]), *changes)
@@ -273,7 +273,7 @@ async def change_inbox(call: Call[InboxChange, None]) -> Answer:
                 tx=tx,
             )
         subject = ids.type_id(ids.INBOX, inbox_id)
-        changed = Change("inbox.change", subject, _told(before), _told(after))
+        changed = Change("inbox.change", subject, told(before), told(after))
         return await call.done(tx, _item(after), changed)
 
 
@@ -325,7 +325,7 @@ async def delete_inbox(call: Call[None, None]) -> Answer:
         if not gone:
             raise NotFound("no such inbox")
         subject = ids.type_id(ids.INBOX, gone[0].id)
-        return await call.done(tx, None, Change("inbox.delete", subject, _told(gone[0]), None))
+        return await call.done(tx, None, Change("inbox.delete", subject, told(gone[0]), None))
 
 
 ROUTES = (

@@ -1,12 +1,12 @@
 """Received mail: lists, searches, reading, raw bytes, attachments."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import starmap
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from mailyard.access import scope
 from mailyard.access.audit import Change
@@ -58,6 +58,9 @@ class MessageItem(Output, gc=False):
     labels: list[str]
     read: bool
     starred: bool
+    expires_at: Annotated[
+        Moment | None, Meta(description="Its own end; null: it lives as its inbox lets it.")
+    ]
 
 
 class MessagePage(Output):
@@ -221,6 +224,30 @@ class MessageCount(Output):
     messages: int
 
 
+class MessageChange(Input):
+    """When a message ends: one of both."""
+
+    ttl_s: (
+        Annotated[
+            float,
+            Meta(ge=1, le=limits.INBOX_TTL_S, description="Seconds from now."),
+        ]
+        | UnsetType
+    ) = UNSET
+    expires_at: (
+        Annotated[Moment | None, Meta(description="Null: it lives as its inbox lets it.")]
+        | UnsetType
+    ) = UNSET
+
+
+class MessageEnd(Output):
+    """When a message ends."""
+
+    id: MessageId
+    expires_at: Moment | None
+    inboxes: Annotated[int, Meta(description="In how many inboxes it lies.")]
+
+
 class DeletedMessages(Output):
     """How many inbox lines went."""
 
@@ -249,7 +276,7 @@ class MessagesQuery(PageQuery):
 
 _Line = tuple[
     str, str, str, datetime, str, str, str, str, datetime | None, str, int, int, str, str,
-    list[str], bool, bool,
+    list[str], bool, bool, datetime | None,
 ]  # fmt: skip
 
 
@@ -273,6 +300,7 @@ def line_of(summary: Summary, inbox_id: str) -> _Line:
         list(summary.labels),
         summary.seen,
         summary.starred,
+        summary.expires_at,
     )
 
 
@@ -394,6 +422,24 @@ async def get_attachment(call: Call[None, None]) -> Download:
     return Download(file.content, "application/octet-stream", name)
 
 
+async def change_message(call: Call[MessageChange, None]) -> Answer:
+    body, message_id = call.body, call.ids["message_id"]
+    if isinstance(body.ttl_s, UnsetType) == isinstance(body.expires_at, UnsetType):
+        raise InvalidInput("either ttl_s or expires_at", field="ttl_s")
+    if not isinstance(body.ttl_s, UnsetType):
+        wanted: datetime | None = call.app.clock.now() + timedelta(seconds=body.ttl_s)
+    else:
+        wanted = None if isinstance(body.expires_at, UnsetType) else body.expires_at
+    summary = (await call.app.messages.read(call.workspace_id, message_id)).summary
+    async with call.app.database.transaction() as tx:
+        ending = await call.app.endings.set(call.workspace_id, message_id, wanted, tx)
+        subject = ids.type_id(ids.MESSAGE, message_id)
+        before = {"expires_at": summary.expires_at}
+        changed = Change("message.end", subject, before, {"expires_at": ending.expires_at})
+        end = MessageEnd(id=subject, expires_at=ending.expires_at, inboxes=ending.inboxes)
+        return await call.done(tx, end, changed)
+
+
 async def delete_message(call: Call[None, None]) -> Answer:
     message_id = call.ids["message_id"]
     async with call.app.database.transaction() as tx:
@@ -503,6 +549,19 @@ ROUTES = (
         "Download an attachment",
         scope.INBOXES_READ,
         answer=Media("application/octet-stream", "The attachment's bytes."),
+    ),
+    Route(
+        "PATCH",
+        "/v1/messages/{message_id:msg}",
+        change_message,
+        "changeMessage",
+        TAG,
+        "Say when a message ends",
+        scope.INBOXES_WRITE,
+        answer=MessageEnd,
+        body=MessageChange,
+        description="In all inboxes of the workspace that have it. From that instant nothing shows "
+        "it, and its bytes leave. It never outlives what its inbox lets its mail live.",
     ),
     Route(
         "DELETE",

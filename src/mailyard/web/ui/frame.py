@@ -39,6 +39,8 @@ NOTICES = {
     "rotated": "New keys are there. Publish their records, then check: the old ones sign on.",
     "analysed": "Asked. What comes of it stands below.",
     "extended": "Extended by a day.",
+    "released": "Let go.",
+    "purged": "The inbox is gone. Its bytes follow within seconds.",
     "started": "Started.",
     "scheduled": "Scheduled.",
     "paused": "Paused.",

@@ -16,6 +16,8 @@ from mailyard.core.limits import KIB, MIB
 from mailyard.mailbox.inbox import Inbox, NewInbox
 from mailyard.mailbox.mail_file import MEDIA_TYPES, UNKNOWN, Format
 from mailyard.storage.database import Connection
+from mailyard.web.api.inboxes import told
+from mailyard.web.ui.form_values import lines, seconds, size_bytes, whole
 from mailyard.web.ui.frame import Visit
 from mailyard.web.ui.inbox_view import found_inbox, inbox_view
 from mailyard.web.ui.mailbox_pages import mailbox_page
@@ -56,12 +58,14 @@ async def inboxes(visit: Visit) -> Response[str]:
 @post("/inboxes", status_code=303)
 async def make_inbox(visit: Visit) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
-    ttl = visit.field("ttl_s")
-    labels = tuple(label.strip() for label in visit.field("labels").split(",") if label.strip())
-    if ttl and not ttl.isdecimal():
-        raise InvalidInput("the time to live is a number of seconds", field="ttl_s")
     wanted = NewInbox(
-        address=visit.field("address") or None, ttl_s=float(ttl) if ttl else None, labels=labels
+        address=visit.field("address") or None,
+        ttl_s=seconds(visit.field("ttl_s"), "ttl_s"),
+        labels=lines(visit.field("labels")),
+        message_ttl_s=seconds(visit.field("message_ttl_s"), "message_ttl_s"),
+        one_time=visit.field("one_time") == "yes",
+        messages_max=whole(visit.field("messages_max"), "messages_max"),
+        bytes_max=size_bytes(visit.field("bytes_max"), "bytes_max"),
     )
     async with visit.application.database.transaction() as tx:
         [inbox] = await visit.application.inboxes.create(
@@ -69,7 +73,7 @@ async def make_inbox(visit: Visit) -> Response[Any]:
         )
         shown = type_id(INBOX, inbox.id)
         await visit.application.audit.record(
-            visit.principal.actor, "inbox.create", shown, after={"address": inbox.address}, tx=tx
+            visit.principal.actor, "inbox.create", shown, after=told(inbox), tx=tx
         )
     return visit.go(f"/inboxes/{shown}", "made")
 

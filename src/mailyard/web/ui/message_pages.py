@@ -1,6 +1,7 @@
 """One mail: its text, its HTML in a frame that can do nothing, its headers, its files."""
 
 from base64 import b64encode
+from datetime import timedelta
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from mailyard.core.errors import NotFound
 from mailyard.core.ids import INBOX, type_id
 from mailyard.mailbox.message import ReadMessage
 from mailyard.web.ui.analysis_pages import panel as meaning_panel
+from mailyard.web.ui.form_values import seconds
 from mailyard.web.ui.frame import Visit
 from mailyard.web.ui.inbox_pages import message_ids
 from mailyard.web.ui.sender_pages import sender_of
@@ -25,6 +27,12 @@ _MAIL_POLICY = (
 )
 _INLINE_IMAGE_BYTES = 1024 * 1024
 _SHOWN_AS_IMAGE = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_LIVES = (
+    ("3600", "for 1 hour"),
+    ("86400", "for 1 day"),
+    ("604800", "for 7 days"),
+    ("", "as its inbox"),
+)
 _PATH = "/inboxes/{inbox_id:str}/messages/{message_id:str}"
 
 
@@ -44,6 +52,7 @@ def _view(message: ReadMessage) -> dict[str, Any]:
         "sent_at": message.summary.sent_at,
         "received_at": message.summary.received_at,
         "size_bytes": message.summary.size_bytes,
+        "expires_at": message.summary.expires_at,
         "text": message.content.text,
         "headers": message.content.headers,
         "attachments": message.content.attachments,
@@ -83,6 +92,8 @@ async def message(
         spam=found.spam,
         with_images=visit.ask("images") == "1" and visit.application.settings.remote_images,
         may_load_images=visit.application.settings.remote_images,
+        lives=_LIVES,
+        may_write=scope.INBOXES_WRITE in visit.principal.scopes,
     )
 
 
@@ -177,4 +188,25 @@ async def delete_message(
     return visit.go(f"/inboxes/{inbox_id}", "deleted")
 
 
-HANDLERS = [message, message_html, message_raw, attachment, delete_message]
+@post(_PATH + "/end", status_code=303)
+async def set_end(visit: Visit, inbox_id: str, message_id: str) -> Response[Any]:
+    """Let the mail end after a while; an empty one: with its inboxes."""
+    visit.principal.require(scope.INBOXES_WRITE)
+    app, workspace_id = visit.application, visit.principal.workspace_id
+    ttl_s = seconds(visit.field("ttl_s"), "ttl_s")
+    ends_at = None if ttl_s is None else app.clock.now() + timedelta(seconds=ttl_s)
+    before = (await _read(visit, inbox_id, message_id)).summary
+    async with app.database.transaction() as tx:
+        ending = await app.endings.set(workspace_id, before.id, ends_at, tx)
+        await app.audit.record(
+            visit.principal.actor,
+            "message.end",
+            message_id,
+            {"expires_at": before.expires_at},
+            {"expires_at": ending.expires_at},
+            tx,
+        )
+    return visit.go(f"/inboxes/{inbox_id}/messages/{message_id}", "saved")
+
+
+HANDLERS = [message, message_html, message_raw, attachment, delete_message, set_end]

@@ -8,6 +8,7 @@ NAVIGATION = (
             ("/inboxes", "Inboxes"),
             ("/search", "Search"),
             ("/receiving", "Receiving domains"),
+            ("/receiving-policy", "Receiving policy"),
             ("/analysis", "Analysis"),
         ),
     ),

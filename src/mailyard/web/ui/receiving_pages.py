@@ -13,7 +13,8 @@ from mailyard.core.limits import API_PAGE_ITEMS
 from mailyard.receiving import elsewhere
 from mailyard.receiving.domain import ReceivingDomain
 from mailyard.receiving.domain_route import InboundRoute, NewRoute
-from mailyard.web.api.receiving_domains import told, told_route
+from mailyard.web.api.inbound_routes import told as told_route
+from mailyard.web.api.receiving_domains import told
 from mailyard.web.ui.frame import Visit
 
 _ACTIONS = {
