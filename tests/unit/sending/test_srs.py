@@ -1,6 +1,7 @@
 """Rewritten senders: the form of SRS, read back only by who wrote them."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailyard.core.ids import uuid7
+from mailyard.sending.compose import Composed
+from mailyard.sending.errand import Errand, OpenDelivery
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.srs import MAX_AGE_DAYS, SenderRewriting, looks_rewritten
 
@@ -82,6 +85,26 @@ def test_a_forged_or_old_one_is_nobodys() -> None:
     assert OURS.read(written, AT + timedelta(days=MAX_AGE_DAYS + 1)) is None
     assert OURS.read(written, AT - timedelta(hours=1)) is not None, "a clock that is behind"
     assert OURS.read(written, AT - timedelta(days=2)) is None
+
+
+def test_mail_that_is_sent_on_leaves_rewritten_and_no_other_does() -> None:
+    paths = ReturnPaths(domain="back.example", keys=[KEY])
+    mail = Composed(b"Subject: x\r\n\r\nx\r\n", False, False)
+    job: Any = None  # nothing here asks it
+    for kind, domain, start in (
+        ("forward", "", "SRS0="),
+        ("forward", "bounces.shop.example", "SRS0="),
+        ("", "", "b_"),
+    ):
+        errand = Errand(
+            job, ID, ID, AT, mail=mail, reverse_path="ada@peer.example", return_domain=domain
+        )
+        [sent] = errand.mails([OpenDelivery(ID, "you@next.example", False, kind)], paths)
+        assert sent.reverse_path.startswith(start)
+        assert sent.reverse_path.endswith("@" + (domain or "back.example"))
+    bounce = Errand(job, ID, ID, AT, mail=mail, reverse_path="")
+    [sent] = bounce.mails([OpenDelivery(ID, "you@next.example", False, "forward")], paths)
+    assert sent.reverse_path == "", "the null sender stays (RFC 5321 section 4.5.5)"
 
 
 @pytest.mark.parametrize("local", ["a=b", "a+b=c", "srs", "srs0", "a-b_c.d", "SRS2=x"])
