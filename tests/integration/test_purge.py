@@ -12,6 +12,7 @@ from mailyard.access.audit import Actor
 from mailyard.analysis.book import NewModel
 from mailyard.analysis.task import EVERYTHING
 from mailyard.app import Application
+from mailyard.bus.live import ANALYSIS_DONE, DELIVERY_CHANGED, MESSAGE_AUTHENTICATED
 from mailyard.core.errors import NotFound
 from mailyard.core.ids import INBOX, MESSAGE, type_id, uuid7
 from mailyard.mailbox.inbox import NewInbox
@@ -115,6 +116,21 @@ async def test_a_purge_leaves_no_byte_behind(app: Application) -> None:
             "INSERT INTO idempotency_key VALUES ($1, 'k', 'h', 201, $2, now() + interval '1 day')",
             workspace,
             f'{{"id":"{name}","address":"{purged.address}"}}'.encode(),
+        )
+        of_message = type_id(MESSAGE, alone)
+        await tx.execute(
+            "INSERT INTO idempotency_key VALUES ($1, 'm', 'h', 200, $2, now() + interval '1 day')",
+            workspace,
+            f'{{"message_ids":["{of_message}"]}}'.encode(),
+        )
+        # What names a message alone, and what names inboxes in a list.
+        await app.live.publish_runs(
+            [
+                (workspace, MESSAGE_AUTHENTICATED, [{"message_id": of_message, "x": "zephyrine"}]),
+                (workspace, ANALYSIS_DONE, [{"message_id": "", "inbox_ids": [name]}]),
+                (workspace, DELIVERY_CHANGED, [{"n": 1}]),
+            ],
+            tx,
         )
     await app.messages.list(workspace, purged.id)  # into the caches
     before = await found(app, *WORDS, "platypus")

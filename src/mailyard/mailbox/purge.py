@@ -22,6 +22,7 @@ from uuid import UUID
 
 import msgspec
 
+from mailyard.bus.live import ANALYSIS_DONE, MESSAGE_AUTHENTICATED
 from mailyard.cache.layered import LayeredCache
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.core.ids import INBOX, MESSAGE, lowest_at, time_of, type_id
@@ -41,7 +42,8 @@ PURGE = "purge"
 FORGET = "forget-inboxes"
 ENDED_KEPT_S = 3_600.0  # for whoever looks at it this moment
 _ENDED = 500  # a sweep
-LINES_A_STEP = 2_000  # each step looks through the live events of its workspace once
+LINES_A_STEP = 2_000
+_OF_MESSAGES_ALONE = (MESSAGE_AUTHENTICATED, ANALYSIS_DONE)  # live events that name no inbox
 
 _PAYLOAD = msgspec.json.Decoder(list[UUID])
 
@@ -151,8 +153,11 @@ class Purges:
         unseen = [row["id"] for row in gone]
         if unseen:
             await self._drop_derived(workspace_id, unseen, wholly, tx)
-        if wholly:
-            await self._forget_elsewhere(workspace_id, inbox_ids, unseen, tx)
+        if wholly and unseen:
+            # What names an inbox is forgotten at the end, by its inbox; here what names a message
+            # alone, and what other inboxes were told of one that came for several.
+            kinds = None if any(row["shared"] for row in gone) else _OF_MESSAGES_ALONE
+            await self._forget_elsewhere(workspace_id, inbox_ids, (), unseen, kinds, tx)
         return True
 
     async def _drop_derived(
@@ -173,7 +178,7 @@ class Purges:
         self, workspace_id: UUID, inbox_ids: list[UUID], wholly: bool, tx: Connection
     ) -> None:
         if wholly:
-            await self._forget_elsewhere(workspace_id, inbox_ids, (), tx)
+            await self._forget_elsewhere(workspace_id, inbox_ids, inbox_ids, (), None, tx)
         await delete_of_inboxes(self._database, tx, workspace_id, inbox_ids)
         await self._database.execute(
             _SQL.drop_inboxes, workspace_id, inbox_ids, min(inbox_ids), tx=tx
@@ -183,22 +188,27 @@ class Purges:
     async def _forget_elsewhere(
         self,
         workspace_id: UUID,
+        purged: Sequence[UUID],
         inbox_ids: Sequence[UUID],
         message_ids: Sequence[UUID],
+        kinds: Sequence[str] | None,
         tx: Connection,
     ) -> None:
+        """What names `inbox_ids` or `message_ids` and is younger than `purged`, the inboxes; of
+        events those of `kinds`."""
         inboxes = [type_id(INBOX, one) for one in inbox_ids]
         messages = [type_id(MESSAGE, one) for one in message_ids]
-        since = lowest_at(time_of(min(inbox_ids)))
+        began = time_of(min(purged))
+        since = lowest_at(began)
         await self._database.execute(
-            _SQL.forget_events, workspace_id, inboxes, messages, time_of(min(inbox_ids)), tx=tx
+            _SQL.forget_events, workspace_id, inboxes, messages, began, kinds, tx=tx
         )
         await self._database.execute(_SQL.forget_answers, workspace_id, inboxes + messages, tx=tx)
         await self._database.execute(
             _SQL.blank_audit, workspace_id, inboxes + messages, since, tx=tx
         )
         await self._database.execute(
-            _SQL.forget_told, workspace_id, inboxes, messages, since, tx=tx
+            _SQL.forget_told, workspace_id, inboxes, messages, since, kinds, tx=tx
         )
 
     async def _forget_cached(

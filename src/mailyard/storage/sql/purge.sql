@@ -31,8 +31,8 @@ WHERE workspace_id = $1 AND inbox_id = ANY($2::uuid[])
 LIMIT $4;
 
 -- name: drop_unseen
--- Deletes those of the messages $2 of workspace $1 that lie in no inbox any more, and says which; those
--- that others still have forget the recipients that were the inboxes $5. $3 and $4 are the lowest and
+-- Deletes those of the messages $2 of workspace $1 that lie in no inbox any more, and says which, and
+-- whether they came for several; those that others still have forget the recipients that were the inboxes $5. $3 and $4 are the lowest and
 -- highest of $2.
 WITH seen AS (
     SELECT message_id FROM inbox_message
@@ -57,7 +57,13 @@ WITH seen AS (
 DELETE FROM message
 WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id BETWEEN $3 AND $4
   AND id NOT IN (SELECT message_id FROM seen)
-RETURNING id;
+RETURNING id, cardinality(inbox_ids) > 1 AS shared;
+
+-- part: about
+-- Kinds that can name inboxes or messages: those of $5, or null: all that are not known to name none.
+CASE WHEN $5::text[] IS NOT NULL THEN kind = ANY($5)
+     ELSE kind NOT IN ('delivery.changed', 'campaign.progress', 'queue.depth', 'demo.progress',
+                       'import.progress', 'webhook.disabled') END
 
 -- name: results_of
 -- The kept answers that analyses of the messages $2 of workspace $1 come from. $3 and $4 are the lowest
@@ -77,20 +83,28 @@ WHERE workspace_id = $1 AND key = ANY($2::bytea[])
 
 -- name: forget_events
 -- Live events of workspace $1 since $4 that name the inboxes $2 or the messages $3 (TypeIDs) say
--- nothing any more: every value is empty. Their places stay, so that no cursor is off.
+-- nothing any more: every value is empty. Their places stay, so that no cursor is off. Where few are
+-- looked for, a row's text is searched before it is read as JSON, which costs ten times as much.
 UPDATE live_event
 SET items = (
     SELECT json_agg(
         CASE WHEN item ->> 'inbox_id' = ANY($2::text[]) OR item ->> 'message_id' = ANY($3::text[])
+                  OR item::jsonb -> 'inbox_ids' ?| $2::text[]
              THEN (SELECT json_object_agg(key, '') FROM json_object_keys(item) AS key)
              ELSE item END
         ORDER BY place)::text
     FROM json_array_elements(items::json) WITH ORDINALITY AS element (item, place)
 )
 WHERE workspace_id = $1 AND at >= $4
+  AND
+-- use: about
+  AND CASE WHEN cardinality($2::text[]) + cardinality($3::text[]) > 8 THEN true
+           ELSE EXISTS (SELECT FROM unnest($2::text[] || $3::text[]) AS name
+                        WHERE strpos(items, name) > 0) END
   AND EXISTS (
       SELECT FROM json_array_elements(items::json) AS item
       WHERE item ->> 'inbox_id' = ANY($2::text[]) OR item ->> 'message_id' = ANY($3::text[])
+         OR item::jsonb -> 'inbox_ids' ?| $2::text[]
   );
 
 -- name: forget_told
@@ -99,19 +113,26 @@ WHERE workspace_id = $1 AND at >= $4
 WITH gone AS (
     DELETE FROM webhook_delivery
     WHERE workspace_id = $1 AND id >= $4
-      AND (item::json ->> 'inbox_id' = ANY($2::text[]) OR item::json ->> 'message_id' = ANY($3::text[]))
+      AND
+-- use: about
+      AND (item::json ->> 'inbox_id' = ANY($2::text[]) OR item::json ->> 'message_id' = ANY($3::text[])
+           OR item::jsonb -> 'inbox_ids' ?| $2::text[])
     RETURNING id
 )
 DELETE FROM webhook_attempt USING gone
 WHERE workspace_id = $1 AND delivery_id >= $4 AND delivery_id = gone.id;
 
 -- name: forget_answers
--- Answers of workspace $1 that are kept for idempotency keys and name the inboxes $2 (TypeIDs).
+-- Answers of workspace $1 that are kept for idempotency keys and name any of $2 (TypeIDs of inboxes and
+-- messages): what an answer names is found once, however many are looked for.
 DELETE FROM idempotency_key
 WHERE workspace_id = $1
+  AND (position('\x6962785f'::bytea IN answer) > 0 OR position('\x6d73675f'::bytea IN answer) > 0)
   AND EXISTS (
-      SELECT FROM unnest($2::text[]) AS name
-      WHERE position(convert_to(name, 'UTF8') IN answer) > 0
+      SELECT FROM regexp_matches(
+          encode(answer, 'escape'), '(?:ibx|msg)_[0-9a-hjkmnp-tv-z]{26}', 'g'
+      ) AS named
+      WHERE named[1] = ANY($2::text[])
   );
 
 -- name: blank_audit
