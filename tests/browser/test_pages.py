@@ -5,13 +5,19 @@ Screenshots are kept in `test-output/screenshots/`.
 
 import smtplib
 from email.message import EmailMessage
+from typing import Literal
 
 import pytest
 from browser.conftest import Visitor
+from browser.content import DOMAIN, fill
 from playwright.async_api import Page, expect
 
 pytestmark = pytest.mark.timeout(240)
 RECIPIENTS = "1000"
+_SIZES: tuple[tuple[int, int, Literal["light", "dark"]], ...] = (
+    (1280, 900, "light"),
+    (390, 844, "dark"),
+)
 
 
 async def _figure(page: Page, label: str) -> int:
@@ -37,14 +43,65 @@ async def test_a_person_runs_the_demo_by_its_button_and_reads_a_mail(visitor: Vi
     await visitor.shot(page, "mail")
 
 
-async def test_every_page_opens_and_has_a_heading(visitor: Visitor) -> None:
+async def _looks_well(visitor: Visitor, page: Page, name: str) -> list[str]:
+    """What is wrong with the page as it stands: at a desk in the light, by phone in the dark."""
+    wrong = []
+    for width, height, scheme in _SIZES:
+        await page.set_viewport_size({"width": width, "height": height})
+        await page.emulate_media(color_scheme=scheme)
+        wider = await page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        if wider > 0:
+            wrong.append(f"{name} is {wider} px wider than {width} px")
+        await visitor.shot(page, f"{name}-{width}")
+    await page.set_viewport_size({"width": 1280, "height": 900})
+    await page.emulate_media(color_scheme="light")
+    return wrong
+
+
+async def test_every_page_opens_with_something_on_it(visitor: Visitor) -> None:
     page = await visitor.open(viewport={"width": 1280, "height": 900})
+    said: list[str] = []
+    page.on("console", lambda one: said.append(one.text) if one.type == "error" else None)
+    content = await fill(visitor, page)
+    wrong: list[str] = []
     links = page.get_by_role("navigation", name="Main").get_by_role("link")
+    found: dict[str, str] = {}
     for place in range(await links.count()):
         name = await links.nth(place).inner_text()
         await links.nth(place).click()
         await expect(page.get_by_role("heading", level=1, name=name)).to_be_visible()
-        await visitor.shot(page, name.lower().replace(" ", "-"))
+        short = name.lower().replace(" ", "-")
+        wrong += await _looks_well(visitor, page, short)
+        first = page.locator("main a.row").first
+        if await first.count():
+            found[f"{short}-one"] = await first.get_attribute("href") or ""
+    box = f"/inboxes/{content.inbox['id']}"
+    found |= {
+        "inbox": box,
+        "inbox-settings": f"{box}/settings",
+        "inbox-senders": f"{box}/senders",
+        "reserved-addresses": "/reserved-addresses",
+        "receiving-domain": f"/receiving/{content.receiving_domain}",
+        "report": f"/reports/{DOMAIN}",
+        "template-new": "/templates/new",
+    }
+    for name, path in found.items():
+        answer = await page.goto(path)
+        assert answer is not None and answer.status == 200, path
+        await expect(page.get_by_role("heading", level=1)).to_be_visible()
+        if name == "report":
+            await expect(page.locator(".chart canvas")).to_be_visible()
+        wrong += await _looks_well(visitor, page, name)
+    await page.goto(box)
+    await page.get_by_role("link", name="Your order 4711").first.click()
+    wrong += await _looks_well(visitor, page, "thread")
+    await page.get_by_role("link", name="Details").first.click()
+    await expect(page.get_by_text("482913").first).to_be_visible()
+    wrong += await _looks_well(visitor, page, "message")
+    assert wrong == []
+    assert said == []
 
 
 async def test_the_pages_fit_a_phone_in_the_dark_and_work_by_keyboard(visitor: Visitor) -> None:
