@@ -52,6 +52,7 @@ from mailyard.campaigns.topic import Topics
 from mailyard.core.clock import SystemClock
 from mailyard.core.errors import Unavailable
 from mailyard.mailbox.draft import Drafts
+from mailyard.mailbox.ending import Endings
 from mailyard.mailbox.follow import Follower
 from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.mail_file import MailFiles
@@ -308,6 +309,9 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         ),
         inbound_routes=InboundRoutes(
             database=database, inboxes=RouteInboxes(inboxes), refused=[DOMAIN]
+        ),
+        endings=Endings(
+            database=database, engine=engine, follower=follower, live=live, cache=cache
         ),
         purges=Purges(database=database, engine=engine, cache=cache),
         mail_policies=MailPolicies(database=database),

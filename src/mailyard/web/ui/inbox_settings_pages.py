@@ -68,17 +68,22 @@ async def change(visit: Visit, inbox_id: str) -> Response[Any]:
     app, workspace_id = visit.application, visit.principal.workspace_id
     before = await found_inbox(visit, inbox_id)
     try:
-        limits = {
-            "message_ttl_s": seconds(form["message_ttl_s"], "message_ttl_s"),
-            "messages_max": whole(form["messages_max"], "messages_max"),
-            "bytes_max": size_bytes(form["bytes_max"], "bytes_max"),
-        }
+        ttl_s = seconds(form["message_ttl_s"], "message_ttl_s")
+        messages_max = whole(form["messages_max"], "messages_max")
+        bytes_max = size_bytes(form["bytes_max"], "bytes_max")
         async with app.database.transaction() as tx:
             after = await app.inboxes.relabel(
                 workspace_id, before.id, name=form["name"], labels=lines(form["labels"]), tx=tx
             )
-            if limits != {name: getattr(before, name) for name in limits}:
-                after = await app.inboxes.limit(workspace_id, before.id, **limits, tx=tx)
+            if (ttl_s, messages_max, bytes_max) != _limits(before):
+                after = await app.inboxes.limit(
+                    workspace_id,
+                    before.id,
+                    message_ttl_s=ttl_s,
+                    messages_max=messages_max,
+                    bytes_max=bytes_max,
+                    tx=tx,
+                )
             await app.audit.record(
                 visit.principal.actor, "inbox.change", inbox_id, told(before), told(after), tx
             )
@@ -124,6 +129,10 @@ async def purge(visit: Visit, inbox_id: str) -> Response[Any]:
             visit.principal.actor, "inbox.purge", inbox_id, {}, None, tx
         )
     return visit.go("/inboxes", "purged")
+
+
+def _limits(inbox: Inbox) -> tuple[float | None, int | None, int | None]:
+    return inbox.message_ttl_s, inbox.messages_max, inbox.bytes_max
 
 
 def _ends(moment: datetime | None) -> dict[str, Any]:
