@@ -170,7 +170,7 @@ async def _routed(api: _Api) -> str:
 
 async def _audience(api: _Api) -> None:
     await api.make("/v1/contacts", address="ada@customer.example", name="Ada Lovelace")
-    await api.make("/v1/segments", name="Who opened lately", filter="opened in 30 days")
+    await api.make("/v1/segments", name="Who opened lately", filter="opened")
     await api.make("/v1/topics", name="News", description="What is new, once a month")
     await api.make("/v1/suppressions", address="gone@customer.example", evidence="asked by mail")
 

@@ -130,6 +130,35 @@ async def test_a_mailbox_is_exported_and_imported(shell: Shell, tmp_path: Path) 
     assert "Message-ID: <1@x>\nSubject: one\n\nhi\n" in piped.out
 
 
+async def test_an_inbox_is_limited_extended_and_purged_and_an_address_held(shell: Shell) -> None:
+    inbox = await shell.json("inbox", "create", "bounded", "--ttl", "3600")
+    changed = await shell.json(
+        "inbox", "change", inbox["id"], "--messages-max", "10", "--message-ttl", "600",
+        "--name", "Bounded", "--label", "cli",
+    )  # fmt: skip
+    limits = (changed["messages_max"], changed["message_ttl_s"], changed["bytes_max"])
+    assert (*limits, changed["name"]) == (10, 600.0, None, "Bounded")
+    changed = await shell.json("inbox", "change", inbox["id"], "--messages-max", "0")
+    assert (changed["messages_max"], changed["message_ttl_s"]) == (None, 600.0)
+    assert (await shell.run("inbox", "change", inbox["id"])).code == 1
+    assert (await shell.json("inbox", "extend", inbox["address"]))["expires_at"] is None
+    held = "held-by-cli@inbox.localhost"
+    assert (await shell.json("address", "hold", held))["items"] == [held]
+    assert {"address": held} in (await shell.json("address", "list"))["items"]
+    assert (await shell.json("address", "release", held))["items"] == [held]
+    await shell.run(
+        "send", "--from", "a@inbox.localhost", "--to", inbox["address"], "--subject", "Ends",
+        "--text", "x",
+    )  # fmt: skip
+    message = await shell.json("inbox", "wait", inbox["id"], "--subject", "Ends")
+    ended = await shell.json("inbox", "end-message", message["id"], "--ttl", "60")
+    assert (ended["expires_at"] is None, ended["inboxes"]) == (False, 1)
+    assert (await shell.json("inbox", "end-message", message["id"]))["expires_at"] is None
+    assert (await shell.run("inbox", "purge", inbox["id"])).code == 0
+    assert await shell.json("member", "sessions") == {"items": []}
+    assert (await shell.run("member", "end-session", "0" * 64)).code == 1
+
+
 async def test_an_email_is_withdrawn_and_limits_are_set_and_shown(shell: Shell) -> None:
     sent = await shell.json(
         "send", "--from", "me@inbox.localhost", "--to", "a@inbox.localhost",

@@ -161,3 +161,43 @@ async def test_who_made_an_account_and_let_it_go_has_no_way_into_the_next_worksp
     assert not added.has_password
     assert await users.authenticate("ada@example.org", PASSWORD) is None
     assert await sessions.redeem_link(link) is None
+
+
+async def test_owners_list_and_end_the_sessions_of_their_workspace_alone(
+    platform: Platform,
+) -> None:
+    sessions = platform.app.sessions
+    member = await platform.app.users.add(
+        platform.workspace_id, "ada@example.org", scope.MEMBER, actor=platform.actor
+    )
+    started = [
+        await sessions.start(person, platform.workspace_id, browser)
+        for person, browser in (
+            (platform.first.user_id, "one"),
+            (member.id, "two"),
+            (member.id, "three"),
+        )
+    ]
+    _, other_key = await platform.other_workspace()
+    first = (await platform.call("GET", "/v1/sessions?limit=2")).json
+    rest = (await platform.call("GET", f"/v1/sessions?limit=2&after={first['next_after']}")).json
+    items = first["items"] + rest["items"]
+    assert rest["next_after"] is None
+    assert {one["user_agent"] for one in items} == {"one", "two", "three"}
+    assert all(one["id"] not in str(started) for one in items), "an id opens nothing"
+    hers = (await platform.call("GET", f"/v1/sessions?user_id={items[0]['user_id']}")).json["items"]
+    assert {one["user_id"] for one in hers} == {items[0]["user_id"]}
+
+    target = next(one for one in items if one["user_agent"] == "two")["id"]
+    path = f"/v1/sessions/{target}"
+    assert (await platform.call("GET", "/v1/sessions", key=other_key)).json["items"] == []
+    assert (await platform.call("DELETE", path, key=other_key)).status == 404
+    assert (await platform.call("DELETE", "/v1/sessions/nonsense")).status == 404
+    assert await sessions.find(started[1].token) is not None
+    assert (await platform.call("DELETE", path)).status == 204
+    assert await sessions.find(started[1].token) is None
+    assert await sessions.find(started[2].token) is not None
+    assert (await platform.call("DELETE", path)).status == 404
+    [entry] = [one for one in await platform.app.audit.list(platform.workspace_id, limit=5)
+               if one.action == "session.end"]  # fmt: skip
+    assert (entry.actor_kind, entry.before is not None) == ("key", True)
