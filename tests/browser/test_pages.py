@@ -82,7 +82,7 @@ async def test_every_page_opens_with_something_on_it(visitor: Visitor) -> None:
         "inbox": box,
         "inbox-settings": f"{box}/settings",
         "inbox-senders": f"{box}/senders",
-        "reserved-addresses": "/reserved-addresses",
+        "reserved-addresses": "/inboxes/reserved",
         "receiving-domain": f"/receiving/{content.receiving_domain}",
         "report": f"/reports/{DOMAIN}",
         "template-new": "/templates/new",

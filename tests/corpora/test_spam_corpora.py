@@ -41,5 +41,7 @@ def test_every_mail_has_its_score(corpora: Path, family: str) -> None:
         print(f"{family} {kind}: {tagged} of {mails} at {TAG_AT:g} points or more")
     median, longest = 1e3 * sorted(times)[len(times) // 2], 1e3 * max(times)
     print(f"{family}: median {median:.2f} ms, longest {longest:.1f} ms")
+    spam = counts.get("spam", [0, 0])
+    assert spam[1] >= 0.6 * spam[0], "spam passes that was found before"
     ham = counts.get("ham", [1, 0])
     assert ham[1] <= 0.03 * ham[0] + 1, "mail that is none looks like spam"

@@ -37,6 +37,22 @@ def test_an_ordinary_mail_has_no_points() -> None:
         (b"From: \"pay@bank.example\" <x@evil.example>\r\n\r\nx\r\n", "name_is_another_address"),
         (HEAD + b"Reply-To: c@freemail.example\r\n\r\nx\r\n", "answers_go_elsewhere"),
         (b"Subject: x\r\n\r\nx\r\n", "no_from"),
+        (b"Date: Mon, 1 Jun 2026 10:00:00\r\n\r\nx\r\n", "date_without_zone"),
+        (b"Received: by a; Mon, 1 Jun 2026 10:00:00 +0000\r\n"
+         b"Date: Wed, 3 Jun 2026 10:00:01 +0000\r\n\r\nx\r\n", "date_to_come"),
+        (b"To: " + b", ".join(b"a%d@b.example" % n for n in range(20)) + b"\r\n\r\nx\r\n",
+         "many_recipients"),
+        (html(b"<p>Hello there</p>"), "html_alone"),
+        (html(b"<img src='https://a.example/x.png'>"), "image_alone"),
+        (HEAD + b"Content-Transfer-Encoding: base64\r\n\r\nSGVsbG8=\r\n", "plain_in_base64"),
+        (HEAD + b"Reply-To: ada.l@gmail.com\r\n\r\nx\r\n", "answers_to_freemail"),
+        (b"From: PayPal Support <x@evil.example>\r\n\r\nx\r\n", "name_of_a_brand"),
+        (HEAD + b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nPassword: 1234"
+         b"\r\n--b\r\nContent-Type: application/zip; name=a.zip\r\n\r\nx\r\n--b--\r\n",
+         "locked_archive"),
+        (HEAD + b"Subject: Cheap now!       48213\r\n\r\nx\r\n", "SUBJECT_SERIAL"),
+        (HEAD + b"Subject: ADV: a new house\r\n\r\nx\r\n", "SUBJECT_ADVERTISES"),
+        (html(b'<a href="https://%65vil.example/">here</a>'), "LINK_TO_DISGUISE"),
     ],
 )  # fmt: skip
 def test_what_fires(mail: bytes, rule: str) -> None:
@@ -52,6 +68,34 @@ def test_a_link_to_the_same_domain_shows_no_other() -> None:
 def test_a_list_may_have_its_answers_elsewhere() -> None:
     listed = HEAD + b"Reply-To: l@list.example\r\nList-Id: <l.list.example>\r\n\r\nx\r\n"
     assert "answers_go_elsewhere" not in fired(listed)
+
+
+@pytest.mark.parametrize(
+    ("mail", "rule"),
+    [
+        (b"Date: Mon, 1 Jun 2026 10:00:00 GMT\r\n\r\nx\r\n", "date_without_zone"),
+        (b"Date: Mon, 1 Jun 2026 10:00:00 +0200 (CEST)\r\n\r\nx\r\n", "date_without_zone"),
+        (b"Received: by a; Mon, 1 Jun 2026 10:00:00 +0000\r\n"
+         b"Date: Mon, 1 Jun 2026 20:00:00 +0000\r\n\r\nx\r\n", "date_to_come"),
+        (b"Received: nonsense\r\nDate: Mon, 1 Jun 2026 20:00:00\r\n\r\nx\r\n", "date_to_come"),
+        (b"From: PayPal <service@paypal.com>\r\n\r\nx\r\n", "name_of_a_brand"),
+        (b"From: Fiona Apple <fiona@music.example>\r\n\r\nx\r\n", "name_of_a_brand"),
+        (HEAD + b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n"
+         b"\r\nR3LDvMOfZQ==\r\n", "plain_in_base64"),
+        (b"From: a@gmail.com\r\nReply-To: b@gmail.com\r\n\r\nx\r\n", "answers_to_freemail"),
+        (HEAD + b"Subject: Minutes of the meeting on 4 June\r\n\r\nx\r\n", "SUBJECT_SERIAL"),
+        (HEAD + b"Subject: Advice: read this\r\n\r\nx\r\n", "SUBJECT_ADVERTISES"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fire(mail: bytes, rule: str) -> None:
+    assert rule not in fired(mail)
+
+
+def test_signs_of_one_thing_count_together_to_a_bound() -> None:
+    missing = {"no_from", "no_date", "no_message_id", "nobody_named"}
+    found = score(b"Subject: x\r\n\r\nx\r\n")
+    assert {name for name, _ in found.fired} <= missing
+    assert found.points == 2.5 == round(sum(points for _, points in found.fired), 2)
 
 
 def test_no_rule_alone_makes_a_mail_spam_but_the_one_for_trying() -> None:

@@ -17,12 +17,15 @@ _PLACES = {"subject": "subject", "text": "text", "from": "from_", "html": "html"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule. `place` and `pattern` for what a pattern says; neither for a feature."""
+    """A rule. `place` and `pattern` for what a pattern says; neither for a feature. Rules of one
+    `group` are signs of one thing: together they give `most` points."""
 
     name: str
     points: float
     place: str = ""
     pattern: re.Pattern[str] | None = None
+    group: str = ""
+    most: float = 0.0
 
     def fires(self, mail: Seen) -> bool:
         if self.pattern is None:
@@ -47,7 +50,12 @@ def score(raw: bytes) -> SpamScore:
 def score_of(message: Message) -> SpamScore:
     """The same of a mail that has been read already."""
     mail = Seen(message)
-    fired = [(rule.name, rule.points) for rule in shipped() if rule.fires(mail)]
+    fired, left = [], {rule.group: rule.most for rule in shipped()}
+    for rule in shipped():
+        points = min(rule.points, left[rule.group]) if rule.group else rule.points
+        if points and rule.fires(mail):
+            fired.append((rule.name, round(points, 2)))
+            left[rule.group] -= points
     fired.sort(key=lambda one: -abs(one[1]))
     return SpamScore(round(sum(points for _, points in fired), 2), tuple(fired))
 
@@ -62,12 +70,16 @@ def shipped() -> tuple[Rule, ...]:
 def read_rules(text: str) -> tuple[Rule, ...]:
     """Rules from TOML. Raises ConfigurationError naming the rule."""
     rules = []
-    for one in tomllib.loads(text)["rule"]:
-        name, points = one["name"], float(one["points"])
+    whole = tomllib.loads(text)
+    for one in whole["rule"]:
+        name, points, group = one["name"], float(one["points"]), one.get("group", "")
+        if group and group not in whole.get("most", {}):
+            raise ConfigurationError(f"rule {name}: [most] has no {group}")
+        most = float(whole["most"][group]) if group else 0.0
         if "pattern" not in one:
             if name not in FEATURES:
                 raise ConfigurationError(f"rule {name}: there is no such feature")
-            rules.append(Rule(name, points))
+            rules.append(Rule(name, points, group=group, most=most))
             continue
         if one.get("in") not in _PLACES:
             raise ConfigurationError(f"rule {name}: in is one of {', '.join(_PLACES)}")
@@ -76,5 +88,5 @@ def read_rules(text: str) -> tuple[Rule, ...]:
             pattern = re.compile(one["pattern"], flags)
         except re.error as error:
             raise ConfigurationError(f"rule {name}: {error}") from None
-        rules.append(Rule(name, points, _PLACES[one["in"]], pattern))
+        rules.append(Rule(name, points, _PLACES[one["in"]], pattern, group, most))
     return tuple(rules)

@@ -48,6 +48,7 @@ def _route_view(one: InboundRoute) -> dict[str, Any]:
         "id": type_id(INBOUND_ROUTE, one.id),
         "pattern": one.pattern,
         "action": _ACTIONS[one.action],
+        "for_webhook": one.action == elsewhere.WEBHOOK,
         "inbox": one.address,
         "inbox_id": type_id(INBOX, one.filed_in) if one.filed_in else "",
         "forward_to": one.forward_to,

@@ -19,7 +19,7 @@ async def _page(visit: Visit, wanted: str = "", problem: str | None = None) -> R
     )
     following = None
     if len(found) == API_PAGE_ITEMS:
-        following = "/reserved-addresses?" + urlencode({"after": found[-1]})
+        following = "/inboxes/reserved?" + urlencode({"after": found[-1]})
     return visit.page(
         "reserved.html",
         status=422 if problem else 200,
@@ -32,13 +32,13 @@ async def _page(visit: Visit, wanted: str = "", problem: str | None = None) -> R
     )
 
 
-@get("/reserved-addresses")
+@get("/inboxes/reserved")
 async def reserved(visit: Visit) -> Response[str]:
     visit.principal.require(scope.INBOXES_READ)
     return await _page(visit)
 
 
-@post("/reserved-addresses", status_code=303)
+@post("/inboxes/reserved", status_code=303)
 async def reserve(visit: Visit) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
     app, text = visit.application, visit.field("addresses")
@@ -60,10 +60,10 @@ async def reserve(visit: Visit) -> Response[Any]:
         named = wanted[int(place)] if place.isdecimal() and int(place) < len(wanted) else ""
         shown = error.message if named in error.message else f"{named}: {error.message}"
         return await _page(visit, text, shown)
-    return visit.go("/reserved-addresses", "saved")
+    return visit.go("/inboxes/reserved", "saved")
 
 
-@post("/reserved-addresses/release", status_code=303)
+@post("/inboxes/reserved/release", status_code=303)
 async def release(visit: Visit) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
     app = visit.application
@@ -73,7 +73,7 @@ async def release(visit: Visit) -> Response[Any]:
         )
         for address in gone:
             await app.audit.record(visit.principal.actor, "address.release", address, {}, None, tx)
-    return visit.go("/reserved-addresses", "released")
+    return visit.go("/inboxes/reserved", "released")
 
 
 HANDLERS = [reserved, reserve, release]

@@ -1,5 +1,6 @@
 """What the workspace uses of its plan; and, for the operator, what all of them bring."""
 
+from datetime import UTC, datetime, time
 from typing import Any
 
 from litestar import Response, get, post
@@ -39,6 +40,18 @@ async def usage(visit: Visit) -> Response[str]:
     )
 
 
+@get("/usage/days.json")
+async def usage_days(visit: Visit) -> dict[str, list[int]]:
+    """The chart's columns: seconds since 1970, what came in, what went out."""
+    visit.principal.require(scope.STATS_READ)
+    found = await visit.application.usage.days(visit.principal.workspace_id)
+    return {
+        "at": [int(datetime.combine(one.day, time.min, UTC).timestamp()) for one in found],
+        "received": [one.messages for one in found],
+        "sent": [one.sends for one in found],
+    }
+
+
 async def _business_page(visit: Visit, **said: str) -> Response[str]:
     app = visit.application
     await app.workspaces.require_operator(visit.principal.workspace_id)
@@ -75,4 +88,4 @@ async def assign_plan(visit: Visit) -> Response[Any]:
     return visit.go("/business", "saved")
 
 
-HANDLERS = [usage, business, assign_plan]
+HANDLERS = [usage, usage_days, business, assign_plan]

@@ -69,6 +69,11 @@ def _wish(visit: Visit) -> Wish:
     )
 
 
+def _of_inbox(inbox: str) -> Wish | None:
+    """A webhook to be made for the mail of one inbox (its id). Raises InvalidInput."""
+    return Wish("", "", make_filter([MESSAGE_RECEIVED], [inbox])) if inbox else None
+
+
 def _form(wish: Wish | None) -> dict[str, Any]:
     """What the fields of the form show."""
     wanted = wish.filter if wish else EventFilter((MESSAGE_RECEIVED,))
@@ -97,7 +102,7 @@ async def _list_page(
         status=422 if problem else 200,
         problem=problem,
         webhooks=[_line(one, counts) for one in found],
-        form=_form(wish),
+        form=_form(wish or _of_inbox(visit.ask("inbox"))),
         secret=secret,
         may_change=scope.WEBHOOKS_WRITE in visit.principal.scopes,
     )

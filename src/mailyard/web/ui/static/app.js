@@ -14,6 +14,12 @@
     });
   }
 
+  // The navigation is longer than a small screen: its current entry is in sight.
+  const side = document.querySelector(".side"), current = side && side.querySelector("[aria-current]");
+  if (current && side.scrollHeight > side.clientHeight) {
+    side.scrollTop = Math.max(0, current.offsetTop - side.clientHeight / 2);
+  }
+
   for (const form of document.querySelectorAll("form[data-confirm]")) {
     form.addEventListener("submit", (event) => {
       if (!window.confirm(form.dataset.confirm)) event.preventDefault();
@@ -92,17 +98,22 @@
     const day = (mark) => new Date(mark * 1000).toISOString().slice(5, 10);
     const tick = daily ? day : clock;
     const unit = daily ? "" : "/min";
+    const days = { incrs: [1, 2, 7, 14].map((count) => count * 86400) };
     const axis = () => ({ stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 } });
     const draw = (data) => {
       if (plot) { plot.setData(data); return; }
       plot = new uPlot({
         width: chart.clientWidth, height: 220, cursor: { y: false },
         series: [
-          { label: "at", value: (_, mark) => mark == null ? "–" : tick(mark) },
+          { label: daily ? "day" : "at", value: (_, mark) => mark == null ? "–" : tick(mark) },
           { label: first + unit, stroke: colour("--good"), width: 2, fill: colour("--good-soft") },
-          { label: second + unit, stroke: colour(daily ? "--bad" : "--accent"), width: 2 },
+          { label: second + unit, stroke: colour(second === "failed" ? "--bad" : "--accent"), width: 2 },
         ],
-        axes: [{ ...axis(), values: (_, marks) => marks.map(tick) }, { ...axis(), size: 64 }],
+        axes: [
+          { ...axis(), ...(daily && days), values: (_, marks) => marks.map(tick) },
+          { ...axis(), size: 64 },
+        ],
+        ...(daily && { tzDate: (mark) => uPlot.tzDate(new Date(mark * 1000), "Etc/UTC") }),
         scales: { y: { range: (_, __, highest) => [0, Math.max(10, highest * 1.1)] } },
       }, data, chart);
     };
@@ -112,6 +123,11 @@
       .catch((error) => console.warn("the chart could not be loaded", error));
     load();
     if (!daily) setInterval(load, 5000);
+    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      if (plot) plot.destroy();
+      plot = null;
+      load();
+    });
     window.addEventListener("resize", () => plot && plot.setSize({ width: chart.clientWidth, height: 220 }));
   }
 
