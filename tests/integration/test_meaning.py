@@ -25,7 +25,7 @@ from mailyard.queue.job import ANALYSIS
 from mailyard.queue.settle import Settler
 from mailyard.queue.worker import Batch
 from mailyard.storage.database import Database
-from mailyard.web.api.messages import detail_of
+from mailyard.web.api.message_item import detail_of
 
 CODE_MAIL = (
     b"From: Example <no-reply@example.org>\r\nTo: ada@inbox.test\r\nSubject: Sign in to Example\r\n"

@@ -6,9 +6,7 @@ refuses mail, and somebody may take the address again. What is left of it goes w
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from secrets import choice
+from dataclasses import replace
 from typing import TypeVar
 from uuid import UUID
 
@@ -24,13 +22,29 @@ from mailyard.core import limits
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import ConfigurationError, Conflict, InvalidInput, NotFound, Unavailable
 from mailyard.core.ids import INBOX as INBOX_ID
-from mailyard.core.ids import time_of, type_id, uuid7
+from mailyard.core.ids import type_id
+from mailyard.mailbox.inbox_value import (
+    Inbox,
+    InboxPage,
+    NewInbox,
+    check_labels,
+    check_most,
+    check_name,
+    generated_name,
+    inbox_of,
+    lifetime,
+    mail_days_of,
+    planned,
+    refuse_repeats,
+)
 from mailyard.protocol.address import normalise
-from mailyard.receiving.retention import class_for, class_of, is_longer
+from mailyard.receiving.retention import class_for, is_longer
 from mailyard.sending.suppress import Suppressions
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.derived import move_with_inbox, move_with_messages
 from mailyard.storage.queries import load
+
+__all__ = ["Inbox", "InboxPage", "Inboxes", "NewInbox", "generated_name", "tags_of"]
 
 QUERIES = load("inbox")
 RECEIVING = load("receiving")
@@ -40,79 +54,8 @@ RECEIVING = load("receiving")
 _MET = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _ATTEMPTS = 5
 
-# RFC 2142: who runs the mail of a domain. Under the domains that all share nobody gets these.
-RESERVED = frozenset(
-    (
-        "abuse",
-        "hostmaster",
-        "mailer-daemon",
-        "noc",
-        "postmaster",
-        "root",
-        "security",
-        "webmaster",
-        "www",
-    )
-)
-
 _T = TypeVar("_T")
 _NEWEST = UUID(int=(1 << 128) - 1)
-_GENERATED_ALPHABET = "abcdefghjkmnpqrstvwxyz23456789"
-_GENERATED_CHARACTERS = 12  # 58 bits: no collision among a billion, and nobody guesses one
-
-
-@dataclass(frozen=True, slots=True)
-class NewInbox:
-    """What a caller asks for. `address`: whole, or only the part before @, or None for a generated
-    one. `ttl_s`: seconds to live, None for ever. `message_ttl_s`: how long its mail lives, None as
-    long as the inbox. `one_time`: its first mail closes it. `messages_max`, `bytes_max`: what it
-    holds at most.
-    """
-
-    address: str | None = None
-    ttl_s: float | None = None
-    name: str = ""
-    labels: tuple[str, ...] = ()
-    message_ttl_s: float | None = None
-    one_time: bool = False
-    messages_max: int | None = None
-    bytes_max: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Inbox:
-    """A living inbox. `retention_days` is its class, 0 for ever."""
-
-    id: UUID
-    address: str
-    name: str
-    labels: tuple[str, ...]
-    created_at: datetime
-    expires_at: datetime | None
-    retention_days: int
-    message_ttl_s: float | None = None
-    one_time: bool = False
-    messages_max: int | None = None
-    bytes_max: int | None = None
-
-    @property
-    def mail_days(self) -> int | None:
-        """The class of its messages, where that is shorter than its own."""
-        return _mail_days(self.message_ttl_s, self.retention_days)
-
-    def oldest_at(self, now: datetime) -> datetime:
-        """No mail in it that came before is shown at `now`."""
-        if self.message_ttl_s is None:
-            return self.created_at
-        return max(self.created_at, now - timedelta(seconds=self.message_ttl_s))
-
-
-@dataclass(frozen=True, slots=True)
-class InboxPage:
-    """Newest first. `next_before` goes into the next call's `before`; None at the end."""
-
-    items: list[Inbox]
-    next_before: UUID | None
 
 
 class Inboxes:
@@ -154,8 +97,9 @@ class Inboxes:
         if self._allowance is not None:
             lives = [await self._allowance.life(workspace_id, one.ttl_s) for one in wanted]
             wanted = [replace(one, ttl_s=ttl_s) for one, ttl_s in zip(wanted, lives, strict=True)]
-        inboxes = [self._plan(one, place) for place, one in enumerate(wanted)]
-        _refuse_repeats(inboxes)
+        now = self._clock.now()
+        inboxes = [planned(one, place, self._domains, now) for place, one in enumerate(wanted)]
+        refuse_repeats(inboxes)
         owned = await self._own_domains(workspace_id, inboxes, tx)
         if tx is not None:
             await self._insert(workspace_id, inboxes, owned, tx)
@@ -180,8 +124,8 @@ class Inboxes:
         InvalidInput.
         """
         if message_ttl_s is not None:
-            _lifetime(message_ttl_s, "message_ttl_s")
-        _check_most(messages_max, bytes_max, "")
+            lifetime(message_ttl_s, "message_ttl_s")
+        check_most(messages_max, bytes_max, "")
 
         async def limit(own: Connection) -> Inbox:
             await self._database.fetch(QUERIES.hold_classes_alone, workspace_id, tx=own)
@@ -247,7 +191,7 @@ class Inboxes:
         rows = await self._database.fetch(
             QUERIES.list, workspace_id, before or _NEWEST, limit + 1, label
         )
-        items = [_inbox(row) for row in rows[:limit]]
+        items = [inbox_of(row) for row in rows[:limit]]
         return InboxPage(items, items[-1].id if len(rows) > limit else None)
 
     async def extend(
@@ -282,9 +226,9 @@ class Inboxes:
     ) -> Inbox:
         """Change name, labels or both; None leaves as it is. Raises NotFound, InvalidInput."""
         if name is not None:
-            _check_name(name, "name")
+            check_name(name, "name")
         if labels is not None:
-            _check_labels(labels, "labels")
+            check_labels(labels, "labels")
         wanted = None if labels is None else list(dict.fromkeys(labels))
 
         async def relabel(own: Connection) -> Inbox:
@@ -306,7 +250,7 @@ class Inboxes:
         async def delete(own: Connection) -> Sequence[Inbox]:
             rows = await self._database.fetch(QUERIES.delete, workspace_id, inbox_ids, tx=own)
             await self._changed(workspace_id, [row["id"] for row in rows], own)
-            return [_inbox(row) for row in rows]
+            return [inbox_of(row) for row in rows]
 
         return await self._insist(delete, tx)
 
@@ -330,47 +274,6 @@ class Inboxes:
             except _MET:
                 continue
         raise Unavailable("the inbox is being changed by others, try again")
-
-    def _plan(self, wanted: NewInbox, place: int) -> Inbox:
-        path = f"inboxes.{place}"
-        _check_name(wanted.name, f"{path}.name")
-        _check_labels(wanted.labels, f"{path}.labels")
-        inbox_id = uuid7(int(self._clock.now().timestamp() * 1000))
-        created_at = time_of(inbox_id)
-        expires_at = None
-        if wanted.ttl_s is not None:
-            expires_at = created_at + _lifetime(wanted.ttl_s, f"{path}.ttl_s")
-        if wanted.message_ttl_s is not None:
-            _lifetime(wanted.message_ttl_s, f"{path}.message_ttl_s")
-        _check_most(wanted.messages_max, wanted.bytes_max, f"{path}.")
-        return Inbox(
-            id=inbox_id,
-            address=self._address(wanted.address, f"{path}.address"),
-            name=wanted.name,
-            labels=tuple(dict.fromkeys(wanted.labels)),
-            created_at=created_at,
-            expires_at=expires_at,
-            retention_days=class_for(created_at, expires_at),
-            message_ttl_s=wanted.message_ttl_s,
-            one_time=wanted.one_time,
-            messages_max=wanted.messages_max,
-            bytes_max=wanted.bytes_max,
-        )
-
-    def _address(self, wanted: str | None, path: str) -> str:
-        if wanted is None:
-            return f"{generated_name()}@{self._domains[0]}"
-        try:
-            whole = normalise(wanted if "@" in wanted else f"{wanted}@{self._domains[0]}")
-        except InvalidInput as error:
-            raise InvalidInput(error.message, field=path) from None
-        local, _, domain = whole.rpartition("@")
-        if domain in self._domains and local in RESERVED:
-            raise InvalidInput(
-                f"{local} is who runs the mail of a domain (RFC 2142): nobody's inbox here",
-                field=path,
-            )
-        return whole
 
     async def _own_domains(
         self, workspace_id: UUID, inboxes: Sequence[Inbox], tx: Connection | None
@@ -435,7 +338,7 @@ class Inboxes:
         inbox = _existing(await self._database.fetchrow(QUERIES.get, workspace_id, inbox_id, tx=tx))
         if self._allowance is not None:
             await self._allowance.extended_life(workspace_id, inbox.created_at, ttl_s)
-        expires_at = None if ttl_s is None else self._clock.now() + _lifetime(ttl_s, "ttl_s")
+        expires_at = None if ttl_s is None else self._clock.now() + lifetime(ttl_s, "ttl_s")
         needed = class_for(inbox.created_at, expires_at)
         kept = needed if is_longer(needed, inbox.retention_days) else inbox.retention_days
         row = await self._database.fetchrow(
@@ -462,7 +365,7 @@ class Inboxes:
         self, workspace_id: UUID, inbox: Inbox, retention_days: int, tx: Connection
     ) -> None:
         """The inbox's mail into a longer class. Mail that is not ingested yet follows there."""
-        shorter = _mail_days(inbox.message_ttl_s, retention_days)
+        shorter = mail_days_of(inbox.message_ttl_s, retention_days)
         mail_days = retention_days if shorter is None else shorter
         lines = await self._database.fetch(
             QUERIES.move_lines,
@@ -485,11 +388,6 @@ class Inboxes:
         await move_with_messages(self._database, tx, workspace_id, ids, mail_days)
 
 
-def generated_name() -> str:
-    """A part before @ that nobody has and nobody guesses."""
-    return "".join(choice(_GENERATED_ALPHABET) for _ in range(_GENERATED_CHARACTERS))
-
-
 def tags_of(inbox_id: UUID) -> list[str]:
     """What carries anything of an inbox in a cache."""
     return [_tag(inbox_id), MAIL_TAG + type_id(INBOX_ID, inbox_id)]
@@ -499,76 +397,7 @@ def _tag(inbox_id: UUID) -> str:
     return f"inbox:{inbox_id}"
 
 
-def _lifetime(ttl_s: float, path: str) -> timedelta:
-    if not 1.0 <= ttl_s <= limits.INBOX_TTL_S:  # NaN included
-        longest = int(limits.INBOX_TTL_S)
-        raise InvalidInput(f"a life of 1 to {longest} seconds, or none for ever", field=path)
-    return timedelta(seconds=ttl_s)
-
-
-def _mail_days(message_ttl_s: float | None, retention_days: int) -> int | None:
-    """The class of messages that live so long, in an inbox of class `retention_days`; None: its."""
-    if message_ttl_s is None:
-        return None
-    shorter = class_of(timedelta(seconds=message_ttl_s))
-    return shorter if is_longer(retention_days, shorter) else None
-
-
-def _check_most(messages_max: int | None, bytes_max: int | None, path: str) -> None:
-    if messages_max is not None and not 1 <= messages_max <= limits.INBOX_MESSAGES_MAX:
-        raise InvalidInput(f"1 to {limits.INBOX_MESSAGES_MAX}", field=f"{path}messages_max")
-    if bytes_max is not None and not 1 <= bytes_max <= limits.INBOX_BYTES_MAX:
-        raise InvalidInput(f"1 to {limits.INBOX_BYTES_MAX}", field=f"{path}bytes_max")
-
-
-def _check_name(name: str, path: str) -> None:
-    if len(name) > limits.INBOX_NAME_CHARACTERS:
-        raise InvalidInput(f"at most {limits.INBOX_NAME_CHARACTERS} characters", field=path)
-    _check_text(name, path)
-
-
-def _check_labels(labels: Sequence[str], path: str) -> None:
-    if len(labels) > limits.INBOX_LABELS:
-        raise InvalidInput(f"at most {limits.INBOX_LABELS} labels", field=path)
-    for place, label in enumerate(labels):
-        if not 1 <= len(label) <= limits.INBOX_LABEL_CHARACTERS:
-            raise InvalidInput(
-                f"a label has 1 to {limits.INBOX_LABEL_CHARACTERS} characters",
-                field=f"{path}.{place}",
-            )
-        _check_text(label, f"{path}.{place}")
-
-
-def _check_text(text: str, path: str) -> None:
-    if not text.isprintable():
-        raise InvalidInput("no control characters", field=path)
-
-
-def _refuse_repeats(inboxes: Sequence[Inbox]) -> None:
-    seen: set[str] = set()
-    for place, inbox in enumerate(inboxes):
-        if inbox.address in seen:
-            raise Conflict(f"{inbox.address} is asked for twice", field=f"inboxes.{place}.address")
-        seen.add(inbox.address)
-
-
 def _existing(row: asyncpg.Record | None) -> Inbox:
     if row is None:
         raise NotFound("no such inbox")
-    return _inbox(row)
-
-
-def _inbox(row: asyncpg.Record) -> Inbox:
-    return Inbox(
-        id=row["id"],
-        address=row["address"],
-        name=row["name"],
-        labels=tuple(row["labels"]),
-        created_at=time_of(row["id"]),
-        expires_at=row["expires_at"],
-        retention_days=row["retention_days"],
-        message_ttl_s=row["message_ttl_s"],
-        one_time=row["one_time"],
-        messages_max=row["messages_max"],
-        bytes_max=row["bytes_max"],
-    )
+    return inbox_of(row)

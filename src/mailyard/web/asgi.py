@@ -27,7 +27,7 @@ from mailyard.queue.job import LANES
 from mailyard.settings import Settings
 from mailyard.storage.queries import load
 from mailyard.web.api.docs import DOCS_HEADERS, render_docs
-from mailyard.web.api.messages import detail_of
+from mailyard.web.api.message_item import detail_of
 from mailyard.web.api.openapi import document
 from mailyard.web.api.problem import MethodNotAllowed, answer_of
 from mailyard.web.api.route import RouteTable

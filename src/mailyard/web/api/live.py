@@ -9,7 +9,7 @@ from mailyard.access import scope
 from mailyard.bus.live import KINDS
 from mailyard.core import ids
 from mailyard.core.limits import SEARCH_CHARACTERS, WAIT_TIMEOUT_S
-from mailyard.web.api.messages import MessageDetail
+from mailyard.web.api.message_item import MessageDetail
 from mailyard.web.api.page import Input, id_pattern
 from mailyard.web.api.route import Call, Media, Route
 

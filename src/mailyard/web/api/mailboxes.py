@@ -14,7 +14,7 @@ from mailyard.core import ids, limits
 from mailyard.mailbox import mailbox, state
 from mailyard.mailbox.mailbox import Changed, Line, Wanted
 from mailyard.mailbox.state import Act, Verb
-from mailyard.web.api.messages import MessageItem, item_of
+from mailyard.web.api.message_item import MessageItem, item_of
 from mailyard.web.api.page import (
     InboxId,
     Input,

@@ -11,7 +11,7 @@ from mailyard.core import ids, limits
 from mailyard.mailbox.search.index import Setting
 from mailyard.mailbox.search.language import AUTO, languages
 from mailyard.mailbox.search.search import MODES, NEWEST, SORTS, WORDS, Found
-from mailyard.web.api.messages import MessageItem, line_of
+from mailyard.web.api.message_item import MessageItem, line_of
 from mailyard.web.api.page import (
     Input,
     Moment,
