@@ -6,11 +6,9 @@ numbers from there: they have no gaps, and whoever has seen number n has seen al
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from mailyard.bus.live import MAILBOX_CHANGED, LiveEvents
@@ -21,12 +19,29 @@ from mailyard.core.ids import MESSAGE, THREAD, lowest_at, parse_type_id, type_id
 from mailyard.mailbox import state as states
 from mailyard.mailbox.follow import changed
 from mailyard.mailbox.inbox import Inbox, Inboxes
-from mailyard.mailbox.message import Summary, summary_of
+from mailyard.mailbox.mailbox_value import (
+    Asleep,
+    Changed,
+    Event,
+    Line,
+    LinePage,
+    Overview,
+    Person,
+    Wanted,
+    event_of,
+    line_of,
+    state_of,
+)
 from mailyard.mailbox.state import Act, State
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import MAILBOX_SYNC, NewJob
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
+
+__all__ = [
+    "Asleep", "Changed", "Event", "Held", "Line", "LinePage", "Mailboxes", "Overview", "Person",
+    "Wanted",
+]  # fmt: skip
 
 QUERIES = load("mailbox")
 THREADS = load("thread")
@@ -42,78 +57,6 @@ UNSEEN_COUNTED = 1_000
 PEOPLE_MAILS = 2_000  # the newest, in which people are looked for
 EVENTS_PER_PAGE = 1_000
 _LAST = UUID(int=(1 << 128) - 1)
-
-
-class Line(msgspec.Struct, frozen=True, gc=False):
-    """A mail in a mailbox. `mails`: of its thread, where a list shows threads."""
-
-    summary: Summary
-    thread_id: UUID
-    state: State
-    mails: int = 1
-
-
-class LinePage(msgspec.Struct, frozen=True):
-    """Newest first. `next_before` goes into the next call's `before`; None at the end."""
-
-    items: list[Line]
-    next_before: UUID | None
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """Which lines: of a folder (by thread if `threads`), with a label, or with a star."""
-
-    folder: str = states.INBOX
-    label: str = ""
-    starred: bool = False
-    unread: bool = False
-    threads: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """`seq`: the last event's number. `unseen`: by folder, counted up to UNSEEN_COUNTED."""
-
-    seq: int
-    folders: tuple[str, ...]
-    labels: tuple[str, ...]
-    unseen: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """What a change did: the number of its event (None: nothing was to be done), and the lines."""
-
-    seq: int | None
-    message_ids: Sequence[UUID]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One change of a mailbox, as stored."""
-
-    seq: int
-    at: datetime
-    kind: str
-    item: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Somebody who wrote, or was written to."""
-
-    address: str
-    name: str
-    mails: int
-    newest: UUID
-
-
-class Asleep(msgspec.Struct, frozen=True):
-    """The payload of a `mailbox-wake` job."""
-
-    inbox_id: UUID
-    message_ids: tuple[UUID, ...]
-    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +125,7 @@ class Mailboxes:
         else:
             query = QUERIES.list_conversations if wanted.threads else QUERIES.list_folder
             rows = await self._database.fetch(query, *key, wanted.folder, *since, wanted.unread)
-        items = [_line(row) for row in rows[:limit]]
+        items = [line_of(row) for row in rows[:limit]]
         return LinePage(items, items[-1].summary.id if len(rows) > limit else None)
 
     async def thread(self, workspace_id: UUID, inbox_id: UUID, thread_id: UUID) -> Sequence[Line]:
@@ -195,7 +138,7 @@ class Mailboxes:
         )
         if not rows:
             raise NotFound("no such thread")
-        return [_line(row) for row in rows]
+        return [line_of(row) for row in rows]
 
     def _oldest(self, inbox: Inbox) -> UUID:
         """The lowest id of a mail that the inbox still shows."""
@@ -214,7 +157,7 @@ class Mailboxes:
             after,
             max(1, min(limit, EVENTS_PER_PAGE)),
         )
-        return [_event(row) for row in rows]
+        return [event_of(row) for row in rows]
 
     async def people(
         self, workspace_id: UUID, inbox_id: UUID, text: str = "", limit: int = 50
@@ -305,7 +248,7 @@ class Mailboxes:
         row = await self._database.fetchrow(QUERIES.event, *held.key, seq, tx=tx)
         if row is None:
             raise NotFound("this mailbox has no such event")
-        event = _event(row)
+        event = event_of(row)
         if event.kind != CHANGED:
             raise Conflict(f"what is {event.kind} cannot be undone")
         told = {
@@ -412,7 +355,7 @@ class Mailboxes:
                 LINES_PER_CHANGE + 1,
                 tx=held.tx,
             )
-            found |= {row["message_id"]: (row["thread_id"], _state(row)) for row in rows}
+            found |= {row["message_id"]: (row["thread_id"], state_of(row)) for row in rows}
         if len(found) > LINES_PER_CHANGE:
             raise InvalidInput(f"more than {LINES_PER_CHANGE} mails at once", field="thread_ids")
         return found
@@ -423,7 +366,7 @@ class Mailboxes:
         rows = await self._database.fetch(
             QUERIES.states_of, *held.key, list(message_ids), tx=held.tx
         )
-        return {row["message_id"]: (row["thread_id"], _state(row)) for row in rows}
+        return {row["message_id"]: (row["thread_id"], state_of(row)) for row in rows}
 
     async def _learn(self, held: Held, act: Act) -> None:
         """A folder or label that is used is offered from then on."""
@@ -487,23 +430,3 @@ class Mailboxes:
             run_at=act.until,
         )
         await self._engine.enqueue([job], tx=held.tx)
-
-
-def _state(row: asyncpg.Record) -> State:
-    return State(
-        row["folder"],
-        row["back_to"],
-        tuple(row["labels"]),
-        row["seen"],
-        row["starred"],
-        row["muted"],
-        row["snoozed_until"],
-    )
-
-
-def _line(row: asyncpg.Record) -> Line:
-    return Line(summary_of(row), row["thread_id"], _state(row), row.get("mails", 1))
-
-
-def _event(row: asyncpg.Record) -> Event:
-    return Event(row["seq"], row["at"], row["kind"], msgspec.json.decode(row["item"]))

@@ -16,7 +16,7 @@ from mailyard.core.limits import KIB, MIB
 from mailyard.mailbox.inbox import Inbox, NewInbox
 from mailyard.mailbox.mail_file import MEDIA_TYPES, UNKNOWN, Format
 from mailyard.storage.database import Connection
-from mailyard.web.api.inboxes import told
+from mailyard.web.api.inbox_item import told
 from mailyard.web.ui.form_values import lines, seconds, size_bytes, whole
 from mailyard.web.ui.frame import Visit
 from mailyard.web.ui.inbox_view import found_inbox, inbox_view
