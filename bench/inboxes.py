@@ -7,6 +7,7 @@ and after with the product's own query: 500 addresses at once, drawn at random f
     FULL=1: ten million inboxes; else a million.
 """
 
+import json
 import os
 import tempfile
 import time
@@ -68,6 +69,9 @@ async def measure(parts: Parts) -> int:
     await fill(parts, workspace, FEW + 1, INBOXES)
     await database.pool.execute("VACUUM ANALYZE address")
     many_us = await look_up(parts, INBOXES)
+    own, others = await pages(parts, INBOXES)
+    note(f"pages that an address touches among {INBOXES:,}: {own:.1f} in PostgreSQL's cache, "
+         f"{others:.1f} from the kernel's")  # fmt: skip
     note(f"an address at RCPT: {few_us:.1f} us among {FEW:,}, {many_us:.1f} us among {INBOXES:,}")
     return report(
         [
@@ -110,6 +114,17 @@ async def look_up(parts: Parts, inboxes: int) -> float:
             times.append((time.perf_counter() - started) / ADDRESSES * 1e6)
             assert len(rows) == ADDRESSES
     return median(times)
+
+
+async def pages(parts: Parts, inboxes: int) -> tuple[float, float]:
+    """Pages an address touches: those that PostgreSQL has, and those that it reads."""
+    random = Random(11)
+    async with parts.database.connection() as connection:
+        asked = [f"box{random.randint(1, inboxes)}@inbox.test" for _ in range(ADDRESSES)]
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {RECEIVING.find_routes}"
+        [plan] = json.loads(await connection.fetchval(explain, asked))
+    top = plan["Plan"]
+    return top["Shared Hit Blocks"] / ADDRESSES, top["Shared Read Blocks"] / ADDRESSES
 
 
 if __name__ == "__main__":
