@@ -213,6 +213,7 @@ class Sessions:
             )
         if row is None:
             raise NotFound("no such session")
+        await self._changed(bytes.fromhex(session_id), tx)
         await self._ended(row, tx, actor)
 
     async def end(self, token: str) -> None:

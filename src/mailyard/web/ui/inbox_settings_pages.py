@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import InvalidInput, MailyardError
@@ -56,13 +57,13 @@ async def _page(
 
 
 @get("/inboxes/{inbox_id:str}/settings")
-async def settings(visit: Visit, inbox_id: str) -> Response[str]:
+async def settings(visit: Visit, inbox_id: FromPath[str]) -> Response[str]:
     visit.principal.require(scope.INBOXES_READ)
     return await _page(visit, inbox_id)
 
 
 @post("/inboxes/{inbox_id:str}/settings", status_code=303)
-async def change(visit: Visit, inbox_id: str) -> Response[Any]:
+async def change(visit: Visit, inbox_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
     form = {name: visit.field(name) for name in _FIELDS}
     app, workspace_id = visit.application, visit.principal.workspace_id
@@ -93,7 +94,7 @@ async def change(visit: Visit, inbox_id: str) -> Response[Any]:
 
 
 @post("/inboxes/{inbox_id:str}/life", status_code=303)
-async def set_life(visit: Visit, inbox_id: str) -> Response[Any]:
+async def set_life(visit: Visit, inbox_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
     before = await found_inbox(visit, inbox_id)
     app = visit.application
@@ -117,7 +118,7 @@ async def set_life(visit: Visit, inbox_id: str) -> Response[Any]:
 
 
 @post("/inboxes/{inbox_id:str}/purge", status_code=303)
-async def purge(visit: Visit, inbox_id: str) -> Response[Any]:
+async def purge(visit: Visit, inbox_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
     inbox = await found_inbox(visit, inbox_id)
     if visit.field("address").lower() != inbox.address:

@@ -189,7 +189,9 @@ async def delete_message(
 
 
 @post(_PATH + "/end", status_code=303)
-async def set_end(visit: Visit, inbox_id: str, message_id: str) -> Response[Any]:
+async def set_end(
+    visit: Visit, inbox_id: FromPath[str], message_id: FromPath[str]
+) -> Response[Any]:
     """Let the mail end after a while; an empty one: with its inboxes."""
     visit.principal.require(scope.INBOXES_WRITE)
     app, workspace_id = visit.application, visit.principal.workspace_id
