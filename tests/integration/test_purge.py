@@ -69,12 +69,12 @@ async def found(app: Application, *marks: str) -> dict[str, set[str]]:
         "AND relkind IN ('r', 'p') AND NOT relispartition"
     )
     hits: dict[str, set[str]] = {}
-    assert app.blobs is not None
-    async for run in app.blobs.list():
-        for blob in run:
-            text = f"{blob.key} {(await app.blobs.get(blob.key)).decode()}".lower()
-            if marked := {mark for mark in marks if mark in text}:
-                hits.setdefault("blobs", set()).update(marked)
+    if app.blobs is not None:
+        async for run in app.blobs.list():
+            for blob in run:
+                text = f"{blob.key} {(await app.blobs.get(blob.key)).decode()}".lower()
+                if marked := {mark for mark in marks if mark in text}:
+                    hits.setdefault("blobs", set()).update(marked)
     for (table,) in tables:
         rows = await app.database.pool.fetch(
             f'SELECT whole::text FROM "{table}" AS whole WHERE lower(whole::text) LIKE ANY($1)',
