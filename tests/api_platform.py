@@ -51,6 +51,12 @@ from mailyard.campaigns.segment import Segments
 from mailyard.campaigns.topic import Topics
 from mailyard.core.clock import SystemClock
 from mailyard.core.errors import Unavailable
+from mailyard.fleet.alerts.board import AlertBoard
+from mailyard.fleet.alerts.rule import read_rules
+from mailyard.fleet.autoscale.book import DecisionBook
+from mailyard.fleet.autoscale.policy import read_policies
+from mailyard.fleet.autoscale.scaler import settled
+from mailyard.fleet.monitor import Monitor
 from mailyard.mailbox.draft import Drafts
 from mailyard.mailbox.ending import Endings
 from mailyard.mailbox.follow import Follower
@@ -284,6 +290,11 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         limit_policies=limit_policy.Policies(book=limit_policy.shipped(), limits=buckets),
         features=Features(database=database, bus=bus, clock=SystemClock()),
         cache=cache,
+        monitor=Monitor(database=database, engine=engine, data=None, budget=100, live_places=100),
+        alert_board=AlertBoard(database=database, rules=read_rules()),
+        alert_rules=read_rules(),
+        decisions=DecisionBook(database=database),
+        scale_policies=settled(read_policies(), {}, 4),
         plans=plans,
         usage=usage,
         allowance=allowance,

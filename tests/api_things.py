@@ -31,7 +31,7 @@ _NOWHERE = {"host": "127.0.0.1", "port": 9}  # where a tenant's provider may not
 
 
 # Things that the program has by itself, for parameters that are a name.
-_NAMED = {"policy": "general", "feature": "person-limit"}
+_NAMED = {"user": "a@b.example", "policy": "general", "feature": "person-limit"}
 
 
 @dataclass

@@ -138,7 +138,10 @@ async def test_a_silent_process_is_struck_out_and_comes_back_when_it_speaks(
     database: Database,
 ) -> None:
     process = ProcessRegistry(
-        presence=PostgresPresence(database=database), role="worker", id=uuid7()
+        presence=PostgresPresence(database=database),
+        role="worker",
+        id=uuid7(),
+        memory_bytes=1 << 30,
     )
     beating = asyncio.create_task(process.run())
     count = "SELECT count(*) FROM process WHERE (stats->>'memory_bytes')::bigint > 1000000"

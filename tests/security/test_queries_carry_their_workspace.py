@@ -86,6 +86,8 @@ REASONS = {
     "access.end_other_sessions": "a person's own sessions, in all their workspaces",
     "access.forget_ways_in": "a person's own ways in, once they belong to no other workspace",
     "access.sweep_sessions": "what has run out, everywhere",
+    "cache.clear_entries": "the operator empties the caches, everywhere",
+    "cache.clear_results": "the operator empties the caches, everywhere",
     "cache.trim_results": "what is too much, everywhere",
     "domain.any_sealed": "whether anybody has a secret; no content",
     "domain.seal_anew": "the master key is the operator's, for all workspaces",

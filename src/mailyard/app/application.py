@@ -4,7 +4,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mailyard.app.access import read_book
-from mailyard.app.webhooks import Webhooking
+from mailyard.app.operations import Operating
 
 if TYPE_CHECKING:
     import ssl
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mailyard.storage.backup.record import BackupLog
 
 
-class Application(Webhooking):
+class Application(Operating):
     """The services of one process. `open` before use, `close` at the end."""
 
     async def open(self) -> None:

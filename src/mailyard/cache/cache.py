@@ -6,7 +6,7 @@ an empty one and never fails its caller.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from uuid import UUID
 
 VALUE_BYTES = 8 * 1024 * 1024  # a larger value is not kept
@@ -27,6 +27,13 @@ class Cache(Protocol):
     async def drop(self, workspace_id: UUID, keys: Sequence[str]) -> None:
         """Forget values."""
         ...
+
+
+@runtime_checkable
+class Clearable(Protocol):
+    """A cache that can be emptied, of every workspace."""
+
+    async def clear(self) -> None: ...
 
 
 def kept(values: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -27,6 +27,7 @@ from mailyard.storage.queries import load
 _SQL = load("cache")
 TOPIC = "cache"
 LOOK_EVERY_S = 0.25  # where not every read waits for a look of its own
+EVERYTHING = "*"  # the tag of all that is kept, in every workspace
 REACHES_S = 600.0  # whoever has not looked for so long forgets all; the log is kept for longer
 _CHANGES = 2_000  # rows of one look; with more everything is forgotten, which is cheaper
 _AWAY = (Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
@@ -86,6 +87,10 @@ class ChangeLog:
         """After the commit: the others look at once."""
         if self._bus is not None:
             self._bus.announce(TOPIC)
+
+    async def write_all(self, workspace_id: UUID, tx: Connection | None) -> None:
+        """Nothing that is kept anywhere is so any more, as of the commit of `tx`."""
+        await self._database.execute(_SQL.add_change, workspace_id, [EVERYTHING], tx=tx)
 
     async def changed_since(self, workspace_id: UUID, tags: Sequence[str], snapshot: str) -> bool:
         """Whether one of `tags` was told of by a transaction that `snapshot` did not see."""
@@ -174,6 +179,9 @@ class ChangeLog:
             return
         tags: list[Tag] = []
         for row in rows:
+            if row["tags"] == [EVERYTHING]:
+                self._forget(None)
+                return
             if row["tags"] is not None:
                 tags += [(row["workspace_id"], tag) for tag in row["tags"]]
             elif row["items"] is not None:

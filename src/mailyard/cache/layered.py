@@ -151,6 +151,22 @@ class LayeredCache:
         so whoever is answered now cannot read what he has changed as it was."""
         await asyncio.sleep(LOOK_EVERY_S)
 
+    async def clear(self, workspace_id: UUID, tx: Connection) -> None:
+        """Nothing that is kept is so any more, in any process, from the commit of `tx` on.
+
+        `workspace_id`: who says so. A shared layer that cannot be emptied keeps what it has until
+        that runs out.
+        """
+        await self._results.clear(tx)
+        await self._log.write_all(workspace_id, tx)
+
+    async def cleared(self) -> None:
+        """After the commit: forget here and in what is shared, and let the others look."""
+        if self._shared is not None:
+            await self._shared.clear()
+        self._forget(None)
+        self._log.announce()
+
     async def sweep(self) -> None:
         """Free the room of what has run out (a duty of the workers)."""
         await self._results.sweep()

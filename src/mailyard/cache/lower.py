@@ -13,10 +13,10 @@ import asyncpg
 import msgspec
 import structlog
 
-from mailyard.cache.cache import Cache
+from mailyard.cache.cache import Cache, Clearable
 from mailyard.cache.change_log import ChangeLog
 from mailyard.core.errors import Unavailable
-from mailyard.storage.database import Database
+from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 _SQL = load("cache")
@@ -52,6 +52,11 @@ class SharedLayer:
     def __init__(self, *, cache: Cache, log: ChangeLog) -> None:
         self._cache = cache
         self._log = log
+
+    async def clear(self) -> None:
+        """Empty it, where it can be."""
+        if isinstance(self._cache, Clearable):
+            await self._cache.clear()
 
     async def get(self, workspace_id: UUID, key: str) -> bytes | None:
         found = (await self._cache.get(workspace_id, [key])).get(key)
@@ -110,6 +115,10 @@ class ResultTable:
             )
         except _AWAY as error:
             _LOG.warning("results not written", error=str(error))
+
+    async def clear(self, tx: Connection) -> None:
+        """Forget every result, of every workspace."""
+        await self._database.execute(_SQL.clear_results, tx=tx)
 
     async def sweep(self) -> None:
         """Free what has run out, what is too much, and the changes that nobody asks for."""

@@ -55,6 +55,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Addresses to which providers send what became of mail.",
     ),
     "webhook": ("mailyard.cli.webhook", "Tell programs of events: endpoints, log, replay."),
+    "monitoring": (
+        "mailyard.cli.monitoring",
+        "Figures, alerts, scaling; rules for Prometheus, a Grafana page.",
+    ),
     "queue": ("mailyard.cli.queue", "Show depths and dead letters, pause, resume, redrive."),
     "provider": ("mailyard.cli.provider", "Add, change, try and remove providers."),
     "route": ("mailyard.cli.route", "Say which providers may have which mail."),

@@ -86,12 +86,17 @@ async def _live(role: str, settings: Settings, control: Control) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     control.listen()
     application = Application(settings)
-    service = _service(role, application)
+    service = _service(role, application, control)
     _follow(settings, application, service, control)
     await control.go()
     if not await _open(application, stopping, migrated=not control.alone):
         return
-    registry = ProcessRegistry(presence=application.presence, role=role, id=application.process_id)
+    registry = ProcessRegistry(
+        presence=application.presence,
+        role=role,
+        id=application.process_id,
+        memory_bytes=getattr(settings, f"{role}_memory"),
+    )
     beating: asyncio.Task[None] | None = None
     try:
         await service.start()
@@ -172,7 +177,7 @@ async def _check_schema(application: Application) -> None:
         )
 
 
-def _service(role: str, application: Application) -> Service:
+def _service(role: str, application: Application, control: Control) -> Service:
     match role:
         case "api":
             from mailyard.cli.serving.api import ApiService
@@ -189,7 +194,7 @@ def _service(role: str, application: Application) -> Service:
         case "scheduler":
             from mailyard.cli.serving.scheduler import SchedulerService
 
-            return SchedulerService(application)
+            return SchedulerService(application, control)
     raise ConfigurationError(f"no role is named {role!r}: api, smtp, worker or scheduler")
 
 

@@ -39,7 +39,11 @@ class Child:
     """One run of a spec, from spawn to exit."""
 
     def __init__(
-        self, spec: ChildSpec, say: Callable[[str, str], None], changed: Callable[[], None]
+        self,
+        spec: ChildSpec,
+        say: Callable[[str, str], None],
+        changed: Callable[[], None],
+        asked: Callable[[str, int], None] = lambda _role, _count: None,
     ) -> None:
         self.spec = spec
         self.phase = Phase.STARTING
@@ -48,6 +52,7 @@ class Child:
         self.ended = asyncio.Event()
         self._say = say
         self._changed = changed
+        self._asked = asked
         self._process: asyncio.subprocess.Process | None = None
         self._wire: socket.socket | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -89,9 +94,16 @@ class Child:
 
     def go(self) -> None:
         """Tell it that the database is ready."""
+        self._send("go")
+
+    def tell(self, role: str, count: int) -> None:
+        """Tell it how many processes of `role` there are to be."""
+        self._send(f"have {role} {count}")
+
+    def _send(self, word: str) -> None:
         if self._wire is not None:
             try:
-                self._wire.send(b"go\n")
+                self._wire.send(word.encode() + b"\n")
             except OSError:
                 pass  # it has ended; whoever waits for its exit sees that
 
@@ -166,6 +178,10 @@ class Child:
                 self._hear(word.decode("utf-8", "replace"))
 
     def _hear(self, word: str) -> None:
+        if word.startswith("scale "):
+            _, role, count = word.split(" ")
+            self._asked(role, int(count))
+            return
         if word == "ready" and self.phase is Phase.STARTING:
             self.phase = Phase.READY
         elif word.startswith("failed "):

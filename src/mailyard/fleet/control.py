@@ -1,8 +1,9 @@
 """The child's end of the wire to its supervisor: a socket that tells when to begin and who lives.
 
-Words are lines. Down comes `go` when the database is migrated and `settings <JSON>` when they were
-read again, up go `ready` and, before an exit that a restart will not mend, `failed <why>`. The end
-of the wire means that the supervisor is gone.
+Words are lines. Down come `go` when the database is migrated, `settings <JSON>` when they were
+read again and, to a scheduler, `have <role> <n>`: how many processes the supervisor keeps. Up go
+`ready`, `scale <role> <n>` and, before an exit that a restart will not mend, `failed <why>`. The
+end of the wire means that the supervisor is gone.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ class Control:
         self._socket = None if descriptor is None else socket.socket(fileno=descriptor)
         self._going = asyncio.Event()
         self._buffer = b""
+        self._have: dict[str, int] = {}
         self._on_settings: Callable[[str], None] = _no_settings
         self._on_end: Callable[[], None] = _end_at_once
         if self._socket is not None:
@@ -53,6 +55,14 @@ class Control:
         """Say that a setting or the machine is wrong, so that a restart would not help."""
         self._say("failed " + why.replace("\n", " "))
 
+    def have(self, role: str) -> int | None:
+        """How many processes of `role` the supervisor keeps; None before it said so."""
+        return self._have.get(role)
+
+    def scale(self, role: str, count: int) -> None:
+        """Ask for `count` processes of `role`."""
+        self._say(f"scale {role} {count}")
+
     def _say(self, word: str) -> None:
         if self._socket is not None:
             try:
@@ -79,6 +89,9 @@ class Control:
     def _hear(self, word: str) -> None:
         if word == "go":
             self._going.set()
+        elif word.startswith("have "):
+            _, role, count = word.split(" ")
+            self._have[role] = int(count)
         elif word.startswith("settings "):
             self._on_settings(word.removeprefix("settings "))
 

@@ -14,6 +14,7 @@ import structlog
 from mailyard.bus.presence import Here, Presence
 from mailyard.core.errors import Unavailable
 from mailyard.observe.metrics import cache_lookups, live_connections
+from mailyard.observe.totals import totals
 
 BEAT_S = 5.0
 REAP_AFTER_S = 30.0
@@ -22,12 +23,13 @@ _LOG = structlog.get_logger(__name__)
 
 
 class ProcessRegistry:
-    """This process's row. `run` beats until cancelled."""
+    """This process's row. `run` beats until cancelled. Above `memory_bytes` it is replaced."""
 
-    def __init__(self, *, presence: Presence, role: str, id: UUID) -> None:
+    def __init__(self, *, presence: Presence, role: str, id: UUID, memory_bytes: int) -> None:
         self.id = id
         self.role = role
         self._presence = presence
+        self._memory_bytes = memory_bytes
         self._host = socket.gethostname()
         self._cpu_s = _cpu_s()
         self._looked_at = time.monotonic()
@@ -59,7 +61,8 @@ class ProcessRegistry:
         )
 
     def _stats(self) -> str:
-        """Memory, the share of one core since the last look, and how the cache does, as JSON."""
+        """Memory, the share of one core since the last look, the cache, and all that was counted,
+        as JSON."""
         now, cpu_s = time.monotonic(), _cpu_s()
         passed_s = max(now - self._looked_at, 1e-3)
         share = (cpu_s - self._cpu_s) / passed_s
@@ -67,7 +70,10 @@ class ProcessRegistry:
         stats = {
             "memory_bytes": memory_bytes(),
             "cpu_percent": round(100.0 * share, 1),
+            "cpu_s": round(cpu_s, 3),
+            "memory_share": round(memory_bytes() / self._memory_bytes, 4),
             "cache": cache_lookups(),
+            "totals": totals(),
         }
         return msgspec.json.encode(stats).decode()
 

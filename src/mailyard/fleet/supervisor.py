@@ -2,12 +2,13 @@
 
 It holds nothing that matters. Children are spawned at once, so that they import while PostgreSQL
 starts, and begin when `release` says so. One that passes its memory cap gets a successor first and
-is drained when that one works. A child that says `failed` before everything was ever ready stops
-the start; later it is tried again like any other.
+is drained when that one works. A scheduler may ask for more or fewer of a role. A child that says
+`failed` before everything was ever ready stops the start; later it is tried again like any other.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 
 from mailyard.core.backoff import Backoff
@@ -19,6 +20,8 @@ RESTART = Backoff(first_s=0.2, cap_s=15.0)
 HEALTHY_AFTER_S = 30.0  # a child that lived so long starts its backoff anew
 MEMORY_LOOK_S = 2.0
 SUCCESSOR_READY_S = 30.0
+SCALED_MOST = 64  # processes of one role, whoever asks
+_TOLD = "scheduler"  # the role that hears how many there are, and may ask for others
 
 
 class Supervisor:
@@ -42,6 +45,8 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._living: set[Child] = set()  # those and the ones whose successor has come
         self._keepers: list[asyncio.Task[None]] = []
+        self._leaving: set[str] = set()  # names whose child ends and gets no other
+        self._scaling: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._released = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -81,6 +86,34 @@ class Supervisor:
         self._released.set()
         for child in self._children.values():
             child.go()
+            self._tell(child)
+
+    def count(self, role: str) -> int:
+        """How many processes of `role` there are to be."""
+        return sum(spec.role == role for spec in self._specs)
+
+    async def scale(self, role: str, count: int) -> None:
+        """More of `role`, or fewer: the newest drain first. A role that nobody began stays away."""
+        specs = [spec for spec in self._specs if spec.role == role]
+        count = min(max(count, 1), SCALED_MOST)
+        if not specs or role == _TOLD or count == len(specs) or self._stopping.is_set():
+            return
+        self._say("mailyard", f"{role}: {len(specs)} processes become {count}")
+        if count < len(specs):
+            for spec in specs[count:]:
+                self._specs.remove(spec)
+                self._leaving.add(spec.name)
+        taken = {spec.name for spec in self._specs} | self._leaving
+        free = (name for number in range(1, 1_000) if (name := f"{role}-{number}") not in taken)
+        new = [replace(specs[0], name=next(free)) for _ in range(count - len(specs))]
+        self._specs += new
+        for child in self._children.values():
+            self._tell(child)
+        leaving = [child for child in self._living if child.spec.name in self._leaving]
+        for spec in new:
+            child = await self._spawn(spec)
+            self._keepers.append(asyncio.create_task(self._keep(spec, child), name=spec.name))
+        await asyncio.gather(*(self._let_go(child) for child in leaving))
 
     async def until_ready(self) -> None:
         """Until every child works. Raises ConfigurationError when one says that it cannot."""
@@ -116,14 +149,32 @@ class Supervisor:
             child.kill()
 
     async def _spawn(self, spec: ChildSpec) -> Child:
-        child = Child(spec, self._say, self._changed.set)
+        child = Child(spec, self._say, self._changed.set, self._asked)
         await child.spawn(self._environment)
         self._children[spec.name] = child
         self._living.add(child)
         if self._released.is_set():
             child.go()
+            self._tell(child)
         self._changed.set()
         return child
+
+    def _tell(self, child: Child) -> None:
+        if child.spec.role == _TOLD:
+            for role in dict.fromkeys(spec.role for spec in self._specs):
+                child.tell(role, self.count(role))
+
+    def _asked(self, role: str, count: int) -> None:
+        """A child asks for other numbers."""
+        task = asyncio.create_task(self.scale(role, count), name=f"scale {role}")
+        self._scaling.add(task)
+        task.add_done_callback(self._scaling.discard)
+
+    async def _let_go(self, child: Child) -> None:
+        child.drain()
+        if not await _within(child.ended, self._drain_s):
+            self._say(child.spec.name, "did not drain in time: killed")
+            child.kill()
 
     async def _keep(self, spec: ChildSpec, child: Child) -> None:
         """One spec's life: wait for its child's end, start the next, until the supervisor stops."""
@@ -135,6 +186,10 @@ class Supervisor:
             self._living.discard(child)
             if self._stopping.is_set():
                 return
+            if spec.name in self._leaving and self._children.get(spec.name) is child:
+                del self._children[spec.name]
+                self._leaving.discard(spec.name)
+                return
             if self._children.get(spec.name) is not child:
                 child = self._children[spec.name]  # a successor has its place already
                 continue
@@ -145,6 +200,8 @@ class Supervisor:
             self._say(spec.name, f"ended with status {status}, starts again in {delay_s:.1f} s")
             if await self._stopped_within(delay_s):
                 return
+            if spec.name in self._leaving:
+                continue  # it was let go meanwhile
             child = await self._spawn(spec)
 
     async def _watch_memory(self) -> None:
@@ -166,9 +223,7 @@ class Supervisor:
         """A successor first, then drain the old one; kill it if it does not end."""
         successor = await self._spawn(old.spec)
         await _within(successor.settled, SUCCESSOR_READY_S)
-        old.drain()
-        if not await _within(old.ended, self._drain_s):
-            old.kill()
+        await self._let_go(old)
 
     async def _stopped_within(self, seconds: float) -> bool:
         return await _within(self._stopping, seconds)

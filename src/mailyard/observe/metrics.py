@@ -3,17 +3,19 @@
 Names follow the Prometheus naming guide: `mailyard_` first, the unit last.
 """
 
+from collections.abc import Callable, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 REGISTRY = CollectorRegistry(auto_describe=True)
 
-_FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 QUERY_SECONDS = Histogram(
     "mailyard_database_query_seconds",
     "Time of one named query, the wait for a pooled connection included.",
     ["query"],
-    buckets=_FAST_BUCKETS,
+    buckets=FAST_BUCKETS,
     registry=REGISTRY,
 )
 MESSAGES_ACCEPTED = Counter(
@@ -67,14 +69,20 @@ JOB_SECONDS = Histogram(
     "mailyard_job_seconds",
     "Time from lease to completion of a batch of jobs.",
     ["queue"],
-    buckets=_FAST_BUCKETS,
+    buckets=FAST_BUCKETS,
+    registry=REGISTRY,
+)
+WORKER_SLOTS = Gauge(
+    "mailyard_worker_slots",
+    "Batches of a queue's jobs that this worker does at once.",
+    ["queue"],
     registry=REGISTRY,
 )
 HTTP_SECONDS = Histogram(
     "mailyard_http_request_seconds",
     "Time of an HTTP request, by route and status.",
     ["route", "status"],
-    buckets=_FAST_BUCKETS,
+    buckets=FAST_BUCKETS,
     registry=REGISTRY,
 )
 LIVE_CONNECTIONS = Gauge(
@@ -109,7 +117,7 @@ BLOB_SECONDS = Histogram(
     "mailyard_blob_operation_seconds",
     "Time of one use of the blob store that was answered.",
     ["operation"],
-    buckets=_FAST_BUCKETS,
+    buckets=FAST_BUCKETS,
     registry=REGISTRY,
 )
 BLOB_BYTES = Counter(
@@ -144,7 +152,7 @@ REDIS_CALLS = Counter(
 REDIS_CALL_SECONDS = Histogram(
     "mailyard_redis_call_seconds",
     "Time of one call to Redis, the wait for its turn included.",
-    buckets=_FAST_BUCKETS,
+    buckets=FAST_BUCKETS,
     registry=REGISTRY,
 )
 REDIS_FALLBACKS = Counter(
@@ -189,4 +197,24 @@ def live_connections() -> dict[str, int]:
         for family in LIVE_CONNECTIONS.collect()
         for one in family.samples
         if one.value
+    }
+
+
+_TELLERS: dict[str, Callable[[], Mapping[str, float]]] = {}
+
+
+def tell(room: str, figures: Callable[[], Mapping[str, float]]) -> None:
+    """Have `figures` (name -> number, e.g. `away` -> 1.0) told with this process's beat.
+
+    The whole fleet's are the largest of each name, as `<room>.<name>`: for alert rules.
+    """
+    _TELLERS[room] = figures
+
+
+def told_by_others() -> dict[str, float]:
+    """What the rooms tell of themselves, by `room.name`."""
+    return {
+        f"{room}.{name}": float(value)
+        for room, figures in _TELLERS.items()
+        for name, value in figures().items()
     }

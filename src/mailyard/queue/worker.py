@@ -22,7 +22,7 @@ import structlog
 from mailyard.core.backoff import Backoff
 from mailyard.core.errors import MailyardError, OutOfReach
 from mailyard.core.limits import HEARTBEAT_S
-from mailyard.observe.metrics import JOB_SECONDS
+from mailyard.observe.metrics import JOB_SECONDS, WORKER_SLOTS
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import LeasedJob, NewJob
 from mailyard.queue.settle import Settler
@@ -190,6 +190,8 @@ class Worker:
         by_queue: dict[str, list[Handler]] = {}
         for handler in handlers:
             by_queue.setdefault(handler.queue, []).append(handler)
+        for queue, own in by_queue.items():
+            WORKER_SLOTS.labels(queue).set(sum(handler.concurrency for handler in own))
         self._lanes = [
             _Lane(queue, own, engine, self._settler, self.stopping, name)
             for queue, own in by_queue.items()

@@ -151,6 +151,12 @@ def _parse_mail_address(text: str) -> str:
         raise ValueError(error.message) from None
 
 
+def _parse_recipients(text: str) -> str:
+    for word in text.replace(",", " ").split():
+        _parse_mail_address(word)
+    return text
+
+
 def _parse_networks(text: str) -> str:
     from mailyard.net.guard import networks
 
@@ -239,6 +245,7 @@ DNS_SERVERS = Kind(_parse_dns_servers, "addresses like 127.0.0.1:53, with commas
 NETWORKS = Kind(_parse_networks, "networks like 10.1.0.0/16, with commas between")
 SPF = Kind(_parse_spf, "SPF terms like include:spf.relay.example or ip4:192.0.2.1")
 ADDRESS = Kind(_parse_mail_address, "a mail address")
+RECIPIENTS = Kind(_parse_recipients, "mail addresses, with commas between")
 ADDRESSES = Kind(_parse_addresses, "IP addresses, with commas between")
 SERVERS = Kind(_parse_servers, "host:port, with commas between")
 LANE_NAMES = Kind(_parse_lanes, "names of queues, with commas between")

@@ -27,6 +27,7 @@ from mailyard.settings.kinds import (
     PORT_OR_NONE,
     POSTGRES,
     POSTGRES_LIST,
+    RECIPIENTS,
     REDIS,
     SERVERS,
     SMTP,
@@ -290,6 +291,40 @@ class Settings:
     http_balancers: str = setting(
         NETWORKS, "", "networks whose X-Forwarded-For and X-Forwarded-Proto are believed"
     )
+    alerts: bool = setting(FLAG, True, "alert rules are judged, and shown on a page")
+    alerts_file: Path | None = setting(FILE, None, "TOML over the packed alert rules")
+    alerts_mail: str = setting(
+        RECIPIENTS, "", "addresses that alerts are mailed to, with commas between"
+    )
+    alerts_webhook: str = setting(HTTP, "", "an address that alerts are posted to as JSON")
+    alerts_slack: str = setting(
+        HTTP, "", "an incoming webhook of Slack, Mattermost or Rocket.Chat for alerts"
+    )
+    alerts_networks: str = setting(
+        NETWORKS, "", "networks like 10.0.0.0/8 that alerts and series may be posted to"
+    )
+    autoscale: str = setting(
+        choice("off", "local", "kubernetes", "dry-run"),
+        "off",
+        "who makes more and fewer processes: the supervisor here, Kubernetes; dry-run: decides "
+        "and records alone",
+    )
+    autoscale_file: Path | None = setting(FILE, None, "TOML over the packed policies of scaling")
+    autoscale_kubernetes_url: str = setting(
+        HTTP, "https://kubernetes.default.svc", "the Kubernetes API server"
+    )
+    autoscale_kubernetes_folder: Path = setting(
+        FOLDER,
+        Path("/var/run/secrets/kubernetes.io/serviceaccount"),
+        "folder with the service account's token, namespace and ca.crt",
+    )
+    influx_url: str = setting(
+        HTTP,
+        "",
+        "where series are written in InfluxDB's line protocol, as "
+        "http://influx:8086/write?db=mailyard or http://influx:8086/api/v2/write?org=o&bucket=b",
+    )
+    influx_token: str = setting(TEXT, "", "the token of an InfluxDB 2 or 3")
     log_level: str = setting(
         choice("debug", "info", "warning", "error"), "info", "least level that is logged"
     )

@@ -2,6 +2,7 @@
 
 /v1/events, /v1/inboxes/{id}/wait   web/live: raw, thousands of them open at once
 /v1/…                               web/api: the table of routes
+/monitoring/…                       web/api too; its stream: web/live/figures
 /health/… /metrics /stats           below: cheap, and alive when everything else is not
 /c/… /o/… /u/… /p/…                 web/track: the links in mail
 /docs, /v1/openapi.json             the API's documentation
@@ -21,6 +22,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from mailyard.access.business import exposition
 from mailyard.access.scope import STATS_READ
 from mailyard.core.errors import MailyardError
+from mailyard.fleet.exposition import destinations
+from mailyard.fleet.exposition import exposition as fleet_exposition
 from mailyard.mailbox.message import ReadMessage
 from mailyard.observe.metrics import REGISTRY
 from mailyard.queue.job import LANES
@@ -34,6 +37,7 @@ from mailyard.web.api.route import RouteTable
 from mailyard.web.api.routes import DOCUMENTED, ROUTES
 from mailyard.web.api.server import SECURITY_HEADERS, ApiServer
 from mailyard.web.live.app import Live, build_live, is_live
+from mailyard.web.live.figures import FigureStream
 from mailyard.web.overview import cache_figures
 from mailyard.web.protocol import Asgi, Receive, Scope, Send
 from mailyard.web.track.app import PATHS as LINK_PATHS
@@ -44,6 +48,9 @@ if TYPE_CHECKING:
 
 _ACCESS = load("access")
 _OVERVIEW = load("overview")
+_MONITORING = load("monitoring")
+_DESTINATIONS = 50
+_STREAM = "/monitoring/stream"
 _READY_S = 0.5  # how old an answer of /health/ready may be: probes do not load the database
 _STATS_S = 1.0
 
@@ -101,6 +108,7 @@ class Front:
             database = application.database
             assert isinstance(database, ReplicatedDatabase), "the settings name replicas"
             self._calls, self._pages = OwnWrites(api, database), OwnWrites(pages, database)
+        self._figures = FigureStream(allow=self._allow_figures, read=self._read_figures)
         self._started = monotonic()
         self._ready: tuple[float, bool] = (0.0, False)
         self._stats: tuple[float, bytes] = (0.0, b"")
@@ -130,6 +138,7 @@ class Front:
 
     async def drain(self) -> None:
         """End event streams and waits at once; give it to `HttpServer` as `on_stop`."""
+        self._figures.drain()
         await self._live.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,7 +153,9 @@ class Front:
             plain = partial(self._answer_metrics, scope)
         if plain is not None:
             await self._answer_plain(scope, send, plain)
-        elif path.startswith("/v1/") or path == "/v1":
+        elif path == _STREAM and scope["method"] == "GET":
+            await self._figures(scope, receive, send)
+        elif path.startswith(("/v1/", "/monitoring/")) or path == "/v1":
             await (self._live if is_live(scope) else self._calls)(scope, receive, send)
         elif path[:3] in LINK_PATHS:
             await self._links(scope, receive, send)
@@ -187,19 +198,50 @@ class Front:
         return 503, b'{"status":"not ready"}', [*_JSON, (b"retry-after", b"1")]
 
     async def _answer_metrics(self, scope: Scope) -> tuple[int, bytes, Headers]:
-        """This process's counters, in the text format of Prometheus; to whoever shows an operator's
-        key the business figures of the installation too."""
+        """This process's counters and the figures of the installation, in the text format of
+        Prometheus; to whoever shows an operator's key also business and destinations."""
         body = generate_latest(REGISTRY)
+        try:
+            look, figures = await self._app.monitor.look()
+            body += fleet_exposition(figures, look, self._app.monitor.slowest())
+        except MailyardError:
+            pass  # the database is away, which the process's own counters show
         if any(name == b"authorization" for name, _ in scope["headers"]):
             try:
                 principal = await self._api.authenticate(scope)
                 principal.require(STATS_READ)
                 await self._app.workspaces.require_operator(principal.workspace_id)
                 body += exposition(await self._app.business.figures())
+                rows = await self._app.database.fetch(_MONITORING.destinations, _DESTINATIONS)
+                body += destinations(
+                    [(row["place"], row["accepted"], row["later"], row["refused"]) for row in rows]
+                )
             except MailyardError as error:
                 answer = answer_of(error, "")
                 return answer.status, answer.body, [(b"content-type", answer.media_type)]
         return 200, body, [(b"content-type", CONTENT_TYPE_LATEST.encode()), *SECURITY_HEADERS]
+
+    async def _allow_figures(self, scope: Scope) -> None:
+        principal = await self._api.authenticate(scope)
+        principal.require(STATS_READ)
+        await self._app.workspaces.require_operator(principal.workspace_id)
+
+    async def _read_figures(self) -> dict[str, Any]:
+        _, figures = await self._app.monitor.look()
+        alerts = await self._app.alert_board.list(only_open=True)
+        return {
+            "figures": figures,
+            "alerts": [
+                {
+                    "rule": one.rule,
+                    "subject": one.subject,
+                    "level": one.level,
+                    "about": one.about,
+                    "since": one.since,
+                }
+                for one in alerts
+            ],
+        }
 
     async def _answer_stats(self) -> tuple[int, bytes, Headers]:
         """Queues and processes of the whole installation, for a person with curl."""

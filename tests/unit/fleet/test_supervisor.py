@@ -147,3 +147,53 @@ async def test_a_stop_during_the_start_leaves_nothing() -> None:
     pids = [child.pid for child in world.supervisor.children]
     await world.supervisor.stop()
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+async def test_a_role_grows_and_shrinks_while_it_runs() -> None:
+    world = World("work")
+    supervisor = world.supervisor
+    await supervisor.spawn()
+    supervisor.release()
+    await supervisor.until_ready()
+    first = supervisor.children[0].pid
+
+    await supervisor.scale("work", 3)
+    await supervisor.until_ready()
+    three = {child.spec.name for child in supervisor.children}
+    await supervisor.scale("work", 1)
+    left = [child.pid for child in supervisor.children]
+    await supervisor.scale("work", 2)
+    await supervisor.until_ready()
+
+    assert (len(three), left) == (3, [first])  # the newest drained, the oldest stays
+    assert sum(line == "drained" for _, line in world.lines) == 2
+    assert not any("starts again" in line for _, line in world.lines)
+    assert supervisor.count("work") == len(supervisor.children) == 2
+    await supervisor.scale("fax", 2)  # nobody began one
+    await supervisor.scale("work", 0)
+    assert supervisor.count("work") == 1
+    await supervisor.stop()
+
+
+async def test_a_scheduler_asks_and_hears_how_many_there_are() -> None:
+    asks = ROLE.replace(
+        "    control.ready()\n",
+        "    control.ready()\n"
+        "    while control.have('work') != 1: await asyncio.sleep(0.01)\n"
+        "    control.scale('work', 2)\n"
+        "    while control.have('work') != 2: await asyncio.sleep(0.01)\n"
+        "    print('heard', flush=True)\n",
+    )
+    world = World("work")
+    command = (sys.executable, "-c", asks, "scheduler")
+    world.supervisor._specs.append(ChildSpec("scheduler-1", "scheduler", command, 1 << 40))
+    await world.supervisor.spawn()
+    world.supervisor.release()
+
+    async with asyncio.timeout(20):
+        while ("scheduler-1", "heard") not in world.lines:
+            await asyncio.sleep(0.01)
+    await world.supervisor.until_ready()
+
+    assert world.supervisor.count("work") == 2
+    await world.supervisor.stop()

@@ -49,6 +49,10 @@ class MemoryCache:
         for key in keys:
             self._forget((workspace_id, key))
 
+    async def clear(self) -> None:
+        self._entries.clear()
+        self._size = 0
+
     def _forget(self, place: tuple[UUID, str]) -> None:
         entry = self._entries.pop(place, None)
         if entry is not None:

@@ -49,6 +49,9 @@ class PostgresCache:
         except _AWAY as error:
             _LOG.warning("cache not written", error=str(error))
 
+    async def clear(self) -> None:
+        await self._database.execute(_SQL.clear_entries)
+
     async def sweep(self) -> None:
         """Free the room of what has run out."""
         while True:

@@ -5,7 +5,8 @@ import asyncio
 from mailyard.app import Application
 from mailyard.core.ids import uuid7
 from mailyard.fleet import blob_sweep, sweep
-from mailyard.fleet.duties import counters, partitions, processes, queue, secrets
+from mailyard.fleet.control import Control
+from mailyard.fleet.duties import counters, partitions, processes, queue, secrets, watch
 from mailyard.fleet.duty import Duty, perform
 from mailyard.fleet.leader import Leader
 from mailyard.fleet.vital import vital
@@ -18,12 +19,12 @@ from mailyard.storage.partitions import Keep
 class SchedulerService:
     """Of all schedulers of an installation, one works."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, control: Control) -> None:
         self._leader = Leader(
             database=application.database,
             duty="scheduler",
             holder=uuid7(),
-            lead=lambda: perform(duties(application)),
+            lead=lambda: perform([*duties(application), *watching(application, control)]),
         )
         self._running: asyncio.Task[None] | None = None
 
@@ -77,6 +78,18 @@ def duties(application: Application) -> list[Duty]:
             application.provider_hooks,
             application.webhooks,
         ),
+    ]
+
+
+def watching(application: Application, control: Control) -> list[Duty]:
+    """Looking after the installation as a whole, as far as the settings ask for it."""
+    settings = application.settings
+    if not (settings.alerts or settings.autoscale != "off" or settings.influx_url):
+        return []
+    return [
+        watch.watch(application.watch(control)),
+        watch.tell(application.notifier),
+        watch.forget(application.alert_board.forget, application.decisions.forget),
     ]
 
 

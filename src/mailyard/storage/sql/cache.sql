@@ -106,3 +106,11 @@ WITH old AS (
 DELETE FROM cache_result AS stale USING old
 WHERE stale.workspace_id = old.workspace_id AND stale.tags && old.tags
   AND NOT pg_visible_in_snapshot(old.xid, stale.made);
+
+-- name: clear_entries
+-- Forgets all values, of every workspace.
+DELETE FROM cache_entry;
+
+-- name: clear_results
+-- Forgets all results, of every workspace.
+DELETE FROM cache_result;

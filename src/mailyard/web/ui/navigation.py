@@ -45,6 +45,8 @@ NAVIGATION = (
             ("/business", "Business"),
             ("/database", "Database and backups"),
             ("/dead-letters", "Dead letters"),
+            ("/alerts", "Alerts"),
+            ("/scaling", "Scaling"),
             ("/features", "Features"),
             ("/audit", "Audit log"),
             ("/access", "Access"),

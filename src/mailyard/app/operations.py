@@ -1,0 +1,241 @@
+"""The installation's own watch: figures, alerts, scaling."""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from mailyard.app.webhooks import Webhooking
+from mailyard.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mailyard.fleet.alerts.board import AlertBoard
+    from mailyard.fleet.alerts.notify import Notice, Notifier, Tell
+    from mailyard.fleet.alerts.rule import Rule
+    from mailyard.fleet.autoscale.actuator import Actuator
+    from mailyard.fleet.autoscale.actuators.local import Wire
+    from mailyard.fleet.autoscale.book import DecisionBook
+    from mailyard.fleet.autoscale.policy import Policy
+    from mailyard.fleet.autoscale.scaler import Autoscaler
+    from mailyard.fleet.duties.watch import Sink, Watch
+    from mailyard.fleet.monitor import Monitor
+    from mailyard.net.http import HttpClient
+
+_CONNECTIONS_BESIDE = 2  # of one process: LISTEN, and an advisory lock or a detach
+_REPLICAS_MOST = 50  # of a Deployment whose policy names no bound
+
+
+class Operating(Webhooking):
+    """What looks after the whole installation."""
+
+    @cached_property
+    def monitor(self) -> "Monitor":
+        """The figures for whoever asks, in this process."""
+        from mailyard.fleet.monitor import Monitor
+
+        settings = self.settings
+        return Monitor(
+            database=self.database,
+            engine=self.engine,
+            data=settings.data if settings.data.is_dir() else None,
+            budget=settings.database_budget,
+            live_places=settings.live_connections,
+        )
+
+    @cached_property
+    def alert_rules(self) -> "Sequence[Rule]":
+        """Raises ConfigurationError."""
+        from mailyard.fleet.alerts.rule import read_rules
+
+        file = self.settings.alerts_file
+        return read_rules(_text_of(file, "MAILYARD_ALERTS_FILE"), str(file))
+
+    @cached_property
+    def alert_board(self) -> "AlertBoard":
+        from mailyard.fleet.alerts.board import AlertBoard
+
+        return AlertBoard(
+            database=self.database,
+            rules=self.alert_rules,
+            channels=list(self._alert_channels()),
+            clock=self.clock,
+        )
+
+    @cached_property
+    def notifier(self) -> "Notifier":
+        from mailyard.fleet.alerts.notify import Notifier
+
+        return Notifier(database=self.database, channels=self._alert_channels())
+
+    @cached_property
+    def decisions(self) -> "DecisionBook":
+        from mailyard.fleet.autoscale.book import DecisionBook
+
+        return DecisionBook(database=self.database, clock=self.clock)
+
+    @cached_property
+    def scale_policies(self) -> "Sequence[Policy]":
+        """With their bounds decided. Raises ConfigurationError."""
+        from mailyard.fleet.autoscale.policy import read_policies
+        from mailyard.fleet.autoscale.scaler import settled
+
+        settings = self.settings
+        file = settings.autoscale_file
+        policies = read_policies(_text_of(file, "MAILYARD_AUTOSCALE_FILE"), str(file))
+        kubernetes = settings.autoscale == "kubernetes"
+        most = _REPLICAS_MOST if kubernetes else os.cpu_count() or 1
+        return settled(policies, self._starts(), most)
+
+    def autoscaler(self, wire: "Wire") -> "Autoscaler | None":
+        """The autoscaler that the settings ask for. `wire`: to the supervisor of this process."""
+        from mailyard.fleet.autoscale.actuators.dry import DryRun
+        from mailyard.fleet.autoscale.actuators.local import LocalActuator
+        from mailyard.fleet.autoscale.scaler import Autoscaler
+
+        settings = self.settings
+        actuator: Actuator
+        match settings.autoscale:
+            case "local":
+                actuator = LocalActuator(wire)
+            case "kubernetes":
+                actuator = self._kubernetes()
+            case "dry-run":
+                actuator = DryRun(None, self._starts())
+            case _:
+                return None
+        return Autoscaler(
+            policies=self.scale_policies,
+            actuator=actuator,
+            book=self.decisions,
+            budget=settings.database_budget,
+            each=settings.database_connections + _CONNECTIONS_BESIDE,
+        )
+
+    def watch(self, wire: "Wire") -> "Watch":
+        """What the leading scheduler does about the installation."""
+        from mailyard.fleet.duties.watch import Watch
+
+        settings = self.settings
+        return Watch(
+            database=self.database,
+            engine=self.engine,
+            data=settings.data if settings.data.is_dir() else None,
+            budget=settings.database_budget,
+            live_places=settings.live_connections,
+            board=self.alert_board if settings.alerts else None,
+            scaler=self.autoscaler(wire),
+            sinks=self._sinks(),
+        )
+
+    def _starts(self) -> dict[str, int]:
+        return {
+            role: getattr(self.settings, f"{role}_processes") for role in ("api", "smtp", "worker")
+        }
+
+    def _kubernetes(self) -> "Actuator":
+        from mailyard.fleet.autoscale.actuators.kubernetes import KubernetesActuator, authority
+        from mailyard.net.guard import networks
+        from mailyard.net.http import HttpClient
+
+        folder = self.settings.autoscale_kubernetes_folder
+        http = HttpClient(
+            user_agent="Mailyard (autoscaler)",
+            allowed=networks(["0.0.0.0/0", "::/0"]),  # the operator names it, nobody else can
+            tls_context=authority(folder),
+        )
+        self.ends.append(http.close)
+        url = self.settings.autoscale_kubernetes_url
+        return KubernetesActuator(http=http, url=url, folder=folder)
+
+    @cached_property
+    def _operations_http(self) -> "HttpClient":
+        from mailyard.net.guard import networks
+        from mailyard.net.http import HttpClient
+
+        http = HttpClient(
+            user_agent="Mailyard (monitoring)",
+            allowed=networks(self.settings.alerts_networks.replace(",", " ").split()),
+        )
+        self.ends.append(http.close)
+        return http
+
+    def _sinks(self) -> "Sequence[Sink]":
+        settings = self.settings
+        if not settings.influx_url:
+            return []
+        from mailyard.fleet.influx import InfluxSink
+
+        post = self._poster(settings.influx_url, "text/plain; charset=utf-8", settings.influx_token)
+        return [InfluxSink(post, installation=settings.smtp_name).write]
+
+    def _alert_channels(self) -> "dict[str, Tell]":
+        """How alerts are told, as far as settings say it."""
+        settings = self.settings
+        if not (settings.alerts_mail or settings.alerts_webhook or settings.alerts_slack):
+            return {}
+        from mailyard.fleet.alerts import notify
+
+        page = settings.page_url
+        channels: dict[str, Tell] = {}
+        if settings.alerts_mail:
+            channels[notify.MAIL] = self._mail_alert
+        for name, url, body in (
+            (notify.WEBHOOK, settings.alerts_webhook, notify.webhook_body),
+            (notify.SLACK, settings.alerts_slack, notify.slack_body),
+        ):
+            if url:
+                post = self._poster(url, "application/json")
+                channels[name] = lambda notice, post=post, body=body: post(body(notice, page))  # type: ignore[misc]
+        return channels
+
+    def _poster(self, url: str, media_type: str, token: str = ""):  # type: ignore[no-untyped-def]
+        """Posts bytes to `url`; raises Unavailable when they are not taken."""
+        from mailyard.core.errors import Unavailable
+
+        headers = {"Content-Type": media_type}
+        if token:
+            headers["Authorization"] = f"Token {token}"
+
+        async def post(body: bytes) -> None:
+            answer = await self._operations_http.request(
+                "POST", url, headers=headers, body=body, total_s=10.0
+            )
+            if not 200 <= answer.status < 300:
+                raise Unavailable(f"{urlsplit(url).hostname} answers {answer.status}")
+
+        return post
+
+    async def _mail_alert(self, notice: "Notice") -> None:
+        """To each address once, whoever tells it: the idempotency key is the notice's."""
+        from hashlib import sha256
+
+        from mailyard.fleet.alerts.notify import mail_text
+        from mailyard.sending.answer import Idempotency
+        from mailyard.sending.request import EmailRequest
+
+        text = mail_text(notice, self.settings.page_url)
+        for address in self.settings.alerts_mail.replace(",", " ").split():
+            key = f"alert:{notice.alert}:{notice.id}:{address}"
+            await self.emails.accept(
+                await self.workspaces.first(),
+                EmailRequest(
+                    sender=self.settings.account_sender,
+                    to=[address],
+                    subject=notice.title,
+                    text=text,
+                    type="alert",
+                ),
+                Idempotency(key, sha256(text.encode()).digest()),
+            )
+
+
+def _text_of(file: "Path | None", setting: str) -> str:
+    if file is None:
+        return ""
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{setting} cannot be read: {error}") from None

@@ -1,0 +1,1 @@
+"""What can change how many processes there are."""

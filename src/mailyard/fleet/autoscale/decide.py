@@ -1,0 +1,261 @@
+"""The decision as one pure function: (policy, what is remembered, what is read, now) -> decision.
+
+What holds for every policy and every reading (tests/unit/fleet/test_autoscale_decide.py):
+
+- a result lies within `least` and `most`;
+- while anything that the policy looks at is missing, nothing changes;
+- more load never means fewer processes;
+- under constant load it comes to rest: up fast, down one at a time, and never down where the load
+  would send it up again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import ceil
+
+from mailyard.fleet.autoscale.policy import Policy, Signal
+
+_ROUNDING = 1e-9
+UP = "up"
+DOWN = "down"
+HOLD = "hold"
+BLOCKED = "blocked"  # more is wanted, and the database has no room for it
+ADVISE = "advise"  # more would not help
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Work that comes and waits: jobs of a queue, or requests. None: not known.
+
+    `service_s`: one slot's seconds a job; `slots`: jobs (batches) that one process does at once.
+    """
+
+    name: str
+    backlog: float | None
+    oldest_s: float | None
+    arrival_per_s: float | None
+    service_s: float | None
+    slots: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a group looks like now. `values`: metrics by name, None when not known.
+
+    `connections`: share of the database's budget in use. `room`: how many more processes it still
+    allows.
+    """
+
+    instances: int | None
+    values: Mapping[str, float | None]
+    lanes: tuple[Lane, ...] = ()
+    connections: float | None = 0.0
+    room: int | None = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a group's next decision must know of the past; instants in the caller's seconds."""
+
+    hot: Mapping[str, float] = field(default_factory=dict)  # metric -> since when
+    cold: Mapping[str, float] = field(default_factory=dict)
+    spent: frozenset[str] = frozenset()  # signals that have asked once
+    panic: float | None = None
+    last_up: float = float("-inf")
+    last_down: float = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`was` and `became` instances, and why. `wanted`: by the rule of capacity, if it can say."""
+
+    group: str
+    kind: str
+    was: int | None
+    became: int | None
+    wanted: int | None
+    reason: str
+
+    @property
+    def changes(self) -> bool:
+        return self.became != self.was and self.became is not None
+
+
+def wanted(policy: Policy, reading: Reading) -> int | None:
+    """Processes that the work needs; None when a lane has work and nobody knows how long it takes.
+
+    A process has slots of its own for each lane, so the neediest lane decides.
+    """
+    most = 0
+    for lane in reading.lanes:
+        if lane.backlog is None or lane.arrival_per_s is None:
+            return None
+        rate = lane.arrival_per_s + lane.backlog / policy.drain_s
+        if rate <= 0:
+            continue
+        if lane.service_s is None or not lane.slots:
+            return None
+        need = rate * lane.service_s / (lane.slots * policy.utilisation)
+        most = max(most, ceil(need - _ROUNDING))
+    return most
+
+
+def misses(policy: Policy, reading: Reading) -> bool:
+    """Whether the oldest work will be older than it may be by the time it is done."""
+    count = max(1, reading.instances or 1)
+    for lane in reading.lanes:
+        if lane.oldest_s is None or lane.backlog is None:
+            continue
+        ahead_s = 0.0
+        if lane.backlog and lane.service_s is not None and lane.slots:
+            ahead_s = lane.backlog * lane.service_s / (lane.slots * count)
+        if lane.oldest_s + ahead_s > policy.oldest_s:
+            return True
+    return False
+
+
+def decide(policy: Policy, memory: Memory, reading: Reading, now: float) -> tuple[Decision, Memory]:
+    """What to do now, and what to remember. `policy.least` and `.most` are settled (not 0)."""
+    count = reading.instances
+    missing = [one.metric for one in policy.signals if reading.values.get(one.metric) is None]
+    missing += [
+        lane.name for lane in reading.lanes if lane.backlog is None or lane.oldest_s is None
+    ]
+    if count is None or missing or reading.connections is None or reading.room is None:
+        what = ", ".join(missing) or ("instances" if count is None else "database connections")
+        held = Decision(policy.group, HOLD, count, count, None, f"not known: {what}")
+        return held, replace(memory, hot={}, cold={}, panic=None)
+    if not policy.least <= count <= policy.most:
+        target = min(max(count, policy.least), policy.most)
+        kind = UP if target > count else DOWN
+        reason = f"the bounds are {policy.least} to {policy.most}"
+        return Decision(policy.group, kind, count, target, None, reason), _acted(memory, kind, now)
+    need = wanted(policy, reading)
+    memory = _remember(policy, memory, reading, need, now)
+    up, why, spends, advice = _grow(policy, memory, reading, need, now)
+    if up > count:
+        return _up(policy, memory, reading, need, now, up, why, spends)
+    if advice:
+        return Decision(policy.group, ADVISE, count, count, need, advice), memory
+    why = _why_not_down(policy, memory, reading, need, now)
+    if why:
+        return Decision(policy.group, HOLD, count, count, need, why), memory
+    reason = "quiet for long enough"
+    down = Decision(policy.group, DOWN, count, count - 1, need, reason)
+    return down, _acted(memory, DOWN, now)
+
+
+def _remember(
+    policy: Policy, memory: Memory, reading: Reading, need: int | None, now: float
+) -> Memory:
+    """Since when each signal asks for more or agrees to less, and since when there is panic."""
+    hot: dict[str, float] = {}
+    cold: dict[str, float] = {}
+    for one in policy.signals:
+        value = reading.values[one.metric]
+        assert value is not None, "what is missing was looked for before"
+        if value > one.up_above:
+            hot[one.metric] = memory.hot.get(one.metric, now)
+        if one.down_below is not None and value < one.down_below:
+            cold[one.metric] = memory.cold.get(one.metric, now)
+    panics = need is not None and _panics(policy, reading, need)
+    return replace(
+        memory,
+        hot=hot,
+        cold=cold,
+        spent=memory.spent & hot.keys(),
+        panic=(now if memory.panic is None else memory.panic) if panics else None,
+    )
+
+
+def _panics(policy: Policy, reading: Reading, need: int) -> bool:
+    count = reading.instances or 0
+    return need > count and (need >= policy.panic_factor * count or misses(policy, reading))
+
+
+def _grow(
+    policy: Policy, memory: Memory, reading: Reading, need: int | None, now: float
+) -> tuple[int, str, frozenset[str], str]:
+    """(how many there should be, why, signals that have asked now, advice instead)."""
+    count = reading.instances or 0
+    if memory.panic is not None and now - memory.panic >= policy.panic_s and need is not None:
+        behind = "the oldest work would be late" if misses(policy, reading) else "far behind"
+        return need, f"{behind}: the work needs {need}", frozenset(), ""
+    rested = now - memory.last_up >= policy.up_cooldown_s
+    reasons, spends, advice = [], set(), ""
+    for one in policy.signals:
+        since = memory.hot.get(one.metric)
+        if since is None or now - since < one.up_for_s:
+            continue
+        if one.needs and (reading.values.get(one.needs) or 0.0) <= one.needs_above:
+            advice = one.advice or f"{one.metric} is high and {one.needs} is not"
+        elif not (one.once and one.metric in memory.spent) and rested:
+            reasons.append(_told(one, reading))
+            spends.add(one.metric)
+    if reasons:
+        return count + 1, "; ".join(reasons), frozenset(spends), ""
+    return count, "", frozenset(), advice
+
+
+def _told(one: Signal, reading: Reading) -> str:
+    lasts = f" for {one.up_for_s:g} s" if one.up_for_s else ""
+    return f"{one.metric} is {reading.values[one.metric]:.3g}, above {one.up_above:g}{lasts}"
+
+
+def _up(
+    policy: Policy,
+    memory: Memory,
+    reading: Reading,
+    need: int | None,
+    now: float,
+    target: int,
+    why: str,
+    spends: frozenset[str],
+) -> tuple[Decision, Memory]:
+    count, used, room = reading.instances, reading.connections, reading.room
+    assert count is not None and used is not None and room is not None, "checked before"
+    target = min(target, policy.most)
+    if target <= count:
+        held = Decision(policy.group, HOLD, count, count, need, f"{why}; {count} is the most")
+        return held, memory
+    allowed = count if used > policy.budget_share else min(target, count + max(0, room))
+    if allowed <= count:
+        limit = f"{used:.0%} of the database's connections are in use"
+        return Decision(policy.group, BLOCKED, count, count, need, f"{why}; {limit}"), memory
+    if allowed < target:
+        why += f"; the database has room for {allowed - count} more"
+    risen = _acted(replace(memory, spent=memory.spent | spends), UP, now)
+    return Decision(policy.group, UP, count, allowed, need, why), risen
+
+
+def _why_not_down(
+    policy: Policy, memory: Memory, reading: Reading, need: int | None, now: float
+) -> str:
+    """Why there cannot be one less; empty when there can."""
+    count = reading.instances or 0
+    if count <= policy.least:
+        return f"{count} is the least"
+    if memory.hot or memory.panic is not None:
+        return f"high: {', '.join(memory.hot) or 'work'}"
+    if need is None:
+        return "nobody knows how long the work takes"
+    if need > count - 1:
+        return f"the work needs {need}"
+    for one in policy.signals:
+        if one.down_below is None:
+            continue
+        since = memory.cold.get(one.metric)
+        if since is None or now - since < one.down_for_s:
+            return f"{one.metric} has not been below {one.down_below:g} for {one.down_for_s:g} s"
+        value = reading.values[one.metric] or 0.0
+        if one.each and value * count / (count - 1) >= one.up_above:
+            return f"with one less {one.metric} would be too high"
+    rested_at = max(memory.last_up, memory.last_down) + policy.down_cooldown_s
+    return "" if now >= rested_at else "it changed a moment ago"
+
+
+def _acted(memory: Memory, kind: str, now: float) -> Memory:
+    """After a change what counts is counted anew, but for how long it has been quiet."""
+    if kind == UP:
+        return replace(memory, hot={}, cold={}, panic=None, last_up=now)
+    return replace(memory, last_down=now)

@@ -1,0 +1,105 @@
+"""A group's reading out of two looks at the installation. Pure."""
+
+from mailyard.fleet.autoscale.decide import Lane, Reading
+from mailyard.fleet.autoscale.policy import Policy
+from mailyard.fleet.figures import Figures, QueueFlow, Step, queue_flows, steps
+from mailyard.fleet.look import Look
+from mailyard.queue.job import LANES
+
+
+def read(
+    policy: Policy,
+    *,
+    before: Look | None,
+    now: Look,
+    figures: Figures,
+    instances: int | None,
+    budget: int,
+    each: int,
+) -> Reading:
+    """What the policy's group looks like. `each`: connections that one more process may need."""
+    made = [step for step in steps(before, now) if step.now.role == policy.role]
+    used = None if now.database is None else now.database.connections
+    lanes = (
+        (_requests(made, figures),) if policy.role == "api" else _lanes(policy, made, before, now)
+    )
+    values = _values(policy, made, figures, now, instances, lanes)
+    return Reading(
+        instances=instances,
+        values=values,
+        lanes=lanes,
+        connections=None if used is None else used / budget,
+        room=max(0, budget - len(now.processes) * each) // each,
+    )
+
+
+def _values(
+    policy: Policy,
+    made: list[Step],
+    figures: Figures,
+    now: Look,
+    instances: int | None,
+    lanes: tuple[Lane, ...],
+) -> dict[str, float | None]:
+    role = policy.role
+    busy = [step.cpu_s / step.seconds for step in made if step.cpu_s is not None]
+    per_s = figures.get("api.requests_per_s", {}).get("")
+    depths = [lane.backlog for lane in lanes]
+    ages = [lane.oldest_s for lane in lanes]
+    return {
+        "cpu": sum(busy) / len(busy) if busy else None,
+        "memory": figures.get("process.memory_share", {}).get(role),
+        "requests_per_s": None if per_s is None else per_s / max(1, instances or 1),
+        "p95_s": figures.get("api.p95_s", {}).get(""),
+        "depth": _largest(depths),
+        "oldest_s": _largest(ages),
+        "processing_s": _largest([lane.service_s or 0.0 for lane in lanes]),
+        "connections": None if now.database is None else float(now.database.connections),
+    }
+
+
+def _largest(values: list[float | None]) -> float | None:
+    """None when there is none, or one that is not known."""
+    known = [value for value in values if value is not None]
+    return max(known) if known and len(known) == len(values) else None
+
+
+def _requests(made: list[Step], figures: Figures) -> Lane:
+    """Requests as work: their service is the processor's, of which a process has one."""
+    count = sum(step.now.stats.totals.http.count - step.before.http.count for step in made)
+    busy_s = sum(step.cpu_s or 0.0 for step in made)
+    known = bool(made) and all(step.cpu_s is not None for step in made)
+    return Lane(
+        name="requests",
+        backlog=0.0,
+        oldest_s=figures.get("api.p95_s", {}).get(""),
+        arrival_per_s=figures.get("api.requests_per_s", {}).get(""),
+        service_s=busy_s / count if known and count > 0 else None,
+        slots=1.0,
+    )
+
+
+def _lanes(policy: Policy, made: list[Step], before: Look | None, now: Look) -> tuple[Lane, ...]:
+    """The group's queues. What arrives is what was done and by how much the line has grown."""
+    flows = queue_flows(made)
+    names = policy.queues or tuple(name for name in LANES if name in now.depths)
+    return tuple(_lane(name, flows.get(name), before, now) for name in names)
+
+
+def _lane(name: str, flow: QueueFlow | None, before: Look | None, now: Look) -> Lane:
+    depth = now.depths.get(name)
+    if depth is None:
+        return Lane(name, None, None, None, None, None)
+    old = before.depths.get(name) if before is not None else None
+    arrival = None
+    if old is not None and before is not None and now.at_s > before.at_s:
+        grown = (depth.ready - old.ready) / (now.at_s - before.at_s)
+        arrival = max(0.0, (flow.per_s if flow else 0.0) + grown)
+    return Lane(
+        name=name,
+        backlog=float(depth.ready),
+        oldest_s=depth.oldest_age_s,
+        arrival_per_s=arrival,
+        service_s=flow.service_s if flow else None,
+        slots=flow.slots if flow else None,
+    )
