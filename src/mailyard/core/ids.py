@@ -133,6 +133,11 @@ def deterministic_uuid7(unix_ms: int, key: bytes, name: bytes, group: int | None
     return _assemble(unix_ms, tail)
 
 
+def uuid7_ending(unix_ms: int, tail: bytes) -> UUID:
+    """The id of `unix_ms` with the ten bytes `tail` behind it: for who brings a hash of his own."""
+    return _assemble(unix_ms, int.from_bytes(tail, "big"))
+
+
 @lru_cache(maxsize=64)
 def _keyed(key: bytes) -> "tuple[hashlib._Hash, hashlib._Hash]":
     """The two hashes of HMAC-SHA256 (RFC 2104) that have taken in `key`: once a campaign."""

@@ -1,8 +1,8 @@
 """One row of another system's table becomes a delivery as it stands, and the events before that.
 
-Pure, and made for speed: a table has millions of rows. The id is the row's own time with bits that
-follow from the source's name and the row's `id`, so the same row is always the same delivery,
-however the table is cut.
+Pure, and made for speed: a table has millions of rows. The id is the row's own time with a keyed
+hash (BLAKE2b, of the row's `id` under the source's name), so the same row is always the same
+delivery, however the table is cut.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from mailyard.core.errors import InvalidInput
-from mailyard.core.ids import deterministic_uuid7
+from mailyard.core.ids import uuid7_ending
 from mailyard.protocol.address import normalise
 from mailyard.sending.delivery import recipient_key
 from mailyard.sending.history.columns import TIMES, Columns
@@ -32,6 +32,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 _NUMBER = re.compile(r"[0-9]{9,13}(?:\.[0-9]{1,6})?")
 _NOTHING = ("", "null", "NULL", "\\N", "0000-00-00 00:00:00", "0000-00-00")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+_PEOPLE = 100_000  # that are remembered
 _TYPE_CHARACTERS = 100
 _REPLY_CHARACTERS = 500
 _ID_CHARACTERS = 200
@@ -79,6 +80,7 @@ def reader(
     times = [(name, columns.places[name]) for name in TIMES if columns[name] is not None]
     key = blake2b(f"{workspace_id}\0{source}".encode(), digest_size=32).digest()
     types: dict[Any, str] = {}
+    people: dict[Any, tuple[str, int]] = {}
     by_word: dict[Any, State] = dict(states)
 
     def state_of(value: Any) -> State:
@@ -95,14 +97,22 @@ def reader(
             types[value] = text
         return text
 
-    def read(row: Sequence[Any]) -> Past:
-        if len(row) != width:
-            raise Refused(f"it has {len(row)} columns and not {width}")
-        address = row[at_recipient]
+    def person_of(address: Any) -> tuple[str, int]:
+        """Who gets much mail is looked at once."""
         try:
             recipient = normalise(str(address).strip())
         except InvalidInput as error:
             raise Refused(f"recipient {str(address)[:60]!r}: {error.message}") from None
+        if len(people) >= _PEOPLE:
+            people.clear()
+        people[address] = found = recipient, recipient_key(recipient)
+        return found
+
+    def read(row: Sequence[Any]) -> Past:
+        if len(row) != width:
+            raise Refused(f"it has {len(row)} columns and not {width}")
+        address = row[at_recipient]
+        recipient, own_key = people.get(address) or person_of(address)
         word = row[at_state]
         state = by_word.get(word) or state_of(word)
         moments = {}
@@ -120,14 +130,15 @@ def reader(
         unix_ms = (born - _EPOCH) // _MILLISECOND
         given = _text(row, at_id)
         own = given or "\0".join(map(str, row))
-        delivery_id = deterministic_uuid7(unix_ms, key, own.encode("utf-8", "surrogateescape"))
+        named = own.encode("utf-8", "surrogateescape")
+        delivery_id = uuid7_ending(unix_ms, blake2b(named, digest_size=10, key=key).digest())
         sent = moments.get("sent_at")
         events, stands_at = _events(moments, state, delivery_id, workspace_id)
         delivery = (
             delivery_id,
             workspace_id,
             recipient,
-            recipient_key(recipient),
+            own_key,
             default_type if at_type is None else types.get(row[at_type]) or type_of(row[at_type]),
             state.value,
             0 if sent is None and state in (State.SUPPRESSED, State.CANCELLED) else 1,
@@ -149,7 +160,8 @@ def _text(row: Sequence[Any], place: int | None) -> str:
     value = row[place]
     if value is None or value in _NOTHING:
         return ""
-    return _CONTROL.sub(" ", value if type(value) is str else str(value)).strip()
+    text = value if type(value) is str else str(value)
+    return (text if text.isprintable() else _CONTROL.sub(" ", text)).strip()
 
 
 def _reply(reply: str, given: str, user: str) -> str:

@@ -105,13 +105,7 @@ class CsvTable:
                 next(lines, None)
             run: Rows = []
             line = lines.line_num
-            while True:
-                try:
-                    row = next(lines)
-                except StopIteration:
-                    break
-                except csv.Error as error:  # the next row is read again
-                    row = Broken(str(error))
+            for row in _each(lines):
                 # A row may hold line ends: its own line is the one after the last row's.
                 began, line = line + 1, lines.line_num
                 if not row:
@@ -143,6 +137,17 @@ class CsvTable:
         if not dialect.escaped:
             return csv.reader(text, delimiter=dialect.delimiter)
         return csv.reader(_without_nulls(text), delimiter=dialect.delimiter, escapechar="\\")
+
+
+def _each(lines: Iterator[list[str]]) -> Iterator[list[str] | Broken]:
+    """The rows. One that is broken off by an error is told, and the next is read again."""
+    while True:
+        try:
+            yield from lines
+        except csv.Error as error:
+            yield Broken(str(error))
+        else:
+            return
 
 
 def _without_nulls(lines: IO[str]) -> Iterator[str]:

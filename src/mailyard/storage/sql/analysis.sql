@@ -131,7 +131,7 @@ INSERT INTO analysis_result (workspace_id, key, sealed) VALUES ($1, $2, $3) ON C
 
 -- name: load
 -- The bytes and the inboxes of the message $2 of workspace $1.
-SELECT id, raw, blob, inbox_ids FROM message WHERE workspace_id = $1 AND id = $2;
+SELECT raw, blob, inbox_ids FROM message WHERE workspace_id = $1 AND id = $2;
 
 -- name: ask
 -- Notes that the task $3 is asked of the message $2 of workspace $1, as $4 says; it begins anew when

@@ -7,7 +7,7 @@ WHERE workspace_id = $1 AND message_id = $2 AND rules_version = $3;
 
 -- name: raw
 -- The bytes of the message $2 of workspace $1.
-SELECT id, raw, blob FROM message WHERE workspace_id = $1 AND id = $2;
+SELECT raw, blob FROM message WHERE workspace_id = $1 AND id = $2;
 
 -- name: keep
 -- Keeps the findings $4 of rules $3 beside the message $2 of workspace $1, in the class where it lies;

@@ -129,7 +129,7 @@ WHERE workspace_id = ANY($1::uuid[]) AND filed_in = ANY($2::uuid[]) AND action =
 
 -- name: message_to_forward
 -- The message $2 of workspace $1 with its bytes.
-SELECT id, reverse_path, raw, blob FROM message WHERE workspace_id = $1 AND id = $2;
+SELECT reverse_path, raw, blob FROM message WHERE workspace_id = $1 AND id = $2;
 
 -- name: reserve
 -- Holds the addresses $2 for workspace $1; those that are held now for it. An address that another

@@ -11,7 +11,7 @@ WHERE workspace_id = $5 AND id = ANY($1::uuid[]) AND id BETWEEN $2 AND $3 AND re
 -- name: read_returned
 -- The bytes of the mail that told event $3 of delivery $2 of workspace $1, unless they have expired.
 -- $4: the retention class, $5: nobody's workspace, in which such mail lies.
-SELECT m.id, m.raw, m.blob
+SELECT m.raw, m.blob
 FROM delivery_event e
 JOIN message m ON m.id = e.message_id AND m.workspace_id = $5 AND m.retention_days = $4
 WHERE e.workspace_id = $1 AND e.delivery_id = $2 AND e.seq = $3;
