@@ -6,6 +6,7 @@ Kafka's own (a session of 3 s for 9, elections after 1 s), so that tests of fail
 """
 
 import base64
+import ctypes
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ import pytest
 LOG_SEGMENT_BYTES = 16 * 1024 * 1024
 SMALL_DISK_BYTES = 512 * 1024 * 1024
 _START_S = 60.0
+_PR_SET_PDEATHSIG = 1
 _HEAP = ("-Xms128m", "-Xmx320m")
 
 
@@ -79,6 +81,7 @@ class KafkaCluster:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_die_with_parent,
             )
 
     def kill(self, node: int) -> None:
@@ -96,6 +99,10 @@ class KafkaCluster:
 
     def runs(self, node: int) -> bool:
         return node in self._running and self._running[node].poll() is None
+
+    def process_ids(self) -> list[int]:
+        """Of the nodes that run."""
+        return [process.pid for process in self._running.values()]
 
     def stop(self) -> None:
         """End all nodes. What they wrote stays for the caller to remove."""
@@ -225,6 +232,10 @@ class KafkaCluster:
             "num.io.threads": 4,
         }
         path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def free_ports(count: int) -> list[int]:
