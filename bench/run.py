@@ -27,6 +27,7 @@ BENCHES = (
     "import",
     "segments",
     "search",
+    "search_by_meaning",
     "cache",
     "mime",
     "parse",
