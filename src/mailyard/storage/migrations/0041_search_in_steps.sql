@@ -1,7 +1,3 @@
--- One index for all that a search asks: words, parts of words, when a mail came and how large it is.
--- The parts of one query meet in the index, each skipping to where the others are: to look at the
--- newest lines, or at those of one month, costs what lies there and not what a word has in all.
-
 -- Keys of a line beside its words. When it came: its millisecond cut to 2^12, 2^15, … 2^42, the level
 -- in the upper bits (mailbox/search/fact.py makes the same). How large it is: between which powers of 2.
 CREATE FUNCTION search_facts(message_id uuid, size_bytes integer) RETURNS bigint[]
@@ -29,15 +25,3 @@ BEGIN
     ];
 END
 $$;
-
-DROP INDEX search_line_by_words;
-DROP INDEX search_line_by_parts;
-CREATE INDEX search_line_by_all ON search_line
-    USING gin (words, parts, search_facts(message_id, size_bytes));
-
--- What a mailbox marks is rarer than words are: a search for it begins there, of a workspace too.
-CREATE INDEX line_state_starred_of_workspace ON line_state (workspace_id, message_id) WHERE starred;
-CREATE INDEX line_state_labelled_of_workspace ON line_state (workspace_id, message_id)
-    WHERE labels <> '{}';
--- A label that few mails have, or none, is found without a look at all that carry one.
-CREATE INDEX line_state_by_label ON line_state USING gin (labels) WHERE labels <> '{}';
