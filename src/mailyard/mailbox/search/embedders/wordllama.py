@@ -76,7 +76,7 @@ class WordLlama:
                 f"the model in {root} cannot be read ({error}): install mailyard[semantic] anew"
             ) from error
         assert vectors.shape[1] == DIMENSIONS
-        places = numpy.arange(len(vectors), dtype=numpy.float32)
+        places: Any = numpy.arange(len(vectors), dtype=numpy.float32)
         counts = numpy.log1p(numpy.maximum(places - _WORDS_FROM + 1, 0)) / math.log(len(vectors))
         counts[:_WORDS_FROM] = counts[_WORDS_TO:] = _CHARACTER
         return numpy, vectors, counts.astype(numpy.float32), tokenizer
