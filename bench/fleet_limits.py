@@ -29,7 +29,7 @@ CALLERS = 1_000  # that ask at the same time
 KEYS = 200
 PER_S = 20_000.0
 PROCESSES = 8
-ASKERS = 4  # of one process, so that together they ask for more than there is
+ASKERS = 16  # of one process, so that together they ask for more than there is
 LIMIT_PER_S = 1_000.0
 LIMIT_BURST = 1_000.0  # a second of it: what a process that stands still for a moment makes good
 BARS = {"decisions": 20_000.0, "error": 1.0}
@@ -98,8 +98,9 @@ async def take_all(url: str, lasting_s: float) -> tuple[int, float, float]:
     await asyncio.sleep(begin_at - time())
     began = time()
     await asyncio.gather(*(ask() for _ in range(ASKERS)))
+    ended = time()
     await link.close()
-    return taken, began, time()
+    return taken, began, ended
 
 
 def error_percent(url: str, lasting_s: float) -> float:

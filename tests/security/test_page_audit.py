@@ -135,7 +135,7 @@ _FORMS = (
     ),
     Form("/providers/routes", "route.replace", {"routes": "all | always | relay"}),
     Form("/providers/{prv}/remove", "provider.remove"),
-    Form("/features/person-limit", "feature.roll_out", {"percent": "50"}),
+    Form("/features/{feature}", "feature.roll_out", {"percent": "50"}),
     Form("/business/plan", "workspace.plan", {"workspace": "{wsp}", "plan": ""}),
     Form("/access/keys", "key.create", {"name": "new", "scopes": "emails:read"}),
     Form("/access/keys/{key}/revoke", "key.revoke"),
@@ -209,6 +209,7 @@ class Visitor:
             "dead": str(self.things.dead_letter),
             "seq": str(self.things.seq),
             "version": "1",
+            "feature": "person-limit",
         }
         fields = {name: value.format(**known) if value[:1] == "{" and " " not in value else value
                   for name, value in form.fields.items()}  # fmt: skip
