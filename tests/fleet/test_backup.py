@@ -31,6 +31,8 @@ from mailyard.storage.blobs.object_store import ObjectStoreBlobs
 from mailyard.storage.migrate import migrate
 
 PASSPHRASE = "correct horse battery staple"
+# Three installations are started one after the other: a busy machine needs minutes for that.
+pytestmark = pytest.mark.timeout(600)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from running_platform import Platform, running_platform, wait_until
 
 from mailyard.access.authenticate import SESSION_COOKIE
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Platform, list[Server]]]:
