@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -329,3 +330,31 @@ async def test_past_the_ceiling_a_handshake_is_answered_503_with_retry_after(
     assert await goodbye(kept) == 1013
     await server.happens(1)
     assert await numbers(second, 1) == [1]
+
+
+async def test_the_setting_is_the_ceiling_and_what_is_not_live_is_answered_all_the_same(
+    server: Server, database: Database
+) -> None:
+    app = services(database)
+    app.settings = replace(app.settings, live_connections=2)
+    front = build(app, pages=server.front._pages)
+    await front.start()
+    full = Server(server.platform, front)
+    await full.server.start()
+    here = [await full.socket(), await full.stream()]
+    inbox = (await server.platform.call("POST", "/v1/inboxes", json={})).json
+    headers = {"authorization": f"Bearer {server.platform.key}"}
+    assert (await full.refused(headers=headers))[0] == 503
+    for path, status in (
+        ("/v1/events", 503),
+        (f"/v1/inboxes/{inbox['id']}/wait", 503),
+        (f"/v1/inboxes/{inbox['id']}", 200),
+        ("/health/live", 200),
+        ("/health/ready", 200),
+    ):
+        answer = await full.client.get(f"{full.url}{path}", headers=headers)
+        assert answer.status == status, path
+        assert ("retry-after" in answer.headers) is (status == 503)
+    assert len(here) == full.live.open
+    await full.close()
+    await app.templates.close()
