@@ -1,11 +1,11 @@
 """A message with an end of its own: shown by nothing from its instant on, and gone soon after."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+import msgspec
 import pytest
 from app_work import receive, work
 from mail_platform import about
@@ -14,8 +14,10 @@ from mailyard.app import Application
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.core.ids import uuid7
 from mailyard.fleet.sweep import drop_lines
+from mailyard.mailbox.ending import END
 from mailyard.mailbox.inbox import Inbox, NewInbox
 from mailyard.mailbox.mailbox import Wanted
+from mailyard.queue.job import CLEANUP, NewJob
 from mailyard.receiving.accept import Acceptor
 from mailyard.settings import Settings
 
@@ -72,13 +74,15 @@ async def _shown(app: Application, workspace: UUID, inbox: Inbox) -> list[set[UU
 async def test_from_its_instant_on_nothing_shows_it_whatever_runs(app: Application) -> None:
     workspace, one, other, ending, staying = await _two_mails(app)
     assert all(seen == {ending, staying} for seen in await _shown(app, workspace, one))
-    at = datetime.now(UTC) + timedelta(seconds=0.4)
-    await _end(app, workspace, ending, at)
+    later = datetime.now(UTC) + timedelta(hours=1)
+    await _end(app, workspace, ending, later)
     listed = (await app.messages.list(workspace, one.id)).items
-    assert [line.expires_at for line in listed] == [None, at]
+    assert [line.expires_at for line in listed] == [None, later]
     assert all(seen == {ending, staying} for seen in await _shown(app, workspace, one))
+    at = datetime.now(UTC) + timedelta(seconds=0.3)
+    await _end(app, workspace, ending, at)
     while datetime.now(UTC) <= at:
-        await asyncio.sleep(0.02)
+        await app.messages.list(workspace, one.id)  # into the cache, until the last moment
     # No job has run: the instant is enough, and what was cached before it is no excuse.
     assert all(seen == {staying} for seen in await _shown(app, workspace, one))
     assert (await app.messages.list(workspace, other.id)).items == []
@@ -119,14 +123,15 @@ async def test_its_bytes_leave_and_the_mailboxes_tell_of_it(app: Application) ->
 
 async def test_an_end_can_be_put_off_and_taken_away(app: Application) -> None:
     workspace, one, _, ending, staying = await _two_mails(app)
-    soon, later = (datetime.now(UTC) + timedelta(seconds=s) for s in (0.2, 3600))
+    soon, later = (datetime.now(UTC) + timedelta(hours=hours) for hours in (1, 2))
     await _end(app, workspace, ending, soon)
     await _end(app, workspace, ending, later)
     await _end(app, workspace, staying, soon)
     await _end(app, workspace, staying, None)
-    while datetime.now(UTC) <= soon:
-        await asyncio.sleep(0.02)
-    await work(app)  # the jobs of the first ends
+    # The jobs of the first ends, at their time.
+    due = [NewJob(CLEANUP, END, msgspec.json.encode(one), workspace) for one in (ending, staying)]
+    await app.engine.enqueue(due)
+    await work(app)
     listed = (await app.messages.list(workspace, one.id)).items
     assert [(line.id, line.expires_at) for line in listed] == [(staying, None), (ending, later)]
 
