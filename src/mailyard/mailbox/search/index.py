@@ -197,7 +197,7 @@ class Indexer:
             before.by_meaning if by_meaning is None else by_meaning,
         )
         if after.by_meaning and not before.by_meaning:
-            await self._vectors.prepare()
+            await self._vectors.prepare(tx)
         await self._database.execute(
             QUERIES.set, workspace_id, after.language, after.every_word, after.by_meaning, tx=tx
         )

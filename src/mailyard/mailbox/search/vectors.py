@@ -18,7 +18,7 @@ from mailyard.core.errors import ConfigurationError, Conflict, InvalidInput
 from mailyard.mailbox.search import statement
 from mailyard.mailbox.search.embedder import Embedder
 from mailyard.mailbox.search.statement import Scope, Span
-from mailyard.storage.database import Database
+from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 QUERIES = load("search")
@@ -42,17 +42,20 @@ class Vectors:
         """Whether the installation has it switched on."""
         return self._embedder is not None
 
-    async def prepare(self) -> None:
-        """See that the model and pgvector are there. Raises InvalidInput where the installation has
-        it switched off, Conflict where either is missing."""
+    async def prepare(self, tx: Connection | None = None) -> None:
+        """See that the model and pgvector are there, on `tx` when given. Raises InvalidInput where
+        the installation has it switched off, Conflict where either is missing."""
         if self._ready:
             return
         try:
             await asyncio.to_thread(self._model().embed, ["ready"])
         except ConfigurationError as error:
             raise Conflict(error.message) from error
-        if not await self._database.fetchval(QUERIES.vectors_are_there):
-            await self._make()
+        if tx is not None:
+            await self._make(tx)
+            return  # it may be rolled back
+        async with self._database.transaction() as own:
+            await self._make(own)
         self._ready = True
 
     async def write(self, workspace_id: UUID, samples: Mapping[UUID, str]) -> int:
@@ -110,16 +113,17 @@ class Vectors:
             )
         return self._embedder
 
-    async def _make(self) -> None:
+    async def _make(self, tx: Connection) -> None:
+        if await self._database.fetchval(QUERIES.vectors_are_there, tx=tx):
+            return
         try:
-            async with self._database.transaction() as tx:
-                # Nobody makes a partition meanwhile, nor this: one without the column fits no more.
-                await self._database.execute(PARTITIONS.lock, tx=tx)
-                if await self._database.fetchval(QUERIES.vectors_are_there, tx=tx):
-                    return
-                await self._database.execute(QUERIES.make_extension, tx=tx)
-                await self._database.execute(QUERIES.add_vectors, tx=tx)
-                await self._database.execute(QUERIES.keep_vectors_apart, tx=tx)
+            # Nobody makes a partition meanwhile, nor this: one without the column fits no more.
+            await self._database.execute(PARTITIONS.lock, tx=tx)
+            if await self._database.fetchval(QUERIES.vectors_are_there, tx=tx):
+                return
+            await self._database.execute(QUERIES.make_extension, tx=tx)
+            await self._database.execute(QUERIES.add_vectors, tx=tx)
+            await self._database.execute(QUERIES.keep_vectors_apart, tx=tx)
         except asyncpg.PostgresError as error:
             raise Conflict(
                 "search by meaning needs the extension pgvector 0.7 or newer in PostgreSQL "
