@@ -34,6 +34,9 @@ envFrom:
 volumeMounts:
   - {name: data, mountPath: /data}
   - {name: tmp, mountPath: /tmp}
+  {{- if eq .root.Values.scaling.by "mailyard" }}
+  - {name: autoscale, mountPath: /etc/mailyard, readOnly: true}
+  {{- end }}
 {{- end -}}
 
 {{- define "mailyard.pod" -}}
@@ -72,6 +75,9 @@ tolerations: {{- toYaml . | nindent 2 }}
 volumes:
   - {name: data, emptyDir: {}}
   - {name: tmp, emptyDir: {}}
+  {{- if eq .root.Values.scaling.by "mailyard" }}
+  - {name: autoscale, configMap: {name: {{ include "mailyard.name" .root }}-autoscale}}
+  {{- end }}
 {{- end -}}
 
 {{/* A Deployment of one role. `replicas` is left to whoever scales it after the first time. */}}
