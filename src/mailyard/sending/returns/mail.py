@@ -33,6 +33,7 @@ from mailyard.sending.delivery import NOBODY, RETURNED_DAYS
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.returns.occurrence import Occurrence, What, key_of
 from mailyard.sending.returns.record import Recorder
+from mailyard.sending.stored_content import StoredContents
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 from mailyard.storage.raw_mail import IN_ROWS, RawMail
@@ -83,6 +84,7 @@ class ReturnedMail:
     ) -> None:
         self._database = database
         self._raw_mail = raw_mail
+        self._contents = StoredContents(raw_mail)
         self._engine = engine
         self._recorder = recorder
         self._paths = paths
@@ -211,11 +213,15 @@ class ReturnedMail:
         deliveries = await self._database.fetch(
             _SQL.forwarded_within, lowest, beyond, min(lowest), max(beyond)
         )
+        senders = {}
+        for row in deliveries:
+            mail = decode_content(await self._contents.whole(row["content"]))
+            senders[row["id"]] = mail.reverse_path.lower() if isinstance(mail, WholeMail) else ""
         return {
             address: [
                 row
                 for row in deliveries
-                if rewritten.is_of(row["id"]) and _came_from(row["content"], rewritten.sender)
+                if rewritten.is_of(row["id"]) and senders[row["id"]] == rewritten.sender
             ]
             for address, rewritten in asked.items()
         }
@@ -239,12 +245,6 @@ class ReturnedMail:
             deliveries = {quoted: None}
         for delivery_id in deliveries:
             yield from occurrences_of(report, delivery_id, row["id"])
-
-
-def _came_from(content: bytes, sender: str) -> bool:
-    """Whether a stored mail came from `sender`, which is in lower case."""
-    mail = decode_content(content)
-    return isinstance(mail, WholeMail) and mail.reverse_path.lower() == sender
 
 
 def _meant(deliveries: Sequence[asyncpg.Record], report: Report) -> UUID | None:
