@@ -213,8 +213,22 @@ def tell(room: str, figures: Callable[[], Mapping[str, float]]) -> None:
 
 def told_by_others() -> dict[str, float]:
     """What the rooms tell of themselves, by `room.name`."""
-    return {
+    return _redis() | {
         f"{room}.{name}": float(value)
         for room, figures in _TELLERS.items()
         for name, value in figures().items()
     }
+
+
+def _redis() -> dict[str, float]:
+    """Whether Redis is away, and how full it is; nothing where no Redis is used."""
+    used = {one.name: one.value for one in REDIS_MEMORY_BYTES.collect()[0].samples}
+    most = {one.name: one.value for one in REDIS_MEMORY_MAX_BYTES.collect()[0].samples}
+    calls = sum(len(family.samples) for family in REDIS_CALLS.collect())
+    if not calls:
+        return {}
+    away_s = sum(one.value for one in REDIS_AWAY.collect()[0].samples)
+    told = {"redis.away": float(away_s > 0)}
+    if sum(most.values()) > 0:
+        told["redis.memory_share"] = sum(used.values()) / sum(most.values())
+    return told
