@@ -222,13 +222,15 @@ def told_by_others() -> dict[str, float]:
 
 def _redis() -> dict[str, float]:
     """Whether Redis is away, and how full it is; nothing where no Redis is used."""
-    used = {one.name: one.value for one in REDIS_MEMORY_BYTES.collect()[0].samples}
-    most = {one.name: one.value for one in REDIS_MEMORY_MAX_BYTES.collect()[0].samples}
-    calls = sum(len(family.samples) for family in REDIS_CALLS.collect())
-    if not calls:
+    if not any(family.samples for family in REDIS_CALLS.collect()):
         return {}
-    away_s = sum(one.value for one in REDIS_AWAY.collect()[0].samples)
-    told = {"redis.away": float(away_s > 0)}
-    if sum(most.values()) > 0:
-        told["redis.memory_share"] = sum(used.values()) / sum(most.values())
+    told = {"redis.away": float(_value(REDIS_AWAY) > 0)}
+    most = _value(REDIS_MEMORY_MAX_BYTES)
+    if most > 0:
+        told["redis.memory_share"] = _value(REDIS_MEMORY_BYTES) / most
     return told
+
+
+def _value(gauge: Gauge) -> float:
+    """Of a gauge without labels."""
+    return sum(one.value for family in gauge.collect() for one in family.samples)
