@@ -170,14 +170,14 @@ async def test_a_person_adds_a_domain_and_copies_its_records_on_a_phone(visitor:
         viewport={"width": 390, "height": 844}, permissions=["clipboard-read", "clipboard-write"]
     )
     await page.goto("/domains")
-    await page.get_by_role("textbox", name="A domain to send from").fill("Shop.Example")
+    await page.get_by_role("textbox", name="A domain to send from").fill("Kiosk.Example")
     await page.get_by_role("button", name="Add domain").click()
-    await expect(page.get_by_role("heading", level=1, name="shop.example")).to_be_visible()
-    record = page.get_by_role("region", name="TXT _dmarc.shop.example")
+    await expect(page.get_by_role("heading", level=1, name="kiosk.example")).to_be_visible()
+    record = page.get_by_role("region", name="TXT _dmarc.kiosk.example")
     await record.get_by_role("button").nth(1).click()
     await expect(record.get_by_role("button").nth(1)).to_have_text("Copied")
     copied = await page.evaluate("navigator.clipboard.readText()")
-    assert copied == "v=DMARC1; p=none; rua=mailto:postmaster@shop.example"
+    assert copied == "v=DMARC1; p=none; rua=mailto:postmaster@kiosk.example"
     await visitor.shot(page, "domain-phone")
     wider = await page.evaluate(
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"

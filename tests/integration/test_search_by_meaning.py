@@ -1,7 +1,6 @@
 """Search by meaning, with the real model and pgvector, from mail that came in."""
 
 from collections.abc import AsyncIterator
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
@@ -114,10 +113,9 @@ async def test_a_server_that_does_not_give_pgvector_is_named(
 ) -> None:
     """A role that may not make it stands for a server that has none."""
     role = f"mailyard_test_{uuid7().hex}"
-    url = urlsplit(database_url)
-    own = url._replace(netloc=f"{role}@{url.hostname}:{url.port}").geturl()
+    own = f"{database_url}{'&' if '?' in database_url else '?'}role={role}"
     async with database.connection() as connection:
-        await connection.execute(f"CREATE ROLE {role} LOGIN")
+        await connection.execute(f"CREATE ROLE {role}")
     poor = Database(DatabaseAddress(own, own, connections=1))
     try:
         await poor.open()
