@@ -76,6 +76,8 @@
         for (const element of listeners()) if (kindsOf(element).includes(kind)) refresh(element);
       });
     }
+    // What came between the page and its stream is in neither.
+    source.addEventListener("open", () => listeners().forEach(refresh), { once: true });
     source.addEventListener("open", () => document.body.dataset.connection = "live");
     source.addEventListener("error", () => document.body.dataset.connection = "waiting");
     window.addEventListener("pagehide", () => source.close());
