@@ -22,7 +22,7 @@ from s3_server import S3Server, is_installed
 
 from mailyard.core.errors import ConfigurationError
 from mailyard.storage.backup.archive import WalArchiver
-from mailyard.storage.backup.base import take_base
+from mailyard.storage.backup.base_backup import take_base
 from mailyard.storage.backup.recover import restore
 from mailyard.storage.backup.seal import Sealer, sealer_of
 from mailyard.storage.backup.store import Store

@@ -12,7 +12,7 @@ from uuid import UUID
 from mailyard.core.clock import Clock
 from mailyard.core.errors import ConfigurationError, MailyardError
 from mailyard.storage.backup.archive import WalArchiver
-from mailyard.storage.backup.base import take_base
+from mailyard.storage.backup.base_backup import take_base
 from mailyard.storage.backup.log import is_before
 from mailyard.storage.backup.manifest import Base, manifest_name, read_bases
 from mailyard.storage.backup.record import BackupLog, run_of
