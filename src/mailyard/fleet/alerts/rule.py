@@ -2,13 +2,12 @@
 values of it, rule by rule. Prometheus rules and the Grafana dashboard are made from the same.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from mailyard.core.errors import ConfigurationError
+from mailyard.fleet.packed import packed_tables
 
 WARNING = "warning"
 CRITICAL = "critical"
@@ -55,19 +54,7 @@ def read_rules(own: str = "", name: str = "the file") -> tuple[Rule, ...]:
 
     Raises ConfigurationError naming `name` and the rule.
     """
-    packed = files("mailyard.fleet.alerts").joinpath("rules.toml").read_text("utf-8")
-    tables = tomllib.loads(packed)
-    try:
-        given = tomllib.loads(own)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{name} is not TOML: {error}") from error
-    for rule, table in given.items():
-        if not isinstance(table, dict):
-            raise ConfigurationError(f"{name}: {rule} must be a table, as [{rule}]")
-        if table.get("off") is True:
-            tables.pop(rule, None)
-        else:
-            tables[rule] = {**tables.get(rule, {}), **table}
+    tables = packed_tables("mailyard.fleet.alerts", "rules.toml", own, name, "off")
     return tuple(_rule(rule, table, f"{name}: [{rule}]") for rule, table in tables.items())
 
 

@@ -5,13 +5,12 @@ it, group by group. A group is a role, or a role restricted to some queues (Kube
 per lane so).
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib.resources import files
 from typing import Any
 
 from mailyard.core.errors import ConfigurationError
+from mailyard.fleet.packed import packed_tables
 
 ROLES = ("api", "smtp", "worker")
 METRICS = (
@@ -83,19 +82,7 @@ def read_policies(own: str = "", name: str = "the file") -> tuple[Policy, ...]:
     A group's values replace the packed ones; `signal` replaces the whole list of its signals;
     `[worker]\\nremove = true` leaves a group alone.
     """
-    packed = files("mailyard.fleet.autoscale").joinpath("policies.toml").read_text("utf-8")
-    groups = tomllib.loads(packed)
-    try:
-        given = tomllib.loads(own)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{name} is not TOML: {error}") from error
-    for group, table in given.items():
-        if not isinstance(table, dict):
-            raise ConfigurationError(f"{name}: {group} must be a table, as [{group}]")
-        if table.get("remove") is True:
-            groups.pop(group, None)
-        else:
-            groups[group] = {**groups.get(group, {}), **table}
+    groups = packed_tables("mailyard.fleet.autoscale", "policies.toml", own, name, "remove")
     return tuple(_policy(group, table, name) for group, table in groups.items())
 
 
