@@ -26,7 +26,8 @@ import uvloop
 from measure import Row, free_port, note, report, seconds, wait_for_port
 from platform_parts import Parts, cpu_seconds, product_postgres
 
-from mailyard.access.vault import Vault, new_master_key, parse_master_keys
+from mailyard.access.master_key import new_master_key, parse_master_keys
+from mailyard.access.vault import Vault
 from mailyard.app import Application
 from mailyard.core import ids
 from mailyard.queue.worker import Worker

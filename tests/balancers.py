@@ -30,6 +30,10 @@ def listens(port: int) -> bool:
     )
 
 
+# The same on all machines, as the deployment's secret has it.
+MASTER_KEY = "A" * 43 + "="
+
+
 class Role:
     """`mailyard api` or `mailyard smtp`, one process, behind a balancer."""
 
@@ -40,6 +44,7 @@ class Role:
             **os.environ,
             **BEHIND,
             "MAILYARD_DATABASE_URL": database_url,
+            "MAILYARD_MASTER_KEY": MASTER_KEY,
             "MAILYARD_DATA": str(folder / f"{role}-{self.port}"),
             name: str(self.port),
             "MAILYARD_SUBMISSION_PORT": "0",

@@ -24,6 +24,8 @@ from running_platform import (
     wait_until,
 )
 
+from mailyard.access.master_key import new_master_key
+from mailyard.cli import exit_code
 from mailyard.core.limits import LEASE_S
 
 
@@ -214,18 +216,20 @@ def test_what_hangs_is_killed_when_the_drain_is_over(tmp_path: Path) -> None:
 
 
 def test_roles_alone_share_a_database_that_was_migrated(tmp_path: Path, database_url: str) -> None:
-    with running_platform(tmp_path / "data", database_url=database_url) as platform:
+    shared = {"database_url": database_url, "master_key": new_master_key()}
+    with running_platform(tmp_path / "data", **shared) as platform:
         assert not platform.pids_of("postgres")
         assert not (tmp_path / "data" / "postgres").exists()
         inbox = make_inbox(platform)
         send_mail(platform, inbox["address"], "external")
         wait_until(lambda: subjects(platform, inbox) == ["external"])
-        again = await_ready(
-            begin(
-                tmp_path / "more", database_url=database_url, api_processes="0", smtp_processes="0"
-            )
-        )
+        more = {"api_processes": "0", "smtp_processes": "0"}
+        again = await_ready(begin(tmp_path / "more", **shared, **more))
         assert again.stop() == 0
+        stranger = {**shared, "master_key": new_master_key()}
+        status, log = failure(begin(tmp_path / "stranger", **stranger, **more))
+        assert status == exit_code.CONFIGURATION
+        assert "set MAILYARD_MASTER_KEY to the one that the other machines have" in log
         assert platform.stop() == 0
 
 

@@ -16,6 +16,7 @@ WANTED="
 postfix:/usr/sbin/smtp-source
 redis-server:/usr/bin/redis-server
 swaks:/usr/bin/swaks
+libnet-ssleay-perl:/usr/share/doc/libnet-ssleay-perl
 wrk:/usr/bin/wrk
 chromium:/usr/bin/chromium
 fonts-dejavu-core:/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf

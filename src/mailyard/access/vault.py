@@ -8,28 +8,21 @@ the old one sealed (`fleet/duties/secrets.py`), take the old one away.
 AES-256-GCM (NIST SP 800-38D) with random nonces of 96 bits: far below 2^32 secrets under one key.
 """
 
-import base64
-import binascii
 import hmac
-import os
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from mailyard.access.master_key import ID_BYTES, id_of
 from mailyard.core.errors import ConfigurationError
 
-MASTER_KEY_BYTES = 32
-FILE_NAME = "master.key"
 _FORMAT = b"\x01"
-_ID_BYTES = 4
 _NONCE_BYTES = 12
-_HEAD_BYTES = 1 + _ID_BYTES + _NONCE_BYTES
+_HEAD_BYTES = 1 + ID_BYTES + _NONCE_BYTES
 _TAG_BYTES = 16
 
 
@@ -50,7 +43,7 @@ class Vault:
     @cached_property
     def _ciphers(self) -> dict[bytes, AESGCM]:
         """By the key's id, the newest first."""
-        return {_id_of(key): AESGCM(key) for key in self._keys}
+        return {id_of(key): AESGCM(key) for key in self._keys}
 
     def seal(self, secret: bytes, subject: bytes) -> bytes:
         """`secret` as it may lie in a table, for the row that `subject` names."""
@@ -96,76 +89,5 @@ class Vault:
         return next(iter(self._ciphers))
 
 
-def parse_master_keys(text: str) -> list[bytes]:
-    """Master keys, newest first: base64 of 32 bytes each, with commas between.
-
-    Raises ValueError.
-    """
-    keys = []
-    for piece in filter(None, (piece.strip() for piece in text.split(","))):
-        try:
-            key = base64.b64decode(piece.translate(_FROM_URL_SAFE), validate=True)
-        except binascii.Error:
-            raise ValueError("a master key is not base64") from None
-        if len(key) != MASTER_KEY_BYTES:
-            raise ValueError(f"a master key has {MASTER_KEY_BYTES} bytes, this one {len(key)}")
-        keys.append(key)
-    return keys
-
-
-def ensure_master_key(folder: Path) -> list[bytes]:
-    """The keys in `folder`, one made when there is none.
-
-    Several processes may call this at once: the file appears whole and only once. Raises
-    ConfigurationError when it cannot be read or written, or holds no keys.
-    """
-    path = folder / FILE_NAME
-    try:
-        if not path.exists():
-            _make(path)
-        keys = parse_master_keys(path.read_text("ascii").replace("\n", ","))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"the master key in {path} cannot be used: {error}; it keeps the secrets of this "
-            "installation, so restore the file, or set MAILYARD_MASTER_KEY"
-        ) from None
-    if not keys:
-        raise ConfigurationError(f"{path} holds no master key; restore it from a backup")
-    return keys
-
-
-def new_master_key() -> str:
-    """A fresh key as text."""
-    return base64.b64encode(secrets.token_bytes(MASTER_KEY_BYTES)).decode("ascii")
-
-
-_FROM_URL_SAFE = str.maketrans("-_", "+/")
-
-
-def _make(path: Path) -> None:
-    """Write a key beside its place and link it there: whoever is second keeps the first's."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(new_master_key() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(partial, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        partial.unlink()
-
-
-def _id_of(key: bytes) -> bytes:
-    return sha256(b"mailyard master key" + key).digest()[:_ID_BYTES]
-
-
 def _key_id(sealed: bytes) -> bytes:
-    return sealed[1 : 1 + _ID_BYTES]
+    return sealed[1 : 1 + ID_BYTES]

@@ -126,7 +126,8 @@ class Access(Foundation):
     @cached_property
     def vault(self) -> "Vault":
         """What seals stored secrets, under the settings' key or one made in the data folder."""
-        from mailyard.access.vault import Vault, ensure_master_key, parse_master_keys
+        from mailyard.access.master_key import ensure_master_key, parse_master_keys
+        from mailyard.access.vault import Vault
 
         settings = self.settings
         return Vault(

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from mailyard.access.vault import FILE_NAME, Vault, ensure_master_key, parse_master_keys
+from mailyard.access.master_key import FILE_NAME, ensure_master_key, parse_master_keys
+from mailyard.access.vault import Vault
 from mailyard.app.foundation import blob_store
 from mailyard.core.errors import ConfigurationError
 from mailyard.settings import Settings

@@ -21,6 +21,7 @@ if __name__ == "__main__":
 
 import structlog
 
+from mailyard.access import master_key
 from mailyard.app import Application
 from mailyard.cli import exit_code
 from mailyard.core.backoff import Backoff
@@ -91,6 +92,7 @@ async def _live(role: str, settings: Settings, control: Control) -> None:
     await control.go()
     if not await _open(application, stopping, migrated=not control.alone):
         return
+    await master_key.meet(application.database, settings.master_key, settings.data)
     registry = ProcessRegistry(
         presence=application.presence,
         role=role,

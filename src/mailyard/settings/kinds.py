@@ -122,7 +122,7 @@ def _parse_postgres(text: str) -> str:
 
 
 def _parse_master_keys(text: str) -> str:
-    from mailyard.access.vault import parse_master_keys  # which most starts need not load
+    from mailyard.access.master_key import parse_master_keys  # which most starts need not load
 
     parse_master_keys(text)
     return text

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailyard.access.vault import (
+from mailyard.access.master_key import (
     FILE_NAME,
-    Vault,
     ensure_master_key,
     new_master_key,
     parse_master_keys,
 )
+from mailyard.access.vault import Vault
 from mailyard.core.errors import ConfigurationError
 
 OLD, NEW = b"o" * 32, b"n" * 32
