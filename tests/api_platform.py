@@ -294,7 +294,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         alert_board=AlertBoard(database=database, rules=read_rules()),
         alert_rules=read_rules(),
         decisions=DecisionBook(database=database),
-        scale_policies=settled(read_policies(), {}, 4),
+        scale_policies=settled(read_policies(), {}, 4, 10),
         plans=plans,
         usage=usage,
         allowance=allowance,

@@ -203,7 +203,7 @@ async def test_why_three_became_five_is_written_down(database: Database) -> None
 def test_bounds_are_settled_from_the_settings() -> None:
     policies = [Policy("a", "api"), Policy("w", "worker", least=3, most=6)]
 
-    first, second = settled(policies, {"api": 2, "worker": 2}, most_by_itself=4)
+    first, second = settled(policies, {"api": 2, "worker": 2}, most_by_itself=4, room=10)
 
     assert (first.least, first.most) == (2, 4)
     assert (second.least, second.most) == (3, 6)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mailyard.fleet.monitor import Monitor
     from mailyard.net.http import HttpClient
 
-_CONNECTIONS_BESIDE = 2  # of one process: LISTEN, and an advisory lock or a detach
 _REPLICAS_MOST = 50  # of a Deployment whose policy names no bound
 
 
@@ -87,7 +86,10 @@ class Operating(Webhooking):
         policies = read_policies(_text_of(file, "MAILYARD_AUTOSCALE_FILE"), str(file))
         kubernetes = settings.autoscale == "kubernetes"
         most = _REPLICAS_MOST if kubernetes else os.cpu_count() or 1
-        return settled(policies, self._starts(), most)
+        room = settings.most_instances
+        if settings.database_instances:  # the operator has said how many there will ever be
+            room = min(room, settings.database_instances)
+        return settled(policies, self._starts(), most, room)
 
     def autoscaler(self, wire: "Wire") -> "Autoscaler | None":
         """The autoscaler that the settings ask for. `wire`: to the supervisor of this process."""
@@ -111,7 +113,7 @@ class Operating(Webhooking):
             actuator=actuator,
             book=self.decisions,
             budget=settings.database_budget,
-            each=settings.database_connections + _CONNECTIONS_BESIDE,
+            each=settings.connections_each,
         )
 
     def watch(self, wire: "Wire") -> "Watch":
@@ -132,7 +134,8 @@ class Operating(Webhooking):
 
     def _starts(self) -> dict[str, int]:
         return {
-            role: getattr(self.settings, f"{role}_processes") for role in ("api", "smtp", "worker")
+            role: getattr(self.settings, f"{role}_processes")
+            for role in ("api", "smtp", "worker", "scheduler")
         }
 
     def _kubernetes(self) -> "Actuator":

@@ -30,7 +30,14 @@ class Step:
     before: Totals
     seconds: float
     cpu_s: float | None
+    cpu_wait_s: float
     cache: Mapping[str, int]
+
+    @property
+    def arrived(self) -> float:
+        """Requests that came, whether they were answered or not."""
+        http, old = self.now.stats.totals.http, self.before.http
+        return max(http.arrived - old.arrived, http.count - old.count)
 
 
 def steps(before: Look | None, now: Look) -> list[Step]:
@@ -40,11 +47,12 @@ def steps(before: Look | None, now: Look) -> list[Step]:
     for one in now.processes:
         old = known.get(one.id)
         if old is None:
-            found.append(Step(one, _NOTHING, max(one.up_s, 1.0), None, {}))
+            found.append(Step(one, _NOTHING, max(one.up_s, 1.0), None, 0.0, {}))
         elif one.at_s > old.at_s:
             cpu_s = one.stats.cpu_s - old.stats.cpu_s
+            waited_s = max(0.0, one.stats.cpu_wait_s - old.stats.cpu_wait_s)
             seconds = one.at_s - old.at_s
-            found.append(Step(one, old.stats.totals, seconds, cpu_s, old.stats.cache))
+            found.append(Step(one, old.stats.totals, seconds, cpu_s, waited_s, old.stats.cache))
     return found
 
 
@@ -141,17 +149,19 @@ def _api(made: Sequence[Step]) -> _Told:
     if not made:
         return
     counts = [0.0] * len(_BOUNDS)
-    count = errors = per_s = 0.0
+    count = errors = per_s = waiting = 0.0
     for step in made:
         http, old = step.now.stats.totals.http, step.before.http
         new = http.count - old.count
         count += new
-        per_s += new / step.seconds
+        per_s += step.arrived / step.seconds
+        waiting += http.waiting
         errors += http.errors - old.errors
         for place, value in enumerate(http.buckets[: len(counts)]):
             earlier = old.buckets[place] if place < len(old.buckets) else 0.0
             counts[place] += value - earlier
     yield "api.requests_per_s", "", per_s
+    yield "api.waiting", "", waiting
     yield "api.error_share", "", errors / count if count else 0.0
     for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
         yield f"api.{name}_s", "", quantile(counts, share) or 0.0
@@ -203,6 +213,12 @@ def _processes(made: Sequence[Step], now: Look) -> _Told:
             if step.now.role == role and step.cpu_s is not None
         ]
         yield "process.cpu", role, sum(busy) / len(busy) if busy else None
+        waited = [
+            step.cpu_wait_s / step.seconds
+            for step in made
+            if step.now.role == role and step.cpu_s is not None
+        ]
+        yield "process.cpu_wait", role, sum(waited) / len(waited) if waited else None
     yield "live.connections", "", sum(one.stats.totals.live for one in now.processes)
     yield (
         "smtp.sessions",

@@ -21,8 +21,13 @@ _SQL = load("monitoring")
 
 
 class Http(msgspec.Struct):
-    """Requests of one process since it began. `buckets`: cumulative, as HTTP_SECONDS has them."""
+    """Requests of one process since it began. `buckets`: cumulative, as HTTP_SECONDS has them.
 
+    `count` were answered; `arrived` came, whether answered or not; `waiting` have no answer now.
+    """
+
+    arrived: float = 0
+    waiting: float = 0
     count: float = 0
     errors: float = 0
     seconds: float = 0.0
@@ -44,12 +49,14 @@ class Totals(msgspec.Struct):
 
 
 class Stats(msgspec.Struct):
-    """What a process's row says of it. `cpu_percent` is of one core."""
+    """What a process's row says of it. `cpu_percent` is of one core. `cpu_wait_s`: how long its
+    threads were ready to run and had no core, because others had them."""
 
     memory_bytes: int = 0
     memory_share: float = 0.0
     cpu_percent: float = 0.0
     cpu_s: float = 0.0
+    cpu_wait_s: float = 0.0
     cache: dict[str, int] = {}
     totals: Totals = msgspec.field(default_factory=Totals)
 

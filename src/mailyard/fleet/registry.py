@@ -71,6 +71,7 @@ class ProcessRegistry:
             "memory_bytes": memory_bytes(),
             "cpu_percent": round(100.0 * share, 1),
             "cpu_s": round(cpu_s, 3),
+            "cpu_wait_s": round(_cpu_wait_s(), 3),
             "memory_share": round(memory_bytes() / self._memory_bytes, 4),
             "cache": cache_lookups(),
             "totals": totals(),
@@ -81,6 +82,18 @@ class ProcessRegistry:
 def memory_bytes(pid: int | str = "self") -> int:
     """Resident memory of a process. Raises OSError when there is none."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+
+
+def _cpu_wait_s() -> float:
+    """How long this process's threads have stood ready without a core (second field of schedstat,
+    Documentation/scheduler/sched-stats.rst, in ns); 0 where the kernel does not count it."""
+    waited_ns = 0
+    for thread in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            waited_ns += int(thread.read_text().split()[1])
+        except (OSError, IndexError):
+            continue  # it has just ended, or nothing is told of it
+    return waited_ns / 1e9
 
 
 def _cpu_s() -> float:

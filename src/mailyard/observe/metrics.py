@@ -85,6 +85,18 @@ HTTP_SECONDS = Histogram(
     buckets=FAST_BUCKETS,
     registry=REGISTRY,
 )
+HTTP_ARRIVED = Counter(
+    "mailyard_http_requests_total",
+    "HTTP requests of the API that came, answered or not.",
+    registry=REGISTRY,
+)
+HTTP_WAITING = Gauge(
+    "mailyard_http_waiting",
+    "Requests that have no answer yet: at work in this process, or before its door (connections "
+    "that nobody has accepted).",
+    ["where"],
+    registry=REGISTRY,
+)
 LIVE_CONNECTIONS = Gauge(
     "mailyard_live_connections", "Open live streams and waits.", ["kind"], registry=REGISTRY
 )

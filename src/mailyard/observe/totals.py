@@ -51,7 +51,8 @@ def _sum(metric: MetricWrapperBase) -> int:
 
 
 def _http() -> dict[str, Any]:
-    """All routes together: how many, how long, how many went wrong on our side, by bucket."""
+    """All routes together: how many came and wait, how many were answered, how long it took, how
+    many went wrong on our side, by bucket."""
     buckets: dict[float, int] = {}
     count = errors = 0
     seconds = 0.0
@@ -64,9 +65,13 @@ def _http() -> dict[str, Any]:
             errors += int(one.value) if one.labels["status"] >= "500" else 0
         elif one.name.endswith("_sum"):
             seconds += one.value
-    if not count:
+    arrived = _sum(metrics.HTTP_ARRIVED)
+    waiting = _sum(metrics.HTTP_WAITING)
+    if not (count or arrived or waiting):
         return {}
     return {
+        "arrived": arrived,
+        "waiting": waiting,
         "count": count,
         "errors": errors,
         "seconds": round(seconds, _ROUND),

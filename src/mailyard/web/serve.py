@@ -19,6 +19,7 @@ import errno
 import logging
 import resource
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from mailyard.core.errors import ConfigurationError
+from mailyard.observe.metrics import HTTP_WAITING
 from mailyard.web.protocol import Asgi, Receive, Scope, Send
 
 BACKLOG = 2_048
@@ -35,6 +37,8 @@ HEADER_READ_TIMEOUT_MS = 15_000  # a slow-loris has this long for its whole head
 HEADER_BYTES = 64 * 1024
 _WITHOUT_CEILING = 1 << 20
 _STOP_S = 5.0
+_TCP_INFO_BYTES = 64
+_UNACKED = 24  # where tcpi_unacked stands in struct tcp_info
 
 
 def bind(host: str, port: int, *, shared: bool) -> socket.socket:
@@ -115,6 +119,7 @@ class HttpServer:
         self._stopping = False
         self._server: _OnOurSocket | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._door: socket.socket | None = None  # the listening socket, to look at
 
     async def start(self) -> None:
         """Listen; `port` is then the real one where 0 was asked for. Raises ConfigurationError."""
@@ -122,6 +127,8 @@ class HttpServer:
         logging.getLogger("_granian").setLevel(logging.ERROR)
         listener = bind(self._host, self.port, shared=self._shared)
         self.port = listener.getsockname()[1]
+        self._door = listener.dup()
+        HTTP_WAITING.labels("before the door").set_function(self._before_the_door)
         self._server = _OnOurSocket(self._handle, listener)
         self._serving = asyncio.create_task(self._server.serve(), name="http")
 
@@ -135,6 +142,9 @@ class HttpServer:
         if self._stopping or self._server is None or self._serving is None:
             return
         self._stopping = True
+        if self._door is not None:
+            self._door.close()  # else the port would stay open behind Granian's back
+            self._door = None
         try:
             async with asyncio.timeout(self.drain_s):
                 if self._on_stop is not None:
@@ -149,6 +159,14 @@ class HttpServer:
             await asyncio.wait_for(asyncio.shield(self._serving), _STOP_S)
         except TimeoutError:
             self._serving.cancel()
+
+    def _before_the_door(self) -> int:
+        """Connections that the kernel has made and nobody has accepted (of a listening socket
+        tcp_info says so in tcpi_unacked: net/ipv4/tcp.c, tcp_get_info)."""
+        if self._door is None:
+            return 0
+        info = self._door.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        return int.from_bytes(info[_UNACKED : _UNACKED + 4], sys.byteorder)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         task = asyncio.current_task()

@@ -16,6 +16,7 @@ from math import ceil
 from mailyard.fleet.autoscale.policy import Policy, Signal
 
 _ROUNDING = 1e-9
+_UNKNOWN = 1 << 30  # a need that nobody could say
 UP = "up"
 DOWN = "down"
 HOLD = "hold"
@@ -63,6 +64,7 @@ class Memory:
     panic: float | None = None
     last_up: float = float("-inf")
     last_down: float = float("-inf")
+    needs: tuple[tuple[float, int], ...] = ()  # (when, processes needed), the largest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def decide(policy: Policy, memory: Memory, reading: Reading, now: float) -> tupl
     if count is None or missing or reading.connections is None or reading.room is None:
         what = ", ".join(missing) or ("instances" if count is None else "database connections")
         held = Decision(policy.group, HOLD, count, count, None, f"not known: {what}")
-        return held, replace(memory, hot={}, cold={}, panic=None)
+        return held, replace(memory, hot={}, cold={}, panic=None, needs=())
     if not policy.least <= count <= policy.most:
         target = min(max(count, policy.least), policy.most)
         kind = UP if target > count else DOWN
@@ -165,7 +167,21 @@ def _remember(
         cold=cold,
         spent=memory.spent & hot.keys(),
         panic=(now if memory.panic is None else memory.panic) if panics else None,
+        needs=_with_need(policy, memory.needs, need, now),
     )
+
+
+def _with_need(
+    policy: Policy, needs: tuple[tuple[float, int], ...], need: int | None, now: float
+) -> tuple[tuple[float, int], ...]:
+    """Of the time that must be quiet before there is one less: the largest need, the largest since
+    then, and so on. A need that trembles between two numbers is the larger one."""
+    quiet_s = max(
+        (one.down_for_s for one in policy.signals if one.down_below is not None), default=0
+    )
+    here = _UNKNOWN if need is None else need
+    kept = [one for one in needs if one[0] >= now - quiet_s and one[1] > here]
+    return (*kept, (now, here))
 
 
 def _panics(policy: Policy, reading: Reading, need: int) -> bool:
@@ -215,12 +231,14 @@ def _up(
     count, used, room = reading.instances, reading.connections, reading.room
     assert count is not None and used is not None and room is not None, "checked before"
     target = min(target, policy.most)
-    if target <= count:
+    if target <= count and room > 0:
         held = Decision(policy.group, HOLD, count, count, need, f"{why}; {count} is the most")
-        return held, memory
+        return held, replace(memory, spent=memory.spent | spends)  # asked, and there is no more
     allowed = count if used > policy.budget_share else min(target, count + max(0, room))
     if allowed <= count:
         limit = f"{used:.0%} of the database's connections are in use"
+        if used <= policy.budget_share:
+            limit = "the budget of database connections has no room for another process"
         return Decision(policy.group, BLOCKED, count, count, need, f"{why}; {limit}"), memory
     if allowed < target:
         why += f"; the database has room for {allowed - count} more"
@@ -235,12 +253,17 @@ def _why_not_down(
     count = reading.instances or 0
     if count <= policy.least:
         return f"{count} is the least"
-    if memory.hot or memory.panic is not None:
-        return f"high: {', '.join(memory.hot) or 'work'}"
+    # What has asked its once and been heard has had its say: else memory that stays high would
+    # keep a process for ever.
+    spent = {one.metric for one in policy.signals if one.once} & memory.spent
+    hot = [name for name in memory.hot if name not in spent]
+    if hot or memory.panic is not None:
+        return f"high: {', '.join(hot) or 'work'}"
     if need is None:
         return "nobody knows how long the work takes"
-    if need > count - 1:
-        return f"the work needs {need}"
+    lately = max(most for _, most in memory.needs)
+    if lately > count - 1:
+        return f"the work needs {need}" + (f", and {lately} lately" if lately > need else "")
     for one in policy.signals:
         if one.down_below is None:
             continue

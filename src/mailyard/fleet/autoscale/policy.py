@@ -15,6 +15,7 @@ from mailyard.fleet.packed import packed_tables
 ROLES = ("api", "smtp", "worker")
 METRICS = (
     "cpu",
+    "busy",
     "memory",
     "requests_per_s",
     "p95_s",
@@ -54,9 +55,10 @@ class Policy:
     and the machine's cores allow.
 
     The rule of capacity: workers wanted = ceil((arrival rate + backlog / `drain_s`) x service time
-    / (concurrency x `utilisation`)). It acts at once, cooldown or not, when it has wanted
-    `panic_factor` times what is there for `panic_s`, or so long as the oldest work would miss
-    `oldest_s`. Else the signals decide, one process at a time.
+    / (concurrency x `utilisation`)). `cores`: how much of a core one process may use, where it is
+    held to a share (the CPU limit of a pod). The rule acts at once, cooldown or not, when it has
+    wanted `panic_factor` times what is there for `panic_s`, or so long as the oldest work would
+    miss `oldest_s`. Else the signals decide, one process at a time.
     """
 
     group: str
@@ -70,6 +72,7 @@ class Policy:
     drain_s: float = 60.0
     oldest_s: float = 60.0
     utilisation: float = 0.7
+    cores: float = 1.0
     panic_s: float = 15.0
     panic_factor: float = 2.0
     budget_share: float = 0.8
@@ -96,9 +99,14 @@ def _policy(group: str, table: Mapping[str, Any], name: str) -> Policy:
         raise ConfigurationError(f"{where}: role is {policy.role!r}; one of {', '.join(ROLES)}")
     if policy.least < 0 or policy.most < 0 or 0 < policy.most < policy.least:
         raise ConfigurationError(f"{where}: least and most must be 0 or more, least <= most")
-    if not 0 < policy.utilisation <= 1 or policy.drain_s <= 0 or policy.panic_factor < 1:
+    if (
+        not 0 < policy.utilisation <= 1
+        or min(policy.drain_s, policy.cores) <= 0
+        or policy.panic_factor < 1
+    ):
         raise ConfigurationError(
-            f"{where}: utilisation is above 0 to 1, drain_s above 0, panic_factor at least 1"
+            f"{where}: utilisation is above 0 to 1, drain_s and cores above 0, panic_factor at "
+            "least 1"
         )
     return policy
 

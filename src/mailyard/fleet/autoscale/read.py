@@ -6,6 +6,8 @@ from mailyard.fleet.figures import Figures, QueueFlow, Step, queue_flows, steps
 from mailyard.fleet.look import Look
 from mailyard.queue.job import LANES
 
+_HANDS_FULL = 0.5  # of its time; below it, more processes do not make answers faster
+
 
 def read(
     policy: Policy,
@@ -21,7 +23,9 @@ def read(
     made = [step for step in steps(before, now) if step.now.role == policy.role]
     used = None if now.database is None else now.database.connections
     lanes = (
-        (_requests(made, figures),) if policy.role == "api" else _lanes(policy, made, before, now)
+        (_requests(policy, made, figures),)
+        if policy.role == "api"
+        else _lanes(policy, made, before, now)
     )
     values = _values(policy, made, figures, now, instances, lanes)
     return Reading(
@@ -42,12 +46,14 @@ def _values(
     lanes: tuple[Lane, ...],
 ) -> dict[str, float | None]:
     role = policy.role
-    busy = [step.cpu_s / step.seconds for step in made if step.cpu_s is not None]
+    known = [step for step in made if step.cpu_s is not None]
+    ran = [(step.cpu_s or 0.0) / step.seconds / policy.cores for step in known]
     per_s = figures.get("api.requests_per_s", {}).get("")
     depths = [lane.backlog for lane in lanes]
     ages = [lane.oldest_s for lane in lanes]
     return {
-        "cpu": sum(busy) / len(busy) if busy else None,
+        "cpu": sum(ran) / len(ran) if ran else None,
+        "busy": _busy(policy, made),
         "memory": figures.get("process.memory_share", {}).get(role),
         "requests_per_s": None if per_s is None else per_s / max(1, instances or 1),
         "p95_s": figures.get("api.p95_s", {}).get(""),
@@ -64,18 +70,32 @@ def _largest(values: list[float | None]) -> float | None:
     return max(known) if known and len(known) == len(values) else None
 
 
-def _requests(made: list[Step], figures: Figures) -> Lane:
-    """Requests as work: their service is the processor's, of which a process has one."""
+def _busy(policy: Policy, made: list[Step]) -> float | None:
+    """The mean share of its time for which a process of the group ran, or would have if others had
+    left it a core. Processes that share a core look idle by `cpu` alone."""
+    known = [step for step in made if step.cpu_s is not None]
+    shares = [((step.cpu_s or 0.0) + step.cpu_wait_s) / step.seconds for step in known]
+    return sum(shares) / len(shares) / policy.cores if shares else None
+
+
+def _requests(policy: Policy, made: list[Step], figures: Figures) -> Lane:
+    """Requests as work: their service is the processor's, of which a process has `cores`.
+
+    What waits is work for more processes only where those that there are have their hands full:
+    else it waits for the database.
+    """
     count = sum(step.now.stats.totals.http.count - step.before.http.count for step in made)
-    busy_s = sum(step.cpu_s or 0.0 for step in made)
+    used_s = sum(step.cpu_s or 0.0 for step in made)
     known = bool(made) and all(step.cpu_s is not None for step in made)
+    full = (_busy(policy, made) or 0.0) >= _HANDS_FULL
+    waiting = figures.get("api.waiting", {}).get("") or 0.0
     return Lane(
         name="requests",
-        backlog=0.0,
+        backlog=waiting if full else 0.0,
         oldest_s=figures.get("api.p95_s", {}).get(""),
         arrival_per_s=figures.get("api.requests_per_s", {}).get(""),
-        service_s=busy_s / count if known and count > 0 else None,
-        slots=1.0,
+        service_s=used_s / count if known and count > 0 else None,
+        slots=policy.cores,
     )
 
 

@@ -137,12 +137,18 @@ def _with_queries(
 
 
 def settled(
-    policies: Sequence[Policy], starts: Mapping[str, int], most_by_itself: int
+    policies: Sequence[Policy], starts: Mapping[str, int], most_by_itself: int, room: int
 ) -> list[Policy]:
-    """Policies with their bounds decided. `starts`: processes by role as the settings say."""
+    """Policies with their bounds decided. `starts`: processes by role as the settings say. `room`:
+    processes that the budget of database connections allows, of all roles: no group may have more
+    than it leaves beside the least of the others."""
+    least = {one.group: one.least or max(1, starts.get(one.role, 1)) for one in policies}
+    scaled = {one.role for one in policies}
+    fixed = sum(count for role, count in starts.items() if role not in scaled)
     found = []
     for policy in policies:
-        least = policy.least or max(1, starts.get(policy.role, 1))
-        most = policy.most or max(least, most_by_itself)
-        found.append(replace(policy, least=min(least, most), most=most))
+        here = least[policy.group]
+        ceiling = max(1, room - fixed - (sum(least.values()) - here))
+        most = min(policy.most or max(here, most_by_itself), ceiling)
+        found.append(replace(policy, least=min(here, most), most=most))
     return found

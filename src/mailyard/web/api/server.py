@@ -19,7 +19,7 @@ from mailyard.access.feature import PERSON_LIMIT
 from mailyard.access.idempotency import StoredAnswer, check_key
 from mailyard.core import ids
 from mailyard.core.errors import InvalidInput, MailyardError, NotFound
-from mailyard.observe.metrics import HTTP_SECONDS
+from mailyard.observe.metrics import HTTP_ARRIVED, HTTP_SECONDS, HTTP_WAITING
 from mailyard.web.api.body import (
     ClientGone,
     collect,
@@ -103,6 +103,8 @@ class ApiServer:
         self.reload(rate_per_s=rate_per_s, rate_burst=rate_burst, user_limit=user_limit)
         self._strangers = RateLimiter(per_s=STRANGER_PER_S, burst=STRANGER_BURST)
         self._seconds: dict[tuple[str, int], Any] = {}
+        self._at_work = 0
+        HTTP_WAITING.labels("at work").set_function(lambda: self._at_work)
 
     def reload(self, *, rate_per_s: float, rate_burst: int, user_limit: str) -> None:
         """Go by these limits from now on. Raises InvalidInput when there is no such limit."""
@@ -119,6 +121,14 @@ class ApiServer:
             )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        HTTP_ARRIVED.inc()
+        self._at_work += 1
+        try:
+            await self._serve(scope, receive, send)
+        finally:
+            self._at_work -= 1
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
         request = _Request(scope)
         try:
