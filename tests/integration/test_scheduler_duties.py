@@ -13,6 +13,7 @@ from mailyard.core.ids import uuid7
 from mailyard.fleet import sweep
 from mailyard.fleet.duties import counters, partitions, processes
 from mailyard.fleet.duty import Duty, perform
+from mailyard.fleet.fence import Fence
 from mailyard.fleet.leader import Leader
 from mailyard.fleet.registry import ProcessRegistry
 from mailyard.queue.engines.postgres import PostgresEngine
@@ -167,7 +168,7 @@ async def test_one_leads_and_the_next_takes_over_with_a_larger_epoch(database: D
     leading: list[int] = []
 
     def candidate(number: int) -> asyncio.Task[None]:
-        async def lead() -> None:
+        async def lead(_: Fence) -> None:
             leading.append(number)
             await asyncio.Event().wait()
 

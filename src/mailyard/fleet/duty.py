@@ -1,6 +1,7 @@
 """A duty of the scheduler: something small that is done again and again by whoever leads.
 
-Every duty is safe to run twice at once, because a leader may find out late that it was replaced.
+Every duty is safe to run twice at once, because a leader may find out late that it was replaced;
+none is begun once its lease has run out.
 """
 
 import asyncio
@@ -11,9 +12,11 @@ from random import Random
 import structlog
 
 from mailyard.core.backoff import Backoff
+from mailyard.fleet.fence import Fence
 
 _LOG = structlog.get_logger(__name__)
 AFTER_FAILURE = Backoff(first_s=1.0, cap_s=30.0)
+_LOOK_AGAIN_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +31,24 @@ class Duty:
     do: Callable[[], Awaitable[bool]]
 
 
-async def perform(duties: Sequence[Duty], random: Random | None = None) -> None:
-    """Do all duties side by side until cancelled. One that fails is logged and tried again."""
+async def perform(
+    duties: Sequence[Duty], fence: Fence | None = None, random: Random | None = None
+) -> None:
+    """Do all duties side by side until cancelled. One that fails is logged and tried again.
+
+    `fence`: the term of the leader that does them; none is begun while its lease does not hold.
+    """
     async with asyncio.TaskGroup() as tasks:
         for duty in duties:
-            tasks.create_task(_repeat(duty, random or Random()), name=f"duty-{duty.name}")
+            tasks.create_task(_repeat(duty, fence, random or Random()), name=f"duty-{duty.name}")
 
 
-async def _repeat(duty: Duty, random: Random) -> None:
+async def _repeat(duty: Duty, fence: Fence | None, random: Random) -> None:
     failures = 0
     while True:
+        if fence is not None and not fence.holds:
+            await asyncio.sleep(_LOOK_AGAIN_S)  # renewed soon, or cancelled
+            continue
         try:
             more = await duty.do()
         except Exception as error:

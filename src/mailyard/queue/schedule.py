@@ -5,7 +5,7 @@ transaction, so a tick fires once across all of them. Ticks that were missed whi
 once, not once each.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +13,7 @@ from mailyard.core.clock import Clock
 from mailyard.core.errors import ConfigurationError
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import NewJob
-from mailyard.storage.database import Database
+from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 _SQL = load("queue")
@@ -105,7 +105,10 @@ class Schedule:
 
 
 class Scheduler:
-    """Fires what is due. `fire` is a duty: call it every second or so, in any process."""
+    """Fires what is due. `fire` is a duty: call it every second or so, in any process.
+
+    `hold`: raises where somebody else is to fire, and keeps it so until its transaction ends.
+    """
 
     def __init__(
         self,
@@ -114,8 +117,10 @@ class Scheduler:
         engine: Engine,
         clock: Clock,
         schedules: Sequence[Schedule],
+        hold: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
         self._database = database
+        self._hold = hold
         self._engine = engine
         self._clock = clock
         self._schedules = {schedule.name: schedule for schedule in schedules}
@@ -132,6 +137,8 @@ class Scheduler:
             )
             self._known = True
         async with self._database.transaction() as tx:
+            if self._hold is not None:
+                await self._hold(tx)
             rows = await self._database.fetch(_SQL.due_schedules, list(self._schedules), now, tx=tx)
             if not rows:
                 return 0

@@ -35,6 +35,7 @@ _SUSPECT_WAIT_S = 0.05  # while one suspect is held: the next of a hundred is no
 _AHEAD_S = 0.25  # so much work is leased ahead of the slots
 _LEASE_JOBS = 1_000  # the most that one statement leases, and that a lane holds ahead
 _YIELD_EVERY_S = 0.005  # a slot whose handler never waits lets others run this often
+_STRANGERS_S = 30.0  # how long a job waits that this build has no handler for
 _ERROR_CHARACTERS = 500
 _RANDOM = Random()
 
@@ -362,8 +363,10 @@ class _Lane:
         for slots in self._slots.values():
             slots.wake(-(-len(slots.waiting) // slots.handler.batch_size))
         if strangers:
-            # A newer process may know the kind: a rolling upgrade must not bury its jobs at once.
-            self._settler.retry(strangers, 30.0, "no handler for this kind in this worker")
+            # A newer build knows the kind. During an upgrade, and after it was rolled back, its
+            # jobs wait for it and lose no attempt.
+            _LOG.warning("jobs_of_unknown_kinds", kinds=sorted({job.kind for job in strangers}))
+            self._settler.release(strangers, _STRANGERS_S)
 
     async def _work(self, slots: _Slots) -> None:
         handler = slots.handler

@@ -1,11 +1,15 @@
 """Numbered SQL migrations (`storage/migrations/NNNN_name.sql`), applied forward only.
 
 Any number of instances may start together: one holds an advisory lock and works, the others wait
-and find nothing left to do. The checksum of each applied file is kept, so that a database which a
-newer version has changed, or a file that was edited after it had been applied, stops the start.
+and find nothing left to do. The checksum of each applied file is kept, so that a file that was
+edited after it had been applied stops the start.
 
 Others serve meanwhile. So no migration waits long for a lock, and what would stand them still is
 refused before it is released (`storage/online.py`).
+
+While an installation is upgraded, and when it is rolled back, a build meets a schema that is newer
+than itself. It goes on with it, unless a migration that it does not know has taken something away
+from it: that one says so in its text (`-- breaks builds below 0046`, `storage/compatible.py`).
 """
 
 import asyncio
@@ -16,6 +20,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 import asyncpg
+import structlog
 
 from mailyard.core.errors import ConfigurationError, Unavailable
 from mailyard.storage.database import AWAY
@@ -28,7 +33,9 @@ BEFORE_THE_RULE = 39
 CONCURRENTLY = "-- concurrently"  # how the text of one begins that no transaction may hold
 LOCK_TIMEOUT_S = 2.0
 LOCK_ATTEMPTS = 10
+_BREAKS = re.compile(r"^-- breaks builds below (\d{4})$", re.M)
 _FILE_NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
+_LOG = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,12 @@ class Migration:
     @property
     def checksum(self) -> bytes:
         return hashlib.sha256(self.text.encode()).digest()
+
+    @property
+    def breaks_below(self) -> int | None:
+        """Builds that know fewer migrations than this cannot work once it is applied."""
+        match = _BREAKS.search(self.text)
+        return None if match is None else int(match[1])
 
 
 def known_migrations() -> list[Migration]:
@@ -61,8 +74,8 @@ async def migrate(direct_url: str, migrations: Sequence[Migration] | None = None
     """Bring the database at `direct_url` to this version; the names of what was applied.
 
     `direct_url` must not pass through a pooler, because the lock belongs to the session. Raises
-    ConfigurationError when the database was made by a newer version or by another history, and
-    Unavailable when PostgreSQL does not answer.
+    ConfigurationError when a newer version has taken from the database what this one needs, or
+    when it is of another history, and Unavailable when PostgreSQL does not answer.
     """
     wanted = known_migrations() if migrations is None else list(migrations)
     connection = await _connect(direct_url)
@@ -111,13 +124,7 @@ async def _missing(
 ) -> list[Migration]:
     """What of `wanted` the database lacks. Raises ConfigurationError when histories differ."""
     applied = {row["number"]: row for row in await connection.fetch(QUERIES.applied)}
-    newest = max(applied, default=0)
-    if newest > len(wanted):
-        raise ConfigurationError(
-            f"this database was made by a newer Mailyard (its schema is {newest:04d}_"
-            f"{applied[newest]['name']}, this version knows up to {len(wanted):04d}); "
-            "install that version or a later one"
-        )
+    _check_newer(list(applied.values()), len(wanted))
     for migration in wanted:
         row = applied.get(migration.number)
         if row is not None and row["checksum"] != migration.checksum:
@@ -127,6 +134,22 @@ async def _missing(
                 "build of Mailyard: use that build, or a fresh database"
             )
     return [migration for migration in wanted if migration.number not in applied]
+
+
+def _check_newer(applied: Sequence[asyncpg.Record], known: int) -> None:
+    """Raise ConfigurationError when a migration above the `known` ones has broken this build."""
+    newer = [row for row in applied if row["number"] > known]
+    if not newer:
+        return
+    name = f"{newer[-1]['number']:04d}_{newer[-1]['name']}"
+    for row in newer:
+        if row["breaks_below"] is not None and row["breaks_below"] > known:
+            raise ConfigurationError(
+                f"this database was made by a newer Mailyard (its schema is {name}, this version "
+                f"knows up to {known:04d}), and {row['number']:04d}_{row['name']} has taken away "
+                f"what versions below {row['breaks_below']:04d} need; install a later version"
+            )
+    _LOG.warning("schema_is_newer", schema=name, known=known, outcome="it can be worked with")
 
 
 async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:
@@ -170,3 +193,5 @@ async def _apply_whole(
 
 async def _record(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:
     await connection.execute(QUERIES.record, migration.number, migration.name, migration.checksum)
+    if migration.breaks_below is not None:
+        await connection.execute(QUERIES.record_break, migration.number, migration.breaks_below)

@@ -8,6 +8,7 @@ from mailyard.fleet import blob_sweep, sweep
 from mailyard.fleet.control import Control
 from mailyard.fleet.duties import counters, partitions, processes, queue, secrets, watch
 from mailyard.fleet.duty import Duty, perform
+from mailyard.fleet.fence import Fence
 from mailyard.fleet.leader import Leader
 from mailyard.fleet.vital import vital
 from mailyard.queue.schedule import Scheduler
@@ -24,7 +25,9 @@ class SchedulerService:
             database=application.database,
             duty="scheduler",
             holder=uuid7(),
-            lead=lambda: perform([*duties(application), *watching(application, control)]),
+            lead=lambda fence: perform(
+                [*duties(application, fence), *watching(application, control)], fence
+            ),
         )
         self._running: asyncio.Task[None] | None = None
 
@@ -40,7 +43,7 @@ class SchedulerService:
             await asyncio.wait([self._running], timeout=timeout_s)
 
 
-def duties(application: Application) -> list[Duty]:
+def duties(application: Application, fence: Fence) -> list[Duty]:
     """Everything that somebody must do again and again, once for the whole installation."""
     database, clock = application.database, application.clock
     settings = application.settings
@@ -63,6 +66,7 @@ def duties(application: Application) -> list[Duty]:
                 database=database,
                 engine=application.engine,
                 clock=clock,
+                hold=fence.hold,
                 schedules=[
                     sweep.schedule(),
                     *([blob_sweep.schedule()] if settings.blobs else []),

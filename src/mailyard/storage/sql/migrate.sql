@@ -20,12 +20,18 @@ CREATE TABLE IF NOT EXISTS schema_migration (
 SELECT to_regclass('schema_migration') IS NOT NULL;
 
 -- name: applied
--- What has been applied, in order.
-SELECT number, name, checksum FROM schema_migration ORDER BY number;
+-- What has been applied, in order. The last column is of 0046: as JSON it is null before.
+SELECT number, name, checksum,
+       (to_jsonb(schema_migration) ->> 'breaks_below')::integer AS breaks_below
+FROM schema_migration ORDER BY number;
 
 -- name: record
 -- Writes down that a migration was applied; in the same transaction as its statements.
 INSERT INTO schema_migration (number, name, checksum) VALUES ($1, $2, $3);
+
+-- name: record_break
+-- The migration $1 is not for builds that know fewer than $2.
+UPDATE schema_migration SET breaks_below = $2 WHERE number = $1;
 
 -- name: index_is_valid
 -- Whether the index $1 stands and may be used; null when there is none of the name.

@@ -26,9 +26,29 @@ INSERT INTO leader (duty, epoch, holder) VALUES ($1, 1, $2)
 ON CONFLICT (duty) DO UPDATE SET epoch = leader.epoch + 1, holder = excluded.holder
 RETURNING epoch;
 
--- name: still_leading
--- Whether $2 is the present epoch of the duty $1.
-SELECT EXISTS (SELECT FROM leader WHERE duty = $1 AND epoch = $2);
+-- name: renew_lease
+-- The leader of the duty $1 with the epoch $2 lives; nothing when another leads by now.
+UPDATE leader SET lease_epoch = $2, renewed_at = clock_timestamp()
+WHERE duty = $1 AND epoch = $2
+RETURNING true;
+
+-- name: unseat
+-- Ends the session that holds the lock of the duty $1 when its leader has not renewed its lease for
+-- $2 seconds. One that has none (of a version before leases) is left alone.
+SELECT pg_terminate_backend(held.pid)
+FROM leader JOIN pg_locks held
+    ON held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
+    AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND (held.classid::bigint << 32) | held.objid::bigint
+        = hashtextextended('mailyard duty ' || $1::text, 7217410944)
+WHERE leader.duty = $1 AND leader.lease_epoch = leader.epoch
+  AND leader.renewed_at < clock_timestamp() - make_interval(secs => $2::float8);
+
+-- name: hold_epoch
+-- Whether $2 is the present epoch of the duty $1; it stays so until the transaction ends, which it
+-- does by itself when nothing comes for 5 s.
+SELECT set_config('idle_in_transaction_session_timeout', '5s', true) IS NOT NULL
+FROM leader WHERE duty = $1 AND epoch = $2 FOR SHARE OF leader;
 
 -- name: server_limit
 -- How many connections the server gives to ordinary users.
