@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from uuid import UUID
@@ -11,7 +12,6 @@ from crash_ledger import ApiSender, Ledger, SmtpClient, World
 from mailyard.app import Application
 from mailyard.core.ids import CAMPAIGN, DELIVERY, parse_type_id
 from mailyard.proving.client import ApiClient, ApiProblem
-from mailyard.proving.own_platform import OwnPlatform
 from mailyard.settings import load_settings
 from mailyard.storage.queries import Query
 
@@ -88,9 +88,12 @@ async def _until_read(client: ApiClient, address: str, subject: str) -> None:
         await asyncio.sleep(0.1)
 
 
-async def audit(platform: OwnPlatform, world: World, settle_s: float) -> Findings:
-    """Wait until nothing moves any more, at most `settle_s`, then compare everything."""
-    application = Application(load_settings(platform.environment))
+async def audit(environment: Mapping[str, str], world: World, settle_s: float) -> Findings:
+    """Wait until nothing moves any more, at most `settle_s`, then compare everything.
+
+    `environment`: what the platform's processes run with.
+    """
+    application = Application(load_settings(environment))
     await application.open()
     try:
         settled_s = await _settle(application, world, settle_s)

@@ -50,7 +50,7 @@ async def test_nothing_promised_is_lost_and_nothing_comes_twice(tmp_path: Path) 
         alive_after_s = await until_alive(world, patience_s=ALIVE_WITHIN_S)
         world.stopping.set()
         await asyncio.gather(*clients)
-        findings = await audit(platform, world, settle_s=300.0 if LONG else 45.0)
+        findings = await audit(platform.environment, world, settle_s=300.0 if LONG else 45.0)
     finally:
         await platform.stop()
     blows = chaos.count()

@@ -124,7 +124,7 @@ async def test_what_was_promised_survives_power_cuts(tmp_path: Path) -> None:
         await until_alive(world, patience_s=30.0)
         world.stopping.set()
         await asyncio.gather(*clients)
-        findings = await audit(platform, world, settle_s=120.0 if LONG else 60.0)
+        findings = await audit(platform.environment, world, settle_s=120.0 if LONG else 60.0)
     finally:
         await platform.stop()
         disk.cut()

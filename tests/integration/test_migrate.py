@@ -9,7 +9,7 @@ import pytest
 from conftest import with_database
 
 from mailyard.core.errors import ConfigurationError, Unavailable
-from mailyard.storage.migrate import Migration, known_migrations, migrate, pending
+from mailyard.storage.migrate import Migration, known_migrations, migrate, pending, standing
 
 FIRST = Migration(1, "first", "CREATE TABLE one (x integer); INSERT INTO one VALUES (1)")
 SECOND = Migration(2, "second", "ALTER TABLE one ADD COLUMN y integer")
@@ -68,6 +68,7 @@ async def test_a_build_goes_on_with_a_newer_schema_that_takes_nothing_from_it(
     await migrate(empty_url, [FIRST, SECOND])
     assert await pending(empty_url, [FIRST]) == []
     assert await migrate(empty_url, [FIRST]) == []
+    assert (await standing(empty_url, [FIRST])).newer == ("0002_second",)
     assert await value(empty_url, "SELECT max(number) FROM schema_migration") == 2
 
 

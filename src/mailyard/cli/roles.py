@@ -170,13 +170,15 @@ async def _open(application: Application, stopping: asyncio.Event, *, migrated: 
 
 
 async def _check_schema(application: Application) -> None:
-    from mailyard.storage.migrate import pending
+    from mailyard.storage.migrate import standing
 
-    missing = await pending(application.database.direct_url)
-    if missing:
+    found = await standing(application.database.direct_url)
+    if found.missing:
         raise ConfigurationError(
-            f"the database lacks {', '.join(missing)}: run `mailyard migrate` first"
+            f"the database lacks {', '.join(found.missing)}: run `mailyard migrate` first"
         )
+    if found.newer:
+        _LOG.warning("schema_is_newer", unknown_here=found.newer, outcome="it can be worked with")
 
 
 def _service(role: str, application: Application, control: Control) -> Service:

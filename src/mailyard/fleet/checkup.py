@@ -22,7 +22,7 @@ from mailyard.fleet.ports import check_free
 from mailyard.storage import cluster
 from mailyard.storage.blob import BlobStore, try_out
 from mailyard.storage.database import AWAY
-from mailyard.storage.migrate import pending
+from mailyard.storage.migrate import standing
 from mailyard.storage.queries import load
 from mailyard.storage.unprivileged import choose_identity
 
@@ -228,11 +228,19 @@ def _judge_server(facts: asyncpg.Record) -> Iterator[Finding]:
 
 async def _check_schema(direct_url: str) -> Finding:
     try:
-        missing = await pending(direct_url)
+        found = await standing(direct_url)
     except MailyardError as error:
         return _from_error("schema", error)
-    if missing:
-        return Finding("schema", Grade.WARN, f"lacks {', '.join(missing)}", "mailyard migrate")
+    if found.missing:
+        lacks = f"lacks {', '.join(found.missing)}"
+        return Finding("schema", Grade.WARN, lacks, "mailyard migrate")
+    if found.newer:
+        return Finding(
+            "schema",
+            Grade.WARN,
+            f"newer than this version by {', '.join(found.newer)}, which it can work with",
+            "finish the upgrade, or roll the other processes back too",
+        )
     return Finding("schema", Grade.GOOD, "up to date")
 
 

@@ -9,7 +9,7 @@ refused before it is released (`storage/online.py`).
 
 While an installation is upgraded, and when it is rolled back, a build meets a schema that is newer
 than itself. It goes on with it, unless a migration that it does not know has taken something away
-from it: that one says so in its text (`-- breaks builds below 0046`, `storage/compatible.py`).
+from it: that one says so in its text (`-- breaks builds below 0050`, `storage/compatible.py`).
 """
 
 import asyncio
@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 import asyncpg
-import structlog
 
 from mailyard.core.errors import ConfigurationError, Unavailable
 from mailyard.storage.database import AWAY
@@ -35,7 +34,6 @@ LOCK_TIMEOUT_S = 2.0
 LOCK_ATTEMPTS = 10
 _BREAKS = re.compile(r"^-- breaks builds below (\d{4})$", re.M)
 _FILE_NAME = re.compile(r"^(\d{4})_([a-z0-9_]+)\.sql$")
-_LOG = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +53,15 @@ class Migration:
         """Builds that know fewer migrations than this cannot work once it is applied."""
         match = _BREAKS.search(self.text)
         return None if match is None else int(match[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """By names: what the schema lacks for this build, and what it has that this build does not
+    know, all of which it can work with."""
+
+    missing: tuple[str, ...]
+    newer: tuple[str, ...]
 
 
 def known_migrations() -> list[Migration]:
@@ -100,14 +107,27 @@ async def migrate(direct_url: str, migrations: Sequence[Migration] | None = None
 
 async def pending(direct_url: str, migrations: Sequence[Migration] | None = None) -> list[str]:
     """Names of the migrations that `migrate` would apply. Changes nothing; raises as it does."""
+    return list((await standing(direct_url, migrations)).missing)
+
+
+async def standing(direct_url: str, migrations: Sequence[Migration] | None = None) -> Standing:
+    """How the database's schema stands to this build. Changes nothing; raises as `migrate` does."""
     wanted = known_migrations() if migrations is None else list(migrations)
     connection = await _connect(direct_url)
     try:
+        newer: list[str] = []
         if await connection.fetchval(QUERIES.table_exists):
+            rows = await connection.fetch(QUERIES.applied)
+            newer = [_name_of(row) for row in rows if row["number"] > len(wanted)]
             wanted = await _missing(connection, wanted)
-        return [f"{migration.number:04d}_{migration.name}" for migration in wanted]
     finally:
         await connection.close()
+    names = [f"{migration.number:04d}_{migration.name}" for migration in wanted]
+    return Standing(tuple(names), tuple(newer))
+
+
+def _name_of(row: asyncpg.Record) -> str:
+    return f"{row['number']:04d}_{row['name']}"
 
 
 async def _connect(direct_url: str) -> "asyncpg.Connection[asyncpg.Record]":
@@ -141,15 +161,14 @@ def _check_newer(applied: Sequence[asyncpg.Record], known: int) -> None:
     newer = [row for row in applied if row["number"] > known]
     if not newer:
         return
-    name = f"{newer[-1]['number']:04d}_{newer[-1]['name']}"
+    name = _name_of(newer[-1])
     for row in newer:
         if row["breaks_below"] is not None and row["breaks_below"] > known:
             raise ConfigurationError(
                 f"this database was made by a newer Mailyard (its schema is {name}, this version "
-                f"knows up to {known:04d}), and {row['number']:04d}_{row['name']} has taken away "
+                f"knows up to {known:04d}), and {_name_of(row)} has taken away "
                 f"what versions below {row['breaks_below']:04d} need; install a later version"
             )
-    _LOG.warning("schema_is_newer", schema=name, known=known, outcome="it can be worked with")
 
 
 async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration) -> None:

@@ -50,8 +50,8 @@ def test_what_only_adds_passes(text: str) -> None:
 
 def test_a_migration_that_says_what_it_breaks_passes_unless_nobody_could_upgrade_to_it() -> None:
     text = "-- breaks builds below {}\nDROP TABLE contact;"
-    told = Migration(48, "drop", text.format("0047"))
-    assert told.breaks_below == 47
+    told = Migration(49, "drop", text.format("0048"))
+    assert told.breaks_below == 48
     assert judge_all([told]) == {}
-    assert list(judge_all([Migration(48, "drop", text.format("0048"))])) == ["0048_drop"]
-    assert list(judge_all([Migration(48, "drop", "DROP TABLE contact;")])) == ["0048_drop"]
+    assert list(judge_all([Migration(49, "drop", text.format("0049"))])) == ["0049_drop"]
+    assert list(judge_all([Migration(49, "drop", "DROP TABLE contact;")])) == ["0049_drop"]

@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS schema_migration (
 SELECT to_regclass('schema_migration') IS NOT NULL;
 
 -- name: applied
--- What has been applied, in order. The last column is of 0046: as JSON it is null before.
+-- What has been applied, in order. The last column is of 0047: as JSON it is null before.
 SELECT number, name, checksum,
        (to_jsonb(schema_migration) ->> 'breaks_below')::integer AS breaks_below
 FROM schema_migration ORDER BY number;
