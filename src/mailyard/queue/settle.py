@@ -32,6 +32,7 @@ class Settler:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.held: dict[int, LeasedJob] = {}
+        self._ending: set[int] = set()
         self._completed: list[LeasedJob] = []
         self._others: list[
             tuple[str, Sequence[LeasedJob], Callable[[Sequence[LeasedJob]], Awaitable[set[int]]]]
@@ -46,10 +47,18 @@ class Settler:
     def hold(self, job: LeasedJob) -> None:
         """From now on the heartbeat prolongs this lease."""
         self.held[job.id] = job
+        self._ending.discard(job.id)  # of an earlier lease of the same job
+
+    def ending(self, jobs: Iterable[LeasedJob]) -> None:
+        """A statement that settles these is about to go, or waits: it will say whose they were."""
+        self._ending.update([job.id for job in jobs])
 
     def lost(self, job: LeasedJob) -> None:
-        """The job belongs to somebody else now."""
-        if self.held.get(job.id) is job:
+        """The heartbeat found no lease: the job belongs to somebody else now.
+
+        Or it has ended while the heartbeat was on its way, and nobody has lost anything.
+        """
+        if self.held.get(job.id) is job and job.id not in self._ending:
             del self.held[job.id]
             JOBS.labels(job.queue, "lost").inc()
             _LOG.warning("lease lost", job=job.id, kind=job.kind, queue=job.queue)
@@ -59,10 +68,12 @@ class Settler:
         for job in jobs:
             if self.held.get(job.id) is job:
                 del self.held[job.id]
+                self._ending.discard(job.id)
 
     def complete(self, jobs: Sequence[LeasedJob]) -> None:
         """Complete `jobs` soon."""
         if jobs:
+            self.ending(jobs)
             self._completed.extend(jobs)
             if len(self._completed) > _WAITING_JOBS:
                 self.calm.clear()
@@ -158,6 +169,7 @@ class Settler:
         settle: Callable[[Sequence[LeasedJob]], Awaitable[set[int]]],
     ) -> None:
         if jobs:
+            self.ending(jobs)
             self._others.append((outcome, jobs, settle))
             self._wake()
 

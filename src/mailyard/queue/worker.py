@@ -62,6 +62,7 @@ class Batch:
         With `tx` the completion commits with the caller's results: when an id is missing in the
         answer, its results are another worker's to write, and the caller rolls back.
         """
+        self._settler.ending(jobs)
         done = await self._settler.engine.complete(jobs, tx)
         self._settled(jobs, tx)
         return done
@@ -70,12 +71,14 @@ class Batch:
         self, jobs: Sequence[LeasedJob], delay_s: float, error: str, tx: Any = None
     ) -> set[int]:
         """Give jobs back, due in `delay_s`; those with no attempt left are buried."""
+        self._settler.ending(jobs)
         done = await self._settler.engine.retry(jobs, delay_s, error[:_ERROR_CHARACTERS], tx)
         self._settled(jobs, tx)
         return done
 
     async def bury(self, jobs: Sequence[LeasedJob], error: str, tx: Any = None) -> set[int]:
         """Dead-letter jobs that can never work."""
+        self._settler.ending(jobs)
         done = await self._settler.engine.bury(jobs, error[:_ERROR_CHARACTERS], tx)
         self._settled(jobs, tx)
         return done
@@ -85,6 +88,7 @@ class Batch:
     ) -> set[int]:
         """Give jobs back unworked, the attempt not counted: a handler stops, or it is not their
         time yet."""
+        self._settler.ending(jobs)
         done = await self._settler.engine.release(jobs, delay_s, tx)
         self._settled(jobs, tx)
         return done

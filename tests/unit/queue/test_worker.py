@@ -10,6 +10,7 @@ import pytest
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.core.clock import SystemClock
 from mailyard.core.errors import InvalidInput, Unavailable
+from mailyard.observe.metrics import JOBS
 from mailyard.queue import worker as worker_module
 from mailyard.queue.engines.memory import MemoryEngine
 from mailyard.queue.job import LeasedJob, NewJob
@@ -258,6 +259,58 @@ async def test_a_slow_handler_keeps_its_lease_by_heartbeats(
     async with working(engine, Handler("k", Q, handle)):
         await empty(engine)
     assert crashes == [0]
+
+
+class SlowlyHeard(FlakyEngine):
+    """What is asked of it is done at once, and heard of later: as on a busy machine."""
+
+    async def extend(self, jobs: Sequence[LeasedJob]) -> set[int]:
+        await asyncio.sleep(0.02)
+        return await super().extend(jobs)
+
+    async def complete(self, jobs: Sequence[LeasedJob], tx: Any = None) -> set[int]:
+        done = await super().complete(jobs, tx)
+        await asyncio.sleep(0.06)
+        return done
+
+
+@pytest.mark.parametrize("settles", ["the worker", "the handler", "the handler's transaction"])
+async def test_a_heartbeat_that_meets_a_completion_takes_no_lease_for_lost(
+    monkeypatch: pytest.MonkeyPatch, settles: str
+) -> None:
+    engine = SlowlyHeard(clock=SystemClock(), bus=MemoryBus())
+    monkeypatch.setattr(worker_module, "HEARTBEAT_S", 0.01)
+    before = JOBS.labels(Q, "lost")._value.get()
+
+    async def handle(batch: Batch) -> None:
+        if settles == "the handler":
+            await batch.complete(batch.jobs)
+        elif settles != "the worker":
+            async with engine.transaction() as tx:
+                await batch.complete(batch.jobs, tx)
+        await asyncio.sleep(0.05)
+
+    await engine.enqueue(jobs(*"abcdefgh"))
+    async with working(engine, Handler("k", Q, handle, concurrency=2)):
+        await empty(engine)
+    assert JOBS.labels(Q, "lost")._value.get() == before
+
+
+async def test_a_heartbeat_says_what_another_has_taken_over(
+    engine: FlakyEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "HEARTBEAT_S", 0.01)
+    lost = JOBS.labels(Q, "lost")
+    before = lost._value.get()
+
+    async def handle(batch: Batch) -> None:
+        if batch.jobs[0].attempt == 1:
+            await engine.release(batch.jobs)  # somebody else gives it out anew
+            await until(lambda: lost._value.get() > before)
+
+    await engine.enqueue(jobs("a"))
+    async with working(engine, Handler("k", Q, handle)):
+        await until(lambda: lost._value.get() > before)
 
 
 async def test_a_worker_survives_the_database_being_away(engine: FlakyEngine) -> None:

@@ -77,7 +77,7 @@ class PostgresEngine:
                 _SQL.enqueue_special,
                 *plain,
                 [job.run_at for job in jobs],
-                [job.unique_key and f"{job.queue}\n{job.unique_key}" for job in jobs],
+                [stored_key(job) for job in jobs],
                 [job.limit_key for job in jobs],
                 tx=tx,
             )
@@ -375,6 +375,11 @@ class PostgresEngine:
     ) -> set[int]:
         rows = await self._database.fetch(_SQL.discard, workspace_id, list(ids), tx=tx)
         return {row["id"] for row in rows}
+
+
+def stored_key(job: NewJob) -> str | None:
+    """The unique key as it stands in the table of jobs: each queue has its own."""
+    return None if job.unique_key is None else f"{job.queue}\n{job.unique_key}"
 
 
 def _waits_or_has_a_key(job: NewJob) -> bool:

@@ -7,6 +7,34 @@ SELECT array_agg(nextval('job_place')) AS ids FROM generate_series(1, $1::int);
 -- workspace); counts by queue $5, $6.
 SELECT kafka_put($1::bigint[], $2::text[], $3::int[], $4::bytea[], $5::text[], $6::int[]) AS ids;
 
+-- name: put_unique
+-- Claims the unique keys $8 (queue, newline, key) and puts those jobs on their way that got theirs: ids
+-- $1, queues $2, keys $3, records $4 (each names its workspace), lines $5, max_attempts $6, kinds $7;
+-- at $9. A claim is a row of `job` without a place: the log has what is to be done.
+WITH input AS MATERIALIZED (
+    SELECT *
+    FROM unnest($1::bigint[], $2::text[], $3::int[], $4::bytea[], $5::int[], $6::smallint[],
+                $7::text[], $8::text[])
+         AS given (id, queue, key, record, line_id, most, kind, unique_key)
+),
+claimed AS (
+    INSERT INTO job (id, line_id, max_attempts, enqueued_at, kind, payload, unique_key)
+    SELECT id, line_id, most, coalesce($9::timestamptz, now()), kind, '', unique_key
+    FROM input
+    ORDER BY unique_key, id
+    ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING
+    RETURNING id
+),
+put AS (
+    INSERT INTO kafka_outbox (id, queue, key, record)
+    SELECT id, queue, key, record FROM input JOIN claimed USING (id)
+),
+counted AS (
+    INSERT INTO queue_delta (queue, ready)
+    SELECT queue, count(*) FROM input JOIN claimed USING (id) GROUP BY queue
+)
+SELECT array_agg(id) AS ids FROM claimed;
+
 -- name: next_batch
 -- A turn of the drain by $1, for all workspaces: what it has sent $2; queues $3 with partitions $4 and
 -- spreads $5; rows behind $6, at most $7; held for $8 seconds.
@@ -44,14 +72,23 @@ JOIN kept ON kept.token = given.token
 WHERE given.number < kept.jobs AND NOT given.number <@ kept.done;
 
 -- name: complete
--- Finishes the jobs with tokens $1 and numbers $2. The token says whose job it is, whatever the
--- workspace.
-SELECT token, number FROM kafka_end($1::bigint[], $2::int[]);
+-- Finishes the jobs with tokens $1 and numbers $2; those that claimed a unique key (tokens $3, numbers
+-- $4, ids $5) give it up. The token says whose job it is, whatever the workspace.
+WITH mine AS MATERIALIZED (SELECT token, number FROM kafka_end($1::bigint[], $2::int[])),
+freed AS (
+    DELETE FROM job
+    WHERE id = ANY (ARRAY(
+        SELECT claim.id
+        FROM unnest($3::bigint[], $4::int[], $5::bigint[]) AS claim (token, number, id)
+        JOIN mine USING (token, number)
+    ))
+)
+SELECT token, number FROM mine;
 
 -- name: give_back
 -- Gives back jobs (tokens $1, numbers $2), which go on in PostgreSQL: ids $3, lines $4 (each of one
 -- workspace), max_attempts $5, enqueued $6, kinds $7, payloads $8; due at $9 seconds after $10; $11: 1
--- counts the attempt, 0 does not; $12 the error.
+-- counts the attempt, 0 does not; $12 the error. Who claimed a unique key has his row already.
 WITH mine AS MATERIALIZED (SELECT token, number FROM kafka_end($1::bigint[], $2::int[])),
 back AS (
     INSERT INTO job (id, line_id, turn, attempts, max_attempts, enqueued_at, kind, payload, error)
@@ -61,6 +98,9 @@ back AS (
                 $7::text[], $8::bytea[])
          AS given (token, number, id, line_id, most, enqueued_at, kind, payload)
     JOIN mine USING (token, number)
+    ON CONFLICT (id) DO UPDATE
+    SET turn = excluded.turn, attempts = excluded.attempts, payload = excluded.payload,
+        error = excluded.error
     RETURNING id, line_id
 ),
 scheduled AS (
@@ -76,17 +116,24 @@ SELECT array_agg(id) AS ids FROM back;
 
 -- name: bury
 -- Dead-letters jobs (tokens $1, numbers $2): ids $3, lines $4 (each of one workspace), max_attempts
--- $5, enqueued $6, kinds $7, payloads $8; at $9 with the error $10.
+-- $5, enqueued $6, kinds $7, payloads $8; at $9 with the error $10. Unique keys go along.
 WITH mine AS MATERIALIZED (SELECT token, number FROM kafka_end($1::bigint[], $2::int[])),
-buried AS (
-    INSERT INTO job_dead (id, line_id, turn, attempts, crashes, max_attempts, enqueued_at, buried_at,
-                          kind, error, payload)
-    SELECT given.id, given.line_id, 0, 1, 0, given.most, given.enqueued_at,
-           coalesce($9::timestamptz, now()), given.kind, $10, given.payload
+held AS MATERIALIZED (
+    SELECT given.*
     FROM unnest($1::bigint[], $2::int[], $3::bigint[], $4::int[], $5::smallint[], $6::timestamptz[],
                 $7::text[], $8::bytea[])
          AS given (token, number, id, line_id, most, enqueued_at, kind, payload)
     JOIN mine USING (token, number)
+),
+freed AS (
+    DELETE FROM job WHERE id = ANY (ARRAY(SELECT id FROM held)) RETURNING id, unique_key
+),
+buried AS (
+    INSERT INTO job_dead (id, line_id, turn, attempts, crashes, max_attempts, enqueued_at, buried_at,
+                          kind, unique_key, error, payload)
+    SELECT id, line_id, 0, 1, 0, most, enqueued_at, coalesce($9::timestamptz, now()), kind,
+           freed.unique_key, $10, payload
+    FROM held LEFT JOIN freed USING (id)
     RETURNING id, line_id
 ),
 counted AS (
@@ -125,15 +172,24 @@ back AS (
     INSERT INTO job (id, line_id, turn, attempts, crashes, max_attempts, enqueued_at, kind, payload,
                      error)
     SELECT id, -line_id, 1, 1, 1, most, enqueued_at, kind, payload, $10 FROM held WHERE most > 1
+    ON CONFLICT (id) DO UPDATE
+    SET line_id = excluded.line_id, turn = 1, attempts = 1, crashes = 1,
+        payload = excluded.payload, error = excluded.error
     RETURNING id, line_id
 ),
 scheduled AS (
     INSERT INTO job_scheduled (run_at, job_id) SELECT coalesce($9::timestamptz, now()), id FROM back
 ),
+freed AS (
+    DELETE FROM job WHERE id = ANY (ARRAY(SELECT id FROM held WHERE most <= 1))
+    RETURNING id, unique_key
+),
 buried AS (
     INSERT INTO job_dead (id, line_id, turn, attempts, crashes, max_attempts, enqueued_at, buried_at,
-                          kind, error, payload)
-    SELECT id, line_id, 0, 1, 1, most, enqueued_at, at, kind, $10, payload FROM held WHERE most <= 1
+                          kind, unique_key, error, payload)
+    SELECT id, line_id, 0, 1, 1, most, enqueued_at, at, kind, freed.unique_key, $10, payload
+    FROM held LEFT JOIN freed USING (id)
+    WHERE most <= 1
     RETURNING id, line_id
 ),
 counted AS (

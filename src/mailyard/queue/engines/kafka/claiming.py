@@ -2,8 +2,8 @@
 
 A claim moves a partition's cursor from where it was to behind the records taken, and writes down
 who has them, in one statement. It succeeds for one process only, so it does not matter who else has
-fetched the same records, and a partition that nobody works on (its member died, the group is
-dealing anew, one key has all the work) is helped out by whoever has nothing to do.
+fetched the same records, and a partition whose records wait (its member died or has slow jobs, the
+group is dealing anew, one key has all the work) is helped out by whoever has nothing to do.
 """
 
 import asyncio
@@ -44,9 +44,10 @@ _LOG = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoggedJob(LeasedJob):
-    """A job out of the log; `number` is its place in the lease."""
+    """A job out of the log; `number` is its place in the lease, `claims`: it has a unique key."""
 
     number: int = -1
+    claims: bool = False
 
 
 @dataclass(slots=True)
@@ -86,7 +87,7 @@ class Claiming:
         self._cursors: dict[str, dict[int, Cursor]] = {}
         self._turns: dict[str, asyncio.Lock] = {}
         self._help_due_s: dict[str, float] = {}
-        self._stuck: dict[str, dict[int, int]] = {}
+        self._lay: dict[str, tuple[float, dict[int, int]]] = {}  # when, and how far each reached
         self._next_part: dict[str, int] = {}
         self._sought: dict[tuple[str, int], int] = {}
 
@@ -159,20 +160,23 @@ class Claiming:
         return True
 
     async def _help(self, queue: str, limit: int, worker: str) -> list[LeasedJob]:
-        """Work on partitions that have stood still since the last look, or are far behind."""
+        """Work on what lay there at the last look already, or on partitions that are far behind.
+
+        So a partition whose member has died goes on, and one whose member is busy with slow jobs
+        shares them with who has nothing to do.
+        """
         topic = self._options.topic(queue)
         cursors = {p[1]: c for p, c in (await self._lag.cursors([topic])).items()}
         ends = {p[1]: end for p, end in (await self._lag.ends((topic, n) for n in cursors)).items()}
         behind = {n: end for n, end in ends.items() if end > cursors[n].claimed}
-        stuck = self._stuck.get(topic, {})
-        self._stuck[topic] = {n: cursors[n].claimed for n in behind}
+        lay = self._lay_before(topic, behind)
         self._cursors[topic] = cursors
         chosen: dict[int, tuple[int, int]] = {}
         wanted = limit
         for n, end in behind.items():
             first = cursors[n].claimed
-            still = not self._help_every_s or stuck.get(n) == first or end - first > _FAR_BEHIND
-            if still and wanted > 0:
+            waits = not self._help_every_s or lay.get(n, 0) > first or end - first > _FAR_BEHIND
+            if waits and wanted > 0:
                 chosen[n] = (first, min(end, first + wanted))
                 wanted -= end - first
         if not chosen:
@@ -184,6 +188,14 @@ class Claiming:
         if leased and self._help_every_s:
             self._help_due_s[topic] = 0.0  # there may be more
         return leased
+
+    def _lay_before(self, topic: str, ends: dict[int, int]) -> dict[int, int]:
+        """How far the partitions that were behind reached a look ago; `ends` is for the next."""
+        now_s = monotonic()
+        at_s, lay = self._lay.get(topic, (0.0, {}))
+        if now_s - at_s >= self._help_every_s:
+            self._lay[topic] = (now_s, ends)
+        return lay
 
     # The claim --------------------------------------------------------------------------------
 
@@ -295,4 +307,5 @@ def _leased(queue: str, record: Record, number: int, token: int, expires_at: dat
         expires_at,
         0,
         number,
+        record.claims,
     )

@@ -1,13 +1,12 @@
 """The engine on Kafka, put together.
 
 The lanes that it is told have their jobs in the log; all other lanes are the engine's on
-PostgreSQL, and so is every job of its own lanes that is not plainly due: one with a time, a unique
-key or a key with limits, an urgent one, and whatever comes back (a retry, a suspect, a redriven
-dead letter). A lease brings both.
+PostgreSQL, and so is every job of its own lanes that is not due now: one with a time or a key with
+limits, an urgent one, and whatever comes back (a retry, a suspect, a redriven dead letter). A lease
+brings both.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,31 +17,24 @@ from uuid import UUID
 import structlog
 
 from mailyard.core.clock import Clock
-from mailyard.core.errors import MailyardError, Unavailable
+from mailyard.core.errors import MailyardError
 from mailyard.queue.engine import KAFKA_CAPABILITIES, WakeUps, topic_of
+from mailyard.queue.engines.kafka.adding import Adding
 from mailyard.queue.engines.kafka.claiming import HELP_EVERY_S, Claiming, LoggedJob
 from mailyard.queue.engines.kafka.held import Held
 from mailyard.queue.engines.kafka.intake import Intake, Reader
 from mailyard.queue.engines.kafka.lag import Lag
+from mailyard.queue.engines.kafka.marking import Marks
 from mailyard.queue.engines.kafka.options import KafkaOptions
-from mailyard.queue.engines.kafka.outbox import HOLD_S, OUTBOX_TOPIC, Drain, Ids
-from mailyard.queue.engines.kafka.placing import key_of, partition_of
-from mailyard.queue.engines.kafka.record import DIRECT, encode
-from mailyard.queue.engines.kafka.sender import Outgoing, Sender
+from mailyard.queue.engines.kafka.outbox import HOLD_S, Drain
 from mailyard.queue.engines.kafka.topics import Topics
 from mailyard.queue.engines.postgres import PostgresEngine
-from mailyard.queue.job import DeadJob, Depth, KeyPolicy, LeasedJob, NewJob, check
-from mailyard.storage.bind import bound
+from mailyard.queue.job import DeadJob, Depth, KeyPolicy, LeasedJob, NewJob
 from mailyard.storage.database import Connection, Database
-from mailyard.storage.queries import load
 
-NORMAL_PRIORITY = 5  # what is more urgent does not stand in the log's line
-SEND_S = 10.0  # an enqueue outside a transaction gives up
-_COMMIT_EVERY_S = 2.0
 _LOOK_S = 1.0
 _POSTGRES_SHARE = 4  # of a lease, while the log has enough
 
-_SQL = load("kafka")
 _LOG = structlog.get_logger(__name__)
 
 
@@ -78,9 +70,16 @@ class KafkaEngine:
         self._topics = Topics(options)
         self._reader = Reader(options)
         self._intake = Intake(options)
-        self._sender = Sender(options, give_up_s=SEND_S)
-        self._ids = Ids(database)
         self._lag = Lag(database, options, self._topics, self._reader)
+        self._adding = Adding(
+            postgres=postgres,
+            database=database,
+            bus=bus,
+            options=options,
+            topics=self._topics,
+            lanes=self._lanes,
+            now=self._now,
+        )
         self._drain = Drain(
             database=database,
             bus=bus,
@@ -105,23 +104,18 @@ class KafkaEngine:
             lines_of=postgres.lines_of,
             now=self._now,
         )
-        self._batches = 0
+        self._marks = Marks(self._intake, self._lag)
         self._postgres_first = True
         self._worked: set[str] = set()
-        self._committing: asyncio.Task[None] | None = None
 
     def _now(self) -> datetime | None:
         return None if self._clock is None else self._clock.now()
 
     async def close(self) -> None:
         """Leave the group, end the clients. What is held is given back by its worker before."""
-        if self._committing is not None:
-            self._committing.cancel()
-            await asyncio.gather(self._committing, return_exceptions=True)
-            with suppress(MailyardError):
-                await self._commit()
+        await self._marks.close()
         await self._drain.close()
-        await self._sender.close()
+        await self._adding.close()
         await self._intake.close()
         await self._reader.close()
 
@@ -130,71 +124,14 @@ class KafkaEngine:
     async def enqueue(
         self, jobs: Sequence[NewJob], tx: Connection | None = None
     ) -> list[int | None]:
-        for job in jobs:
-            check(job)
-        plain = [job for job in jobs if self._is_plain(job)]
-        if not plain:
-            return await self._postgres.enqueue(jobs, tx)
-        ids: list[int | None] = list(await self._ids.draw(len(plain), tx))
-        if tx is not None or self._sender.away:
-            await self._database.fetchval(_SQL.put, *self._to_put(plain, ids), tx=tx)
-            self._announce_outbox(tx)
-        else:
-            await self._send(plain, ids)
-        if len(plain) == len(jobs):
-            return ids
-        others = [job for job in jobs if not self._is_plain(job)]
-        by_log, by_postgres = iter(ids), iter(await self._postgres.enqueue(others, tx))
-        return [next(by_log if self._is_plain(job) else by_postgres) for job in jobs]
+        return await self._adding.enqueue(jobs, tx)
 
     async def statement(self, jobs: Sequence[NewJob]) -> str:
         """As of the engine on PostgreSQL: the enqueue of `jobs`, of one kind of lane, as text."""
-        logged = [self._is_plain(job) for job in jobs]
-        if not any(logged):
-            return await self._postgres.statement(jobs)
-        assert all(logged), "jobs of one statement go one way"
-        for job in jobs:
-            check(job)
-        return bound(_SQL.put, *self._to_put(jobs, await self._ids.draw(len(jobs))))
+        return await self._adding.statement(jobs)
 
     def announce(self, queues: Sequence[str]) -> None:
-        if not self._lanes.isdisjoint(queues):
-            self._bus.announce(OUTBOX_TOPIC)
-        self._postgres.announce(queues)
-
-    def _is_plain(self, job: NewJob) -> bool:
-        return job.queue in self._lanes and not (
-            job.run_at or job.unique_key or job.limit_key or job.priority < NORMAL_PRIORITY
-        )
-
-    def _to_put(self, jobs: Sequence[NewJob], ids: Sequence[int | None]) -> tuple[Any, ...]:
-        at = self._now() or datetime.now(UTC)
-        counts = Counter(job.queue for job in jobs)
-        return (
-            list(ids),
-            [job.queue for job in jobs],
-            [key_of(job.workspace_id) for job in jobs],
-            [encode(job, job_id or 0, at) for job, job_id in zip(jobs, ids, strict=True)],
-            list(counts),
-            list(counts.values()),
-        )
-
-    def _announce_outbox(self, tx: Connection | None) -> None:
-        self._postgres.announce_after(tx, [OUTBOX_TOPIC])
-
-    async def _send(self, jobs: Sequence[NewJob], ids: Sequence[int | None]) -> None:
-        """Straight into the log. Raises Unavailable when not every record was acknowledged."""
-        at = self._now() or datetime.now(UTC)
-        self._batches += 1
-        records = []
-        for job, job_id in zip(jobs, ids, strict=True):
-            topic = self._options.topic(job.queue)
-            partitions = await self._topics.partitions(topic)
-            part = partition_of(key_of(job.workspace_id), self._batches, partitions)
-            records.append(Outgoing(topic, part, DIRECT + encode(job, job_id or 0, at)))
-        failed = [error for error in await self._sender.send(records) if error is not None]
-        if failed:
-            raise Unavailable(f"Kafka did not take {len(failed)} of {len(jobs)} jobs: {failed[0]}")
+        self._adding.announce(queues)
 
     # Taking -----------------------------------------------------------------------------------
 
@@ -239,13 +176,14 @@ class KafkaEngine:
         if self._worked.issuperset(logged):
             return
         self._worked.update(logged)
+        topics = [self._options.topic(queue) for queue in logged]
         if self._joins:
-            for queue in logged:
-                self._intake.want(self._options.topic(queue))
+            for topic in topics:
+                self._intake.want(topic)
         if self._every_s:
             self._drain.start()
-            if self._committing is None:
-                self._committing = asyncio.create_task(self._keep_committing(), name="kafka-commit")
+            for topic in topics:
+                self._marks.keep(topic)
 
     async def _lease_now(
         self,
@@ -399,25 +337,6 @@ class KafkaEngine:
         self, workspace_id: UUID | None, ids: Sequence[int], tx: Connection | None = None
     ) -> set[int]:
         return await self._postgres.discard(workspace_id, ids, tx)
-
-    # How far things are done ------------------------------------------------------------------
-
-    async def _keep_committing(self) -> None:
-        while True:
-            await asyncio.sleep(_COMMIT_EVERY_S)
-            try:
-                await self._commit()
-            except Exception as error:  # away, or whatever: the next time tells it all
-                _LOG.warning("offsets not committed", error=str(error))
-
-    async def _commit(self) -> None:
-        """Tell the group the low-water marks of this process's partitions, and cut below them."""
-        assigned = set(self._intake.assigned)
-        if assigned:
-            low = await self._lag.low_water([self._options.topic(queue) for queue in self._worked])
-            own = {place: offset for place, offset in low.items() if place in assigned}
-            await self._intake.commit(own)
-            await self._lag.cut(own, assigned)
 
 
 def _apart(jobs: Sequence[LeasedJob]) -> tuple[list[LoggedJob], list[LeasedJob]]:

@@ -57,7 +57,9 @@ class Held:
         """As the engine's `complete`."""
         if not jobs:
             return set()
-        rows = await self._database.fetch(_SQL.complete, *_keys(jobs), tx=tx)
+        claims = [job for job in jobs if job.claims]
+        ids = [job.id for job in claims]
+        rows = await self._database.fetch(_SQL.complete, *_keys(jobs), *_keys(claims), ids, tx=tx)
         return _ids(jobs, {(row["token"], row["number"]) for row in rows})
 
     async def give_back(
@@ -100,7 +102,9 @@ class Held:
             if gone:
                 _LOG.error("jobs are missing in the log", topic=row["topic"], places=sorted(gone))
                 numbers = [places[place] for place in gone]
-                await self._database.fetch(_SQL.complete, [row["token"]] * len(numbers), numbers)
+                await self._database.fetch(
+                    _SQL.complete, [row["token"]] * len(numbers), numbers, [], [], []
+                )
             if found:
                 jobs = [(places[place], record) for place, record in found.items()]
                 rescued += await self._go_on(row["token"], row["queue"], jobs)

@@ -31,6 +31,7 @@ class Record(msgspec.Struct, array_like=True, gc=False, frozen=True):
     max_attempts: int
     at_us: int  # enqueued, microseconds since 1970
     payload: bytes
+    claims: bool = False  # a unique key, by a row in PostgreSQL
 
     @property
     def enqueued_at(self) -> datetime:
@@ -47,7 +48,15 @@ def encode(job: NewJob, job_id: int, at: datetime) -> bytes:
     workspace = None if job.workspace_id is None else job.workspace_id.bytes
     at_us = (at - _EPOCH) // _MICROSECOND
     return _ENCODER.encode(
-        Record(job_id, job.kind, workspace, job.max_attempts, at_us, job.payload)
+        Record(
+            job_id,
+            job.kind,
+            workspace,
+            job.max_attempts,
+            at_us,
+            job.payload,
+            job.unique_key is not None,
+        )
     )
 
 
