@@ -24,6 +24,8 @@ SMALL_DISK_BYTES = 512 * 1024 * 1024
 _START_S = 60.0
 _PR_SET_PDEATHSIG = 1
 _HEAP = ("-Xms128m", "-Xmx320m")
+USER, PASSWORD = "mailyard", "a secret of the tests"
+_MODULES = "org.apache.kafka.common.security"
 
 
 def folder_of_jars() -> Path:
@@ -39,18 +41,31 @@ def folder_of_jars() -> Path:
 
 
 class KafkaCluster:
-    """`nodes` brokers in `folder`, counted from 0; `small_disk` is one whose disk can be filled."""
+    """`nodes` brokers in `folder`, counted from 0; `small_disk` is one whose disk can be filled.
 
-    def __init__(self, folder: Path, nodes: int, small_disk: int | None = None) -> None:
+    `certificate`: PEM of a key and its certificate for 127.0.0.1. The brokers then listen under
+    `secure_servers` too, with TLS, for who signs in as USER by PLAIN or SCRAM.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        nodes: int,
+        small_disk: int | None = None,
+        certificate: Path | None = None,
+    ) -> None:
         self._jars = folder_of_jars()
         self._folder = folder
         self._id = _cluster_id()
-        ports = free_ports(2 * nodes)
+        self._certificate = certificate
+        ports = free_ports(3 * nodes)
         self._ports = ports[:nodes]
-        self._controller_ports = ports[nodes:]
+        self._controller_ports = ports[nodes : 2 * nodes]
+        self._secure_ports = ports[2 * nodes :]
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self.small_disk = small_disk if self._mount(small_disk) else None
         self.servers = ",".join(f"127.0.0.1:{port}" for port in self._ports)
+        self.secure_servers = ",".join(f"127.0.0.1:{port}" for port in self._secure_ports)
 
     @property
     def nodes(self) -> range:
@@ -178,7 +193,10 @@ class KafkaCluster:
         return self._folder / str(node) / "server.properties"
 
     def _format(self, node: int) -> "subprocess.Popen[bytes]":
-        arguments = ("format", "-t", self._id, "-c", str(self._properties(node)))
+        arguments = ["format", "-t", self._id, "-c", str(self._properties(node))]
+        if self._certificate is not None:
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
+                arguments += ["--add-scram", f'{mechanism}=[name={USER},password="{PASSWORD}"]']
         return subprocess.Popen(
             self._java("kafka.tools.StorageTool", *arguments, heap=("-Xmx96m",)),
             stdout=subprocess.DEVNULL,
@@ -194,7 +212,7 @@ class KafkaCluster:
         copies = min(3, len(self._ports))
         in_step = 2 if copies == 3 else 1
         port, controller_port = self._ports[node], self._controller_ports[node]
-        settings = {
+        settings: dict[str, object] = {
             "process.roles": "broker,controller",
             "node.id": node + 1,
             "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
@@ -231,7 +249,30 @@ class KafkaCluster:
             "num.network.threads": 2,
             "num.io.threads": 4,
         }
+        if self._certificate is not None:
+            settings |= self._secure(settings, self._secure_ports[node], self._certificate)
         path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+
+    def _secure(
+        self, settings: dict[str, object], port: int, certificate: Path
+    ) -> dict[str, object]:
+        """A listener with TLS and sign-in beside the others."""
+        own = "listener.name.secure"
+        module = f"{_MODULES}.scram.ScramLoginModule required;"
+        plain = f'{_MODULES}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+        return {
+            "listeners": f"{settings['listeners']},SECURE://127.0.0.1:{port}",
+            "advertised.listeners": f"{settings['advertised.listeners']},SECURE://127.0.0.1:{port}",
+            "listener.security.protocol.map": (
+                f"{settings['listener.security.protocol.map']},SECURE:SASL_SSL"
+            ),
+            f"{own}.ssl.keystore.type": "PEM",
+            f"{own}.ssl.keystore.location": certificate,
+            f"{own}.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+            f"{own}.plain.sasl.jaas.config": plain,
+            f"{own}.scram-sha-256.sasl.jaas.config": module,
+            f"{own}.scram-sha-512.sasl.jaas.config": module,
+        }
 
 
 def _die_with_parent() -> None:

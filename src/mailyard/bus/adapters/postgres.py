@@ -11,7 +11,8 @@ from random import Random
 import asyncpg
 import structlog
 
-from mailyard.bus.bus import Subscription, Topics
+from mailyard.bus.adapters.gathering import GatheringBus
+from mailyard.bus.bus import Topics
 from mailyard.core.backoff import Backoff
 from mailyard.core.errors import Unavailable
 from mailyard.storage.database import Database
@@ -28,40 +29,12 @@ _SQL = load("bus")
 _LOG = structlog.get_logger(__name__)
 
 
-class PostgresBus:
+class PostgresBus(GatheringBus):
     """One listening connection a process. `open` it before use, on the loop that uses it."""
 
     def __init__(self, *, database: Database, topics: Topics | None = None) -> None:
+        super().__init__(topics)
         self._database = database
-        self._topics = topics or Topics()
-        self._pending: dict[str, None] = {}
-        self._something_pending = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def open(self) -> None:
-        """Start to listen. Does not wait for the server; a late connection wakes everybody."""
-        self._tasks = [
-            asyncio.create_task(self._listen_forever(), name="bus-listen"),
-            asyncio.create_task(self._send_forever(), name="bus-send"),
-        ]
-
-    async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
-
-    def announce(self, topic: str) -> None:
-        self._topics.wake(topic)
-        self.send(topic)
-
-    def send(self, topic: str) -> None:
-        """As `announce`, for the other processes."""
-        self._pending[topic] = None
-        self._something_pending.set()
-
-    def subscribe(self, topic: str) -> Subscription:
-        return self._topics.subscribe(topic)
 
     async def _send_forever(self) -> None:
         pause_s = GATHER_S

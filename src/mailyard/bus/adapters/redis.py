@@ -10,7 +10,8 @@ from contextlib import suppress
 
 import structlog
 
-from mailyard.bus.bus import Subscription, Topics
+from mailyard.bus.adapters.gathering import GatheringBus
+from mailyard.bus.bus import Topics
 from mailyard.storage.redis.link import RedisAway, RedisLink
 from mailyard.storage.redis.script import command
 
@@ -22,7 +23,7 @@ _AGAIN_S = 0.2  # after a subscription that ended while the link stands
 _LOG = structlog.get_logger(__name__)
 
 
-class RedisBus:
+class RedisBus(GatheringBus):
     """`open` it before use, on the loop of the link. `unsent`: told of topics that were not
     published because Redis is away."""
 
@@ -33,39 +34,11 @@ class RedisBus:
         topics: Topics | None = None,
         unsent: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
+        super().__init__(topics)
         self._link = link
-        self._topics = topics or Topics()
         self._unsent = unsent
         self._channel = f"{link.address.prefix}:bus"
-        self._pending: dict[str, None] = {}
-        self._something_pending = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
         self.listens = False
-
-    async def open(self) -> None:
-        """Start to listen. Does not wait for the server; a late connection wakes everybody."""
-        self._tasks = [
-            asyncio.create_task(self._listen_forever(), name="redis-listen"),
-            asyncio.create_task(self._send_forever(), name="redis-send"),
-        ]
-
-    async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
-
-    def announce(self, topic: str) -> None:
-        self._topics.wake(topic)
-        self.send(topic)
-
-    def send(self, topic: str) -> None:
-        """As `announce`, for the other processes."""
-        self._pending[topic] = None
-        self._something_pending.set()
-
-    def subscribe(self, topic: str) -> Subscription:
-        return self._topics.subscribe(topic)
 
     async def _send_forever(self) -> None:
         while True:
