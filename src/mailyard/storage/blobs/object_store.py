@@ -5,7 +5,8 @@
     gs://bucket/prefix?service_account=/etc/mailyard/gcs.json
     az://container/prefix?account_name=…
 
-What stands behind `?` is obstore's own configuration of that store; without credentials in the
+What stands behind `?` is obstore's own configuration of that store, and `allow_http=true` for one
+without TLS; without credentials in the
 address they come from the environment or the machine's role, as its clients are used to
 (https://developmentseed.org/obstore/latest/authentication/). A single PUT carries the hash of its
 content in the signature, so the store checks what arrived (AWS, Signature Version 4).
@@ -166,11 +167,12 @@ def _store_of(parts: SplitResult) -> "S3Store | GCSStore | AzureStore":
         config.setdefault("region", "us-east-1")
     # The bucket as it is written: a host's name is lower case to urlsplit.
     bucket = parts.netloc.rpartition("@")[2]
+    plain = config.pop("allow_http", "") == "true" or endpoint.startswith("http://")
     shared: Mapping[str, Any] = {
         "prefix": unquote(parts.path).strip("/") or None,
         "config": config,
         "client_options": {
-            "allow_http": endpoint.startswith("http://") or config.get("use_emulator") == "true",
+            "allow_http": plain or config.get("use_emulator") == "true",
             "connect_timeout": timedelta(seconds=_CONNECT_S),
             "timeout": timedelta(seconds=_REQUEST_S),
             "user_agent": "mailyard",

@@ -64,17 +64,18 @@ class Adding:
         """As the engine's `enqueue`."""
         for job in jobs:
             check(job)
-        ids: list[int | None] = [None] * len(jobs)
-        ways = {self._put_plain: list[int](), self._put_unique: list[int]()}
-        others: list[int] = []
-        for place, job in enumerate(jobs):
-            if not self._is_logged(job):
-                others.append(place)
-            else:
-                ways[self._put_unique if job.unique_key else self._put_plain].append(place)
-        for put, places in (*ways.items(), (self._postgres.enqueue, others)):
+        plain, unique, others = self._ways(jobs)
+        drawn = iter(await self._ids.draw(len(plain) + len(unique), tx))
+        ids: list[int | None] = [
+            next(drawn) if place in plain or place in unique else None for place in range(len(jobs))
+        ]
+        for put, places in (
+            (self._put_plain, plain),
+            (self._put_unique, unique),
+            (self._put_others, others),
+        ):
             if places:
-                put_ids = await put([jobs[place] for place in places], tx)
+                put_ids = await put([jobs[n] for n in places], [ids[n] or 0 for n in places], tx)
                 for place, job_id in zip(places, put_ids, strict=True):
                     ids[place] = job_id
         return ids
@@ -101,10 +102,25 @@ class Adding:
             job.run_at or job.limit_key or job.priority < NORMAL_PRIORITY
         )
 
+    def _ways(
+        self, jobs: Sequence[NewJob]
+    ) -> tuple[dict[int, None], dict[int, None], dict[int, None]]:
+        """The places of those that go by the log, of those with a unique key, of the others."""
+        plain: dict[int, None] = {}
+        unique: dict[int, None] = {}
+        others: dict[int, None] = {}
+        for place, job in enumerate(jobs):
+            if not self._is_logged(job):
+                others[place] = None
+            elif job.unique_key is None:
+                plain[place] = None
+            else:
+                unique[place] = None
+        return plain, unique, others
+
     async def _put_plain(
-        self, jobs: Sequence[NewJob], tx: Connection | None
+        self, jobs: Sequence[NewJob], ids: Sequence[int], tx: Connection | None
     ) -> Sequence[int | None]:
-        ids = await self._ids.draw(len(jobs), tx)
         if tx is not None or self._sender.away:
             await self._database.fetchval(_SQL.put, *self._to_put(jobs, ids), tx=tx)
             self._postgres.announce_after(tx, [OUTBOX_TOPIC])
@@ -113,10 +129,9 @@ class Adding:
         return ids
 
     async def _put_unique(
-        self, jobs: Sequence[NewJob], tx: Connection | None
+        self, jobs: Sequence[NewJob], ids: Sequence[int], tx: Connection | None
     ) -> Sequence[int | None]:
         """By the outbox always, for the claim and the job go in one commit."""
-        ids = await self._ids.draw(len(jobs), tx)
         claimed = await self._database.fetchval(
             _SQL.put_unique,
             *self._to_put(jobs, ids)[:4],
@@ -131,6 +146,11 @@ class Adding:
             self._postgres.announce_after(tx, [OUTBOX_TOPIC])
         ours = set(claimed or ())
         return [job_id if job_id in ours else None for job_id in ids]
+
+    async def _put_others(
+        self, jobs: Sequence[NewJob], _: Sequence[int], tx: Connection | None
+    ) -> Sequence[int | None]:
+        return await self._postgres.enqueue(jobs, tx)
 
     def _to_put(self, jobs: Sequence[NewJob], ids: Sequence[int]) -> tuple[Any, ...]:
         at = self._now() or datetime.now(UTC)
