@@ -59,7 +59,8 @@ def fleet(stack: ExitStack, folder: Path) -> tuple[dict[str, str], dict[str, lis
         "redis_url": f"redis://127.0.0.1:{redis.port}/0",
         "blobs": store.url("bench"),
     }
-    return chosen, {"broker": brokers.process_ids(), "Redis": [redis.process.pid if redis.process else 0]}
+    assert redis.process is not None
+    return chosen, {"broker": brokers.process_ids(), "Redis": [redis.process.pid]}
 
 
 async def through_kafka(servers: str) -> int:

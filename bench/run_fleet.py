@@ -7,7 +7,14 @@ import sys
 
 import run
 
-BENCHES = ("fleet_history", "fleet_replica", "fleet_limits", "fleet_queue", "fleet_emails")
+BENCHES = (
+    "fleet_history",
+    "fleet_replica",
+    "fleet_limits",
+    "fleet_queue",
+    "fleet_emails",
+    "fleet_campaign",
+)
 
 if __name__ == "__main__":
     raise SystemExit(run.main(sys.argv[1:], BENCHES))
