@@ -288,6 +288,32 @@ async def test_a_quota_that_is_used_up_holds_a_campaign_until_the_next_day(world
     assert use.used == 30
 
 
+async def test_an_email_goes_at_nine_on_its_recipients_clocks(world: World) -> None:
+    await limit(world, quiet=QuietHours(time(8), time(10)))
+    noon = next_noon(world)
+    nine = (noon + timedelta(days=1)).strftime("%Y-%m-%dT09:00")
+    (tokyo,) = await people(world, 0, 1, "Asia/Tokyo")
+    (utc,) = await people(world, 1, 1)
+
+    async def due(to: list[str], at: str, **more: object) -> datetime | None:
+        request = EmailRequest(sender="a@example.org", to=to, text="x", local_time=at, **more)  # type: ignore[arg-type]
+        made = await world.emails.accept(world.workspace_id, request)
+        return (await world.emails.get(world.workspace_id, made.emails[0].id)).send_at
+
+    assert await due([tokyo], nine) == noon + timedelta(hours=12)
+    assert await due([utc], nine) == noon + timedelta(hours=21)
+    assert await due([tokyo, utc], nine) == noon + timedelta(hours=21), "nobody gets it before"
+    assert await due([tokyo], noon.strftime("%Y-%m-%dT20:00")) is None, "it is nine there now"
+    assert await due([utc], nine, quiet_hours=True) == noon + timedelta(hours=22)
+    for wrong in ("nine", "2029-13-01T09:00"):
+        with pytest.raises(InvalidInput):
+            await due([utc], wrong)
+    with pytest.raises(InvalidInput, match="send_at or local_time"):
+        await due([utc], nine, send_at=noon + timedelta(hours=1))
+    with pytest.raises(InvalidInput, match="expired before"):
+        await due([utc], nine, expires_at=noon + timedelta(hours=1))
+
+
 async def test_an_email_that_asks_for_it_waits_for_the_end_of_quiet_hours(world: World) -> None:
     await limit(world, quiet=QuietHours(time(21), time(8)))
     noon = next_noon(world)

@@ -23,7 +23,7 @@ from mailyard.core.errors import InvalidInput, QuotaExceeded, RateLimited, Stale
 from mailyard.queue.job import LeasedJob
 from mailyard.sending.allowance import Allowances, Limits, Wanted
 from mailyard.sending.delivery import recipient_key
-from mailyard.sending.local_time import instant, zone_of
+from mailyard.sending.local_time import instant, wall_clock, zone_of
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -35,7 +35,6 @@ TURNS_KEPT = timedelta(days=2)
 STARTED_BEFORE = timedelta(days=31)  # a delivery's id has its campaign's start, at most so long ago
 ZONE_ATTRIBUTE = "timezone"
 AHEAD_MAX = timedelta(days=366)
-LOCAL_TIME = "%Y-%m-%dT%H:%M"
 
 _decode = msgspec.json.Decoder(dict[str, object]).decode
 
@@ -244,18 +243,11 @@ def check_when(send_at: datetime | None, local_time: str | None, now: datetime) 
         raise InvalidInput("a campaign has send_at or local_time", field="local_time")
     if send_at is not None and send_at.tzinfo is None:
         raise InvalidInput("a time needs its offset from UTC", field="send_at")
-    at = None if local_time is None else _wall_clock(local_time)
+    at = None if local_time is None else wall_clock(local_time)
     for field, moment in (("send_at", send_at), ("local_time", at and at.replace(tzinfo=UTC))):
         if moment is not None and moment > now + AHEAD_MAX:
             raise InvalidInput(f"more than {AHEAD_MAX.days} days ahead", field=field)
     return at
-
-
-def _wall_clock(text: str) -> datetime:
-    try:
-        return datetime.strptime(text, LOCAL_TIME)
-    except ValueError:
-        raise InvalidInput("a time like 2026-12-24T09:00", field="local_time") from None
 
 
 def _pieces(by_zone: dict[str, list[UUID]], size: int) -> Iterator[tuple[str, list[UUID]]]:

@@ -31,6 +31,9 @@ def send(
         str, typer.Option(help="The same key again sends nothing twice.")
     ] = "",
     send_at: Annotated[str, typer.Option(help="Not before, like 2026-12-24T09:00:00Z.")] = "",
+    local_time: Annotated[
+        str, typer.Option(help="On the recipients' clocks, like 2026-12-24T09:00.")
+    ] = "",
     expires_at: Annotated[str, typer.Option(help="Not handed over after.")] = "",
     priority: Annotated[str, typer.Option(help="high, normal or low.")] = "",
     type_: Annotated[str, typer.Option("--type", help="Your word for this kind of mail.")] = "",
@@ -50,7 +53,13 @@ def send(
         body["data"] = _object(data or "{}")
         del body["subject"]
     body |= {name: people for name, people in (("cc", cc), ("bcc", bcc)) if people}
-    said = {"send_at": send_at, "expires_at": expires_at, "priority": priority, "type": type_}
+    said = {
+        "send_at": send_at,
+        "local_time": local_time,
+        "expires_at": expires_at,
+        "priority": priority,
+        "type": type_,
+    }
     body |= {name: text for name, text in said.items() if text}
     if attach:
         body["attachments"] = [

@@ -7,7 +7,7 @@ Sending through the same key again gives the first answer and sends nothing.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import inf
 from typing import Any
@@ -34,14 +34,13 @@ from mailyard.sending.answer import (
 from mailyard.sending.content import WholeMail, decode_content, encode_content
 from mailyard.sending.delivery import millisecond_range, recipient_key
 from mailyard.sending.group import GroupCommit
-from mailyard.sending.local_time import zone_of
+from mailyard.sending.recipient_clock import RecipientClocks
 from mailyard.sending.render import Rendered
 from mailyard.sending.request import (
     PRIORITIES,
     EmailContent,
     EmailRequest,
     Prepared,
-    check_times,
     prepare,
     template_of,
 )
@@ -187,6 +186,9 @@ class Emails:
         self._engine = engine
         self._templates = templates
         self._clock = clock or SystemClock()
+        self.clocks = RecipientClocks(
+            database=database, allowances=self._allowances, clock=self._clock
+        )
         self._group: GroupCommit[_Unit, Answer | MailyardError] = GroupCommit(
             self._commit, weight_max=GROUP_EMAILS
         )
@@ -320,22 +322,11 @@ class Emails:
         if template is not None:
             rendered = await self.render(workspace_id, template, request)
         prepared = prepare(request, rendered, self._clock.now())
-        return await self.after_quiet(workspace_id, prepared) if request.quiet_hours else prepared
-
-    async def after_quiet(self, workspace_id: UUID, email: Prepared) -> Prepared:
-        """The email, to be sent when it is quiet with none of its recipients. Raises InvalidInput
-        when its time would have run out by then."""
-        limits = await self._allowances.of(workspace_id)
-        if limits.quiet is None:
-            return email
-        rows = await self._database.fetch(_SQL.zones_of, workspace_id, list(email.keys))
-        zones = {zone_of(row["zone"] or "") or limits.zone for row in rows}
-        if len(rows) < len(email.keys):
-            zones.add(limits.zone)  # of those who are no contacts, or have not said where they are
-        now = self._clock.now()
-        quiet_until = limits.quiet.over_everywhere(email.send_at or now, zones)
-        send_at, _ = check_times(quiet_until, email.expires_at, now)
-        return replace(email, send_at=send_at)
+        if request.local_time is None and not request.quiet_hours:
+            return prepared
+        return await self.clocks.place(
+            workspace_id, prepared, request.local_time, quiet=request.quiet_hours
+        )
 
     async def _submit(
         self,

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from mailyard.core.errors import InvalidInput
 
+LOCAL_TIME = "%Y-%m-%dT%H:%M"
 _ZONE_CHARACTERS = 64
 
 
@@ -66,6 +67,14 @@ def check_zone(name: str, field: str = "time_zone") -> str:
     if zone_of(name) is None:
         raise InvalidInput("not a time zone; one like Europe/Rome is wanted", field=field)
     return name
+
+
+def wall_clock(text: str, field: str = "local_time") -> datetime:
+    """`2026-12-24T09:00` as a time without zone. Raises InvalidInput."""
+    try:
+        return datetime.strptime(text, LOCAL_TIME)
+    except ValueError:
+        raise InvalidInput("a time like 2026-12-24T09:00", field=field) from None
 
 
 def instant(local: datetime, zone: tzinfo) -> datetime:

@@ -63,8 +63,9 @@ NOT_TRACKED = EmailTrack()  # one object: what is the default is not stored
 
 
 class EmailRequest(msgspec.Struct, frozen=True, rename={"sender": "from"}):
-    """One mail to send: raw parts, or a template with its data. With `quiet_hours` it waits for the
-    end of the workspace's quiet hours where its recipients are."""
+    """One mail to send: raw parts, or a template with its data. With `local_time` it goes at that
+    time on its recipients' clocks, with `quiet_hours` it waits for the end of the workspace's quiet
+    hours there."""
 
     sender: str
     to: list[str]
@@ -80,6 +81,7 @@ class EmailRequest(msgspec.Struct, frozen=True, rename={"sender": "from"}):
     data: dict[str, Any] = {}
     type: str = DEFAULT_TYPE
     send_at: datetime | None = None
+    local_time: str | None = None
     expires_at: datetime | None = None
     priority: str = NORMAL
     track: EmailTrack = NOT_TRACKED

@@ -162,8 +162,11 @@ class Submission:
         else:
             prepared = _whole(mail, envelope, now)
         prepared = _addressed(prepared, envelope)
-        if waits_for_quiet(mail.orders.get("Quiet-Hours", "ignore")):
-            prepared = await emails.after_quiet(holder.workspace_id, prepared)
+        quiet, local_time = waits_for_quiet(mail.orders), mail.orders.get("Local-Time")
+        if quiet or local_time is not None:
+            prepared = await emails.clocks.place(
+                holder.workspace_id, prepared, local_time, quiet=quiet
+            )
         answer = await emails.accept_prepared(
             holder.workspace_id, prepared, _idempotency(mail, prepared), holder.actor
         )

@@ -24,8 +24,8 @@ from mailyard.sending.request import EmailTrack
 
 ORDER_PREFIX = "x-mailyard-"
 ORDERS = (
-    "Template", "Data", "Tag", "Track", "Priority", "Quiet-Hours", "Send-At", "Expires-At",
-    "Idempotency-Key",
+    "Template", "Data", "Tag", "Track", "Priority", "Quiet-Hours", "Send-At", "Local-Time",
+    "Expires-At", "Idempotency-Key",
 )  # fmt: skip
 _TRACK = "X-Mailyard-Track"
 HOPS_MAX = 100  # a mail with more trace lines goes in circles (RFC 5321 section 6.3)
@@ -135,9 +135,9 @@ def followed(text: str) -> EmailTrack:
     return EmailTrack("opens" in words, "clicks" in words)
 
 
-def waits_for_quiet(text: str) -> bool:
+def waits_for_quiet(orders: dict[str, str]) -> bool:
     """X-Mailyard-Quiet-Hours: `wait` or `ignore`."""
-    word = text.strip().lower()
+    word = orders.get("Quiet-Hours", "ignore").strip().lower()
     if word not in ("wait", "ignore"):
         raise InvalidInput("wait or ignore", field="X-Mailyard-Quiet-Hours")
     return word == "wait"

@@ -19,8 +19,8 @@ from mailyard.campaigns.campaign import (
 )
 from mailyard.campaigns.campaign import NewCampaign as Wanted
 from mailyard.campaigns.states import State
-from mailyard.campaigns.timing import LOCAL_TIME
 from mailyard.core import ids, limits
+from mailyard.sending.local_time import LOCAL_TIME
 from mailyard.storage.database import Connection
 from mailyard.web.api.page import (
     CampaignId,

@@ -113,6 +113,18 @@ class NewEmail(
     send_at: (
         Annotated[datetime, Meta(tz=True, description="Not before; up to a year ahead.")] | None
     ) = None
+    local_time: (
+        Annotated[
+            str,
+            Meta(
+                pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}$",
+                description="In place of `send_at`: when no recipient's own clock shows less (the "
+                "contact's attribute `timezone`, else the workspace's zone).",
+                examples=["2026-12-24T09:00"],
+            ),
+        ]
+        | None
+    ) = None
     expires_at: (
         Annotated[
             datetime, Meta(tz=True, description="Not handed over after this: it is `expired`.")
