@@ -76,6 +76,7 @@ from mailyard.net.dns_servers import DnsServer
 from mailyard.net.guard import networks
 from mailyard.net.http import HttpClient
 from mailyard.proving.demo import Demos
+from mailyard.proving.load_test import LoadTests
 from mailyard.queue.admin import QueueAdmin
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.ratelimit import policy as limit_policy
@@ -401,6 +402,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
             imprints=imprints,
         ),
         demos=Demos(database=database, engine=engine),
+        load_tests=LoadTests(database=database),
         queue_admin=QueueAdmin(engine=engine),
         shaping=Shaping(database=database, book=shipped()),
         tls_results=TlsCounter(database=database),

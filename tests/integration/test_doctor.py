@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import with_database
-from running_platform import free_ports
+from running_platform import free_ports, running_platform
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -102,6 +102,42 @@ def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     status, findings = examine(tmp_path, tls_cert="/nowhere.pem", tls_key="/nowhere.pem")
     assert status == 78
     assert "PEM files that belong together" in findings["certificate"]["fix"]
+
+
+def test_the_checklist_of_a_stage_judges_what_runs(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("stage")  # short: a socket's path has 107 characters
+    with running_platform(tmp_path / "data") as platform:
+        environment = {
+            "data": str(platform.data),
+            "port": str(platform.port),
+            "smtp_port": str(platform.smtp_port),
+            "api_key": platform.ready["api_key"],
+        }
+        demo = run("demo", "--recipients", "20", "--json", **environment)
+        assert demo.returncode == 0, demo.stderr
+        first = run("doctor", "--json", "--for", "1", **environment)
+        second = run("doctor", "--json", "--for", "separate-roles", **environment)
+        shown = run("doctor", "--for", "1", **environment)
+    one, two = (
+        {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+        for done in (first, second)
+    )
+    assert first.returncode == 0, first.stdout
+    assert one["load test"]["grade"] == "warn" and "20 recipients" in one["load test"]["found"]
+    assert one["monitoring"]["grade"] == "good" and one["CDN headers"]["grade"] == "good"
+    assert "stage 1 (one-server), with " in shown.stdout
+    assert "pooling" not in one and "master key" not in one
+    assert second.returncode == 78
+    failed = {check for check, finding in two.items() if finding["grade"] == "bad"}
+    assert {"pooling", "backup", "alerts", "HTTPS", "DNS", "two of each role"} <= failed
+    assert all(finding["fix"] for finding in two.values() if finding["grade"] != "good")
+
+
+def test_a_stage_that_there_is_not_is_told_with_those_that_are() -> None:
+    done = run("doctor", "--for", "9")
+    assert done.returncode != 0 and "4 (regions)" in done.stdout + done.stderr
 
 
 def test_every_setting_is_listed() -> None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import ssl
 
     from mailyard.proving.demo import Demos
+    from mailyard.proving.load_test import LoadTests
     from mailyard.settings import Settings
     from mailyard.storage.backup.record import BackupLog
 
@@ -47,6 +48,12 @@ class Application(Operating):
         from mailyard.proving.demo import Demos
 
         return Demos(database=self.database, engine=self.engine)
+
+    @cached_property
+    def load_tests(self) -> "LoadTests":
+        from mailyard.proving.load_test import LoadTests
+
+        return LoadTests(database=self.database)
 
     @cached_property
     def backup_log(self) -> "BackupLog":

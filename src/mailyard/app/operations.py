@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mailyard.app.webhooks import Webhooking
-from mailyard.core.errors import ConfigurationError
+from mailyard.core.errors import ConfigurationError, MailyardError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +59,7 @@ class Operating(Webhooking):
         return AlertBoard(
             database=self.database,
             rules=self.alert_rules,
-            channels=list(self._alert_channels()),
+            channels=list(self.alert_channels),
             clock=self.clock,
         )
 
@@ -67,7 +67,7 @@ class Operating(Webhooking):
     def notifier(self) -> "Notifier":
         from mailyard.fleet.alerts.notify import Notifier
 
-        return Notifier(database=self.database, channels=self._alert_channels())
+        return Notifier(database=self.database, channels=self.alert_channels)
 
     @cached_property
     def decisions(self) -> "DecisionBook":
@@ -115,6 +115,33 @@ class Operating(Webhooking):
             budget=settings.database_budget,
             each=settings.connections_each,
         )
+
+    async def scaling_trouble(self) -> dict[str, str]:
+        """Why groups of processes could not be scaled now, by group. Raises nothing."""
+        if self.settings.autoscale == "off":
+            return {}
+        try:
+            policies = self.scale_policies
+            if self.settings.autoscale != "kubernetes":
+                return {}
+            actuator = self._kubernetes()
+            found = {}
+            for policy in policies:
+                try:
+                    if await actuator.instances(policy) is None:
+                        found[policy.group] = f"there is no Deployment {policy.deployment}"
+                except MailyardError as error:
+                    found[policy.group] = error.message
+            return found
+        except ConfigurationError as error:
+            return {"the policy": error.message}
+
+    def scaling_most(self) -> int:
+        """Processes of all groups together at their ceilings; 0 where the policy cannot be read."""
+        try:
+            return sum(policy.most for policy in self.scale_policies)
+        except ConfigurationError:
+            return 0
 
     def watch(self, wire: "Wire") -> "Watch":
         """What the leading scheduler does about the installation."""
@@ -174,7 +201,8 @@ class Operating(Webhooking):
         post = self._poster(settings.influx_url, "text/plain; charset=utf-8", settings.influx_token)
         return [InfluxSink(post, installation=settings.smtp_name).write]
 
-    def _alert_channels(self) -> "dict[str, Tell]":
+    @cached_property
+    def alert_channels(self) -> "dict[str, Tell]":
         """How alerts are told, as far as settings say it."""
         settings = self.settings
         if not (settings.alerts_mail or settings.alerts_webhook or settings.alerts_slack):

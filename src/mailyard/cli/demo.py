@@ -18,7 +18,7 @@ from rich.progress import (
 from mailyard.cli import exit_code
 from mailyard.cli.client import AsJson, api_key, progress_console, say
 from mailyard.core.errors import Unavailable
-from mailyard.proving.client import ApiClient
+from mailyard.proving.client import ApiClient, ApiProblem
 from mailyard.proving.demonstration import RECIPIENTS_MAX, STAGES, Demo, Stage, Verdict
 from mailyard.proving.over_http import HttpPlatform
 from mailyard.proving.own_platform import OwnPlatform
@@ -97,9 +97,21 @@ async def _run(url: str, key: str, recipients: int, *, shown: bool) -> Verdict:
     demo = Demo(HttpPlatform(client), run=token_hex(4), recipients=recipients, report=report)
     try:
         with bars:
-            return await demo.run()
+            verdict = await demo.run()
+        await _record(client, verdict)
+        return verdict
     finally:
         await client.close()
+
+
+async def _record(client: ApiClient, verdict: Verdict) -> None:
+    """Leave the verdict with the installation, which may ask when it was last tried under load."""
+    said = verdict.as_json()
+    del said["clean"]  # follows from the rest
+    try:
+        await client.post("/v1/load-tests", said)
+    except (ApiProblem, Unavailable) as problem:
+        progress_console().print(f"Not recorded as a load test: {problem}", markup=False)
 
 
 def _told(verdict: Verdict) -> str:

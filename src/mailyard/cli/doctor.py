@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from mailyard.cli import exit_code
 from mailyard.core.errors import ConfigurationError
 from mailyard.fleet import checkup
 from mailyard.fleet.checkup import Finding, Grade
+from mailyard.fleet.stage import Stage, parse_stage
 from mailyard.settings import (
     SAFE,
     Settings,
@@ -36,16 +37,32 @@ def doctor(
     settings: Annotated[
         bool, typer.Option("--settings", help="List every setting instead.")
     ] = False,
+    stage: Annotated[
+        str,
+        typer.Option(
+            "--for",
+            metavar="STAGE",
+            help="Also the checklist of a stage: 1 one-server, 2 separate-roles, 3 fleet, "
+            "4 regions.",
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Check the machine and the configuration, and say what to fix; exit code 78 if it must be.
 
+    With --for it asks whether the installation that runs here is ready for a stage, the one that
+    it is at or the next: a load test, backups, failover, limits, TLS, DNS and more
+    (docs/READINESS.md).
+
     Example: MAILYARD_DATA=/var/lib/mailyard mailyard doctor
+
+    Example: mailyard doctor --for 2
     """
     if settings:
         _list_settings(as_json)
         return
-    findings = asyncio.run(_examine())
+    wanted = parse_stage(stage) if stage else None
+    findings = asyncio.run(_examine(wanted))
     bad = any(finding.grade is Grade.BAD for finding in findings)
     if as_json:
         rows = [
@@ -58,12 +75,20 @@ def doctor(
             print(f"{_MARKS[one.grade]}  {one.check:<20} {one.found}")
             if one.fix:
                 print(f"      {'':<20} -> {one.fix}")
-        print("Something must be fixed." if bad else "Mailyard can run here.")
+        print("Something must be fixed." if bad else _good(wanted, findings))
     if bad:
         raise typer.Exit(exit_code.CONFIGURATION)
 
 
-async def _examine() -> list[Finding]:
+def _good(stage: Stage | None, findings: Sequence[Finding]) -> str:
+    if stage is None:
+        return "Mailyard can run here."
+    warned = sum(finding.grade is Grade.WARN for finding in findings)
+    told = f", with {warned} warnings" if warned else ""
+    return f"Ready for stage {stage.value} ({stage.word}){told}."
+
+
+async def _examine(stage: Stage | None) -> list[Finding]:
     findings = list(checkup.check_machine())
     try:
         settings = load_settings()
@@ -110,6 +135,11 @@ async def _examine() -> list[Finding]:
     findings += _check_delivery(settings)
     if settings.queue_engine == "kafka":
         findings += await _check_kafka(settings)
+    if stage is not None:
+        from mailyard.app.readiness import examine
+
+        asked = running or not settings.embedded
+        findings += await examine(settings, stage, findings, database=asked)
     return [_short(finding) for finding in findings]
 
 

@@ -59,6 +59,27 @@ def alerts(
     say_rows(ask(work)["items"], as_json, columns)
 
 
+@app.command("load-tests")
+def load_tests(as_json: AsJson = False) -> None:
+    """List what the installation was seen to bear: every demonstration run on it.
+
+    Example: mailyard monitoring load-tests
+    """
+
+    async def work(client: ApiClient) -> Any:
+        return await client.get("/v1/load-tests")
+
+    columns = (
+        ("When", "at"),
+        ("Version", "version"),
+        ("Recipients", "recipients"),
+        ("A second", "per_second"),
+        ("Clean", "clean"),
+        ("Processes", "processes"),
+    )
+    say_rows(ask(work)["items"], as_json, columns)
+
+
 @app.command()
 def scaling(as_json: AsJson = False) -> None:
     """List what the autoscaler did, and why.

@@ -19,6 +19,7 @@ from mailyard.core.errors import Conflict, InvalidInput, MailyardError, NotFound
 from mailyard.core.limits import API_PAGE_ITEMS
 from mailyard.proving.demonstration import RECIPIENTS_MAX, STAGES, Demo, Stage
 from mailyard.proving.in_process import ServicePlatform, Services
+from mailyard.proving.load_test import PAGE, LoadTests
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import MEDIA, LeasedJob, NewJob
 from mailyard.queue.worker import Batch, Handler
@@ -111,6 +112,7 @@ class DemoRunner:
 
     def __init__(self, *, database: Database, live: LiveEvents, services: Services) -> None:
         self._database = database
+        self._load_tests = LoadTests(database=database)
         self._live = live
         self._services = services
 
@@ -166,12 +168,15 @@ class DemoRunner:
         finally:
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
-        await self._database.execute(
-            QUERIES.finish_run,
-            workspace_id,
-            run_id,
-            msgspec.json.encode(verdict.as_json()).decode(),
-        )
+        async with self._database.transaction() as tx:
+            await self._database.execute(
+                QUERIES.finish_run,
+                workspace_id,
+                run_id,
+                msgspec.json.encode(verdict.as_json()).decode(),
+                tx=tx,
+            )
+            await self._load_tests.add(PAGE, verdict, tx)
         await teller.tell("finished", Stage("", recipients, recipients), verdict.as_json())
 
 

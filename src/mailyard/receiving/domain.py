@@ -156,7 +156,7 @@ class ReceivingDomains:
         """Ask DNS for the proof and for the MX."""
         texts = await dns.txt(domain.proof_name)
         tokens, finding = _proof(domain, texts)
-        state, mx_finding = _mx(self.host, await dns.mx(domain.name))
+        state, mx_finding = judge_mx(self.host, await dns.mx(domain.name))
         return Look(tokens, finding, state, mx_finding)
 
     async def note(
@@ -232,7 +232,8 @@ def _proof(domain: ReceivingDomain, texts: Result[str]) -> tuple[frozenset[str] 
     return found, f"there is no TXT record at {domain.proof_name}: add the one given here"
 
 
-def _mx(host: str, result: Result[MxRecord]) -> tuple[str, str]:
+def judge_mx(host: str, result: Result[MxRecord]) -> tuple[str, str]:
+    """How a domain's MX stands towards `host`, our mail server, and what is wrong with it."""
     if isinstance(result, TemporaryFailure):
         return UNKNOWN, f"DNS cannot say now ({result.trouble.value}); look again later"
     if not isinstance(result, Answer):

@@ -304,10 +304,10 @@ class Settings:
         NETWORKS, "", "networks like 10.0.0.0/8 that alerts and series may be posted to"
     )
     autoscale: str = setting(
-        choice("off", "local", "kubernetes", "dry-run"),
+        choice("off", "local", "kubernetes", "dry-run", "outside"),
         "off",
         "who makes more and fewer processes: the supervisor here, Kubernetes; dry-run: decides "
-        "and records alone",
+        "and records alone; outside: HPA or KEDA, by our metrics",
     )
     autoscale_file: Path | None = setting(FILE, None, "TOML over the packed policies of scaling")
     autoscale_kubernetes_url: str = setting(

@@ -68,3 +68,7 @@ SELECT current_setting('server_version_num')::int AS version,
 -- name: first_workspace
 -- The workspace whose people run the installation.
 SELECT id FROM workspace ORDER BY id LIMIT 1;
+
+-- name: backend
+-- Which process of the server answers.
+SELECT pg_backend_pid();

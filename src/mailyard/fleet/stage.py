@@ -1,0 +1,42 @@
+"""The stages that an installation grows through. `docs/DEPLOYMENT.md` describes each."""
+
+from collections.abc import Mapping
+from enum import IntEnum
+from types import MappingProxyType
+
+from mailyard.core.errors import InvalidInput
+
+
+class Stage(IntEnum):
+    """By the number that `mailyard doctor --for` takes; `word` is its name."""
+
+    ONE_SERVER = 1
+    SEPARATE_ROLES = 2
+    FLEET = 3
+    REGIONS = 4
+
+    @property
+    def word(self) -> str:
+        return self.name.lower().replace("_", "-")
+
+
+ABOUT: Mapping[Stage, str] = MappingProxyType(
+    {
+        Stage.ONE_SERVER: "all roles and an embedded PostgreSQL on one machine",
+        Stage.SEPARATE_ROLES: "several of each role behind a balancer; PostgreSQL with a replica, "
+        "PgBouncer, Redis",
+        Stage.FLEET: "many machines or Kubernetes, scaled by load; Redis that fails over, Kafka, "
+        "an object store",
+        Stage.REGIONS: "a fleet in each of several regions",
+    }
+)
+
+
+def parse_stage(text: str) -> Stage:
+    """A stage by its number or its name. Raises InvalidInput."""
+    wanted = text.strip().lower().replace("_", "-")
+    for stage in Stage:
+        if wanted in (str(stage.value), stage.word):
+            return stage
+    known = ", ".join(f"{stage.value} ({stage.word})" for stage in Stage)
+    raise InvalidInput(f"{text!r} is no stage: {known}", field="for")
