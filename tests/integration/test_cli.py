@@ -580,6 +580,10 @@ async def test_a_provider_is_added_routed_to_tried_and_removed(shell: Shell) -> 
 async def test_the_demonstration_uses_the_platform_that_runs(shell: Shell) -> None:
     verdict = await shell.json("demo", "--recipients", "40")
     assert (verdict["sent"], verdict["received"], verdict["clean"]) == (40, 40, True)
+    listed = await shell.json("monitoring", "load-tests")
+    newest = (listed["items"] if isinstance(listed, dict) else listed)[0]
+    assert (newest["origin"], newest["recipients"], newest["clean"]) == ("command", 40, True)
+    assert newest["processes"]["worker"] >= 1
 
 
 async def test_a_domain_is_added_its_records_shown_and_checked(shell: Shell) -> None:

@@ -64,11 +64,15 @@ async def test_the_button_runs_it_in_a_worker_and_keeps_the_verdict(tmp_path: Pa
                     await asyncio.sleep(0.1)
             latest = await demos.latest(workspace_id)
             told = await _told(application)
+            load_test = await application.load_tests.last(1)
         finally:
             await application.close()
     assert latest == now
     assert now.verdict is not None
     assert (now.verdict["received"], now.verdict["clean"]) == (150, True)
+    assert load_test is not None
+    assert (load_test.origin, load_test.recipients, load_test.clean) == ("page", 150, True)
+    assert load_test.processes["api"] == 1
     assert told[-1]["state"] == "finished"
     assert told[-1]["verdict"] == now.verdict
     assert len({item["stage"] for item in told}) > 2
