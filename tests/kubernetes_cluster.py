@@ -201,9 +201,7 @@ class Cluster:
             "--horizontal-pod-autoscaler-cpu-initialization-period=0s",
         )
         self._begin("kube-scheduler", mine, *quiet)
-        stages = [
-            word for file in sorted((TOOLS / "stages").iterdir()) for word in ("--config", file)
-        ]
+        stages = sorted((TOOLS / "stages").iterdir())
         self._begin(
             "kwok",
             mine,
@@ -211,7 +209,7 @@ class Cluster:
             "--cidr=10.244.0.0/16",
             "--node-ip=127.0.0.1",
             "--node-lease-duration-seconds=40",
-            *map(str, stages),
+            *(f"--config={file}" for file in stages),
         )
 
     def _begin(self, program: str, *arguments: str) -> None:
