@@ -1,63 +1,18 @@
 """The SMTP transport against Postfix as it is: what it delivers is what was handed over."""
 
 import asyncio
-import os
-import shutil
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from postfix_server import as_root, running_postfix
 from smtp_wire import NotingHandler, listening, until
 
-from mailyard.proving.own_platform import free_port
 from mailyard.sending.transport import Handoff, Outcome, Outgoing, Recipient
 from mailyard.sending.transports.smtp import SmtpOptions, SmtpTransport
 
-POSTFIX = Path("/usr/sbin/postfix")
-pytestmark = pytest.mark.skipif(
-    (not POSTFIX.exists() or os.geteuid() != 0) and os.environ.get("CI") != "true",
-    reason="Postfix runs as root only",
-)
-
-MAIN = """compatibility_level = 3.6
-queue_directory = {folder}/spool
-data_directory = {folder}/data
-maillog_file = {folder}/mail.log
-maillog_file_prefixes = {folder}
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-mynetworks = 127.0.0.0/8
-mydestination =
-alias_maps =
-relay_domains = inbox.test
-transport_maps = inline:{{ {{ inbox.test = smtp:[127.0.0.1]:{next_port} }} }}
-default_transport = error:nothing leaves this machine
-smtpd_recipient_restrictions =
-    check_recipient_access inline:{{ {{ no@inbox.test = REJECT unknown }} }},
-    permit_mynetworks, reject
-smtp_address_preference = ipv4
-{more}
-"""
-MASTER = """127.0.0.1:{port} inet n - n - - smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 1 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-error unix - - n - - error
-retry unix - - n - - error
-smtp unix - - n - - smtp
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-proxymap unix - - n - - proxymap
-tlsmgr unix - - n 1000? 1 tlsmgr
-postlog unix-dgram n - n - 1 postlogd
-"""
+pytestmark = as_root
 
 
 @pytest.fixture
@@ -71,22 +26,9 @@ async def received() -> AsyncIterator[tuple[NotingHandler, int]]:
 @pytest.fixture(params=["chunking", "no chunking"])
 def postfix(request: pytest.FixtureRequest, received: tuple[NotingHandler, int]) -> Iterator[int]:
     """A Postfix of our own; its port."""
-    folder = Path(tempfile.mkdtemp(prefix="mailyard-postfix-"))
-    folder.chmod(0o755)
-    (folder / "spool").mkdir()
-    (folder / "data").mkdir()
-    shutil.chown(folder / "data", "postfix")
-    port = free_port()
     more = "" if request.param == "chunking" else "smtpd_discard_ehlo_keywords = chunking"
-    (folder / "main.cf").write_text(MAIN.format(folder=folder, next_port=received[1], more=more))
-    (folder / "master.cf").write_text(MASTER.format(port=port))
-    command = [str(POSTFIX), "-c", str(folder)]
-    subprocess.run([*command, "start"], check=True, capture_output=True)
-    try:
+    with running_postfix(received[1], more) as port:
         yield port
-    finally:
-        subprocess.run([*command, "abort"], check=False, capture_output=True)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def mail(number: int) -> tuple[Outgoing, bool]:

@@ -15,6 +15,7 @@ fi
 WANTED="
 postfix:/usr/sbin/smtp-source
 redis-server:/usr/bin/redis-server
+dovecot-core:/usr/sbin/dovecot
 swaks:/usr/bin/swaks
 libnet-ssleay-perl:/usr/share/doc/libnet-ssleay-perl
 wrk:/usr/bin/wrk
