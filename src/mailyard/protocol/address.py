@@ -22,7 +22,12 @@ from mailyard.core.errors import InvalidInput
 
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+PLAIN = rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*@{_LABEL}(?:\.{_LABEL})*"
+"""A pattern: an address without quotes, literals and letters beyond ASCII."""
+PLAIN_BYTES = limits.SMTP_LOCAL_PART_BYTES  # the shortest limit: with so many it breaks none
+
 _PLAIN = re.compile(rf"([{_ATEXT}]+(?:\.[{_ATEXT}]+)*)@({_LABEL}(?:\.{_LABEL})*)")
+_PLAIN_WHOLE = re.compile(PLAIN)
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _DOT_ATOM = re.compile(rf"[{_ATEXT}\u0080-\U0010ffff]+(?:\.[{_ATEXT}\u0080-\U0010ffff]+)*")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -65,6 +70,8 @@ def normalise(address: str) -> str:
     Lower-case domain in its ASCII form (IDNA), lower-case local part in NFC, no needless quoting.
     Raises InvalidInput.
     """
+    if len(address) <= PLAIN_BYTES and _PLAIN_WHOLE.fullmatch(address):
+        return address.lower()
     local, domain = split_address(address)
     if address.isascii() and local[0] != '"' and domain[0] != "[":
         return address.lower()

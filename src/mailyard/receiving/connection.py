@@ -303,14 +303,17 @@ class Connection(asyncio.Protocol):
         session.answer(question, reply)
 
     def _flush(self, session: ServerSession) -> None:
+        output = session.take_output()
+        closed = session.closed
+        if not output and not closed:
+            return
         transport = self._transport
         if transport is None or transport.is_closing():
-            return
-        output = session.take_output()
+            return  # nobody is there who would read it
         if output:
             transport.write(output)
             self._turn_at = self._loop.time()
-        if session.closed:
+        if closed:
             transport.close()
 
     def _set_reading(self) -> None:

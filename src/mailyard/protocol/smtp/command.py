@@ -9,12 +9,15 @@ from functools import lru_cache
 from msgspec import Struct
 
 from mailyard.core.errors import InvalidInput, MailyardError
-from mailyard.protocol.address import split_address
+from mailyard.protocol.address import PLAIN, PLAIN_BYTES, split_address
 from mailyard.protocol.smtp.reply import Reply
 
 _PATH = r'<((?:"(?:[^"\\]|\\.)*"|[^<>\s"\\])*)>'
 _MAIL = re.compile(rf"FROM: ?{_PATH}(?: +(\S.*))?", re.IGNORECASE)
 _RCPT = re.compile(rf"TO: ?{_PATH}(?: +(\S.*))?", re.IGNORECASE)
+# What nearly all say, read in one go.
+_PLAIN_MAIL = re.compile(rf"[Ff][Rr][Oo][Mm]:<({PLAIN})>(?: (\S.*))?")
+_PLAIN_RCPT = re.compile(rf"[Tt][Oo]:<({PLAIN})>")
 _ROUTE = re.compile(r"(?:@[^,:@]+,)*@[^,:@]+:")
 _SIZE = re.compile(r"[0-9]{1,20}")
 _BDAT = re.compile(r"([0-9]{1,20})( +LAST)? *", re.IGNORECASE | re.ASCII)
@@ -60,6 +63,12 @@ def parse_mail(argument: str, submission: bool = False) -> MailCommand:
 
     With `submission` the AUTH parameter is taken (RFC 4954 section 5), and not believed.
     """
+    plain = _PLAIN_MAIL.fullmatch(argument)
+    if plain is not None:
+        path, text = plain.groups()
+        if len(path) <= PLAIN_BYTES:
+            said = _parameters(text, submission) if text else _NO_PARAMETERS
+            return MailCommand(path, said.declared_bytes, said.eight_bit, said.smtp_utf8)
     match = _MAIL.fullmatch(argument.rstrip(" "))
     if match is None:
         raise Refused(Reply(501, _SYNTAX, "Syntax: MAIL FROM:<address>"))
@@ -94,6 +103,9 @@ def parse_recipient(argument: str, smtp_utf8: bool, hostname: str) -> str:
 
     `<postmaster>` without a domain is this host's (RFC 5321 section 4.5.1).
     """
+    plain = _PLAIN_RCPT.fullmatch(argument)
+    if plain is not None and len(plain[1]) <= PLAIN_BYTES:
+        return plain[1]
     match = _RCPT.fullmatch(argument.rstrip(" "))
     if match is None:
         raise Refused(Reply(501, _SYNTAX, "Syntax: RCPT TO:<address>"))

@@ -84,6 +84,8 @@ class ServerSession(MailTransactions):
             return self._ahead.popleft()
         while True:
             state = self.state
+            if self._at == len(self._input) and not self._waiting and state is not _IN_CHUNK:
+                return None  # nothing is unread; only a chunk may have no octets
             if state in _READS_COMMANDS and not self._skip_bytes:
                 done, event = self._read_command()
             elif state is _IN_DATA:
@@ -99,9 +101,7 @@ class ServerSession(MailTransactions):
                 return None
             if event is not None:
                 return event
-            if done and (self._at < len(self._input) or self.state is _IN_CHUNK):
-                continue  # a chunk may have no octets
-            if not self._more_input():
+            if not done and not self._more_input():
                 return None
 
     def answer(self, question: Question, reply: Reply) -> None:
@@ -115,7 +115,9 @@ class ServerSession(MailTransactions):
         output = self._output
         if not output:
             return b""
-        joined = output[0] if len(output) == 1 else b"".join(output)
+        if len(output) == 1:
+            return output.pop()
+        joined = b"".join(output)
         output.clear()
         return joined
 
