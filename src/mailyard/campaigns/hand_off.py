@@ -8,7 +8,7 @@ is the window's (`sending/handoff.py`), which all chunks of a process share.
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -45,7 +45,9 @@ RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
 RECONNECTS = 20  # longer than a lease: by then the chunk is somebody else's
 STEP_RESULTS = 45  # of HANDOFF_WINDOW_BULK: a step is worth its statement from so many on,
 STEP_WAIT_S = 0.02  # or when the first of them has waited so long
-_YIELD_EVERY = 8  # mails written before the sockets get their turn
+WINDOWS_AHEAD = 3  # of mails that are written while answers and commits are waited for
+_YIELD_EVERY = 8  # mails written before the sockets get their turn,
+_YIELD_EVERY_SIGNED = 2  # where each takes some tenths of a millisecond
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,7 @@ class HandOff:
         self._means = means
         self._place = place
         self._mail = mail
+        self._yield_every = _YIELD_EVERY_SIGNED if mail.signed else _YIELD_EVERY
         self._group = place.number if row["ids_by_chunk"] else None
         self._type: str = row["type"]
         self._named: UUID | None = row["named_upto"]
@@ -202,13 +205,20 @@ class HandOff:
 
     async def write_ahead(self, count: int) -> None:
         """Have up to `count` mails ready to be named, giving others their turn in between."""
-        written = 0
         while len(self._ahead) < count and self._next_contact < len(self._contacts):
-            self._write_one(self._contacts[self._next_contact])
-            self._next_contact += 1
-            written += 1
-            if written % _YIELD_EVERY == 0:
-                await asyncio.sleep(0)
+            await self._write_next()
+
+    async def _write_until(self, over: Callable[[], bool]) -> None:
+        """Write ahead while something else is waited for, until that is `over`."""
+        enough = WINDOWS_AHEAD * self._means.window.size
+        while not over() and len(self._ahead) < enough and self._next_contact < len(self._contacts):
+            await self._write_next()
+
+    async def _write_next(self) -> None:
+        self._write_one(self._contacts[self._next_contact])
+        self._next_contact += 1
+        if self._next_contact % self._yield_every == 0:
+            await asyncio.sleep(0)
 
     def _write_one(self, contact: asyncpg.Record) -> None:
         contact_id, address, name, attributes, suppressed, unwanted = contact
@@ -260,6 +270,7 @@ class HandOff:
         if not self._away:
             await self._means.window.opened()
             return
+        await self._write_until(self._due.is_set)
         await self._due.wait()
         if self._away and self._rows.handed_off < STEP_RESULTS:
             await self.step(self._means.window.size)
@@ -286,6 +297,7 @@ class HandOff:
         commit = asyncio.create_task(self._commit_surely(rows, upto, count, step, links))
         try:
             await self.write_ahead(count + self._means.window.size)
+            await self._write_until(commit.done)
         finally:
             named_upto, state = await commit
         self.running = state == State.RUNNING

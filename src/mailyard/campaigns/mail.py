@@ -94,6 +94,11 @@ class CampaignMail:
         """The time inside all delivery ids of the campaign."""
         return self._unix_ms
 
+    @property
+    def signed(self) -> bool:
+        """Whether each mail takes a signature, which costs more than all the rest of it."""
+        return bool(self._signers)
+
     def delivery_id(self, address: str, group: int | None) -> UUID:
         """The one id that this recipient has in this campaign; `group` is the number of the chunk
         that he stands in, None in campaigns from before ids had it."""
