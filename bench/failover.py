@@ -36,8 +36,9 @@ from mailyard.core.clock import SystemClock
 from mailyard.net.guard import networks
 from mailyard.net.http import HttpClient
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
-from mailyard.sending.outbound import Listed, Outbound, Plan, View
+from mailyard.sending.outbound import Outbound
 from mailyard.sending.provider import RELAY, NewProvider, ProviderBook
+from mailyard.sending.route.plan import Listed, Plan, View
 from mailyard.sending.route.routes import Leg, Route, Routes
 from mailyard.sending.routing import Routing, StoredLeg, StoredRoute
 from mailyard.sending.transport import CAMPAIGN, Handoff, Outcome, Outgoing, Recipient

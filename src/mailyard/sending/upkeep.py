@@ -17,13 +17,15 @@ from mailyard.access.vault import Vault
 from mailyard.bus.bus import Bus
 from mailyard.core import ids
 from mailyard.core.errors import MailyardError, Unavailable
-from mailyard.sending.outbound import Listed, Outbound, Plan, Standing, View
+from mailyard.sending.outbound import Outbound
 from mailyard.sending.provider import RELAY, TOPIC, open_provider
 from mailyard.sending.route.breaker import Position
+from mailyard.sending.route.plan import Listed, Plan, View
 from mailyard.sending.route.providers import ProviderEvent
 from mailyard.sending.routing import StoredRoute, compiled, stored_route
 from mailyard.sending.transport import Transport
 from mailyard.sending.transports.kinds import KINDS, Opened, Workshop, make
+from mailyard.sending.ways import Standing
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
 

@@ -12,9 +12,10 @@ import pytest
 from mailyard.core.backoff import Backoff
 from mailyard.core.clock import ManualClock
 from mailyard.core.errors import ConfigurationError
-from mailyard.sending.outbound import Listed, Outbound, Plan, View
+from mailyard.sending.outbound import Outbound
 from mailyard.sending.provider import RELAY
 from mailyard.sending.route.breaker import BreakerOptions, Position
+from mailyard.sending.route.plan import Listed, Plan, View
 from mailyard.sending.route.routes import Leg, Route, Routes, When
 from mailyard.sending.transport import (
     CAMPAIGN,
@@ -275,14 +276,14 @@ async def test_a_changed_provider_is_made_anew_and_the_old_one_finishes() -> Non
 
 async def test_a_provider_that_cannot_be_made_lets_others_send() -> None:
     world = World(FIRST_A)
-    made = world.out._make
+    made = world.out._ways._make
 
     def make(key: str) -> Transport:
         if key == "key-a":
             raise ConfigurationError("its master key is not here")
         return made(key)
 
-    world.out._make = make
+    world.out._ways._make = make
     (answer,) = await world.send()
     assert answer.transport == "b"
     assert any("master key" in one.event.why for one in world.out.news())
