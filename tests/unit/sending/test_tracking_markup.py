@@ -12,7 +12,7 @@ from mailyard.sending.render import Compiled
 from mailyard.sending.track.dress import Imprint, Tracked, TrackedPage, Wishes, dress
 from mailyard.sending.track.hit import network_of
 from mailyard.sending.track.judge import CLICKED, OPENED, Rules, Seen, read_rules, shipped_rules
-from mailyard.sending.track.markup import address_of, hrefs, with_utm
+from mailyard.sending.track.markup import address_of, bare_urls, hrefs, with_utm
 from mailyard.sending.track.token import CLICK, OPEN, Tokens
 from mailyard.web.track.app import ascii_location
 
@@ -41,6 +41,37 @@ def test_links_are_found_where_a_mail_program_sees_them(html: str, values: list[
     found = list(hrefs(html))
     assert [one.value for one in found] == values
     assert all(html[one.start : one.end] == one.value for one in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("See https://a.b/c?d=e&f#g.\nBye", ["https://a.b/c?d=e&f#g"]),
+        (
+            "(HTTP://a.b/), <https://c.d/e>; https://f.g!",
+            ["HTTP://a.b/", "https://c.d/e", "https://f.g"],
+        ),
+        (
+            "https://en.wiki/Mail_(disambiguation) (https://x.y/z)",
+            ["https://en.wiki/Mail_(disambiguation)", "https://x.y/z"],
+        ),
+        ("https://shop/?id={{ id }} https://{{ host }}/ www.a.b ftp://a.b", []),
+    ],
+)
+def test_addresses_in_plain_text_end_where_a_reader_sees_it(text: str, values: list[str]) -> None:
+    found = list(bare_urls(text))
+    assert [one.value for one in found] == values
+    assert all(text[one.start : one.end] == one.value for one in found)
+
+
+def test_a_mail_of_text_alone_has_its_links_followed_beside_html_they_stay_readable() -> None:
+    text = f"A: https://s.example/a.\nB: https://s.example/a, {BASE}/p/x https://s.e/{{{{ n }}}}"
+    alone = dress("", text, Wishes(BASE, clicks=True, utm=(("utm_source", "mail"),)))
+    assert alone.urls == ("https://s.example/a?utm_source=mail",)
+    led = f"{BASE}/c/{{{{ mailyard_link_0 }}}}"
+    assert alone.text == f"A: {led}.\nB: {led}, {BASE}/p/x https://s.e/{{{{ n }}}}"
+    assert dress('<a href="https://b.c/">b</a>', text, Wishes(BASE, clicks=True)).text == text
+    assert dress("", text, Wishes(BASE)).text == text
 
 
 @given(st.text(alphabet="<a hrefx=\"'{}%> /\n", max_size=300))

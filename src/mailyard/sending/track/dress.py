@@ -5,11 +5,12 @@ is left to do for a recipient is to render one more variable. One whose address 
 is marked in the source and replaced in what was rendered: only then its address is known.
 
 Never followed: everything that is no http(s) address, links of ours, `data-track="off"`. The text
-part keeps its addresses: a person reads them.
+part beside an HTML part keeps its addresses: a person reads them, and the HTML's are followed. Of a
+mail that is text alone they are led through us.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from uuid import UUID
 from mailyard.protocol.character_reference import unescaped
 from mailyard.sending.render import Compiled
 from mailyard.sending.track.link import StoredLink, link_id
-from mailyard.sending.track.markup import address_of, has_code, hrefs, with_utm
+from mailyard.sending.track.markup import Href, address_of, bare_urls, has_code, hrefs, with_utm
 from mailyard.sending.track.token import CLICK, OPEN, PREFERENCES, Maker, Tokens
 
 _SLOT = re.compile(
@@ -80,18 +81,49 @@ def dress(html: str, text: str, wishes: Wishes) -> Dressed:
     text = _filled(text, wishes.base, imprint.physical_address)
     urls: dict[str, int] = {}
     patterns: list[str] = []
-    pieces: list[str] = []
-    at = 0
     if wishes.clicks or wishes.utm:
-        for found in hrefs(html):
-            becomes = _rewritten(found.value, found.quoted, wishes, urls, patterns)
-            if becomes is not None:
-                pieces += (html[at : found.start], becomes)
-                at = found.end
-    html = "".join((*pieces, html[at:]))
+        if html:
+            html = _led(html, hrefs(html), wishes, urls, patterns)
+        else:
+            text = _led_text(text, wishes, urls)
     if wishes.opens and html:
         html = _before_end(html, _PIXEL.format(wishes.base, f"{{{{ {_OPEN} }}}}"))
     return Dressed(html, text, tuple(urls), tuple(patterns))
+
+
+def _led(
+    html: str, links: Iterable[Href], wishes: Wishes, urls: dict[str, int], patterns: list[str]
+) -> str:
+    pieces: list[str] = []
+    at = 0
+    for found in links:
+        becomes = _rewritten(found.value, found.quoted, wishes, urls, patterns)
+        if becomes is not None:
+            pieces += (html[at : found.start], becomes)
+            at = found.end
+    return "".join((*pieces, html[at:]))
+
+
+def _led_text(text: str, wishes: Wishes, urls: dict[str, int]) -> str:
+    pieces: list[str] = []
+    at = 0
+    for found in bare_urls(text):
+        if is_ours(found.value, wishes.base) or address_of(found.value) is None:
+            continue
+        pieces += (
+            text[at : found.start],
+            _address(with_utm(found.value, wishes.utm), wishes, urls),
+        )
+        at = found.end
+    return "".join((*pieces, text[at:]))
+
+
+def _address(url: str, wishes: Wishes, urls: dict[str, int]) -> str:
+    """Where a link to `url` leads."""
+    if not wishes.clicks:
+        return url
+    number = urls.setdefault(url, len(urls))
+    return f"{wishes.base}/c/{{{{ {_LINK.format(number)} }}}}"
 
 
 def _rewritten(
@@ -109,10 +141,7 @@ def _rewritten(
     if url is None or is_ours(url, wishes.base):
         return None
     url = with_utm(url, wishes.utm)
-    if not wishes.clicks:
-        return escape(url)
-    number = urls.setdefault(url, len(urls))
-    return f"{wishes.base}/c/{{{{ {_LINK.format(number)} }}}}"
+    return _address(url, wishes, urls) if wishes.clicks else escape(url)
 
 
 def is_ours(url: str, base: str) -> bool:

@@ -28,6 +28,7 @@ _ATTRIBUTE = re.compile(
          (?: \s*=\s* (?: "((?:{_CODE}|[^"])*+)" | '((?:{_CODE}|[^'])*+)' | ([^\s"'<>`=]+) ) )?""",
     re.DOTALL | re.VERBOSE,
 )
+_BARE = re.compile(rf"https?://[^\s<>\"{{}}|\\^`]{{1,{URL_CHARACTERS}}}", re.IGNORECASE)
 _HAS_CODE = re.compile(r"\{[{%#]")
 
 
@@ -53,6 +54,17 @@ def hrefs(html: str) -> Iterator[Href]:
         found = _href(html, start, at)
         if found is not None:
             yield found
+
+
+def bare_urls(text: str) -> Iterator[Href]:
+    """The web addresses in plain text, in order, without the punctuation that ends a sentence; none
+    that template code goes on with."""
+    for found in _BARE.finditer(text):
+        value = found[0].rstrip(".,;:!?*_'")
+        while value.endswith(")") and value.count(")") > value.count("("):
+            value = value[:-1].rstrip(".,;:!?*_'")
+        if text[found.end() : found.end() + 1] != "{":
+            yield Href(found.start(), found.start() + len(value), value, False)
 
 
 def _href(html: str, start: int, end: int) -> Href | None:
