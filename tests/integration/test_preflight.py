@@ -193,6 +193,28 @@ async def test_complaints_and_bounces_of_the_domains_campaigns_count(platform: P
     }  # fmt: skip
 
 
+async def test_complaints_about_single_emails_count_for_their_domain_alone(
+    platform: Platform,
+) -> None:
+    await sign(platform)
+    (domain,) = (await platform.call("GET", "/v1/domains")).json["items"]
+    for sender in (f"Shop <shop@{domain['name']}>", "shop@other.example"):
+        email = {"from": sender, "to": ["p@people.dev"], "subject": "s", "text": "t"}
+        batch = {"emails": [email] * 600}
+        assert (await platform.call("POST", "/v1/emails/batch", json=batch)).status == 202
+    async with platform.app.database.connection() as connection:
+        await connection.execute("UPDATE delivery SET state = 'accepted'")
+        await connection.execute(
+            "INSERT INTO delivery_event (delivery_id, seq, workspace_id, state, kind)"
+            " SELECT id, 9, workspace_id, state, 'complained' FROM delivery"
+            " WHERE email_id IN (SELECT id FROM email WHERE sender LIKE 'Shop%' LIMIT 2)"
+        )
+    of_domain = await platform.call("GET", f"/v1/domains/{domain['id']}/preflight")
+    found = {item["key"]: item for item in of_domain.json["items"]}["complaint_rate"]
+    assert found["level"] == "block"
+    assert "2 of 600 mails complained in 30 days, 0.33%" in found["message"]
+
+
 async def test_links_are_asked_for_with_head_and_answered_within_bounds(platform: Platform) -> None:
     await sign(platform)
 

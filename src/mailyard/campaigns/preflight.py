@@ -73,7 +73,8 @@ class DomainFacts:
 
 @dataclass(frozen=True, slots=True)
 class RateFacts:
-    """Campaigns from this domain in the last RATE_DAYS."""
+    """Mail from this domain in the last RATE_DAYS: of all campaigns, and of the newest of single
+    emails."""
 
     sent: int = 0
     bounced: int = 0

@@ -94,6 +94,24 @@ CROSS JOIN LATERAL (SELECT coalesce(sum(bounced), 0) AS bounced,
 WHERE c.workspace_id = $1 AND c.first_started_at >= $3
   AND rtrim(lower(split_part(c.sender, '@', -1)), '> ') = $2;
 
+-- name: single_rates
+-- What became of those of the newest $4 single emails of workspace $1 with ids from $3 on that were sent
+-- from the domain $2. A delivery is made with its email, so its id lies behind $3 too.
+WITH one AS MATERIALIZED (
+    SELECT id FROM (
+        SELECT id, sender FROM email WHERE workspace_id = $1 AND id >= $3 ORDER BY id DESC LIMIT $4
+    ) AS newest
+    WHERE rtrim(lower(split_part(sender, '@', -1)), '> ') = $2
+)
+SELECT count(*) AS sent, count(*) FILTER (WHERE d.state = 'bounced') AS bounced,
+       count(*) FILTER (WHERE EXISTS (
+           SELECT FROM delivery_event e
+           WHERE e.delivery_id = d.id AND e.workspace_id = $1 AND e.kind = 'complained'
+       )) AS complained
+FROM one
+JOIN delivery d ON d.email_id = one.id AND d.id >= $3
+WHERE d.workspace_id = $1 AND d.state IN ('accepted', 'delivered', 'bounced');
+
 -- name: domain_by_name
 -- The sending domain $2 of a workspace.
 SELECT id FROM domain WHERE workspace_id = $1 AND name = $2;
