@@ -32,7 +32,9 @@ ROWS = int(os.environ.get("ROWS", 5_000_000 if FULL else 1_000_000))
 AGAIN_ROWS = ROWS // 5
 MONTHS = 24
 BAR_ROWS_PER_S = 50_000.0
-BAR_RATIO = 0.7  # of COPY's own rate
+# The promise is the rate. What COPY of finished rows gives shows how fast the machine is: below
+# this share of it the command itself has become slower.
+BAR_RATIO = 0.4
 BAR_AGAIN_ROWS_PER_S = 20_000.0
 NAMES = ["id", "user_id", "type", "recipient", "status", "created_at", "sent_at", "updated_at"]
 

@@ -25,8 +25,9 @@ _PATIENCE_S = 30.0
 class S3Server:
     """One process on a port of its own. Its buckets are folders below `folder`/data."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, region: str = "us-east-1") -> None:
         self._folder = folder
+        self._region = region
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -41,12 +42,12 @@ class S3Server:
     def url(self, prefix: str = "", *, bucket: str = BUCKET, secret: str = SECRET_KEY) -> str:
         """The address as MAILYARD_BLOBS has it."""
         where = f"s3://{ACCESS_KEY}:{secret}@{bucket}/{prefix}"
-        return f"{where}?endpoint={self.endpoint}&region=us-east-1"
+        return f"{where}?endpoint={self.endpoint}&region={self._region}"
 
     def start(self) -> None:
         log = (self._folder / "log").open("ab")
         self._process = subprocess.Popen(
-            [BINARY, "--port", f"127.0.0.1:{self.port}", "--region", "us-east-1", "--quiet",
+            [BINARY, "--port", f"127.0.0.1:{self.port}", "--region", self._region, "--quiet",
              "--health", "/health", "posix", "--sidecar", self._folder / "meta",
              self._folder / "data"],
             env=os.environ | {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY},

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import smtplib
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -74,6 +75,48 @@ async def present(platform: Platform, key: str, mails: list[Accepted]) -> list[b
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Large:
+    """A mail whose bytes lie in the blob store."""
+
+    id: str
+    raw: bytes
+
+
+async def receive_large(platform: Platform) -> Large:
+    """Into an inbox made for it."""
+    headers = {"authorization": f"Bearer {platform.ready['api_key']}"}
+    text = "".join(f"Line {number} of a long mail\r\n" for number in range(4_000))
+    async with aiohttp.ClientSession(
+        f"http://127.0.0.1:{platform.port}", headers=headers
+    ) as session:
+        async with session.post("/v1/inboxes", json={"name": "long-mails"}) as answer:
+            inbox = await answer.json()
+            assert answer.status == 201, inbox
+        with smtplib.SMTP("127.0.0.1", platform.smtp_port) as smtp:
+            mail = f"Subject: long\r\n\r\n{text}"
+            await asyncio.to_thread(smtp.sendmail, "ada@peer.test", [inbox["address"]], mail)
+        async with asyncio.timeout(60):
+            while True:
+                path = f"/v1/inboxes/{inbox['id']}/messages"
+                async with session.get(path) as answer:
+                    if items := (await answer.json())["items"]:
+                        break
+                await asyncio.sleep(0.1)
+        async with session.get(f"/v1/messages/{items[0]['id']}/raw") as answer:
+            assert answer.status == 200, await answer.text()
+            return Large(items[0]["id"], await answer.read())
+
+
+async def on_message(platform: Platform, key: str, method: str, path: str) -> tuple[int, bytes]:
+    headers = {"authorization": f"Bearer {key}"}
+    async with (
+        aiohttp.ClientSession(f"http://127.0.0.1:{platform.port}") as session,
+        session.request(method, f"/v1/messages/{path}", headers=headers) as answer,
+    ):
+        return answer.status, await answer.read()
+
+
 def command(*words: str, **settings: str) -> dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if "MAILYARD_" not in name}
     environment |= {f"MAILYARD_{name.upper()}": value for name, value in settings.items()}
@@ -105,13 +148,18 @@ async def test_an_installation_is_restored_to_any_instant(tmp_path: Path) -> Non
         "backup_passphrase": PASSPHRASE,
         "backup_wal_s": "0.5",
         "backup_try_days": "0",
+        "blobs": f"file://{tmp_path}/blobs",
+        "blobs_above": "16KB",
     }
+    command("blobs", "prepare", **settings)
     platform = await_ready(begin(tmp_path / "data", **settings))
     key = platform.ready["api_key"]
     try:
         wait_until(lambda: any(store.glob("base/*/manifest")), 60.0)
         before = await send(platform, 40)
+        large = await receive_large(platform)
         instant = datetime.now(UTC)
+        assert (await on_message(platform, key, "DELETE", large.id))[0] == 204
         after = await send(platform, 40)
         safe_at = after[-1].answered_at.timestamp()
         wait_until(lambda: _newest(store) > safe_at + 1.0, 60.0)
@@ -126,6 +174,7 @@ async def test_an_installation_is_restored_to_any_instant(tmp_path: Path) -> Non
     with running_platform(newest, **{**settings, "backup": ""}) as restored:
         rto_s = monotonic() - started
         assert all(await present(restored, key, [*before, *after]))
+        assert (await on_message(restored, key, "GET", f"{large.id}/raw"))[0] == 404
         kept = [mail for mail in at_risk if (await present(restored, key, [mail]))[0]]
         assert restored.stop() == 0
     last = kept[-1] if kept else after[-1]
@@ -139,6 +188,8 @@ async def test_an_installation_is_restored_to_any_instant(tmp_path: Path) -> Non
     with running_platform(then, **settings) as restored:
         assert all(await present(restored, key, before)), "what was accepted before is there"
         assert not any(await present(restored, key, [*after, *at_risk])), "what came later is not"
+        again = await on_message(restored, key, "GET", f"{large.id}/raw")
+        assert again == (200, large.raw), "and its bytes outside the database too"
         assert await paused(restored, key) == {"email-send", "email-bulk"}
         # The store's log is of another life by now: a base backup of this one begins anew.
         wait_until(lambda: len(list(store.glob("base/*/manifest"))) > bases, 60.0)

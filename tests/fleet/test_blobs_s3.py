@@ -24,7 +24,7 @@ from mailyard.mailbox.inbox import NewInbox
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.receiving.accept import Acceptor
 from mailyard.settings import Settings
-from mailyard.storage.blob import BlobsAway
+from mailyard.storage.blob import BlobsAway, parse_name
 from mailyard.storage.blob_copy import BlobCopy, count
 from mailyard.storage.blobs.folder import FolderBlobs
 from mailyard.storage.blobs.object_store import ObjectStoreBlobs
@@ -69,13 +69,46 @@ async def test_a_presigned_address_gives_the_blob_to_whoever_has_it(
 
     def download(url: str) -> bytes:
         with urllib.request.urlopen(url, timeout=30.0) as answer:
+            assert answer.headers["Content-Disposition"] == f'attachment; filename="{owner}.eml"'
+            assert answer.headers["Content-Type"] == "application/octet-stream"
             return bytes(answer.read())
 
+    name = parse_name(key)
+    assert name is not None
+    owner = name.owner_id
     assert await asyncio.to_thread(download, address) == LARGE
+    small = a_key(b"small")
+    await store.put(small, b"small")  # in one request; the other went in parts
+    [owner] = [name.owner_id for name in [parse_name(small)] if name is not None]
+    address = await store.presign(small, 60.0)
+    assert address is not None
+    assert await asyncio.to_thread(download, address) == b"small"
     without = urlsplit(address)._replace(query="").geturl()
-    for wrong in (without, address.replace(key, a_key())):
+    for wrong in (without, address.replace(small, a_key())):
         with pytest.raises(urllib.error.HTTPError, match="403"):
             await asyncio.to_thread(download, wrong)
+
+
+async def test_an_address_like_r2s_reaches_its_bucket(tmp_path: Path) -> None:
+    """Cloudflare R2 has the region `auto` and its buckets in the path, as this server then has."""
+    like_r2 = S3Server(tmp_path, region="auto")
+    like_r2.start()
+    try:
+        store = ObjectStoreBlobs(like_r2.url("x"))
+        assert "region=auto" in like_r2.url("x")
+        await store.prepare()
+        for content in (b"small", LARGE):
+            key = a_key(content)
+            await store.put(key, content)
+            assert await store.get(key) == content
+            address = await store.presign(key, 60.0)
+            assert address is not None
+            with await asyncio.to_thread(urllib.request.urlopen, address, None, 30.0) as answer:
+                assert answer.read() == content
+            await store.delete([key])
+        assert await listed(store) == []
+    finally:
+        like_r2.stop()
 
 
 async def test_two_stores_of_a_bucket_do_not_see_each_other(server: S3Server) -> None:

@@ -1,13 +1,16 @@
 """The contract of limits on Redis: buckets and batches of takings."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import contract.test_ratelimit as contract
 import pytest
 from contract_cases import cases_of
 
 from mailyard.core.clock import ManualClock
+from mailyard.core.errors import RateLimited
 from mailyard.ratelimit.adapters.redis import TAKINGS_PER_CALL, RedisRateLimit
+from mailyard.ratelimit.policy import Policies, shipped
 from mailyard.ratelimit.ratelimit import Taking
 from mailyard.storage.redis.address import parse_address
 from mailyard.storage.redis.link import RedisLink
@@ -69,3 +72,78 @@ async def test_a_bucket_leaves_redis_when_it_is_full(link: RedisLink) -> None:
     await limit.take("k", 1, 0.1, 5)
     [left_ms] = await link.run([command("PTTL", limit._name("k"))])
     assert 10_000 < left_ms <= 20_001
+
+
+# Policies by name, shared by two processes -------------------------------------------------------
+
+
+@pytest.fixture
+async def two(redis_url: str, link: RedisLink, clock: ManualClock) -> AsyncIterator[list[Policies]]:
+    """The shipped policies in two processes, by one clock."""
+    other = RedisLink(parse_address(redis_url), call_s=10.0)
+    await other.open()
+    yield [
+        Policies(book=shipped(), limits=RedisRateLimit(link=one, clock=clock))
+        for one in (link, other)
+    ]
+    await other.close()
+
+
+async def spend(two: list[Policies], name: str, subject: str, action: str = "") -> int:
+    """How many actions both processes may begin now, by turns, until one is refused."""
+    for count in range(100_000):
+        if await two[count % 2].take(name, subject, action) > 0.0:
+            return count
+    raise AssertionError("no limit")
+
+
+async def test_a_person_makes_a_thousand_requests_an_hour_in_the_whole_fleet(
+    two: list[Policies], clock: ManualClock
+) -> None:
+    made = await spend(two, "general", "ada@example.org")
+    assert 199 <= made <= 200, "so many at once"
+    for _ in range(59):
+        clock.advance(60)
+        made += await spend(two, "general", "ada@example.org")
+    assert 980 <= made <= 1_000, "and no more than the hour has"
+    assert await two[0].take("general", "bob@example.org") == 0.0, "another person has his own"
+    with pytest.raises(RateLimited, match="1000 in 3600 s"):
+        await two[1].admit("general", "ada@example.org")
+
+
+@pytest.mark.parametrize(
+    ("action", "burst"), [("messages.send", 6), ("messages.get", 120), ("history.list", 300)]
+)
+async def test_gmails_actions_cost_what_google_says(
+    two: list[Policies], clock: ManualClock, action: str, burst: int
+) -> None:
+    made = await spend(two, "gmail", "ada@gmail.test", action)
+    assert burst - 1 <= made <= burst  # the last one by a rounding of the time
+    cost = two[0].policy("gmail").units_of(action)
+    for _ in range(11):
+        clock.advance(5)
+        made += await spend(two, "gmail", "ada@gmail.test", action)
+    assert 0.9 * 6_000 <= made * cost <= 6_000, "units of one account in 55 of 60 seconds"
+    assert await two[1].take("gmail", "bob@gmail.test", action) == 0.0
+
+
+async def test_all_accounts_of_a_google_project_share_its_units(two: list[Policies]) -> None:
+    made = 0
+    for account in range(200):
+        got = await spend(two, "gmail", f"{account}@gmail.test", "messages.send")
+        made += got
+        if got == 0:
+            break
+    # 60,000 units at once, of which a message takes 100; what an account was refused counts too.
+    assert 500 <= made <= 600
+
+
+async def test_a_mailbox_of_graph_has_ten_thousand_requests_in_ten_minutes(
+    two: list[Policies], clock: ManualClock
+) -> None:
+    made = await spend(two, "graph", "ada@outlook.test")
+    assert 999 <= made <= 1_000
+    for _ in range(19):
+        clock.advance(30)
+        made += await spend(two, "graph", "ada@outlook.test")
+    assert 9_500 <= made <= 10_000

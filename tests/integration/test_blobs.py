@@ -12,6 +12,7 @@ from mail_platform import envelope
 from sending_world import Ledger, LedgerTransport
 
 from mailyard.app import Application
+from mailyard.app.foundation import backups_reach_back_s
 from mailyard.core.clock import ManualClock
 from mailyard.core.errors import NotFound
 from mailyard.core.ids import uuid7
@@ -234,6 +235,38 @@ async def test_a_sweep_finds_what_no_row_names_once_it_is_old(yard: Yard) -> Non
     assert str(dropped) not in left
     assert never not in left
     assert len(yard.blobs()) == 2
+
+
+async def test_the_blob_of_a_deleted_mail_stays_as_long_as_backups_reach_back(yard: Yard) -> None:
+    clock = ManualClock(yard.app.clock.now())
+    upkeep = BlobUpkeep(
+        database=yard.app.database, store=yard.app.blobs, clock=clock, keep_s=86_400.0
+    )
+    [inbox] = await yard.app.inboxes.create(yard.workspace, [NewInbox("quokka")])
+    deleted = await receive(yard.acceptor, inbox.address, content=LARGE)
+    purged = await receive(yard.acceptor, inbox.address, content=LARGE)
+    await work(yard.app)
+    await yard.app.messages.delete(yard.workspace, [deleted])
+    clock.advance(0.9 * 86_400)
+    assert await upkeep.forget() == 0
+    assert await upkeep.sweep(_NEVER) == 0, "no row names it, and a restored one will"
+    assert len(yard.blobs()) == 2
+    clock.advance(0.2 * 86_400)
+    assert await upkeep.forget() == 1
+    await yard.app.messages.delete(yard.workspace, [purged])
+    clock = ManualClock(yard.app.clock.now())
+    upkeep = BlobUpkeep(
+        database=yard.app.database, store=yard.app.blobs, clock=clock, keep_s=86_400.0
+    )
+    assert await upkeep.forget() == 0
+    assert await upkeep.forget(yard.workspace) == 1, "a purge waits for nothing"
+    assert yard.blobs() == []
+
+
+@pytest.mark.parametrize(("backup", "days"), [("", 0.0), ("file:///srv/backup", 16.0)])
+def test_how_far_backups_reach_back_is_what_the_settings_say(backup: str, days: float) -> None:
+    settings = Settings(backup=backup, backup_keep_days=14.0, backup_every_h=24.0)
+    assert backups_reach_back_s(settings) == days * 86_400
 
 
 async def test_a_purge_takes_blobs_too_and_waits_for_a_store_that_is_away(yard: Yard) -> None:

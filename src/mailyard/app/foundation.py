@@ -45,6 +45,14 @@ def database_address(settings: Settings) -> DatabaseAddress:
     )
 
 
+def backups_reach_back_s(settings: Settings) -> float:
+    """How old the oldest state is that a backup restores, in seconds; 0: there are none. One base
+    backup older than the days to be kept stays, and the newest may be late by a whole turn."""
+    if not settings.backup:
+        return 0.0
+    return 86_400.0 * settings.backup_keep_days + 2 * 3_600.0 * settings.backup_every_h
+
+
 def kafka_options(settings: Settings) -> "KafkaOptions":
     """Where the brokers are, and who we are there."""
     from mailyard.queue.engines.kafka.options import KafkaOptions
@@ -145,7 +153,12 @@ class Foundation:
         """What deletes blobs that no row names."""
         from mailyard.storage.blob_upkeep import BlobUpkeep
 
-        return BlobUpkeep(database=self.database, store=self.blobs, clock=self.clock)
+        return BlobUpkeep(
+            database=self.database,
+            store=self.blobs,
+            clock=self.clock,
+            keep_s=backups_reach_back_s(self.settings),
+        )
 
     @cached_property
     def presence(self) -> "Presence":

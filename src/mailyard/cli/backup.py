@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 import typer
@@ -76,22 +77,28 @@ def try_(as_json: AsJson = False) -> None:
 
     Example: mailyard backup try
     """
+    asked_at = datetime.now(UTC)
     restored: Restored = asyncio.run(
         _with(lambda backups: backups.try_restore(lambda line: _say(line, quiet=as_json)))
     )
+    at = restored.replayed_at
+    lost_s = None if at is None else max(0.0, (asked_at - at).total_seconds())
     if as_json:
         print(
             json.dumps(
                 {
                     "base": restored.base.id,
                     "segments": restored.segments,
-                    "replayed_at": restored.replayed_at and restored.replayed_at.isoformat(),
+                    "replayed_at": at and at.isoformat(),
+                    "rpo_s": lost_s and round(lost_s, 1),
                     "seconds": round(restored.seconds, 2),
                 }
             )
         )
-    else:
-        print(f"it can be restored: done in {restored.seconds:.1f} s, and removed again")
+        return
+    print(f"it can be restored: done in {restored.seconds:.1f} s (RTO), and removed again")
+    if lost_s is not None:
+        print(f"the newest commit in it is {lost_s:.1f} s older than the question (RPO, at most)")
 
 
 async def _with(work: Callable[[Backups], Awaitable[Done]], *, database: bool = True) -> Done:

@@ -126,7 +126,8 @@ class Purges:
                 async with self._database.transaction() as tx:
                     await self._last_step(workspace_id, inbox_ids, job.kind == PURGE, tx)
                 if self._blobs is not None:
-                    await self._blobs.forget(workspace_id)  # away: the job comes again
+                    # Away: the job comes again. What has ended by itself waits for its backups.
+                    await self._blobs.forget(workspace_id if job.kind == PURGE else None)
                 return
         await batch.release([job])
 

@@ -6,6 +6,11 @@ sees is found by looking through the store (`sweep`): blobs whose rows left with
 and those that were put for a commit that never came. Neither deletes a blob that a row names: not
 one whose message moved to a longer class, and stays where it lies.
 
+Where backups are taken, the blob of a deleted row stays as long as they reach back to when the row
+was there: else a database that is restored to an instant would name bytes that are gone. What has
+left with its partition need not stay: its time is over in a restored database too. A purge does not
+wait.
+
 A mail that is accepted at this moment has put its blob and not committed yet: that is why a blob
 must be BLOB_ORPHAN_S old before it counts as unnamed.
 """
@@ -32,20 +37,28 @@ _LOG = structlog.get_logger(__name__)
 
 class BlobUpkeep:
     """Deletes from `store` what no row names. Without a store there is nothing to do: what was put
-    into one that the settings no longer name is deleted when they name it again."""
+    into one that the settings no longer name is deleted when they name it again.
 
-    def __init__(self, *, database: Database, store: BlobStore | None, clock: Clock) -> None:
+    `keep_s`: how far backups reach back, so long the blob of a deleted row stays.
+    """
+
+    def __init__(
+        self, *, database: Database, store: BlobStore | None, clock: Clock, keep_s: float = 0.0
+    ) -> None:
         self._database = database
         self._store = store
         self._clock = clock
+        self._keep = timedelta(seconds=keep_s)
 
     async def forget(self, workspace_id: UUID | None = None) -> int:
-        """Delete blobs whose rows were deleted, of one workspace or of all; how many went. Raises
-        BlobsAway; what is left then is deleted the next time."""
+        """Delete blobs whose rows were deleted and that no backup needs any more; or, of one
+        workspace, for a purge, all of them. How many went. Raises BlobsAway; what is left then is
+        deleted the next time."""
         gone = 0
+        before = self._clock.now() - self._keep if self._keep else None
         while self._store is not None:
             if workspace_id is None:
-                rows = await self._database.fetch(_SQL.gone, _KEYS)
+                rows = await self._database.fetch(_SQL.gone, _KEYS, before)
             else:
                 rows = await self._database.fetch(_SQL.gone_of, workspace_id, _KEYS)
             if not rows:
@@ -81,6 +94,9 @@ class BlobUpkeep:
         async for run in self._store.list():
             keys = [one.key for one in run if one.modified_at < old and _is_ours(one.key)]
             unnamed = await self._unnamed(keys)
+            if unnamed and self._keep:
+                kept = await self._database.fetch(_SQL.gone_keys, unnamed)
+                unnamed = sorted({*unnamed} - {row["key"] for row in kept})
             if unnamed:
                 await self._store.delete(unnamed)
                 gone += len(unnamed)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from mailyard.core.errors import ConfigurationError
-from mailyard.storage.blob import BlobMissing, BlobsAway, Stored, try_out
+from mailyard.storage.blob import BlobMissing, BlobsAway, Stored, parse_name, try_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,7 @@ class ObjectStoreBlobs:
     async def put(self, key: str, content: bytes | AsyncIterator[bytes]) -> None:
         try:
             with self._told(key):
-                await self._obstore.put_async(self._store, key, content)
+                await self._obstore.put_async(self._store, key, content, attributes=_told_with(key))
         except BlobMissing as error:  # the bucket
             raise BlobsAway(f"{self._where} is not there: {error.message}") from None
 
@@ -145,6 +145,19 @@ class ObjectStoreBlobs:
             raise BlobMissing(f"there is no blob {key} in {self._where}") from None
         except self._errors as error:
             raise BlobsAway(f"{self._where}: {_short(error)}") from error
+
+
+def _told_with(key: str) -> dict[str, str] | None:
+    """What the store says of a blob to who downloads it by a link: a file to be kept, under its
+    owner's name, and nothing that a browser shows by itself as a page of the store's own site."""
+    name = parse_name(key)
+    if name is None:
+        return None
+    return {
+        "Content-Type": "application/octet-stream",
+        "Content-Disposition": f'attachment; filename="{name.owner_id}.eml"',
+        "Cache-Control": "private, no-store",
+    }
 
 
 def _store_of(parts: SplitResult) -> "S3Store | GCSStore | AzureStore":

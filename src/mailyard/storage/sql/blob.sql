@@ -1,8 +1,15 @@
 -- Blobs and the rows that name them. A key says its owner (storage/blob.py), so a row is found by id.
 
 -- name: gone
--- Up to $1 blobs, of every workspace_id, whose row was deleted or has moved, the oldest first.
-SELECT key, workspace_id FROM blob_gone ORDER BY gone_at LIMIT $1;
+-- Up to $1 blobs, of every workspace_id, whose row was deleted or has moved, before $2 (null: until
+-- now), the oldest first.
+SELECT key, workspace_id FROM blob_gone
+WHERE $2::timestamptz IS NULL OR gone_at < $2
+ORDER BY gone_at LIMIT $1;
+
+-- name: gone_keys
+-- Those of the keys $1, of every workspace_id, that wait to be deleted.
+SELECT key FROM blob_gone WHERE key = ANY ($1::text[]);
 
 -- name: gone_of
 -- The same of workspace $1, up to $2.
