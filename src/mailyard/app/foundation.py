@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mailyard.cache.layered import LayeredCache
     from mailyard.queue.engines.kafka.engine import KafkaEngine
     from mailyard.queue.engines.kafka.options import KafkaOptions
+    from mailyard.queue.engines.kafka.topics import Provisioned
     from mailyard.ratelimit.lease import Leases
     from mailyard.ratelimit.ratelimit import RateLimit
     from mailyard.storage.blob import BlobStore
@@ -68,6 +69,16 @@ def kafka_options(settings: Settings) -> "KafkaOptions":
         user=settings.kafka_user,
         password=settings.kafka_password,
     )
+
+
+async def provision_topics(settings: Settings) -> "list[Provisioned]":
+    """Make the topics of the queues that are kept in Kafka, or grow them. Raises Unavailable."""
+    from mailyard.queue.engines.kafka.topics import Topics, partitions_of
+    from mailyard.queue.lanes import parse_lanes
+
+    lanes = parse_lanes(settings.kafka_lanes)
+    wanted = {lane: partitions_of(lane, settings.kafka_partitions) for lane in lanes}
+    return await Topics(kafka_options(settings)).provision(wanted, settings.kafka_replicas)
 
 
 def blob_store(url: str) -> "BlobStore":

@@ -6,13 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from mailyard.app.foundation import kafka_options
+from mailyard.app.foundation import provision_topics
 from mailyard.cli import exit_code
 from mailyard.cli.client import AsJson, ask, say, say_rows
 from mailyard.core.errors import ConfigurationError
 from mailyard.proving.client import ApiClient
-from mailyard.queue.engines.kafka.topics import Topics, partitions_of
-from mailyard.queue.lanes import parse_lanes
 from mailyard.settings import load_settings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -130,10 +128,7 @@ def provision(as_json: AsJson = False) -> None:
             "MAILYARD_QUEUE_ENGINE is postgres, whose queues `mailyard migrate` makes; topics are "
             "made where it is kafka"
         )
-    lanes = parse_lanes(settings.kafka_lanes)
-    wanted = {lane: partitions_of(lane, settings.kafka_partitions) for lane in lanes}
-    topics = Topics(kafka_options(settings))
-    done = asyncio.run(topics.provision(wanted, settings.kafka_replicas))
+    done = asyncio.run(provision_topics(settings))
     say_rows([asdict(one) for one in done], as_json, _TOPIC_COLUMNS)
 
 

@@ -6,16 +6,22 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailyard.core.errors import MailyardError
+from mailyard.core.errors import ConfigurationError, MailyardError
 from mailyard.fleet.child import ChildSpec
 from mailyard.fleet.ports import check_free, settled
+from mailyard.fleet.stage.service import Moment
+from mailyard.fleet.stage.services.balancer import Front
+from mailyard.fleet.stage.stage import Stage, read_stage
+from mailyard.fleet.stage.yard import Yard
 from mailyard.fleet.supervisor import Supervisor
 from mailyard.settings import (
     SUBMISSION_PORT,
@@ -23,6 +29,7 @@ from mailyard.settings import (
     Settings,
     as_environment,
     check_budget,
+    given_settings,
     load_settings,
     reload,
     reloaded,
@@ -41,11 +48,24 @@ _GRACE_S = 3.0  # roles keep the drain's limit themselves; who has not is killed
 
 @app.command()
 def up(
+    stage: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=4,
+            help="1: one server. 2: also a replica, PgBouncer, Redis, nginx before two of each "
+            "role. 3: Redis under Sentinels, Kafka and S3 as well, and roles scale by themselves. "
+            "4: regions, which are not of one machine. As MAILYARD_STAGE.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="When ready, print one JSON object on one line.")
     ] = False,
 ) -> None:
     """Start everything here: database, migrations, API and pages, SMTP, workers, scheduler.
+
+    With a stage also the services of that stage, all data below MAILYARD_DATA; programs that are
+    missing are named with what installs them. One may go from a stage to another with the data.
 
     Ctrl-C or SIGTERM drains and stops, a second one cuts the drain short; the next start goes on
     with the same data. SIGHUP reads the settings' file again, unless it comes of a terminal that
@@ -53,25 +73,39 @@ def up(
 
     Example: MAILYARD_PORT=8080 MAILYARD_DATA=/var/lib/mailyard mailyard up
     """
-    platform = Platform(load_settings(), as_json=as_json)
+    environment = dict(os.environ)
+    if stage is not None:
+        environment["MAILYARD_STAGE"] = str(stage)
+    platform = Platform(environment, as_json=as_json)
     asyncio.run(platform.run())
 
 
 class Platform:
     """One run of `mailyard up`."""
 
-    def __init__(self, read: Settings, *, as_json: bool) -> None:
-        self._read = read  # as written; those that the platform goes by have their ports decided
-        self._settings = settings = _with_ports(read)
+    def __init__(self, environment: Mapping[str, str], *, as_json: bool) -> None:
+        given = given_settings(environment)
+        self._environment = environment
+        self._yard = Yard(_stage(given), given.get("data", Path("data")), given, self._say)
+        # As written; those that the platform goes by have their ports decided.
+        self._read = load_settings(environment, beneath=self._yard.settings)
+        self._settings = settings = _with_ports(self._read)
         self._as_json = as_json
         self._started = monotonic()
         self._postgres: EmbeddedPostgres | None = None
         self._watching: asyncio.Task[None] | None = None
         self._supervisor = Supervisor(
             _specs(settings),
-            environment={**os.environ, **as_environment(settings)},
+            environment={**environment, **as_environment(settings)},
             drain_s=settings.drain_s + _GRACE_S,
             say=self._say,
+            own=self._yard.own,
+            counted=self._yard.scaled,
+        )
+        self._yard.stand_before(
+            _front(settings),
+            settings.page_url,
+            {role: self._supervisor.names(role) for role in _ROLES},
         )
 
     async def run(self) -> None:
@@ -107,7 +141,7 @@ class Platform:
     def _reload(self) -> None:
         """Read the settings again; who cannot take one over without a restart keeps the old."""
         try:
-            new = load_settings()
+            new = load_settings(self._environment, beneath=self._yard.settings)
         except MailyardError as error:
             self._say("mailyard", f"the settings stay as they are: {error.message}")
             return
@@ -118,10 +152,10 @@ class Platform:
         )
         environment = as_environment(self._settings)
         self._supervisor.reload(
-            {**os.environ, **environment},
+            {**self._environment, **environment},
             drain_s=self._settings.drain_s + _GRACE_S,
             caps={role: getattr(self._settings, f"{role}_memory") for role in _ROLES},
-            told=json.dumps(environment),
+            told=environment,
         )
         self._say("mailyard", reloaded(told))
 
@@ -132,14 +166,22 @@ class Platform:
         if settings.smtp_processes:
             check_free(settings.smtp_host, settings.smtp_port, "MAILYARD_SMTP_PORT")
         spawning = asyncio.create_task(self._supervisor.spawn())
+        beside = asyncio.create_task(self._yard.start(Moment.FIRST))
         try:
-            if settings.embedded:
+            if settings.embedded or self._yard.runs_pooler:
                 await self._start_postgres()
+            await self._yard.start(Moment.DATABASE)
             first = await self._prepare_database()
+            await beside
+            if self._yard.runs_kafka:
+                await self._prepare_queue()
         finally:
+            beside.cancel()
+            await asyncio.gather(beside, return_exceptions=True)
             await spawning
         self._supervisor.release()
         await self._supervisor.until_ready()
+        await self._yard.start(Moment.ROLES)
         self._announce(first)
 
     async def _start_postgres(self) -> None:
@@ -148,6 +190,7 @@ class Platform:
             connections=self._settings.database_budget,
             memory_bytes=self._settings.database_memory,
             say=lambda line: self._say("postgres", line),
+            slots=self._yard.slots,
         )
         await self._postgres.start()
         self._watching = asyncio.create_task(self._keep_postgres(self._postgres))
@@ -194,6 +237,12 @@ class Platform:
         finally:
             await application.database.close()
 
+    async def _prepare_queue(self) -> None:
+        """The topics, in the Kafka that is ours."""
+        from mailyard.app.foundation import provision_topics
+
+        await provision_topics(self._settings)
+
     def _announce(self, first: "FirstStart | None") -> None:
         settings = self._settings
         smtp = f"{settings.smtp_host}:{settings.smtp_port}"
@@ -206,6 +255,8 @@ class Platform:
                 "smtp": smtp,
                 "submission": settings.submission_port or None,
                 "submissions": settings.submissions_port or None,
+                "stage": self._yard.stage.number,
+                "services": dict(self._yard.places()),
                 "seconds": round(monotonic() - self._started, 2),
                 "api_key": first and first.api_key,
                 "sign_in": link,
@@ -216,6 +267,9 @@ class Platform:
             "",
             f"  Mailyard runs: page and API {settings.page_url}, {ways}",
         ]
+        if self._yard.stage.number > 1:
+            lines.append(f"  Stage {self._yard.stage.number}, {self._yard.stage.about}:")
+            lines += [f"    {name:<12} {where}" for name, where in self._yard.places()]
         if first is not None:
             command, inbox = shlex.quote(sys.argv[0]), f"hello@{settings.inbox_domain}"
             lines += [
@@ -233,6 +287,7 @@ class Platform:
 
     async def _stop(self) -> None:
         await self._supervisor.stop()
+        await self._yard.stop()
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
@@ -248,6 +303,28 @@ class Platform:
         else:
             line = f"{name:<12} {line}"
         print(line, file=sys.stderr, flush=True)
+
+
+def _stage(given: Mapping[str, Any]) -> Stage:
+    """The stage that the operator asks for, one server by itself. Raises ConfigurationError."""
+    file: Path | None = given.get("stage_file")
+    try:
+        own = "" if file is None else file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"MAILYARD_STAGE_FILE cannot be read: {error}") from error
+    return read_stage(given.get("stage", 1), own, str(file))
+
+
+def _front(settings: Settings) -> Front:
+    """Where callers come to."""
+    return Front(
+        host=settings.host,
+        port=settings.port,
+        smtp_host=settings.smtp_host,
+        smtp_port=settings.smtp_port,
+        submission_port=settings.submission_port or 0,
+        submissions_port=settings.submissions_port or 0,
+    )
 
 
 def _with_ports(settings: Settings) -> Settings:

@@ -7,6 +7,7 @@ is drained when that one works. A scheduler may ask for more or fewer of a role.
 """
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
@@ -24,8 +25,21 @@ SCALED_MOST = 64  # processes of one role, whoever asks
 _TOLD = "scheduler"  # the role that hears how many there are, and may ask for others
 
 
+def _nothing(_name: str, _environment: Mapping[str, str]) -> Mapping[str, str]:
+    return {}
+
+
+def _nobody(_role: str, _names: Sequence[str]) -> None:
+    """Nobody wants to know."""
+
+
 class Supervisor:
-    """Runs `specs` with `environment`. `say` takes (child's name, line)."""
+    """Runs `specs` with `environment`. `say` takes (child's name, line).
+
+    `own` says what the child of a name is told instead of what the environment tells all.
+    `counted` hears the names of a role's children when there are others than before: of new ones
+    when they work, of others before they drain.
+    """
 
     def __init__(
         self,
@@ -35,8 +49,12 @@ class Supervisor:
         drain_s: float,
         say: Callable[[str, str], None],
         restart: Backoff = RESTART,
+        own: Callable[[str, Mapping[str, str]], Mapping[str, str]] = _nothing,
+        counted: Callable[[str, Sequence[str]], None] = _nobody,
     ) -> None:
         self._specs = list(specs)
+        self._own = own
+        self._counted = counted
         self._environment = dict(environment)
         self._drain_s = drain_s
         self._say = say
@@ -64,15 +82,16 @@ class Supervisor:
         *,
         drain_s: float,
         caps: Mapping[str, int],
-        told: str,
+        told: Mapping[str, str],
     ) -> None:
         """The settings were read again: children hear of them, those that come later have them.
-        `caps`: bytes by role. `told`: the settings as JSON."""
+        `caps`: bytes by role. `told`: the settings as variables."""
         self._environment = dict(environment)
         self._drain_s = drain_s
         self._caps = dict(caps)
         for child in self._living:
-            child.tell_settings(told)
+            own = self._own(child.spec.name, told)
+            child.tell_settings(json.dumps({**told, **own}))
 
     async def spawn(self) -> None:
         """Start every child. They wait for `release` before they touch the database."""
@@ -90,7 +109,11 @@ class Supervisor:
 
     def count(self, role: str) -> int:
         """How many processes of `role` there are to be."""
-        return sum(spec.role == role for spec in self._specs)
+        return len(self.names(role))
+
+    def names(self, role: str) -> list[str]:
+        """The children of `role` that there are to be."""
+        return [spec.name for spec in self._specs if spec.role == role]
 
     async def scale(self, role: str, count: int) -> None:
         """More of `role`, or fewer: the newest drain first. A role that nobody began stays away."""
@@ -110,9 +133,11 @@ class Supervisor:
         for child in self._children.values():
             self._tell(child)
         leaving = [child for child in self._living if child.spec.name in self._leaving]
-        for spec in new:
-            child = await self._spawn(spec)
+        coming = [await self._spawn(spec) for spec in new]
+        for spec, child in zip(new, coming, strict=True):
             self._keepers.append(asyncio.create_task(self._keep(spec, child), name=spec.name))
+        await asyncio.gather(*(_within(child.settled, SUCCESSOR_READY_S) for child in coming))
+        self._counted(role, self.names(role))
         await asyncio.gather(*(self._let_go(child) for child in leaving))
 
     async def until_ready(self) -> None:
@@ -150,7 +175,7 @@ class Supervisor:
 
     async def _spawn(self, spec: ChildSpec) -> Child:
         child = Child(spec, self._say, self._changed.set, self._asked)
-        await child.spawn(self._environment)
+        await child.spawn({**self._environment, **self._own(spec.name, self._environment)})
         self._children[spec.name] = child
         self._living.add(child)
         if self._released.is_set():

@@ -11,6 +11,7 @@ from mailyard.settings.load import (
     check_budget,
     describe,
     describe_budget,
+    given_settings,
     load_settings,
 )
 from mailyard.settings.reload import SAFE, Reload, reload, reloaded
@@ -26,6 +27,7 @@ __all__ = [
     "check_budget",
     "describe",
     "describe_budget",
+    "given_settings",
     "load_settings",
     "reload",
     "reloaded",

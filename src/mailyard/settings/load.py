@@ -20,10 +20,25 @@ _HIDDEN = ("url", "key", "replicas", "passphrase", "password", "blobs", "token",
 _FIELDS = {setting.name: setting for setting in fields(Settings)}
 
 
-def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings of this process. Raises ConfigurationError naming the wrong one."""
-    environment = os.environ if environment is None else environment
+def load_settings(
+    environment: Mapping[str, str] | None = None, *, beneath: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings of this process; `beneath` are texts, by the names of settings, that stand where
+    the operator has set nothing. Raises ConfigurationError naming the wrong one."""
     values: dict[str, Any] = {"data": Path("data").absolute()}
+    for name, text in (beneath or {}).items():
+        if name not in _FIELDS:
+            raise ConfigurationError("the stage: " + _unknown(name, name, "", str.lower))
+        values[name] = _value(f"the stage: {name}", name, text)
+    settings = Settings(**{**values, **given_settings(environment)})
+    _check_together(settings)
+    return settings
+
+
+def given_settings(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the operator has set, by the names of settings. Raises ConfigurationError."""
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
     config = environment.get(PREFIX + "CONFIG", "")
     if config:
         values.update(_from_file(Path(config).expanduser()))
@@ -33,9 +48,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
             if key not in _FIELDS or name != name.upper():
                 raise ConfigurationError(_unknown(name, key, PREFIX, str.upper))
             values[key] = _value(name, key, text)
-    settings = Settings(**values)
-    _check_together(settings)
-    return settings
+    return values
 
 
 def as_environment(settings: Settings) -> dict[str, str]:

@@ -58,6 +58,13 @@ class Settings:
     """What an installation may decide. Sizes in bytes, times in seconds."""
 
     data: Path = setting(FOLDER, Path("data"), "where the embedded database lives")
+    stage: int = setting(
+        whole(1, 4),
+        1,
+        "what `mailyard up` starts beside the roles: 1 PostgreSQL; 2 a replica, PgBouncer, Redis, "
+        "nginx too; 3 Sentinels, Kafka, S3 as well",
+    )
+    stage_file: Path | None = setting(FILE, None, "TOML over the packed stages")
     host: str = setting(TEXT, "127.0.0.1", "address that the API and the page listen on")
     port: int = setting(PORT, 8025, "port of the API and the page")
     smtp_host: str = setting(TEXT, "127.0.0.1", "address that the SMTP server listens on")

@@ -234,7 +234,7 @@ def configure(
         "max_wal_size": "2GB",
         "checkpoint_timeout": "10min",
         "checkpoint_completion_target": "0.9",
-        "max_wal_senders": "4",
+        "max_wal_senders": "10",
         "max_slot_wal_keep_size": "4GB",  # a backup store that is away must not fill the disk
         # A queue's table dies and is reborn every minute: look often, clean small, never nap long.
         "autovacuum_naptime": "10s",

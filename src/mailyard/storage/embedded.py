@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -18,7 +18,7 @@ from mailyard.core.errors import ConfigurationError
 from mailyard.core.limits import MIB
 from mailyard.storage import cluster
 from mailyard.storage.queries import load
-from mailyard.storage.unprivileged import choose_identity
+from mailyard.storage.unprivileged import Identity, choose_identity
 
 QUERIES = load("embedded")
 _POLL_S = 0.01
@@ -31,7 +31,8 @@ _LOG_LINE_BYTES = 8 * 1024  # of a longer line the beginning is kept
 class EmbeddedPostgres:
     """One cluster in `data`, for as long as this object runs it.
 
-    `say` gets PostgreSQL's log lines and, while a recovery lasts, a line of progress.
+    `say` gets PostgreSQL's log lines and, while a recovery lasts, a line of progress. `slots` are
+    those of its replicas; of replicas that there are no more none is kept, for it would keep log.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class EmbeddedPostgres:
         memory_bytes: int = 64 * MIB,
         say: Callable[[str], None] = lambda _: None,
         more: Mapping[str, str] | None = None,
+        slots: Sequence[str] = (),
     ) -> None:
         self._data = data.absolute()
         self._connections = connections
         self._memory_bytes = memory_bytes
         self._say = say
         self._more = dict(more or {})
+        self._slots = list(slots)
         self._lock: int | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -68,7 +71,7 @@ class EmbeddedPostgres:
             self._lock = cluster.take_lock(self._data)
         try:
             await self._launch()
-            await self._create_database()
+            await self._prepare()
         except BaseException:
             await self.stop()
             raise
@@ -80,7 +83,7 @@ class EmbeddedPostgres:
         new = not cluster.check_version(folder)
         try:
             if new:
-                await asyncio.to_thread(cluster.initialise, self._data, programs, identity)
+                await self._make(programs, identity)
             else:
                 if cluster.clear_leftovers(self._data):
                     self._say("the last run did not end cleanly: PostgreSQL repairs its data")
@@ -176,8 +179,13 @@ class EmbeddedPostgres:
         if _worth_saying(text):
             self._say(text)
 
-    async def _create_database(self) -> None:
-        """The platform's own role, which is no superuser, and its database, where missing."""
+    async def _make(self, programs: Path, identity: Identity) -> None:
+        """The files of a new cluster."""
+        await asyncio.to_thread(cluster.initialise, self._data, programs, identity)
+
+    async def _prepare(self) -> None:
+        """The platform's own role, which is no superuser, and its database, where missing; a slot
+        for each replica."""
         server = await asyncpg.connect(
             cluster.url_of(self._data, database="postgres", role=cluster.SUPERUSER)
         )
@@ -186,6 +194,9 @@ class EmbeddedPostgres:
                 await server.execute(f"CREATE ROLE {cluster.ROLE} LOGIN")
             if not await server.fetchval(QUERIES.database_exists, cluster.DATABASE):
                 await server.execute(f"CREATE DATABASE {cluster.DATABASE} OWNER {cluster.ROLE}")
+            await server.execute(QUERIES.drop_slots_of_nobody, self._slots)
+            for slot in self._slots:
+                await server.execute(QUERIES.make_slot, slot)
         finally:
             await server.close()
 

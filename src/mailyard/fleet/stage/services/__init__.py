@@ -1,0 +1,1 @@
+"""The services of stages, one a module."""
