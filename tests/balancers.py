@@ -90,10 +90,10 @@ def _placed(text: str, backends: Mapping[str, Role]) -> str:
 @contextmanager
 def nginx(backends: Mapping[str, Role], folder: Path) -> Iterator[tuple[int, int]]:
     """Its HTTP and SMTP port."""
-    http, smtp = free_ports(2)
+    http, smtp, submission, submissions = free_ports(4)
     text = (DEPLOY / "nginx/nginx.conf").read_text()
-    text = text.replace("listen 80;", f"listen 127.0.0.1:{http};")
-    text = text.replace("listen 25;", f"listen 127.0.0.1:{smtp};")
+    for usual, port in ((80, http), (25, smtp), (587, submission), (465, submissions)):
+        text = text.replace(f"listen {usual};", f"listen 127.0.0.1:{port};")
     text = _placed(text, backends)
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     kept = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)

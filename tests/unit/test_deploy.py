@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mailyard.queue.job import LANES
-from mailyard.settings import Settings
+from mailyard.settings import SUBMISSION_PORT, SUBMISSIONS_PORT, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -86,9 +86,17 @@ def test_balancers_lead_to_the_services_and_ports_that_there_are() -> None:
         backends = set(re.findall(r"\b((?:api|smtp)-\d):(\d+)", file.read_text()))
         assert {name for name, _ in backends} <= services.keys()
         assert {port for name, port in backends if name.startswith("api")} == {str(Settings().port)}
-        assert {port for name, port in backends if name.startswith("smtp")} == {
-            str(Settings().smtp_port)
+        assert {port for name, port in backends if name.startswith("smtp")} <= {
+            str(port) for port in (Settings().smtp_port, SUBMISSION_PORT, SUBMISSIONS_PORT)
         }
+        assert f"smtp-1:{Settings().smtp_port}" in file.read_text()
+
+
+def test_the_stage_that_runs_here_has_the_configuration_of_nginx_that_is_deployed() -> None:
+    packed = ROOT / "src/mailyard/fleet/stage/nginx.conf"
+    assert packed.read_text() == (DEPLOY / "nginx/nginx.conf").read_text(), (
+        f"copy deploy/nginx/nginx.conf to {packed}: `mailyard up --stage 2` starts it as it is"
+    )
 
 
 def test_the_image_runs_as_nobody_special_and_listens_where_its_ports_are() -> None:

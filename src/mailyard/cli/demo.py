@@ -20,11 +20,14 @@ from mailyard.cli.client import AsJson, api_key, progress_console, say
 from mailyard.core.errors import Unavailable
 from mailyard.proving.client import ApiClient, ApiProblem
 from mailyard.proving.demonstration import RECIPIENTS_MAX, STAGES, Demo, Stage, Verdict
+from mailyard.proving.ordeal import Outcome, run_ordeal
 from mailyard.proving.over_http import HttpPlatform
 from mailyard.proving.own_platform import OwnPlatform
+from mailyard.proving.turns import Turns
 from mailyard.settings import Settings, load_settings
 
 app = typer.Typer(add_completion=False)
+_START_S = 180.0  # three brokers on a small machine
 
 
 @app.command()
@@ -35,33 +38,76 @@ def demo(
     own: Annotated[
         bool, typer.Option("--own", help="Start a platform of its own even when one runs.")
     ] = False,
+    stage: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=4, help="Start a platform of its own at this stage, as `mailyard up` does."
+        ),
+    ] = None,
+    kills: Annotated[
+        bool,
+        typer.Option(
+            "--kills",
+            help="On a platform of its own: repeat it while one process of each kind is killed "
+            "with SIGKILL in turn.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a campaign to inboxes of its own over real SMTP, open every one, compare, judge.
 
-    Uses the platform that runs here (MAILYARD_URL, MAILYARD_API_KEY); when none runs, starts one on
-    free ports in a temporary folder and stops it again.
+    Uses the platform that runs here (MAILYARD_URL, MAILYARD_API_KEY); when none runs, or with
+    --own, --stage or --kills, starts one on free ports in a temporary folder and stops it again.
 
     Exit status 0: nothing lost, twice or wrong. 1: a verdict that is not clean. 69: no verdict.
 
     Example: mailyard demo --recipients 50000
+    Example: mailyard demo --recipients 300 --stage 3 --kills
     """
-    verdict = asyncio.run(_demo(load_settings(), recipients, own=own, shown=not as_json))
-    say(verdict.as_json(), as_json, _told(verdict))
-    if not verdict.clean:
+    settings = load_settings()
+    if kills or own or stage is not None:
+        outcome = asyncio.run(_own(settings, recipients, stage, kills=kills, shown=not as_json))
+    else:
+        outcome = asyncio.run(_demo(settings, recipients, shown=not as_json))
+    told = _told_of_kills(outcome) if isinstance(outcome, Outcome) else _told(outcome)
+    say(outcome.as_json(), as_json, told)
+    if not outcome.clean:
         raise typer.Exit(exit_code.REFUSED)
 
 
-async def _demo(settings: Settings, recipients: int, *, own: bool, shown: bool) -> Verdict:
-    if not own and await _answers(settings):
+async def _demo(settings: Settings, recipients: int, *, shown: bool) -> Verdict | Outcome:
+    if await _answers(settings):
         return await _run(settings.api_url, api_key(settings), recipients, shown=shown)
+    if shown:
+        progress_console().print("No platform runs here: starting one for the demonstration")
+    return await _own(settings, recipients, None, kills=False, shown=shown)
+
+
+async def _own(
+    settings: Settings, recipients: int, stage: int | None, *, kills: bool, shown: bool
+) -> Verdict | Outcome:
+    """On a platform of its own, at the stage that was asked for or that the settings name."""
     folder = Path(tempfile.mkdtemp(prefix="mailyard-demo-"))
-    platform = OwnPlatform(folder)
-    try:
+    told = {"MAILYARD_STAGE": str(stage or settings.stage)}
+    if settings.stage_file is not None:
+        told["MAILYARD_STAGE_FILE"] = str(settings.stage_file)
+    platform = OwnPlatform(folder, told, start_s=_START_S)
+    console = progress_console()
+
+    def log(line: str) -> None:
         if shown:
-            progress_console().print("No platform runs here: starting one for the demonstration")
+            console.print(line)
+
+    try:
         address = await platform.start()
-        return await _run(address.url, address.api_key, recipients, shown=shown)
+
+        async def demonstrate() -> Verdict:
+            return await _run(address.url, address.api_key, recipients, shown=shown and not kills)
+
+        if kills:
+            turns = Turns(platform, log=log)
+            return await run_ordeal(turns, demonstrate, log=lambda one: log(_told(one)))
+        return await demonstrate()
     finally:
         await asyncio.shield(platform.stop())
         await asyncio.to_thread(platform.remove)
@@ -112,6 +158,16 @@ async def _record(client: ApiClient, verdict: Verdict) -> None:
         await client.post("/v1/load-tests", said)
     except (ApiProblem, Unavailable) as problem:
         progress_console().print(f"Not recorded as a load test: {problem}", markup=False)
+
+
+def _told_of_kills(outcome: Outcome) -> str:
+    told = outcome.as_json()
+    words = ", ".join(f"{word} {told[word]:,}" for word in ("received", "lost", "twice", "wrong"))
+    return (
+        f"{'Clean' if outcome.clean else 'NOT CLEAN'}: {len(outcome.verdicts)} demonstrations "
+        f"while {', '.join(turn.kind for turn in outcome.turns)} were killed in turn: sent "
+        f"{told['sent']:,}, {words}, unknown {told['unknown']:,}"
+    )
 
 
 def _told(verdict: Verdict) -> str:

@@ -8,6 +8,7 @@ itself.
 
 import asyncio
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from mailyard.proving.own_platform import OwnPlatform
 ROLES = ("worker", "smtp", "api", "scheduler")
 POSTGRES = "postgres"
 SUPERVISOR = "supervisor"
+NGINX = "nginx"
 _RESTARTS = 5
 _NOBODY_THERE_S = 0.3
 
@@ -138,7 +140,8 @@ class Chaos:
 
 
 def victims_of(platform: OwnPlatform) -> dict[str, list[int]]:
-    """The platform's processes by role, as they are now."""
+    """The platform's processes by role, as they are now; those of a stage's services by the names
+    of these, without a number (`redis`, `kafka`, `replica`; `nginx worker`)."""
     try:
         supervisor = platform.pid
     except Unavailable:
@@ -147,12 +150,29 @@ def victims_of(platform: OwnPlatform) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {SUPERVISOR: [supervisor]}
     for pid in children.get(supervisor, ()):
         words = _command_line(pid)
+        service = _service_of(pid, platform)
         for role in ROLES:
             if "mailyard.cli.roles" in words and role in words:
                 found.setdefault(role, []).append(pid)
-        if words and Path(words[0]).name == POSTGRES:
+        if service:
+            found.setdefault(service, []).append(pid)
+            if service == NGINX:
+                found.setdefault(f"{NGINX} worker", []).extend(children.get(pid, ()))
+        elif words and Path(words[0]).name == POSTGRES:
             found.setdefault(POSTGRES, []).extend([pid, *children.get(pid, ())])
     return found
+
+
+def _service_of(pid: int, platform: OwnPlatform) -> str:
+    """The service of a stage that a process belongs to, by the folder it works in; or nothing."""
+    stage = (platform.folder / "data" / "stage").resolve()
+    try:
+        folder = Path(f"/proc/{pid}/cwd").readlink()
+    except OSError:
+        return ""
+    if stage not in folder.parents:
+        return ""
+    return re.sub(r"-\d+$", "", folder.relative_to(stage).parts[0])
 
 
 def _children() -> dict[int, list[int]]:
@@ -173,6 +193,11 @@ def _command_line(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except OSError:
         return []
+
+
+def kill(pid: int) -> bool:
+    """SIGKILL; whether there was somebody."""
+    return _send(pid, signal.SIGKILL)
 
 
 def _send(pid: int, what: signal.Signals) -> bool:

@@ -32,6 +32,9 @@ _BEHIND_LOOKS = 4  # an inbox is opened so many looks after its mail was said to
 RECIPIENTS_MAX = 1_000_000
 
 
+Csv = Callable[[], AsyncIterator[bytes]]  # a file, from its beginning as often as it is asked for
+
+
 class DemoFailed(MailyardError):
     """The demonstration could not be run to its end; nothing is said about mail."""
 
@@ -77,9 +80,7 @@ class DemoPlatform(Protocol):
 
     async def make_list(self, name: str) -> str: ...
 
-    async def begin_import(
-        self, list_id: str, file_name: str, csv: AsyncIterator[bytes]
-    ) -> str: ...
+    async def begin_import(self, list_id: str, file_name: str, csv: Csv) -> str: ...
 
     async def import_state(self, import_id: str) -> ImportState: ...
 
@@ -203,7 +204,7 @@ class Demo:
     async def _import(self, addresses: list[str]) -> str:
         list_id = await self._platform.make_list(f"demo {self._run}")
         import_id = await self._platform.begin_import(
-            list_id, f"demo-{self._run}.csv", csv_of(self._run, addresses)
+            list_id, f"demo-{self._run}.csv", lambda: csv_of(self._run, addresses)
         )
         watch = _Watch(self._stall_s)
         while True:

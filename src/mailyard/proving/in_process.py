@@ -3,7 +3,7 @@
 Mail still goes out and comes in over real SMTP; only the questions do not pass through HTTP.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from mailyard.proving.demonstration import (
     INBOX_TTL_S,
     LABEL,
     CampaignState,
+    Csv,
     ImportState,
     Received,
 )
@@ -57,9 +58,9 @@ class ServicePlatform:
         made = await self._services.lists.create(self._workspace_id, name)
         return ids.type_id(ids.LIST, made.id)
 
-    async def begin_import(self, list_id: str, file_name: str, csv: AsyncIterator[bytes]) -> str:
+    async def begin_import(self, list_id: str, file_name: str, csv: Csv) -> str:
         begun = await self._services.imports.upload(
-            self._workspace_id, file_name, csv, list_id=ids.parse_type_id(ids.LIST, list_id)
+            self._workspace_id, file_name, csv(), list_id=ids.parse_type_id(ids.LIST, list_id)
         )
         return ids.type_id(ids.IMPORT, begun.id)
 

@@ -1,6 +1,6 @@
 """The demonstration's platform over its public API, as any client sees it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -9,9 +9,11 @@ from mailyard.proving.demonstration import (
     INBOX_TTL_S,
     LABEL,
     CampaignState,
+    Csv,
     ImportState,
     Received,
 )
+from mailyard.proving.patient import PatientClient
 from mailyard.queue.job import INBOUND_EMAIL
 
 SENDER = "Mailyard Demo <demo@mailyard.example>"
@@ -35,10 +37,10 @@ class _Messages(msgspec.Struct):
 
 
 class HttpPlatform:
-    """Speaks to the API through `client`."""
+    """Speaks to the API through `client`, patiently: parts of it may be killed meanwhile."""
 
     def __init__(self, client: ApiClient) -> None:
-        self._client = client
+        self._client = PatientClient(client)
 
     async def make_inboxes(self, local_parts: Sequence[str], label: str) -> list[tuple[str, str]]:
         body = {
@@ -47,13 +49,13 @@ class HttpPlatform:
                 for local_part in local_parts
             ]
         }
-        made = await self._client.post("/v1/inboxes/batch", body)
+        made = await self._client.change("/v1/inboxes/batch", body)
         return [(inbox["id"], inbox["address"]) for inbox in made["items"]]
 
     async def make_list(self, name: str) -> str:
-        return str((await self._client.post("/v1/lists", {"name": name}))["id"])
+        return str((await self._client.change("/v1/lists", {"name": name}))["id"])
 
-    async def begin_import(self, list_id: str, file_name: str, csv: AsyncIterator[bytes]) -> str:
+    async def begin_import(self, list_id: str, file_name: str, csv: Csv) -> str:
         begun = await self._client.upload(
             "/v1/imports", csv, "text/csv", list_id=list_id, file_name=file_name
         )
@@ -72,7 +74,7 @@ class HttpPlatform:
 
     async def make_template(self, name: str, subject: str, html: str, text: str) -> str:
         body = {"name": name, "subject": subject, "html": html, "text": text}
-        return str((await self._client.post("/v1/templates", body))["id"])
+        return str((await self._client.change("/v1/templates", body))["id"])
 
     async def begin_campaign(self, name: str, list_id: str, template_id: str) -> str:
         body = {
@@ -82,8 +84,8 @@ class HttpPlatform:
             "from": SENDER,
             "type": "demo",
         }
-        campaign_id = str((await self._client.post("/v1/campaigns", body))["id"])
-        await self._client.post(f"/v1/campaigns/{campaign_id}/start")
+        campaign_id = str((await self._client.change("/v1/campaigns", body))["id"])
+        await self._client.change(f"/v1/campaigns/{campaign_id}/start")
         return campaign_id
 
     async def campaign_state(self, campaign_id: str) -> CampaignState:
@@ -109,7 +111,7 @@ class HttpPlatform:
         )
 
     async def read_inboxes(self, inbox_ids: Sequence[str]) -> list[Received]:
-        found = await self._client.post(
+        found = await self._client.ask(
             "/v1/inboxes/read",
             {"inbox_ids": list(inbox_ids), "each": 10, "headers": False},
             answer=_Messages,

@@ -49,14 +49,21 @@ class Address:
 class OwnPlatform:
     """`mailyard up` in `folder`, whose `data` it uses and whose `platform.log` it writes.
 
-    `settings` are more MAILYARD_* variables; `api_key` is that of data from before. Starting it
-    again in the same folder goes on with the same data, ports and key.
+    `settings` are more MAILYARD_* variables; `api_key` is that of data from before. It has
+    `start_s` to begin to work. Starting it again in the same folder goes on with the same data,
+    ports and key.
     """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, str] | None = None, *, api_key: str = ""
+        self,
+        folder: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        api_key: str = "",
+        start_s: float = START_S,
     ) -> None:
         self.folder = folder
+        self._start_s = start_s
         self._settings = dict(settings or {})
         self._ports = (free_port(), free_port())
         self._process: asyncio.subprocess.Process | None = None
@@ -104,7 +111,7 @@ class OwnPlatform:
             )
         assert self._process.stdout is not None
         try:
-            async with asyncio.timeout(START_S):
+            async with asyncio.timeout(self._start_s):
                 line = await self._process.stdout.readline()
             ready = msgspec.json.decode(line, type=_Ready)
         except (TimeoutError, msgspec.DecodeError) as error:

@@ -6,8 +6,8 @@ its time is counted under that name, because the embedded PostgreSQL has no pg_s
 """
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from time import perf_counter
@@ -34,6 +34,7 @@ AWAY = (
     asyncpg.CrashShutdownError,
     asyncpg.InsufficientResourcesError,  # too many connections, no memory, a full disk
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a pooler that has lost its server says so out of turn
     asyncpg.TargetServerAttributeNotMatched,  # of several hosts none takes writes now
     ConnectionError,
     TimeoutError,
@@ -42,6 +43,7 @@ AWAY = (
 
 # What the driver says of a connection that is gone, among its complaints about wrong calls.
 _LOST = re.compile("closed|closing|released back to the pool")
+_OUT_OF_TURN = "another operation"  # where a caller has his connection to himself, as here
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ class Database:
         """A pooled connection for a few statements. Raises Unavailable when PostgreSQL is away."""
         try:
             async with self.pool.acquire() as connection:
-                yield connection
+                with given_up(connection):
+                    yield connection
         except AWAY as error:
             if not is_lost(error):
                 raise
@@ -173,7 +176,19 @@ class Database:
 
 def is_lost(error: BaseException) -> bool:
     """Whether one of AWAY is of the server, not a mistake in the call, which no waiting mends."""
+    if isinstance(error, asyncpg.InternalClientError):
+        return _OUT_OF_TURN in str(error)
     return not isinstance(error, asyncpg.InterfaceError) or _LOST.search(str(error)) is not None
+
+
+@contextmanager
+def given_up(connection: Connection) -> Iterator[None]:
+    """A connection on which the driver has lost its place is used by nobody any more."""
+    try:
+        yield
+    except asyncpg.InternalClientError:
+        connection.terminate()
+        raise
 
 
 def timer(query: Query) -> Histogram:

@@ -26,7 +26,15 @@ import structlog
 from mailyard.core.backoff import Backoff
 from mailyard.core.errors import Unavailable
 from mailyard.storage import array_types
-from mailyard.storage.database import AWAY, Connection, Database, DatabaseAddress, is_lost, timer
+from mailyard.storage.database import (
+    AWAY,
+    Connection,
+    Database,
+    DatabaseAddress,
+    given_up,
+    is_lost,
+    timer,
+)
 from mailyard.storage.hosts import hosts_of, place_of
 from mailyard.storage.lag import LagClock
 from mailyard.storage.queries import Query, load
@@ -213,7 +221,8 @@ class ReplicatedDatabase(Database):
         pool, acquired = await self._acquire()
         try:
             try:
-                yield acquired
+                with given_up(acquired):
+                    yield acquired
             finally:
                 await pool.release(acquired)
         except (

@@ -1,6 +1,6 @@
 """The verdict says what happened: checked against platforms that lose, repeat and garble mail."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from mailyard.core.errors import InvalidInput
 from mailyard.proving.demonstration import (
     CHECKING,
     CampaignState,
+    Csv,
     Demo,
     DemoFailed,
     ImportState,
@@ -55,8 +56,8 @@ class Platform:
     async def make_list(self, name: str) -> str:
         return "lst"
 
-    async def begin_import(self, list_id: str, file_name: str, csv: AsyncIterator[bytes]) -> str:
-        self.csv = b"".join([chunk async for chunk in csv])
+    async def begin_import(self, list_id: str, file_name: str, csv: Csv) -> str:
+        self.csv = b"".join([chunk async for chunk in csv()])
         return "imp"
 
     async def import_state(self, import_id: str) -> ImportState:

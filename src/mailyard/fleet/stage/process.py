@@ -108,11 +108,10 @@ class ServiceProcess:
         if process.returncode is None:
             process.send_signal(self._stop_signal)
             try:
-                await asyncio.wait_for(process.wait(), self._patience_s)
+                await asyncio.wait_for(_ended(process.pid), self._patience_s)
             except TimeoutError:
                 process.kill()
-                await process.wait()
-        await self._clear_away(process.pid)
+        await self._wait(process)
 
     async def _spawn(self) -> None:
         words = [str(word) for word in await self._command()]
@@ -161,8 +160,7 @@ class ServiceProcess:
         failures = 0
         while self._process is not None:
             began = clock()
-            status = await self._process.wait()
-            await self._clear_away(self._process.pid)
+            status = await self._wait(self._process)
             failures = 1 if clock() - began > HEALTHY_AFTER_S else failures + 1
             delay_s = max(self._rest_s, RESTART.delay_s(failures, self._random))
             self._say(self.name, f"ended with status {status}, starts again in {delay_s:.1f} s")
@@ -174,11 +172,18 @@ class ServiceProcess:
             except (ConfigurationError, OSError) as error:
                 self._say(self.name, str(error))
 
-    async def _clear_away(self, pid: int) -> None:
-        self._end_group(pid)
+    async def _wait(self, process: asyncio.subprocess.Process) -> int:
+        """Until it has ended, and what it left as well; its exit status.
+
+        In this order: those that it left hold its pipe, until whose end asyncio knows of no exit.
+        """
+        await _ended(process.pid)
+        self._end_group(process.pid)
+        status = await process.wait()
         if self._reader is not None:
             await self._reader
             self._reader = None
+        return status
 
     def _end_group(self, group: int) -> None:
         """End what a process that is gone has left of its program in its group."""
@@ -205,6 +210,22 @@ class ServiceProcess:
 
     def _last_words(self) -> str:
         return "; ".join(list(self._log)[-6:]) or "it said nothing"
+
+
+async def _ended(pid: int) -> None:
+    """Until our child `pid` has ended, whoever still holds what was its."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return  # it has, and was reaped
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def _program(path: str) -> str:
