@@ -93,7 +93,7 @@ def test_balancers_lead_to_the_services_and_ports_that_there_are() -> None:
 
 
 def test_the_stage_that_runs_here_has_the_configuration_of_nginx_that_is_deployed() -> None:
-    packed = ROOT / "src/mailyard/fleet/stage/nginx.conf"
+    packed = ROOT / "src/mailyard/fleet/local/nginx.conf"
     assert packed.read_text() == (DEPLOY / "nginx/nginx.conf").read_text(), (
         f"copy deploy/nginx/nginx.conf to {packed}: `mailyard up --stage 2` starts it as it is"
     )

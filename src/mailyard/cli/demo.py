@@ -18,6 +18,7 @@ from rich.progress import (
 from mailyard.cli import exit_code
 from mailyard.cli.client import AsJson, api_key, progress_console, say
 from mailyard.core.errors import Unavailable
+from mailyard.fleet.stage import parse_stage
 from mailyard.proving.client import ApiClient, ApiProblem
 from mailyard.proving.demonstration import RECIPIENTS_MAX, STAGES, Demo, Stage, Verdict
 from mailyard.proving.ordeal import Outcome, run_ordeal
@@ -39,10 +40,8 @@ def demo(
         bool, typer.Option("--own", help="Start a platform of its own even when one runs.")
     ] = False,
     stage: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=4, help="Start a platform of its own at this stage, as `mailyard up` does."
-        ),
+        str | None,
+        typer.Option(help="Start a platform of its own at this stage, as `mailyard up` does."),
     ] = None,
     kills: Annotated[
         bool,
@@ -84,11 +83,11 @@ async def _demo(settings: Settings, recipients: int, *, shown: bool) -> Verdict 
 
 
 async def _own(
-    settings: Settings, recipients: int, stage: int | None, *, kills: bool, shown: bool
+    settings: Settings, recipients: int, stage: str | None, *, kills: bool, shown: bool
 ) -> Verdict | Outcome:
     """On a platform of its own, at the stage that was asked for or that the settings name."""
     folder = Path(tempfile.mkdtemp(prefix="mailyard-demo-"))
-    told = {"MAILYARD_STAGE": str(stage or settings.stage)}
+    told = {"MAILYARD_STAGE": str(parse_stage(stage).value if stage else settings.stage)}
     if settings.stage_file is not None:
         told["MAILYARD_STAGE_FILE"] = str(settings.stage_file)
     platform = OwnPlatform(folder, told, start_s=_START_S)

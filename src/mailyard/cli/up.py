@@ -17,11 +17,12 @@ import typer
 
 from mailyard.core.errors import ConfigurationError, MailyardError
 from mailyard.fleet.child import ChildSpec
+from mailyard.fleet.local.service import Moment
+from mailyard.fleet.local.services.balancer import Front
+from mailyard.fleet.local.stage import LocalStage, read_stage
+from mailyard.fleet.local.yard import Yard
 from mailyard.fleet.ports import check_free, settled
-from mailyard.fleet.stage.service import Moment
-from mailyard.fleet.stage.services.balancer import Front
-from mailyard.fleet.stage.stage import Stage, read_stage
-from mailyard.fleet.stage.yard import Yard
+from mailyard.fleet.stage import Stage, parse_stage
 from mailyard.fleet.supervisor import Supervisor
 from mailyard.settings import (
     SUBMISSION_PORT,
@@ -49,13 +50,11 @@ _GRACE_S = 3.0  # roles keep the drain's limit themselves; who has not is killed
 @app.command()
 def up(
     stage: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=1,
-            max=4,
             help="1: one server. 2: also a replica, PgBouncer, Redis, nginx before two of each "
             "role. 3: Redis under Sentinels, Kafka and S3 as well, and roles scale by themselves. "
-            "4: regions, which are not of one machine. As MAILYARD_STAGE.",
+            "4: regions, which one machine does not start. As MAILYARD_STAGE.",
         ),
     ] = None,
     as_json: Annotated[
@@ -75,7 +74,7 @@ def up(
     """
     environment = dict(os.environ)
     if stage is not None:
-        environment["MAILYARD_STAGE"] = str(stage)
+        environment["MAILYARD_STAGE"] = str(parse_stage(stage).value)
     platform = Platform(environment, as_json=as_json)
     asyncio.run(platform.run())
 
@@ -255,7 +254,7 @@ class Platform:
                 "smtp": smtp,
                 "submission": settings.submission_port or None,
                 "submissions": settings.submissions_port or None,
-                "stage": self._yard.stage.number,
+                "stage": self._yard.stage.value,
                 "services": dict(self._yard.places()),
                 "seconds": round(monotonic() - self._started, 2),
                 "api_key": first and first.api_key,
@@ -267,8 +266,9 @@ class Platform:
             "",
             f"  Mailyard runs: page and API {settings.page_url}, {ways}",
         ]
-        if self._yard.stage.number > 1:
-            lines.append(f"  Stage {self._yard.stage.number}, {self._yard.stage.about}:")
+        if self._yard.places():
+            stage = self._yard.stage
+            lines.append(f"  Stage {stage.value} ({stage.word}), with")
             lines += [f"    {name:<12} {where}" for name, where in self._yard.places()]
         if first is not None:
             command, inbox = shlex.quote(sys.argv[0]), f"hello@{settings.inbox_domain}"
@@ -305,14 +305,14 @@ class Platform:
         print(line, file=sys.stderr, flush=True)
 
 
-def _stage(given: Mapping[str, Any]) -> Stage:
+def _stage(given: Mapping[str, Any]) -> LocalStage:
     """The stage that the operator asks for, one server by itself. Raises ConfigurationError."""
     file: Path | None = given.get("stage_file")
     try:
         own = "" if file is None else file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"MAILYARD_STAGE_FILE cannot be read: {error}") from error
-    return read_stage(given.get("stage", 1), own, str(file))
+    return read_stage(Stage(given.get("stage", 1)), own, str(file))
 
 
 def _front(settings: Settings) -> Front:

@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import Enum
 
-from mailyard.fleet.stage.process import ServiceProcess
-from mailyard.fleet.stage.program import Package, Program
+from mailyard.fleet.local.process import ServiceProcess
+from mailyard.fleet.local.program import Package, Program
 
 
 class Moment(Enum):

@@ -7,10 +7,10 @@ from pathlib import Path
 from uuid import uuid4
 
 from mailyard.core.errors import ConfigurationError
-from mailyard.fleet.stage.place import LOOPBACK, Place, write_private
-from mailyard.fleet.stage.process import Say, ServiceProcess, as_we_are
-from mailyard.fleet.stage.program import CONFLUENT_KAFKA, JAVA, KAFKA
-from mailyard.fleet.stage.service import Service
+from mailyard.fleet.local.place import LOOPBACK, Place, write_private
+from mailyard.fleet.local.process import Say, ServiceProcess, as_we_are
+from mailyard.fleet.local.program import CONFLUENT_KAFKA, JAVA, KAFKA
+from mailyard.fleet.local.service import Service
 from mailyard.queue.engines.kafka.options import KafkaOptions, library
 
 _USER = "mailyard"

@@ -1,69 +1,61 @@
-"""A stage as a value, read from `stages.toml` under a file of the operator's own."""
+"""What one machine starts of a stage, from `stages.toml` under a file of the operator's own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from mailyard.core.errors import ConfigurationError
+from mailyard.core.errors import ConfigurationError, InvalidInput
 from mailyard.fleet.packed import packed_tables
+from mailyard.fleet.stage import Stage, parse_stage
 
 SERVICES = ("replica", "pooler", "redis", "kafka", "objects", "balancer")
 COUNTS = {"redis_servers": (1, 5), "sentinels": (0, 5), "kafka_brokers": (1, 5)}
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage. `elsewhere`: why it is not started here, and what is done instead; empty: it is.
+class LocalStage:
+    """What is started of `stage`. `elsewhere`: why nothing is, and what is done instead.
 
     `settings` are texts by the names of settings; they stand under those of the operator.
     """
 
-    name: str
-    number: int
-    about: str
+    stage: Stage
     services: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     elsewhere: str = ""
 
 
-def read_stages(own: str = "", name: str = "the file") -> tuple[Stage, ...]:
-    """All stages, by number, under the text of `own`, TOML. Raises ConfigurationError naming
-    `name`."""
-    tables = packed_tables("mailyard.fleet.stage", "stages.toml", own, name, "remove")
-    stages = (_stage(key, table, f"{name}: [{key}]") for key, table in tables.items())
-    return tuple(sorted(stages, key=lambda stage: stage.number))
+def read_stages(own: str = "", name: str = "the file") -> dict[Stage, LocalStage]:
+    """All stages under the text of `own`, TOML. Raises ConfigurationError naming `name`."""
+    tables = packed_tables("mailyard.fleet.local", "stages.toml", own, name, "remove")
+    found = [_stage(key, table, f"{name}: [{key}]") for key, table in tables.items()]
+    return {one.stage: one for one in found}
 
 
-def read_stage(number: int, own: str = "", name: str = "the file") -> Stage:
-    """The stage `number`. Raises ConfigurationError when there is none, or when it is none that one
-    machine runs."""
-    stages = {stage.number: stage for stage in read_stages(own, name)}
-    if number not in stages:
-        known = ", ".join(map(str, stages))
-        raise ConfigurationError(f"there is no stage {number}; there are {known}")
-    stage = stages[number]
-    if stage.elsewhere:
-        raise ConfigurationError(f"stage {number} ({stage.name}): {stage.elsewhere}")
-    return stage
+def read_stage(stage: Stage, own: str = "", name: str = "the file") -> LocalStage:
+    """The stage. Raises ConfigurationError when it is none that one machine runs."""
+    found = read_stages(own, name).get(stage)
+    if found is None or found.elsewhere:
+        why = "it was removed" if found is None else found.elsewhere
+        raise ConfigurationError(f"stage {stage.value} ({stage.word}) is not started here: {why}")
+    return found
 
 
-def _stage(key: str, table: Mapping[str, Any], where: str) -> Stage:
-    known = {one.name for one in fields(Stage)} - {"name"}
+def _stage(key: str, table: Mapping[str, Any], where: str) -> LocalStage:
+    known = {one.name for one in fields(LocalStage)} - {"stage"}
     for word in table:
         if word not in known:
             raise ConfigurationError(f"{where}: no {word!r}; known are {', '.join(sorted(known))}")
     try:
-        stage = Stage(
-            name=key,
-            number=int(table["number"]),
-            about=str(table["about"]),
+        stage = LocalStage(
+            stage=parse_stage(key),
             services=tuple(table.get("services", ())),
             settings={word: str(text) for word, text in dict(table.get("settings", {})).items()},
             counts={word: int(count) for word, count in dict(table.get("counts", {})).items()},
             elsewhere=str(table.get("elsewhere", "")),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (InvalidInput, TypeError, ValueError) as error:
         raise ConfigurationError(f"{where}: {error}") from None
     for service in stage.services:
         if service not in SERVICES:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from mailyard.fleet.stage.place import Place, write_private
-from mailyard.fleet.stage.process import Say, ServiceProcess
-from mailyard.fleet.stage.program import PGBOUNCER
-from mailyard.fleet.stage.service import Moment, Service
+from mailyard.fleet.local.place import Place, write_private
+from mailyard.fleet.local.process import Say, ServiceProcess
+from mailyard.fleet.local.program import PGBOUNCER
+from mailyard.fleet.local.service import Moment, Service
 from mailyard.storage import cluster
 from mailyard.storage.unprivileged import choose_identity
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from mailyard.fleet.stage.place import LOOPBACK, Place
-from mailyard.fleet.stage.process import Say, ServiceProcess
-from mailyard.fleet.stage.program import OBSTORE, VERSITYGW
-from mailyard.fleet.stage.service import Service
+from mailyard.fleet.local.place import LOOPBACK, Place
+from mailyard.fleet.local.process import Say, ServiceProcess
+from mailyard.fleet.local.program import OBSTORE, VERSITYGW
+from mailyard.fleet.local.service import Service
 
 BUCKET = "mail"
 _USER = "mailyard"

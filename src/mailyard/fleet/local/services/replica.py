@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from mailyard.core.errors import MailyardError
-from mailyard.fleet.stage.place import Place
-from mailyard.fleet.stage.process import Say
-from mailyard.fleet.stage.service import Moment, Service
+from mailyard.fleet.local.place import Place
+from mailyard.fleet.local.process import Say
+from mailyard.fleet.local.service import Moment, Service
 from mailyard.storage import cluster
 from mailyard.storage.embedded_replica import EmbeddedReplica, slot_name
 

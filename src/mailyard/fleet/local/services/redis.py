@@ -5,10 +5,10 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from mailyard.fleet.stage.place import LOOPBACK, Place, write_private
-from mailyard.fleet.stage.process import Say, ServiceProcess
-from mailyard.fleet.stage.program import REDIS_CLIENT, REDIS_SERVER
-from mailyard.fleet.stage.service import Service
+from mailyard.fleet.local.place import LOOPBACK, Place, write_private
+from mailyard.fleet.local.process import Say, ServiceProcess
+from mailyard.fleet.local.program import REDIS_CLIENT, REDIS_SERVER
+from mailyard.fleet.local.service import Service
 
 NAME = "mailyard"  # the Sentinels' word for the primary
 _DOWN_MS = 2_000

@@ -15,7 +15,7 @@ from random import Random
 
 from mailyard.core.backoff import Backoff
 from mailyard.core.errors import ConfigurationError
-from mailyard.fleet.stage.place import LOOPBACK, write_private
+from mailyard.fleet.local.place import LOOPBACK, write_private
 from mailyard.storage.unprivileged import die_with_parent
 
 Say = Callable[[str, str], None]

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from mailyard.fleet.stage.place import LOOPBACK, Place, write_private
-from mailyard.fleet.stage.process import Say, ServiceProcess, listens
-from mailyard.fleet.stage.program import NGINX
-from mailyard.fleet.stage.service import Moment, Service
+from mailyard.fleet.local.place import LOOPBACK, Place, write_private
+from mailyard.fleet.local.process import Say, ServiceProcess, listens
+from mailyard.fleet.local.program import NGINX
+from mailyard.fleet.local.service import Moment, Service
 
 STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 _KEPT = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -109,7 +109,7 @@ class Balancer(Service):
 
     def _write(self) -> None:
         assert self._front is not None, "stand_before comes first"
-        text = files("mailyard.fleet.stage").joinpath("nginx.conf").read_text("utf-8")
+        text = files("mailyard.fleet.local").joinpath("nginx.conf").read_text("utf-8")
         for way in WAYS:
             processes = [self.port_of(name, way) for name in self._children.get(way.role, ())]
             text = _placed(text, way, _where(self._front, way), processes)

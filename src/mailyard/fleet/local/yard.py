@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from mailyard.core.limits import MIB
-from mailyard.fleet.stage.place import LOOPBACK, Place
-from mailyard.fleet.stage.process import Say
-from mailyard.fleet.stage.program import check_all
-from mailyard.fleet.stage.service import Moment, Service
-from mailyard.fleet.stage.services.balancer import WAYS, Balancer, Front
-from mailyard.fleet.stage.services.kafka import Kafka
-from mailyard.fleet.stage.services.objects import Objects
-from mailyard.fleet.stage.services.pooler import Pooler
-from mailyard.fleet.stage.services.redis import Redis
-from mailyard.fleet.stage.services.replica import Replica
-from mailyard.fleet.stage.stage import SERVICES, Stage
+from mailyard.fleet.local.place import LOOPBACK, Place
+from mailyard.fleet.local.process import Say
+from mailyard.fleet.local.program import check_all
+from mailyard.fleet.local.service import Moment, Service
+from mailyard.fleet.local.services.balancer import WAYS, Balancer, Front
+from mailyard.fleet.local.services.kafka import Kafka
+from mailyard.fleet.local.services.objects import Objects
+from mailyard.fleet.local.services.pooler import Pooler
+from mailyard.fleet.local.services.redis import Redis
+from mailyard.fleet.local.services.replica import Replica
+from mailyard.fleet.local.stage import SERVICES, LocalStage
 
 _REPLICA_MEMORY_BYTES = 64 * MIB
 _KINDS: dict[str, type[Service]] = {
@@ -37,13 +37,16 @@ class Yard:
     not started. Raises ConfigurationError when a program is missing.
     """
 
-    def __init__(self, stage: Stage, data: Path, given: Mapping[str, object], say: Say) -> None:
+    def __init__(
+        self, stage: LocalStage, data: Path, given: Mapping[str, object], say: Say
+    ) -> None:
         wanted = [
             name for name in SERVICES if name in stage.services and _KINDS[name].is_wanted(given)
         ]
         needed = [one for name in wanted for one in _KINDS[name].needs]
-        check_all(needed, f"stage {stage.number} ({stage.name})")
-        self.stage = stage
+        check_all(needed, f"stage {stage.stage.value} ({stage.stage.word})")
+        self.stage = stage.stage
+        self._told = stage.settings
         self._place = Place(data) if wanted else None
         makers = {} if self._place is None else _makers(stage, self._place, given, say)
         self._services = [makers[name]() for name in wanted]
@@ -53,7 +56,7 @@ class Yard:
     @property
     def settings(self) -> dict[str, str]:
         """What the roles are told, by the names of settings: to stand under the operator's own."""
-        told = dict(self.stage.settings)
+        told = dict(self._told)
         for service in self._services:
             told |= service.settings
         return told
@@ -146,7 +149,7 @@ class Yard:
 
 
 def _makers(
-    stage: Stage, place: Place, given: Mapping[str, object], say: Say
+    stage: LocalStage, place: Place, given: Mapping[str, object], say: Say
 ) -> dict[str, Callable[[], Service]]:
     counts = stage.counts
     connections = int(str(given.get("database_budget") or stage.settings["database_budget"]))
