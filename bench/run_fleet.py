@@ -14,6 +14,7 @@ BENCHES = (
     "fleet_queue",
     "fleet_emails",
     "fleet_campaign",
+    "fleet_regions",
 )
 
 if __name__ == "__main__":

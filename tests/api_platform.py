@@ -20,6 +20,7 @@ from mailyard.access.key import ApiKeys
 from mailyard.access.letter import Letter
 from mailyard.access.member import Members
 from mailyard.access.plan import NO_PLANS, PlanBook, Plans
+from mailyard.access.region import NO_REGIONS
 from mailyard.access.session import Sessions
 from mailyard.access.usage import Allowance, Usage
 from mailyard.access.user import Users
@@ -280,6 +281,8 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         letters=letters,
         limit_notices=LimitNotices(database=database, engine=engine, plans=plans, usage=usage),
         settings=Settings(),
+        regions=NO_REGIONS,
+        neighbours=None,
         clock=SystemClock(),
         database=database,
         bus=bus,

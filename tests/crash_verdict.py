@@ -97,7 +97,7 @@ async def audit(environment: Mapping[str, str], world: World, settle_s: float) -
     await application.open()
     try:
         settled_s = await _settle(application, world, settle_s)
-        findings = await _compare(application, world.ledger)
+        findings = await compare(application, world.ledger)
         findings.settled_s = settled_s
         return findings
     finally:
@@ -108,14 +108,15 @@ async def _settle(application: Application, world: World, settle_s: float) -> fl
     started = monotonic()
     while monotonic() < started + settle_s:
         waiting = await application.database.fetchval(INBOUND_WAITING)
-        findings = await _compare(application, world.ledger)
+        findings = await compare(application, world.ledger)
         if not waiting and not findings.on_its_way and findings.clean:
             break
         await asyncio.sleep(1.0)
     return monotonic() - started
 
 
-async def _compare(application: Application, ledger: Ledger) -> Findings:
+async def compare(application: Application, ledger: Ledger) -> Findings:
+    """Everything that was promised against what is there now."""
     findings = Findings()
     copies: Counter[tuple[str, str]] = Counter()
     for row in await application.database.fetch(MAIL_BY_SUBJECT):

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from running_platform import free_ports, wait_until
@@ -105,7 +105,8 @@ class Server:
         assert self.process is not None, "not started"
         processes = cluster.processes_on(self.folder)
         for pid in {self.process.pid, *processes}:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # a child ends with the postmaster
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
     def freeze(self, number: int = signal.SIGSTOP) -> None:
@@ -125,10 +126,16 @@ class Server:
         self.sql("SELECT pg_promote()")
         wait_until(lambda: self.sql("SELECT pg_is_in_recovery()") == "f")
 
-    def follow(self, primary: "Server") -> None:
-        """Become a standby of another primary. Started anew by the caller."""
+    def follow(self, primary: "Server", through_port: int | None = None) -> None:
+        """Become a standby of another primary. Started anew by the caller.
+
+        `through_port`: of loopback, which leads to the primary.
+        """
+        url = primary.url()
+        if through_port is not None:
+            url = url.replace(primary.place, f"127.0.0.1:{through_port}")
         self.run(
-            *("pg_basebackup", "-d", f"{primary.url()}?application_name=replica"),
+            *("pg_basebackup", "-d", f"{url}?application_name=replica"),
             *("-D", str(self.folder), "-R", "-X", "stream", "-c", "fast", "--no-sync"),
         )
 
@@ -143,11 +150,11 @@ def primary_in(folder: Path, programs: Path) -> Server:
     return server.start()
 
 
-def standby_of(primary: Server, folder: Path) -> Server:
-    """A new, running standby that streams from `primary`."""
+def standby_of(primary: Server, folder: Path, through_port: int | None = None) -> Server:
+    """A new, running standby that streams from `primary`, `through_port` where one is named."""
     server = Server(folder, primary.programs)
     server.make_folder()
-    server.follow(primary)
+    server.follow(primary, through_port)
     server.start()
     wait_until(lambda: primary.sql("SELECT count(*) FROM pg_stat_replication") != "0")
     return server

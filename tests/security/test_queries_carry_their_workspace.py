@@ -118,6 +118,7 @@ REASONS = {
     "provider.sealed_otherwise": "the master key is the operator's, for all workspaces",
     "provider_hook.seal_anew": "the master key is the operator's, for all workspaces",
     "provider_hook.sealed_otherwise": "the master key is the operator's, for all workspaces",
+    "region.homes_of": "whether mail for an address is another region's; no content",
     "reports.sweep_dmarc": "what is too old, everywhere",
     "reports.sweep_tls": "what is too old, everywhere",
     "timing.sweep_turns": "what is over, everywhere",

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from mailyard.access.audit import Actor
 from mailyard.access.key import ApiKeys
+from mailyard.access.neighbours import Neighbours
 from mailyard.access.session import Session, Sessions
 from mailyard.core.errors import NotAllowed, NotAuthenticated
 
@@ -46,22 +47,28 @@ def session_token(cookie_header: str) -> str | None:
 
 
 class Authenticator:
-    """Recognises keys and sessions."""
+    """Recognises keys and sessions. `neighbours` know the keys of other regions."""
 
-    def __init__(self, *, keys: ApiKeys, sessions: Sessions) -> None:
+    def __init__(
+        self, *, keys: ApiKeys, sessions: Sessions, neighbours: Neighbours | None = None
+    ) -> None:
         self._keys = keys
         self._sessions = sessions
+        self._neighbours = neighbours
 
     async def by_headers(
         self, method: str, authorization: str | None, cookie: str | None, csrf_token: str | None
     ) -> Principal:
-        """Whose request this is. Raises NotAuthenticated; NotAllowed without the CSRF token."""
+        """Whose request this is. Raises NotAuthenticated; NotAllowed without the CSRF token;
+        AtHomeElsewhere for a key of another region."""
         if authorization is not None:
             scheme, _, text = authorization.partition(" ")
             if scheme.lower() != "bearer":
                 raise NotAuthenticated("send an API key: Authorization: Bearer my_…")
             holder = await self._keys.authenticate(text.strip())
             if holder is None:
+                if self._neighbours is not None:
+                    await self._neighbours.redirect_key(text.strip())
                 raise NotAuthenticated("this API key is not known, or was revoked")
             return Principal(holder.workspace_id, holder.actor, holder.scopes)
         token = session_token(cookie) if cookie is not None else None

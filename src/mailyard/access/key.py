@@ -74,6 +74,12 @@ def _random_text(length: int) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))
 
 
+def prefix_of(text: str) -> str | None:
+    """The part of a key that its row is found by; None for what is no key."""
+    shape = _SHAPE.fullmatch(text)
+    return None if shape is None else shape[1]
+
+
 class ApiKeys:
     """Makes, lists, revokes and recognises keys."""
 
@@ -174,10 +180,9 @@ class ApiKeys:
 
     async def authenticate(self, text: str) -> KeyHolder | None:
         """Whose key this is, or None. No round trip for a key that was seen a moment ago."""
-        shape = _SHAPE.fullmatch(text)
-        if shape is None:
+        prefix = prefix_of(text)
+        if prefix is None:
             return None
-        prefix = shape[1]
 
         async def read() -> _Known:
             return await self._read(prefix)

@@ -28,6 +28,7 @@ class Workspace:
     created_at: datetime
     role: str | None = None
     locale: str = "en"
+    region: str = ""
 
 
 def check_name(name: str, field: str = "name") -> str:
@@ -44,8 +45,15 @@ class Workspaces:
     """Makes, names and finds workspaces."""
 
     def __init__(
-        self, *, database: Database, audit: Audit, cache: LayeredCache | None = None
+        self,
+        *,
+        database: Database,
+        audit: Audit,
+        cache: LayeredCache | None = None,
+        region: str = "",
     ) -> None:
+        """`region`: where those that are made here are at home, and those that name none."""
+        self._region = region
         self._database = database
         self._audit = audit
         self._cache = cache
@@ -60,7 +68,9 @@ class Workspaces:
                 return await self.create(name, actor_kind=actor_kind, actor_name=actor_name, tx=own)
         name = check_name(name)
         workspace_id = ids.uuid7()
-        created_at = await self._database.fetchval(_SQL.add_workspace, workspace_id, name, tx=tx)
+        created_at = await self._database.fetchval(
+            _SQL.add_workspace, workspace_id, name, self._region or None, tx=tx
+        )
         await self._audit.record(
             Actor(actor_kind, actor_name, workspace_id),
             "workspace.create",
@@ -69,7 +79,7 @@ class Workspaces:
             {"name": name},
             tx,
         )
-        return Workspace(workspace_id, name, created_at)
+        return Workspace(workspace_id, name, created_at, region=self._region)
 
     async def get(self, workspace_id: UUID) -> Workspace:
         """The workspace. Raises NotFound."""
@@ -77,7 +87,11 @@ class Workspaces:
         async def read() -> Workspace:
             row = _found(await self._database.fetchrow(_SQL.get_workspace, workspace_id))
             return Workspace(
-                row["workspace_id"], row["name"], row["created_at"], locale=row["locale"]
+                row["workspace_id"],
+                row["name"],
+                row["created_at"],
+                locale=row["locale"],
+                region=row["region"] or self._region,
             )
 
         if self._cache is None:
@@ -141,7 +155,12 @@ class Workspaces:
         rows = await self._database.fetch(_SQL.workspaces_of_user, user_id)
         return [
             Workspace(
-                row["workspace_id"], row["name"], row["created_at"], row["role"], row["locale"]
+                row["workspace_id"],
+                row["name"],
+                row["created_at"],
+                row["role"],
+                row["locale"],
+                row["region"] or self._region,
             )
             for row in rows
         ]

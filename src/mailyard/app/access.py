@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from mailyard.access.idempotency import Idempotency
     from mailyard.access.key import ApiKeys
     from mailyard.access.member import Members
+    from mailyard.access.neighbours import Neighbours
     from mailyard.access.plan import PlanBook, Plans
+    from mailyard.access.region import Regions
     from mailyard.access.session import Sessions
     from mailyard.access.usage import Allowance, Usage
     from mailyard.access.user import Users
@@ -38,7 +40,36 @@ class Access(Foundation):
     def workspaces(self) -> "Workspaces":
         from mailyard.access.workspace import Workspaces
 
-        return Workspaces(database=self.database, audit=self.audit, cache=self.cache)
+        return Workspaces(
+            database=self.database,
+            audit=self.audit,
+            cache=self.cache,
+            region=self.settings.region,
+        )
+
+    @cached_property
+    def regions(self) -> "Regions":
+        """The regions of the settings' file. Raises ConfigurationError."""
+        from mailyard.access.region import NO_REGIONS, Regions, read_regions
+
+        settings, file = self.settings, self.settings.regions_file
+        if file is None:
+            return Regions(settings.region) if settings.region else NO_REGIONS
+        try:
+            return read_regions(str(file), file.read_text("utf-8"), settings.region)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"MAILYARD_REGIONS_FILE cannot be read: {error}") from None
+
+    @cached_property
+    def neighbours(self) -> "Neighbours | None":
+        """What knows what is at home in other regions; None where there are none."""
+        if not self.regions.others:
+            return None
+        from mailyard.access.neighbours import Neighbours
+
+        neighbours = Neighbours(self.regions)
+        self.ends.append(neighbours.close)
+        return neighbours
 
     @cached_property
     def users(self) -> "Users":

@@ -67,7 +67,7 @@ class OwnDelivery(Analysing):
         if settings.sources_file is None:
             return {DEFAULT_POOL: alone(settings.smtp_name)}
         text = _text_of(settings.sources_file, "MAILYARD_SOURCES_FILE")
-        return read_sources(str(settings.sources_file), text, settings.smtp_name)
+        return read_sources(str(settings.sources_file), text, settings.smtp_name, settings.region)
 
     def source_pool(self, name: str) -> "SourcePool":
         """A pool at work in this process. Raises ConfigurationError."""

@@ -95,9 +95,15 @@ class Receiving(Access):
         return ReceivingDomains(
             database=self.database,
             installation=[self.settings.inbox_domain],
-            host=self.settings.smtp_name,
+            host=self.mail_host,
             clock=self.clock,
         )
+
+    @cached_property
+    def mail_host(self) -> str:
+        """The server that mail for receiving domains is sent to: of the region, or this one."""
+        here = self.regions.here
+        return here.smtp[0] if here is not None and here.smtp else self.settings.smtp_name
 
     @cached_property
     def inbound_routes(self) -> "InboundRoutes":

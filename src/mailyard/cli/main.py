@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("mailyard.cli.demo", "Send a campaign to inboxes of its own and prove the result."),
     "send": ("mailyard.cli.send", "Send one mail."),
     "email": ("mailyard.cli.email", "Look at a sent email, withdraw what has not left."),
+    "region": ("mailyard.cli.region", "List regions; take over a lost one."),
     "feature": ("mailyard.cli.feature", "Let features come to workspaces gradually."),
     "limits": ("mailyard.cli.limits", "Show and set the workspace's sending limits."),
     "plan": ("mailyard.cli.plan", "Show what the workspace uses; list plans, give them."),

@@ -12,7 +12,7 @@ import signal
 import sys
 from contextlib import suppress
 from random import Random
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 # Where structlog and Litestar find these they load them, for tracebacks in colour and for models
 # that no role has: some 5 and 10 MB in each process. The command line, which has both, may.
@@ -31,6 +31,9 @@ from mailyard.fleet.registry import ProcessRegistry
 from mailyard.fleet.vital import vital
 from mailyard.observe import log
 from mailyard.settings import Settings, load_settings, reload, reloaded
+
+if TYPE_CHECKING:
+    from mailyard.fleet.region_term import TermWatch
 
 _LOG = structlog.get_logger(__name__)
 RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
@@ -93,6 +96,7 @@ async def _live(role: str, settings: Settings, control: Control) -> None:
     if not await _open(application, stopping, migrated=not control.alone):
         return
     await master_key.meet(application.database, settings.master_key, settings.data)
+    term = await _in_its_term(application)
     registry = ProcessRegistry(
         presence=application.presence,
         role=role,
@@ -100,9 +104,11 @@ async def _live(role: str, settings: Settings, control: Control) -> None:
         memory_bytes=getattr(settings, f"{role}_memory"),
     )
     beating: asyncio.Task[None] | None = None
+    watching: asyncio.Task[None] | None = None
     try:
         await service.start()
         beating = vital(asyncio.create_task(registry.run(), name="beat"))
+        watching = None if term is None else vital(asyncio.create_task(term.run(), name="term"))
         # What was made so far lives until the end: no collection need look at it again.
         gc.collect()
         gc.freeze()
@@ -112,8 +118,11 @@ async def _live(role: str, settings: Settings, control: Control) -> None:
         await stopping.wait()
         await service.drain(application.settings.drain_s)
     finally:
-        if beating is not None:
-            beating.cancel()
+        for task in (beating, watching):
+            if task is not None:
+                task.cancel()
+        if term is not None:
+            await term.close()
         await registry.leave()
         await application.close()
 
@@ -167,6 +176,23 @@ async def _open(application: Application, stopping: asyncio.Event, *, migrated: 
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), RECONNECT.delay_s(failures, random))
     return False
+
+
+async def _in_its_term(application: Application) -> "TermWatch | None":
+    """What watches that this site stays the region that it is of; None where there is only one.
+    Raises ConfigurationError when it is no longer."""
+    if not application.regions.others:
+        return None
+    from mailyard.fleet.region_term import TermWatch
+
+    term = TermWatch(application.database, application.regions)
+    try:
+        await term.check()
+    except ConfigurationError:
+        await term.close()
+        await application.close()
+        raise
+    return term
 
 
 async def _check_schema(application: Application) -> None:

@@ -166,7 +166,7 @@ class ApiClient:
                 async with asyncio.timeout(self._timeout_s):
                     status, headers = await connection.head()
                 pieces = connection.pieces(status, headers)
-                if status >= 400:
+                if status >= 300:
                     raise _problem(Response(status, headers, b"".join([p async for p in pieces])))
                 async for piece in pieces:
                     size_bytes += len(piece)
@@ -204,7 +204,7 @@ class ApiClient:
         except (OSError, EOFError, TimeoutError, ValueError, asyncio.LimitOverrunError) as error:
             reason = str(error) or type(error).__name__
             raise Unavailable(f"no answer from {self._authority}: {reason}") from error
-        if answer.status >= 400:
+        if answer.status >= 300:
             raise _problem(answer)
         return answer
 

@@ -32,7 +32,6 @@ from mailyard.protocol.address import normalise
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.receiving.commit import (
-    NOBODY,
     RETURNED_DAYS,
     TRY_LATER,
     Arrival,
@@ -42,7 +41,7 @@ from mailyard.receiving.commit import (
 )
 from mailyard.receiving.later import Later
 from mailyard.receiving.retention import longest
-from mailyard.receiving.route import CLOSED, Elsewhere, Route, Router
+from mailyard.receiving.route import CLOSED, NOBODY, Elsewhere, Neighbours, Route, Router
 from mailyard.storage.blob import BlobsAway
 from mailyard.storage.database import Database
 from mailyard.storage.raw_mail import RawMail
@@ -132,6 +131,7 @@ class Acceptor:
         returns: ReturnMail | None = None,
         allowance: UsedUp | None = None,
         elsewhere: Elsewhere | None = None,
+        neighbours: Neighbours | None = None,
         door: Door | None = None,
         raw_mail: RawMail | None = None,
         clock: Clock | None = None,
@@ -159,6 +159,7 @@ class Acceptor:
             database=database,
             answer=self._answer_recipient,
             elsewhere=elsewhere,
+            neighbours=neighbours,
             clock=self._clock,
             patience_s=route_patience_s,
         )
@@ -269,6 +270,9 @@ class Acceptor:
             self._routes.pop(address, None)  # what we know to be gone takes no mail any more
             self._older_routes.pop(address, None)
             return NO_SUCH_INBOX
+        if route.region:
+            # Not for good: by the next try the home region is reached, or has been taken over.
+            return Reply(451, "4.4.4", f"At home in region {route.region}")
         if route.workspace_id in self._used_up:
             return NO_MORE_TODAY
         if route.room is not None and route.room <= 0:

@@ -32,12 +32,12 @@ from mailyard.observe.metrics import QUERY_SECONDS
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.queue.job import EMAIL_EVENTS, INBOUND_EMAIL, NewJob
 from mailyard.receiving.later import Later
+from mailyard.receiving.route import NOBODY
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 INGEST = "ingest"
 RETURNED_MAIL = "returned-mail"  # what came back, for who knows what was sent (sending.returns)
-NOBODY = UUID(int=0)  # in whose name such mail is stored, until a delivery says whose it is
 RETURNED_DAYS = 30  # its retention class
 QUERIES = load("receiving")
 

@@ -10,7 +10,7 @@ inboxes that seem full are counted anew.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
 
@@ -34,6 +34,7 @@ _COUNTED_ANEW_S = 5.0  # an inbox that is full is not counted more often than th
 _COUNTED_INBOXES = 1_000
 
 CLOSED = -1
+NOBODY = UUID(int=0)  # in whose name mail is stored that came back, until a delivery says whose
 
 
 class Route(Struct, frozen=True):
@@ -42,6 +43,8 @@ class Route(Struct, frozen=True):
     `room`: the bytes that it may take yet; None: no quota counts them; CLOSED: it takes no more
     mail. `bytes_max`: what it may hold at all. `filed_under`: the inbox's own address, where mail
     came to another that leads there.
+
+    `region`: where the address is at home, when that is not here; then nothing else is known.
 
     Without an inbox: an address at which mail comes back, whose mail is nobody's yet; or, where
     `dropped`, an address whose mail its owner does not want to keep.
@@ -55,6 +58,7 @@ class Route(Struct, frozen=True):
     bytes_max: int | None = None
     filed_under: str = ""
     dropped: bool = False
+    region: str = ""
 
 
 class Elsewhere(Protocol):
@@ -63,6 +67,24 @@ class Elsewhere(Protocol):
     async def lead(self, addresses: Sequence[str], connection: Connection) -> dict[str, Route]:
         """The routes of those of the normalised `addresses` that lead somewhere."""
         ...
+
+
+class Neighbours(Protocol):
+    """Who knows what is at home in other regions (`access.neighbours` fits)."""
+
+    async def homes_of(self, addresses: Sequence[str]) -> "Mapping[str, NamedRegion]":
+        """Those of the normalised `addresses` that are at home elsewhere. Raises Unavailable."""
+        ...
+
+
+class NamedRegion(Protocol):
+    """A region, as far as a peer is told of it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def smtp(self) -> tuple[str, ...]: ...
 
 
 class _Question(Struct, eq=False):
@@ -88,12 +110,14 @@ class Router:
         database: Database,
         answer: Callable[[str, Route | None], Reply],
         elsewhere: Elsewhere | None = None,
+        neighbours: Neighbours | None = None,
         clock: Clock | None = None,
         patience_s: float = ROUTE_PATIENCE_S,
     ) -> None:
         self._database = database
         self._answer = answer
         self._elsewhere = elsewhere
+        self._neighbours = neighbours
         self._counted: dict[str, float] = {}
         self._clock = clock or SystemClock()
         self._patience_s = patience_s
@@ -158,6 +182,11 @@ class Router:
         if self._elsewhere is not None and len(found) < len(addresses):
             others = [address for address in addresses if address not in found]
             found |= await self._elsewhere.lead(others, connection)
+        if self._neighbours is not None and len(found) < len(addresses):
+            others = [address for address in addresses if address not in found]
+            for address, home in (await self._neighbours.homes_of(others)).items():
+                region = f"{home.name}: its mail servers are {', '.join(home.smtp) or home.name}"
+                found[address] = Route(address, NOBODY, None, 0, region=region)
         full = [route for route in found.values() if route.room == 0]
         if full:
             await self._count_anew(full, found, connection)

@@ -13,6 +13,7 @@
     weight = 10
     plan = "gentle"                    # while it is new; without one it is warm
     started = 2026-11-01
+    region = "eu"                      # where it is; in other regions it is left out
 
 Whatever is not understood stops with the file, the line, the key, the value and what is allowed.
 """
@@ -50,11 +51,14 @@ def alone(hello: str) -> SourceList:
     return SourceList(pool, {"": Source("", hello)})
 
 
-def read_sources(file: str, text: str, hello: str) -> dict[str, SourceList]:
-    """The pools of a file by name. `hello`: for addresses without one. Raises ConfigurationError
-    naming the file, the line and the key."""
+def read_sources(file: str, text: str, hello: str, region: str = "") -> dict[str, SourceList]:
+    """The pools of a file by name, with the addresses of `region` and those of every region.
+
+    `hello`: for addresses without one. Raises ConfigurationError naming the file, the line and the
+    key.
+    """
     try:
-        return _read(file, text, hello)
+        return _read(file, text, hello, region)
     except ConfigurationError as error:
         line = line_of(text, error.field) if error.field else None
         if line is None:
@@ -63,7 +67,7 @@ def read_sources(file: str, text: str, hello: str) -> dict[str, SourceList]:
         raise ConfigurationError(f"{file}, line {line}: {message}", field=error.field) from None
 
 
-def _read(file: str, text: str, hello: str) -> dict[str, SourceList]:
+def _read(file: str, text: str, hello: str, region: str) -> dict[str, SourceList]:
     if len(text.encode()) > FILE_BYTES_MAX:
         raise ConfigurationError(f"{file} is longer than {FILE_BYTES_MAX} bytes")
     try:
@@ -76,7 +80,7 @@ def _read(file: str, text: str, hello: str) -> dict[str, SourceList]:
     for name, value in top.get("plan", {}).items():
         plans[name] = _plan(Spot(file, f"plan.{name}"), name, value)
     pools = {
-        name: _pool(Spot(file, f"pool.{name}"), name, value, plans, hello)
+        name: _pool(Spot(file, f"pool.{name}"), name, value, plans, hello, region)
         for name, value in top.get("pool", {}).items()
     }
     if DEFAULT_POOL not in pools:
@@ -101,7 +105,12 @@ def _plan(spot: Spot, name: str, value: Any) -> warmup.Plan:
 
 
 def _pool(
-    spot: Spot, name: str, value: Any, plans: Mapping[str, warmup.Plan], hello: str
+    spot: Spot,
+    name: str,
+    value: Any,
+    plans: Mapping[str, warmup.Plan],
+    hello: str,
+    region: str,
 ) -> SourceList:
     fields.check_name(spot, name)
     table = fields.read_table(spot, value, {"overflow": fields.flag, "address": fields.tables})
@@ -109,9 +118,17 @@ def _pool(
     hosts: dict[str, Source] = {}
     for number, entry in enumerate(table.get("address", []), 1):
         where = spot.within(f"address[{number}]")
-        source, host = _address(where, entry, plans, hello)
+        source, host, there = _address(where, entry, plans, hello)
+        if there not in ("", region):
+            continue
         sources.append(source)
         hosts[source.name] = host
+    if table.get("address") and not sources:
+        raise ConfigurationError(
+            f"{spot.file}: {spot.path}: none of its addresses is of the region "
+            f"{region or '(MAILYARD_REGION is empty)'}",
+            field=spot.path,
+        )
     overflow = OVERFLOW if table.get("overflow", False) else None
     try:
         return SourceList(warmup.Pool(name, tuple(sources), overflow), hosts)
@@ -124,7 +141,8 @@ def _pool(
 
 def _address(
     spot: Spot, value: Any, plans: Mapping[str, warmup.Plan], hello: str
-) -> tuple[warmup.Source, Source]:
+) -> tuple[warmup.Source, Source, str]:
+    """What warming-up and sockets know of an address, and its region."""
     readers: dict[str, Reader] = {
         "ipv4": _ip(IPv4Address, "an IPv4 address"),
         "ipv6": _ip(IPv6Address, "an IPv6 address"),
@@ -132,6 +150,7 @@ def _address(
         "weight": fields.whole(1, warmup.WEIGHT_MAX),
         "plan": fields.text,
         "started": fields.day,
+        "region": fields.text,
     }
     table = fields.read_table(spot, value, readers)
     four, six = table.get("ipv4"), table.get("ipv6")
@@ -147,7 +166,8 @@ def _address(
     name = str(four if four is not None else six)
     plan = None if plan_name is None else plans[plan_name]
     source = warmup.Source(name, table.get("weight", 1), plan, first)
-    return source, Source(name, table.get("hello", hello), four, six)
+    host = Source(name, table.get("hello", hello), four, six)
+    return source, host, table.get("region", "")
 
 
 def _ip(kind: type[IPv4Address] | type[IPv6Address], allowed: str) -> Reader:

@@ -16,6 +16,8 @@ from weakref import WeakSet
 from mailyard.access import scope
 from mailyard.access.idempotency import check_key
 from mailyard.access.key import ApiKeys, KeyHolder
+from mailyard.access.neighbours import Neighbours
+from mailyard.access.region import AtHomeElsewhere
 from mailyard.core import ids, limits
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import (
@@ -75,7 +77,8 @@ class Submitter:
 
 
 class Submission:
-    """Decides for the sessions of submission ports. `admit` counts a key's requests."""
+    """Decides for the sessions of submission ports. `admit` counts a key's requests;
+    `neighbours` know the keys of other regions."""
 
     def __init__(
         self,
@@ -83,11 +86,13 @@ class Submission:
         keys: ApiKeys,
         emails: Emails,
         guard: LoginGuard,
+        neighbours: Neighbours | None = None,
         admit: Callable[[str], Awaitable[object]] | None = None,
         sessions_per_key: int = limits.SMTP_SESSIONS_PER_KEY,
         clock: Clock | None = None,
     ) -> None:
         self._keys = keys
+        self._neighbours = neighbours
         self._emails = emails
         self._guard = guard
         self._admit = admit
@@ -105,6 +110,10 @@ class Submission:
         credentials = question.credentials
         try:
             holder = await self._keys.authenticate(credentials.password)
+            if holder is None and self._neighbours is not None:
+                await self._neighbours.redirect_key(credentials.password)
+        except AtHomeElsewhere as error:
+            return Reply(535, "5.7.8", error.message)
         except MailyardError:
             return _TRY_LATER
         if holder is None or not _is_named(holder, credentials.name):

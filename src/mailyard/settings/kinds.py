@@ -192,6 +192,12 @@ def _parse_servers(text: str) -> str:
     return text
 
 
+def _parse_region(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", text):
+        raise ValueError("not a region's name")
+    return text
+
+
 def _parse_prefix(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]{0,100}", text):
         raise ValueError
@@ -250,6 +256,7 @@ ADDRESSES = Kind(_parse_addresses, "IP addresses, with commas between")
 SERVERS = Kind(_parse_servers, "host:port, with commas between")
 LANE_NAMES = Kind(_parse_lanes, "names of queues, with commas between")
 PARTITIONS = Kind(_parse_partitions, "queue=number, with commas between")
+REGION = Kind(_parse_region, "small letters, digits and dashes, as eu-west")
 TOPIC_PREFIX = Kind(_parse_prefix, "letters, digits, dots, dashes and underscores")
 POSTGRES = Kind(
     _parse_postgres, "an address like postgresql://host:port/name, of several hosts with commas"

@@ -129,6 +129,10 @@ def _check_together(settings: Settings) -> None:
             "MAILYARD_DATABASE_POOLER is true, so MAILYARD_DATABASE_DIRECT_URL must name the "
             "server itself: LISTEN, advisory locks and migrations cannot pass through a pooler"
         )
+    if settings.regions_file is not None and not settings.region:
+        raise ConfigurationError(
+            "MAILYARD_REGIONS_FILE needs MAILYARD_REGION: which of its regions this process is of"
+        )
     _check_relay(settings)
     if settings.queue_engine == "kafka":
         _check_kafka(settings)

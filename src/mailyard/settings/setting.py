@@ -29,6 +29,7 @@ from mailyard.settings.kinds import (
     POSTGRES_LIST,
     RECIPIENTS,
     REDIS,
+    REGION,
     SERVERS,
     SMTP,
     SPF,
@@ -88,6 +89,13 @@ class Settings:
         DOMAIN,
         "",
         "domain of return-paths, whose MX is here; returns.<inbox domain> without a relay",
+    )
+
+    region: str = setting(
+        REGION, "", "the region that this process works for, as eu; there is only one when empty"
+    )
+    regions_file: Path | None = setting(
+        FILE, None, "TOML with all regions: their APIs, SMTP names and the copies kept here"
     )
 
     database_url: str = setting(POSTGRES, "", "PostgreSQL to use; embedded when empty")

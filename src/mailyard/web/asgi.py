@@ -24,6 +24,7 @@ from mailyard.access.scope import STATS_READ
 from mailyard.core.errors import MailyardError
 from mailyard.fleet.exposition import destinations
 from mailyard.fleet.exposition import exposition as fleet_exposition
+from mailyard.fleet.region_term import terms_of
 from mailyard.mailbox.message import ReadMessage
 from mailyard.observe.metrics import REGISTRY
 from mailyard.queue.job import LANES
@@ -112,6 +113,7 @@ class Front:
         self._started = monotonic()
         self._ready: tuple[float, bool] = (0.0, False)
         self._stats: tuple[float, bytes] = (0.0, b"")
+        self._terms: tuple[float, bytes] = (0.0, b"")
         self._document = document(DOCUMENTED)
         self._openapi = msgspec.json.encode(self._document)
         self._docs = b""
@@ -119,6 +121,7 @@ class Front:
             "/health/live": self._answer_live,
             "/health/ready": self._answer_ready,
             "/stats": self._answer_stats,
+            "/health/regions": self._answer_regions,
             "/v1/openapi.json": self._answer_openapi,
             "/docs": self._answer_docs,
         }
@@ -253,6 +256,18 @@ class Front:
                 answer = answer_of(error, "")
                 return answer.status, answer.body, [(b"content-type", answer.media_type)]
             self._stats = (monotonic(), body)
+        return 200, body, _JSON
+
+    async def _answer_regions(self) -> tuple[int, bytes, Headers]:
+        """Which region this is and the latest terms it knows: neighbours ask for them."""
+        at, body = self._terms
+        if monotonic() - at > _STATS_S:
+            try:
+                body = msgspec.json.encode(await terms_of(self._app.database, self._app.regions))
+            except MailyardError as error:
+                answer = answer_of(error, "")
+                return answer.status, answer.body, [(b"content-type", answer.media_type)]
+            self._terms = (monotonic(), body)
         return 200, body, _JSON
 
     async def _gather(self) -> dict[str, Any]:

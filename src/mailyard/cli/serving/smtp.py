@@ -39,6 +39,7 @@ class SmtpService:
             # Without plans not even the modules that know of them are loaded.
             allowance=application.allowance if settings.plans_file is not None else None,
             elsewhere=application.elsewhere,
+            neighbours=application.neighbours,
             door=application.doorkeeper,
             raw_mail=application.raw_mail,
             clock=application.clock,
@@ -157,6 +158,7 @@ class _Decider:
         return Submission(
             keys=application.keys,
             emails=application.emails,
+            neighbours=application.neighbours,
             guard=LoginGuard(rate_limit=application.limits, clock=application.clock),
             # A key's mails count as its requests to the API do, in one bucket.
             admit=limiter.take if limiter is not None else None,

@@ -11,12 +11,12 @@ SELECT EXISTS (SELECT 1 FROM workspace);
 SELECT id AS workspace_id FROM workspace ORDER BY id LIMIT 1;
 
 -- name: add_workspace
--- Makes a workspace.
-INSERT INTO workspace (id, name) VALUES ($1, $2) RETURNING created_at;
+-- Makes a workspace, at home in the region $3 (null: there are no regions).
+INSERT INTO workspace (id, name, region) VALUES ($1, $2, $3) RETURNING created_at;
 
 -- name: get_workspace
 -- One workspace.
-SELECT id AS workspace_id, name, locale, created_at FROM workspace WHERE id = $1;
+SELECT id AS workspace_id, name, locale, region, created_at FROM workspace WHERE id = $1;
 
 -- name: set_workspace_locale
 -- Says how a workspace writes dates, numbers and money; returns how it did.
@@ -32,7 +32,7 @@ RETURNING old.name AS name_before, new.created_at;
 
 -- name: workspaces_of_user
 -- The workspaces that a person belongs to, with the role in each, oldest first.
-SELECT w.id AS workspace_id, w.name, w.locale, w.created_at, m.role
+SELECT w.id AS workspace_id, w.name, w.locale, w.region, w.created_at, m.role
   FROM membership m JOIN workspace w ON w.id = m.workspace_id
  WHERE m.user_id = $1
  ORDER BY w.id;

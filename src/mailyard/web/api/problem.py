@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from mailyard.access.region import AtHomeElsewhere
 from mailyard.core.errors import MailyardError, OutOfReach, RateLimited, Unavailable
 from mailyard.web.api.route import Answer
 
@@ -13,6 +14,7 @@ _TYPE = "https://mailyard.dev/problems/"
 _UNAVAILABLE_RETRY_S = 2
 
 TITLES = {
+    307: "At home in another region",
     400: "The request cannot be read",
     401: "Who are you",
     402: "The plan allows no more",
@@ -34,7 +36,7 @@ class Problem(Struct, omit_defaults=True):
 
     type: Annotated[str, Meta(description="A URI that names the kind of problem, as `code` does.")]
     title: Annotated[str, Meta(description="The kind of problem in a few words.")]
-    status: Annotated[int, Meta(ge=400, le=599, description="The HTTP status again.")]
+    status: Annotated[int, Meta(ge=307, le=599, description="The HTTP status again.")]
     detail: Annotated[str, Meta(description="What went wrong this time, and what to do.")]
     code: Annotated[str, Meta(description="Stable, for programs: `invalid_input`, `not_found`, …")]
     field: Annotated[
@@ -78,6 +80,8 @@ def answer_of(error: MailyardError, request_id: str) -> Answer:
         headers.append((b"retry-after", b"%d" % _UNAVAILABLE_RETRY_S))
     elif isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allowed.encode()))
+    elif isinstance(error, AtHomeElsewhere):
+        headers.append((b"mailyard-region", error.region.name.encode()))
     elif status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="mailyard"'))
     problem = Problem(

@@ -35,6 +35,7 @@ from mailyard.web.api import (
     providers,
     queues,
     receiving_domains,
+    regions,
     reports,
     reserved_addresses,
     routing,
@@ -108,6 +109,7 @@ ROUTES: tuple[Route, ...] = (
     *limits.ROUTES,
     *limit_policies.ROUTES,
     *features.ROUTES,
+    *regions.ROUTES,
     *usage.ROUTES,
     *audit.ROUTES,
 )

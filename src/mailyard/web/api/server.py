@@ -17,6 +17,7 @@ import structlog
 from mailyard.access.authenticate import Authenticator, Principal
 from mailyard.access.feature import PERSON_LIMIT
 from mailyard.access.idempotency import StoredAnswer, check_key
+from mailyard.access.region import AtHomeElsewhere
 from mailyard.core import ids
 from mailyard.core.errors import InvalidInput, MailyardError, NotFound
 from mailyard.observe.metrics import HTTP_ARRIVED, HTTP_SECONDS, HTTP_WAITING
@@ -91,7 +92,11 @@ class ApiServer:
     ) -> None:
         self._app = application
         self._table = table
-        self._authenticator = Authenticator(keys=application.keys, sessions=application.sessions)
+        self._authenticator = Authenticator(
+            keys=application.keys,
+            sessions=application.sessions,
+            neighbours=application.neighbours,
+        )
         self._rate = (0.0, 0)
         self._limiter: FleetLimiter | None = None
         self._plan_limiter = (
@@ -139,6 +144,8 @@ class ApiServer:
             if error.status >= 500:
                 _LOG.warning("request failed", request_id=request.id, error=str(error))
             answer = answer_of(error, request.id)
+            if isinstance(error, AtHomeElsewhere):
+                answer.headers.append((b"location", _there(error, scope)))
         except Exception:
             # As text: a log that shows the variables of each frame would show keys and mail.
             _LOG.error(
@@ -341,6 +348,13 @@ class _Nobody:
 
 
 _NOBODY: Any = _Nobody()
+
+
+def _there(error: AtHomeElsewhere, scope: Scope) -> bytes:
+    """The same request at the region's own address."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope["query_string"]
+    return error.region.api.encode() + path.partition(b"?")[0] + (b"?" + query if query else b"")
 
 
 def _text(value: bytes | None) -> str | None:

@@ -6,6 +6,7 @@ from msgspec import Meta
 
 from mailyard.access import scope
 from mailyard.access.audit import Change
+from mailyard.access.region import AtHomeElsewhere
 from mailyard.access.workspace import Workspace
 from mailyard.core import ids
 from mailyard.core.errors import InvalidInput
@@ -20,6 +21,17 @@ class NewWorkspace(Input):
     """A workspace to make."""
 
     name: Annotated[str, Meta(min_length=1, max_length=100)]
+    region: (
+        Annotated[
+            str,
+            Meta(
+                max_length=32,
+                description="Its home region. Only the API of that region makes it: another answers"
+                " with 307 and where.",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class WorkspaceChange(Input):
@@ -46,6 +58,7 @@ class WorkspaceItem(Output):
     id: WorkspaceId
     name: str
     locale: str
+    region: Annotated[str, Meta(description="Its home region; empty where there are none.")]
     created_at: Moment
 
 
@@ -66,6 +79,7 @@ def _workspace_fields(workspace: Workspace) -> dict[str, Any]:
         "id": ids.type_id(ids.WORKSPACE, workspace.id),
         "name": workspace.name,
         "locale": workspace.locale,
+        "region": workspace.region,
         "created_at": workspace.created_at,
     }
 
@@ -73,6 +87,9 @@ def _workspace_fields(workspace: Workspace) -> dict[str, Any]:
 async def create_workspace(call: Call[NewWorkspace, None]) -> Answer:
     actor = call.principal.actor
     await call.app.workspaces.require_operator(call.workspace_id)
+    regions, wanted = call.app.regions, call.body.region
+    if wanted is not None and wanted != regions.own:
+        raise AtHomeElsewhere(regions.find(wanted), "the workspace to be made")
     async with call.app.database.transaction() as tx:
         workspace = await call.app.workspaces.create(
             call.body.name, actor_kind=actor.kind, actor_name=actor.name, tx=tx

@@ -48,6 +48,7 @@ NAVIGATION = (
             ("/alerts", "Alerts"),
             ("/scaling", "Scaling"),
             ("/features", "Features"),
+            ("/regions", "Regions"),
             ("/audit", "Audit log"),
             ("/access", "Access"),
             ("/account", "Your account"),

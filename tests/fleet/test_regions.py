@@ -1,0 +1,109 @@
+"""Two regions with 80 ms each way between them: what each does with what is at home in the other,
+and what the loss of one costs.
+"""
+
+import asyncio
+import json
+import smtplib
+from pathlib import Path
+
+import aiohttp
+import pytest
+from region_world import EU, US, Regions, lose_and_take_over, send_far, two_regions
+
+from mailyard.core.errors import Unavailable
+from mailyard.proving.client import ApiClient, ApiProblem
+
+pytestmark = pytest.mark.timeout(400)
+
+MAILS = 300
+
+
+async def test_two_regions_and_the_loss_of_one(tmp_path: Path) -> None:
+    with two_regions(tmp_path) as world:
+        try:
+            for region in (EU, US):
+                await world.start(region, world.primaries[region], region)
+            await what_is_at_home_elsewhere_is_told_where(world)
+            await a_workspace_has_a_home(world)
+            for sender, receiver in ((EU, US), (US, EU)):
+                seconds = await send_far(world, sender, receiver)
+                print(f"from {sender} into an inbox of {receiver}: {seconds:.2f} s")
+            refused = world.command(US, "region", "take-over", EU)
+            assert refused.returncode != 0 and "answers at 127.0.0.1: stop it" in refused.stderr
+            old = world.stacks[EU].platform
+            outcome = await lose_and_take_over(world, mails=MAILS, synchronous=False)
+            print(
+                f"{outcome.promises} promises, {outcome.lost} lost, of the last "
+                f"{1000 * outcome.window_s:.0f} ms; taken over after {outcome.decided_s:.1f} s, "
+                f"mail is taken again after {outcome.back_s:.1f} s"
+            )
+            assert outcome.findings.twice == []
+            assert outcome.window_s < world.delay_s + 1.5, "what had time to arrive is there"
+            assert outcome.told["term"] == 1 and outcome.told["region"] == EU
+            world.primaries[EU].start()  # the lost site comes back, and does not know
+            with pytest.raises(Unavailable, match="taken over by site us"):
+                await old.start()
+        finally:
+            for stack in world.stacks.values():
+                await stack.platform.stop()
+
+
+async def what_is_at_home_elsewhere_is_told_where(world: Regions) -> None:
+    eu, us = world.stacks[EU].address, world.stacks[US].address
+    client = ApiClient(eu.url, eu.api_key)
+    inbox = await client.post("/v1/inboxes", {"address": "home"})
+    await client.post("/v1/receiving-domains", {"name": "proved.example"})
+    world.primaries[EU].sql("UPDATE receiving_domain SET proved_at = now()")
+    await client.close()
+    headers = {"authorization": f"Bearer {eu.api_key}"}
+    async with (
+        aiohttp.ClientSession(us.url, headers=headers) as session,
+        session.get("/v1/inboxes?limit=5", allow_redirects=False) as answer,
+    ):
+        assert (answer.status, answer.headers["mailyard-region"]) == (307, EU)
+        assert answer.headers["location"] == f"{eu.url}/v1/inboxes?limit=5"
+        assert (await answer.json())["code"] == "at_home_elsewhere"
+    # A client that keeps its key on the way (as is its choice) is served there.
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.get(answer.headers["location"]) as answer,
+    ):
+        assert answer.status == 200
+    stranger = ApiClient(us.url, eu.api_key[:-1] + ("0" if eu.api_key[-1] != "0" else "1"))
+    with pytest.raises(ApiProblem) as problem:
+        await stranger.get("/v1/inboxes")
+    assert problem.value.status == 401
+    await stranger.close()
+    with smtplib.SMTP(us.smtp_host, us.smtp_port, timeout=30) as smtp:
+        smtp.ehlo("a.example")
+        smtp.mail("a@b.example")
+        assert smtp.rcpt(inbox["address"]) == (
+            451,
+            b"4.4.4 At home in region eu: its mail servers are mx.eu.test",
+        )
+        await asyncio.sleep(4 * world.delay_s)
+        assert smtp.rcpt("ada@proved.example")[0] == 451, "as the copy of its database says"
+        assert smtp.rcpt("whoever@eu.localhost")[0] == 451, "eu says who is there"
+        assert smtp.rcpt("nobody@us.localhost")[0] == 550
+    with smtplib.SMTP(eu.smtp_host, eu.smtp_port, timeout=30) as smtp:
+        smtp.sendmail("a@b.example", [inbox["address"]], "Subject: home\r\n\r\nx\r\n")
+
+
+async def a_workspace_has_a_home(world: Regions) -> None:
+    eu, us = world.stacks[EU].address, world.stacks[US].address
+    client = ApiClient(us.url, us.api_key)
+    assert (await client.get("/v1/workspace"))["region"] == US
+    made = await client.post("/v1/workspaces", {"name": "Second", "region": US})
+    assert made["region"] == US
+    with pytest.raises(ApiProblem, match=f"at home in region eu: ask {eu.url}"):
+        await client.post("/v1/workspaces", {"name": "Third", "region": EU})
+    with pytest.raises(ApiProblem, match="there is no region 'mars'"):
+        await client.post("/v1/workspaces", {"name": "Third", "region": "mars"})
+    found = {one["name"]: one for one in (await client.get("/v1/regions"))["items"]}
+    assert found[US]["here"] and found[US]["copy"] is None
+    assert (found[EU]["api"], found[EU]["smtp"]) == (eu.url, ["mx.eu.test"])
+    assert found[EU]["copy"]["state"] == "streams"
+    await client.close()
+    listed = json.loads(world.command(US, "region", "list", "--json").stdout or "[]")
+    assert isinstance(listed, list)
