@@ -1,5 +1,6 @@
 """The best of the newest matches: as many of the newest lines are searched as hold them."""
 
+import math
 from typing import NamedTuple
 from uuid import UUID
 
@@ -12,7 +13,9 @@ from mailyard.mailbox.search.newest import Fetch
 from mailyard.mailbox.search.statement import Scope, Span
 
 _SAMPLE_LINES = 4_000  # the newest lines, which say how common the matches are
-_ENOUGH = 1.25  # times the lines that should hold the newest matches
+_ENOUGH = 1.1  # times the lines that should hold the newest matches, or more where the sample is
+_ERRORS = 2.0  # small: so many of its standard errors
+_LONGER = 2  # times these, where they held too few
 _LAST = UUID(int=(1 << 128) - 1)
 
 
@@ -57,7 +60,9 @@ async def _spans(fetch: Fetch, scope: Scope, asked: Condition, whole: Span) -> l
     matches = (await fetch(query, *arguments))[0]["found"]
     if not matches:
         return [whole]
-    times = limits.SEARCH_RANKED / matches * _ENOUGH
+    enough = max(_ENOUGH, 1.0 + _ERRORS / math.sqrt(matches))
     newest, lowest = row["newest"].int, row["lowest"].int
-    longer = newest - int((newest - lowest) * times)
-    return [Span(UUID(int=longer), whole.before), whole] if longer > whole.lowest.int else [whole]
+    length = int((newest - lowest) * limits.SEARCH_RANKED / matches * enough)
+    tried = [newest - length, newest - _LONGER * length]
+    spans = [Span(UUID(int=one), whole.before) for one in tried if one > whole.lowest.int]
+    return [*spans, whole]
