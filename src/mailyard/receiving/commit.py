@@ -66,6 +66,8 @@ _ALL_AND_THEN = "true; "  # the condition ends COPY's statement
 _ENQUEUED = "SELECT 1"  # PostgreSQL's word for the statement behind it, and so for the commit
 _IN_COMPANY = 3  # messages in one group from which on the next one waits for company
 _GATHER_S = 0.001
+_COMMITTERS = 2  # groups on their way at a time
+_CROWD = 32  # messages that do not wait until the one group on its way is stored
 _PAUSE_BETWEEN_TRIES_S = 0.2
 _COPY_S = 60.0
 _COPY_SECONDS = QUERY_SECONDS.labels("receiving.copy_messages")
@@ -119,7 +121,9 @@ class GroupCommit:
         self._clock = clock
         self._patience_s = patience_s
         self._waiting: deque[Arrival] = deque()
-        self._committer: asyncio.Task[None] | None = None
+        self._committers: set[asyncio.Task[None]] = set()
+        self._at_work = 0  # of them, whose last look found something to do
+        self._storing = 0  # of these, whose group is on its way
         self.held_bytes = 0
         self.held_messages = 0
 
@@ -128,24 +132,39 @@ class GroupCommit:
         self.held_bytes += arrival.size_bytes
         self.held_messages += 1
         self._waiting.append(arrival)
-        if self._committer is None:
-            self._committer = asyncio.create_task(self._commit())
+        if not self._at_work or (
+            self._storing == self._at_work < _COMMITTERS and len(self._waiting) >= _CROWD
+        ):
+            self._at_work += 1
+            committer = asyncio.create_task(self._commit())
+            self._committers.add(committer)
+            committer.add_done_callback(self._committers.discard)
 
     async def close(self) -> None:
         """Wait until everything that was added has its reply."""
-        while self._committer is not None:
-            await asyncio.wait([self._committer])
+        while self._committers:
+            await asyncio.wait(self._committers)
+
+    @property
+    def _wanted(self) -> bool:
+        """Whether one of those at work finds something to do: all but the last leave it to others
+        when there is little."""
+        return len(self._waiting) >= (1 if self._at_work == 1 else _CROWD)
 
     async def _commit(self) -> None:
         """Hold one connection while there is something to commit."""
         group: list[Arrival] = []
         try:
-            while group or self._waiting:
+            while group or self._wanted:
                 try:
                     async with self._database.connection() as connection:
-                        while group or self._waiting:
+                        while group or self._wanted:
                             self._join(group)
-                            await self._store(connection, group)
+                            self._storing += 1
+                            try:
+                                await self._store(connection, group)
+                            finally:
+                                self._storing -= 1
                             self._let_go(group)
                             in_company, group = len(group) >= _IN_COMPANY, []
                             if in_company:
@@ -155,7 +174,7 @@ class GroupCommit:
                     group = self._still_patient(group, error)
                     await asyncio.sleep(_PAUSE_BETWEEN_TRIES_S)
         finally:
-            self._committer = None
+            self._at_work -= 1  # no turn of the loop since the look that found nothing
             for arrival in group:  # only when cancelled: the peer keeps the mail
                 arrival.settle(TRY_LATER)
             self._let_go(group)
