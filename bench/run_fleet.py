@@ -15,6 +15,7 @@ BENCHES = (
     "fleet_emails",
     "fleet_campaign",
     "fleet_regions",
+    "fleet_scale",
 )
 
 if __name__ == "__main__":

@@ -24,6 +24,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "restore": ("mailyard.cli.restore", "Make the database as it was at an instant."),
     "doctor": ("mailyard.cli.doctor", "Check the machine and the configuration."),
     "demo": ("mailyard.cli.demo", "Send a campaign to inboxes of its own and prove the result."),
+    "experiment": (
+        "mailyard.cli.experiment",
+        "Put a platform of its own under load and see it scale itself.",
+    ),
     "send": ("mailyard.cli.send", "Send one mail."),
     "email": ("mailyard.cli.email", "Look at a sent email, withdraw what has not left."),
     "region": ("mailyard.cli.region", "List regions; take over a lost one."),

@@ -9,7 +9,7 @@ jobs to others, and a slow handler does not.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ import structlog
 from mailyard.core.backoff import Backoff
 from mailyard.core.errors import MailyardError, OutOfReach
 from mailyard.core.limits import HEARTBEAT_S
-from mailyard.observe.metrics import JOB_SECONDS, WORKER_SLOTS
+from mailyard.observe.metrics import JOB_SECONDS, JOBS, WORKER_SLOTS
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import LeasedJob, NewJob
 from mailyard.queue.settle import Settler
@@ -45,7 +45,7 @@ _LOG = structlog.get_logger(__name__)
 class Batch:
     """Jobs in a handler's hands. What it does not settle is completed when it returns."""
 
-    __slots__ = ("_in_transaction", "_settler", "_unsettled", "jobs", "stopping")
+    __slots__ = ("_in_transaction", "_outcomes", "_settler", "_unsettled", "jobs", "stopping")
 
     def __init__(
         self, jobs: Sequence[LeasedJob], settler: Settler, stopping: asyncio.Event
@@ -55,6 +55,7 @@ class Batch:
         self._settler = settler
         self._unsettled: dict[int, LeasedJob] | None = None
         self._in_transaction: list[LeasedJob] = []
+        self._outcomes: dict[int, str] = {}
 
     async def complete(self, jobs: Sequence[LeasedJob], tx: Any = None) -> set[int]:
         """Finish jobs now; the ids that were still ours.
@@ -64,7 +65,7 @@ class Batch:
         """
         self._settler.ending(jobs)
         done = await self._settler.engine.complete(jobs, tx)
-        self._settled(jobs, tx)
+        self._settled(jobs, tx, "completed")
         return done
 
     async def retry(
@@ -73,14 +74,14 @@ class Batch:
         """Give jobs back, due in `delay_s`; those with no attempt left are buried."""
         self._settler.ending(jobs)
         done = await self._settler.engine.retry(jobs, delay_s, error[:_ERROR_CHARACTERS], tx)
-        self._settled(jobs, tx)
+        self._settled(jobs, tx, "retried")
         return done
 
     async def bury(self, jobs: Sequence[LeasedJob], error: str, tx: Any = None) -> set[int]:
         """Dead-letter jobs that can never work."""
         self._settler.ending(jobs)
         done = await self._settler.engine.bury(jobs, error[:_ERROR_CHARACTERS], tx)
-        self._settled(jobs, tx)
+        self._settled(jobs, tx, "buried")
         return done
 
     async def release(
@@ -90,7 +91,7 @@ class Batch:
         time yet."""
         self._settler.ending(jobs)
         done = await self._settler.engine.release(jobs, delay_s, tx)
-        self._settled(jobs, tx)
+        self._settled(jobs, tx, "released")
         return done
 
     async def fail(self, jobs: Sequence[LeasedJob], error: Exception) -> None:
@@ -148,11 +149,18 @@ class Batch:
             return ()
         return [job for job in self.jobs if job.id not in self._unsettled]
 
-    def _settled(self, jobs: Iterable[LeasedJob], tx: Any) -> None:
+    @property
+    def outcomes(self) -> Counter[str]:
+        """How many jobs the handler has settled by itself, by how; of one that it settled again,
+        because a transaction was rolled back, the last."""
+        return Counter(self._outcomes.values())
+
+    def _settled(self, jobs: Iterable[LeasedJob], tx: Any, outcome: str) -> None:
         if self._unsettled is None:
             self._unsettled = {job.id: job for job in self.jobs}
         for job in jobs:
             self._unsettled.pop(job.id, None)
+            self._outcomes[job.id] = outcome
             if tx is not None:
                 self._in_transaction.append(job)
 
@@ -404,6 +412,8 @@ class _Lane:
         else:
             self._settler.complete(batch.unsettled)
             self._settler.let_go(batch.settled)
+            for outcome, count in batch.outcomes.items():
+                JOBS.labels(self.queue, outcome).inc(count)
         self._finished(jobs, perf_counter() - started)
 
     def _failed(self, handler: Handler, batch: Batch, error: Exception) -> None:

@@ -127,7 +127,17 @@ def test_what_is_decided(
 def test_the_rule_of_capacity_is_the_one_that_is_written_down() -> None:
     reading = worker(one=lane(backlog=600, arrival=50, service=0.2))
 
-    assert wanted(WORKER, reading) == ceil((50 + 600 / WORKER.drain_s) * 0.2 / (4 * 0.7))
+    assert wanted(WORKER, reading) == (ceil((50 + 600 / WORKER.drain_s) * 0.2 / (4 * 0.7)), True)
+
+
+def test_a_lane_that_nobody_knows_hides_nothing_of_the_others_and_keeps_what_there_is() -> None:
+    unknown = Lane("media", 5.0, 0.0, 1.0, None, 1.0)
+    busy = worker(one=lane(3_000, 100, 0.1))
+    busy = replace(busy, lanes=(unknown, *busy.lanes))
+    idle = replace(worker(), lanes=(unknown, lane()))
+
+    assert after(WORKER, busy, 15).became == 8
+    assert after(WORKER, idle, 5_000).reason == "nobody knows how long the work takes"
 
 
 def test_a_full_database_holds_back_what_is_wanted() -> None:

@@ -11,6 +11,7 @@ from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.core.clock import SystemClock
 from mailyard.core.errors import InvalidInput, Unavailable
 from mailyard.observe.metrics import JOBS
+from mailyard.observe.totals import totals
 from mailyard.queue import worker as worker_module
 from mailyard.queue.engines.memory import MemoryEngine
 from mailyard.queue.job import LeasedJob, NewJob
@@ -463,3 +464,31 @@ async def test_a_handler_that_never_waits_lets_others_run(engine: FlakyEngine) -
         await empty(engine)
     counting.cancel()
     assert turns > 5
+
+
+async def test_what_a_handler_settles_by_itself_is_counted_as_what_became_of_it(
+    engine: FlakyEngine,
+) -> None:
+    """Of them the autoscaler knows how long a job takes; a completion that was rolled back and done
+    again counts once."""
+
+    def counted() -> dict[str, float]:
+        told = totals()["jobs"].get(Q, {})
+        return {word: told.get(word, 0.0) for word in ("completed", "retried", "buried")}
+
+    async def handle(batch: Batch) -> None:
+        await batch.complete(batch.jobs[:3])
+        await batch.complete(batch.jobs[:1])
+        await batch.bury(batch.jobs[3:], "never")
+
+    before = counted()
+    await engine.enqueue(jobs(*map(str, range(4))))
+    async with working(engine, Handler("k", Q, handle, batch_size=4)):
+        await empty(engine)
+    after = counted()
+
+    assert {word: after[word] - before[word] for word in after} == {
+        "completed": 3.0,
+        "retried": 0.0,
+        "buried": 1.0,
+    }

@@ -83,23 +83,27 @@ class Decision:
         return self.became != self.was and self.became is not None
 
 
-def wanted(policy: Policy, reading: Reading) -> int | None:
-    """Processes that the work needs; None when a lane has work and nobody knows how long it takes.
+def wanted(policy: Policy, reading: Reading) -> tuple[int, bool]:
+    """(processes that the work needs at least, whether that is all).
 
-    A process has slots of its own for each lane, so the neediest lane decides.
+    A process has slots of its own for each lane, so the neediest lane decides. A lane that has work
+    of which nobody knows how long it takes, because none of it was done lately, may need any
+    number: it hides nothing of what the others need.
     """
-    most = 0
+    most, sure = 0, True
     for lane in reading.lanes:
         if lane.backlog is None or lane.arrival_per_s is None:
-            return None
+            sure = False
+            continue
         rate = lane.arrival_per_s + lane.backlog / policy.drain_s
         if rate <= 0:
             continue
         if lane.service_s is None or not lane.slots:
-            return None
+            sure = False
+            continue
         need = rate * lane.service_s / (lane.slots * policy.utilisation)
         most = max(most, ceil(need - _ROUNDING))
-    return most
+    return most, sure
 
 
 def misses(policy: Policy, reading: Reading) -> bool:
@@ -132,14 +136,15 @@ def decide(policy: Policy, memory: Memory, reading: Reading, now: float) -> tupl
         kind = UP if target > count else DOWN
         reason = f"the bounds are {policy.least} to {policy.most}"
         return Decision(policy.group, kind, count, target, None, reason), _acted(memory, kind, now)
-    need = wanted(policy, reading)
-    memory = _remember(policy, memory, reading, need, now)
+    need, sure = wanted(policy, reading)
+    memory = _remember(policy, memory, reading, need if sure else _UNKNOWN, now)
+    memory = _alarmed(policy, memory, reading, need, now)
     up, why, spends, advice = _grow(policy, memory, reading, need, now)
     if up > count:
         return _up(policy, memory, reading, need, now, up, why, spends)
     if advice:
         return Decision(policy.group, ADVISE, count, count, need, advice), memory
-    why = _why_not_down(policy, memory, reading, need, now)
+    why = _why_not_down(policy, memory, reading, need if sure else None, now)
     if why:
         return Decision(policy.group, HOLD, count, count, need, why), memory
     reason = "quiet for long enough"
@@ -147,10 +152,8 @@ def decide(policy: Policy, memory: Memory, reading: Reading, now: float) -> tupl
     return down, _acted(memory, DOWN, now)
 
 
-def _remember(
-    policy: Policy, memory: Memory, reading: Reading, need: int | None, now: float
-) -> Memory:
-    """Since when each signal asks for more or agrees to less, and since when there is panic."""
+def _remember(policy: Policy, memory: Memory, reading: Reading, need: int, now: float) -> Memory:
+    """Since when each signal asks for more or agrees to less, and what the work needed lately."""
     hot: dict[str, float] = {}
     cold: dict[str, float] = {}
     for one in policy.signals:
@@ -160,28 +163,32 @@ def _remember(
             hot[one.metric] = memory.hot.get(one.metric, now)
         if one.down_below is not None and value < one.down_below:
             cold[one.metric] = memory.cold.get(one.metric, now)
-    panics = need is not None and _panics(policy, reading, need)
     return replace(
         memory,
         hot=hot,
         cold=cold,
         spent=memory.spent & hot.keys(),
-        panic=(now if memory.panic is None else memory.panic) if panics else None,
         needs=_with_need(policy, memory.needs, need, now),
     )
 
 
 def _with_need(
-    policy: Policy, needs: tuple[tuple[float, int], ...], need: int | None, now: float
+    policy: Policy, needs: tuple[tuple[float, int], ...], need: int, now: float
 ) -> tuple[tuple[float, int], ...]:
     """Of the time that must be quiet before there is one less: the largest need, the largest since
     then, and so on. A need that trembles between two numbers is the larger one."""
     quiet_s = max(
         (one.down_for_s for one in policy.signals if one.down_below is not None), default=0
     )
-    here = _UNKNOWN if need is None else need
-    kept = [one for one in needs if one[0] >= now - quiet_s and one[1] > here]
-    return (*kept, (now, here))
+    kept = [one for one in needs if one[0] >= now - quiet_s and one[1] > need]
+    return (*kept, (now, need))
+
+
+def _alarmed(policy: Policy, memory: Memory, reading: Reading, need: int, now: float) -> Memory:
+    """Since when there is panic."""
+    if not _panics(policy, reading, need):
+        return replace(memory, panic=None)
+    return replace(memory, panic=now if memory.panic is None else memory.panic)
 
 
 def _panics(policy: Policy, reading: Reading, need: int) -> bool:
@@ -190,11 +197,11 @@ def _panics(policy: Policy, reading: Reading, need: int) -> bool:
 
 
 def _grow(
-    policy: Policy, memory: Memory, reading: Reading, need: int | None, now: float
+    policy: Policy, memory: Memory, reading: Reading, need: int, now: float
 ) -> tuple[int, str, frozenset[str], str]:
     """(how many there should be, why, signals that have asked now, advice instead)."""
     count = reading.instances or 0
-    if memory.panic is not None and now - memory.panic >= policy.panic_s and need is not None:
+    if memory.panic is not None and now - memory.panic >= policy.panic_s:
         behind = "the oldest work would be late" if misses(policy, reading) else "far behind"
         return need, f"{behind}: the work needs {need}", frozenset(), ""
     rested = now - memory.last_up >= policy.up_cooldown_s
@@ -222,7 +229,7 @@ def _up(
     policy: Policy,
     memory: Memory,
     reading: Reading,
-    need: int | None,
+    need: int,
     now: float,
     target: int,
     why: str,
