@@ -12,7 +12,7 @@ from api_platform import Platform, start
 
 from mailyard.cache.kind import Kind
 from mailyard.cache.layered import LayeredCache
-from mailyard.core.errors import Unavailable
+from mailyard.core.errors import Conflict, Unavailable
 from mailyard.core.ids import uuid7
 from mailyard.fleet.alerts.board import AlertBoard
 from mailyard.fleet.alerts.notify import Notice, Notifier
@@ -198,6 +198,25 @@ async def test_why_three_became_five_is_written_down(database: Database) -> None
     lane = decided.inputs["lanes"][0]
     assert (lane["name"], lane["service_s"]) == ("inbound-email", 0.5)
     assert decided.inputs["panic_for_s"] >= 15
+
+
+async def test_where_another_decides_the_page_says_who(database: Database) -> None:
+    class Others(Hands):
+        async def set(self, policy: Policy, count: int) -> None:
+            raise Conflict("the replicas of yard-worker are another's")
+
+    policies = [replace(one, least=1, most=8) for one in read_policies() if one.role == "worker"]
+    book = DecisionBook(database=database)
+    scaler = Autoscaler(
+        policies=policies, actuator=Others(worker=12), book=book, budget=100, each=10
+    )
+    for at_s in (0.0, 5.0, 10.0):
+        taken = await take_look(database, Lines(), None)
+        await scaler.act(None, replace(taken, at_s=at_s), {"process.memory_share": {"worker": 0.2}})
+
+    (decided,) = await book.list()  # said once
+    assert (decided.kind, decided.was, decided.became) == ("blocked", 12, 12)
+    assert decided.reason.endswith("but the replicas of yard-worker are another's")
 
 
 def test_bounds_are_settled_from_the_settings() -> None:

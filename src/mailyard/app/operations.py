@@ -103,7 +103,7 @@ class Operating(Webhooking):
             case "local":
                 actuator = LocalActuator(wire)
             case "kubernetes":
-                actuator = self._kubernetes()
+                actuator = self.kubernetes_actuator()
             case "dry-run":
                 actuator = DryRun(None, self._starts())
             case _:
@@ -124,7 +124,7 @@ class Operating(Webhooking):
             policies = self.scale_policies
             if self.settings.autoscale != "kubernetes":
                 return {}
-            actuator = self._kubernetes()
+            actuator = self.kubernetes_actuator()
             found = {}
             for policy in policies:
                 try:
@@ -165,7 +165,8 @@ class Operating(Webhooking):
             for role in ("api", "smtp", "worker", "scheduler")
         }
 
-    def _kubernetes(self) -> "Actuator":
+    def kubernetes_actuator(self) -> "Actuator":
+        """What scales Deployments, as the settings say; a pod's own account where they do not."""
         from mailyard.fleet.autoscale.actuators.kubernetes import KubernetesActuator, authority
         from mailyard.net.guard import networks
         from mailyard.net.http import HttpClient

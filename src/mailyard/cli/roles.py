@@ -26,6 +26,7 @@ from mailyard.app import Application
 from mailyard.cli import exit_code
 from mailyard.core.backoff import Backoff
 from mailyard.core.errors import ConfigurationError, MailyardError, Unavailable
+from mailyard.fleet import alive
 from mailyard.fleet.control import Control
 from mailyard.fleet.registry import ProcessRegistry
 from mailyard.fleet.vital import vital
@@ -105,10 +106,13 @@ async def _live(role: str, settings: Settings, control: Control) -> None:
     )
     beating: asyncio.Task[None] | None = None
     watching: asyncio.Task[None] | None = None
+    turning: asyncio.Task[None] | None = None
     try:
         await service.start()
         beating = vital(asyncio.create_task(registry.run(), name="beat"))
         watching = None if term is None else vital(asyncio.create_task(term.run(), name="term"))
+        if settings.alive_file is not None:
+            turning = asyncio.create_task(alive.touch(settings.alive_file), name="alive")
         # What was made so far lives until the end: no collection need look at it again.
         gc.collect()
         gc.freeze()
@@ -118,7 +122,7 @@ async def _live(role: str, settings: Settings, control: Control) -> None:
         await stopping.wait()
         await service.drain(application.settings.drain_s)
     finally:
-        for task in (beating, watching):
+        for task in (beating, watching, turning):
             if task is not None:
                 task.cancel()
         if term is not None:

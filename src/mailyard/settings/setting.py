@@ -181,6 +181,10 @@ class Settings:
         number(0, 600), 20.0, "how long a stopping process may finish its work"
     )
 
+    alive_file: Path | None = setting(
+        FILE, None, "a file that a role process touches every 5 s, for who looks whether it turns"
+    )
+
     relay_url: str = setting(
         SMTP, "", "where mail is handed to (smtps: TLS on connect); our own listener when empty"
     )

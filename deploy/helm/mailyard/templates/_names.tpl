@@ -101,7 +101,7 @@ spec:
     metadata:
       labels: {{- include "mailyard.selector" . | nindent 8 }}
       annotations:
-        checksum/settings: {{ toYaml .root.Values.settings | sha256sum }}
+        checksum/settings: {{ include (print .root.Template.BasePath "/settings.yaml") .root | sha256sum }}
         {{- if eq .role "api" }}
         {{- toYaml .root.Values.podAnnotations | nindent 8 }}
         {{- end }}
@@ -110,9 +110,12 @@ spec:
         - name: {{ .role }}
           args: [{{ .role }}]
           {{- include "mailyard.container" . | nindent 10 }}
-          {{- with .values.lanes }}
+          {{- if not (has .role (list "api" "smtp")) }}
           env:
+            - {name: MAILYARD_ALIVE_FILE, value: /tmp/alive}
+            {{- with .values.lanes }}
             - {name: MAILYARD_WORKER_LANES, value: {{ join "," . | quote }}}
+            {{- end }}
           {{- end }}
           resources: {{- toYaml .values.resources | nindent 12 }}
           {{- if eq .role "api" }}
@@ -151,5 +154,46 @@ spec:
           lifecycle:
             preStop:
               exec: {command: [sleep, "5"]}
+          {{- else }}
+          # No port to ask: the process touches a file for as long as its event loop turns.
+          startupProbe:
+            exec: {command: [test, -e, /tmp/alive]}
+            periodSeconds: 2
+            failureThreshold: 60
+          livenessProbe:
+            exec:
+              command: [sh, -c, 'test -n "$(find /tmp/alive -newermt "60 seconds ago")"']
+            periodSeconds: 20
+            timeoutSeconds: 5
           {{- end }}
+{{- end -}}
+
+{{/* The Secret that the migrations read. */}}
+{{- define "mailyard.migrationSecret" -}}
+{{- if .Values.secrets.external.enabled -}}
+{{ include "mailyard.name" . }}-migrate
+{{- else -}}
+{{ .Values.secrets.existing }}
+{{- end -}}
+{{- end -}}
+
+{{/* What the External Secrets operator makes a Secret `name` of; with `hook` for the migrations. */}}
+{{- define "mailyard.externalSecret" -}}
+apiVersion: external-secrets.io/v1
+kind: ExternalSecret
+metadata:
+  name: {{ .name }}
+  labels: {{- include "mailyard.labels" .root | nindent 4 }}
+  {{- if .hook }}
+  annotations:
+    helm.sh/hook: pre-install,pre-upgrade
+    helm.sh/hook-weight: "-5"
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+  {{- end }}
+spec:
+  refreshInterval: {{ .root.Values.secrets.external.refresh }}
+  secretStoreRef: {{- toYaml .root.Values.secrets.external.store | nindent 4 }}
+  target: {name: {{ .name }}}
+  dataFrom:
+    - extract: {key: {{ .root.Values.secrets.external.path }}}
 {{- end -}}

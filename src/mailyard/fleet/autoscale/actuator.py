@@ -6,7 +6,8 @@ from mailyard.fleet.autoscale.policy import Policy
 
 
 class Actuator(Protocol):
-    """`name` is what decisions are recorded under. Both calls raise Unavailable."""
+    """`name` is what decisions are recorded under. Both calls raise Unavailable; `set` raises
+    Conflict where somebody else decides how many there are."""
 
     name: str
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from mailyard.core.errors import MailyardError
+from mailyard.core.errors import Conflict, MailyardError
 from mailyard.fleet.autoscale.actuator import Actuator
 from mailyard.fleet.autoscale.book import DecisionBook
 from mailyard.fleet.autoscale.decide import (
@@ -74,14 +74,18 @@ class Autoscaler:
         if decision.kind == ADVISE:
             decision, inputs["slowest_queries"] = _with_queries(decision, before, now)
         if decision.changes and decision.became is not None:
-            await self._actuator.set(policy, decision.became)
-            _LOG.info(
-                "scaled",
-                group=policy.group,
-                was=decision.was,
-                became=decision.became,
-                reason=decision.reason,
-            )
+            try:
+                await self._actuator.set(policy, decision.became)
+            except Conflict as error:
+                decision, memory = _kept_from(decision, error), remembered
+            else:
+                _LOG.info(
+                    "scaled",
+                    group=policy.group,
+                    was=decision.was,
+                    became=decision.became,
+                    reason=decision.reason,
+                )
         self._memories[policy.group] = memory
         if self._worth_a_row(decision, now.at_s):
             await self._book.add(self._actuator.name, decision, inputs)
@@ -100,6 +104,17 @@ class Autoscaler:
             return False
         self._said[decision.group] = (decision.kind, now_s)
         return True
+
+
+def _kept_from(decision: Decision, error: Conflict) -> Decision:
+    """Somebody else decides how many there are: nothing changes, and the page says who."""
+    _LOG.warning("scaling_kept_from", group=decision.group, error=error.message)
+    return replace(
+        decision,
+        kind=BLOCKED,
+        became=decision.was,
+        reason=f"{decision.reason}, but {error.message}",
+    )
 
 
 def _inputs(policy: Policy, memory: Memory, reading: Reading, now_s: float) -> dict[str, Any]:

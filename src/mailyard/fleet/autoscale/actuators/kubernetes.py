@@ -1,8 +1,12 @@
 """Kubernetes: the replicas of a Deployment, by server-side apply.
 
 https://kubernetes.io/docs/reference/using-api/server-side-apply/ : we own `spec.replicas` and
-nothing else, so that a chart that leaves the field out never undoes us. The service account needs
-`get` and `patch` on those Deployments. Its token is read at each call, because it rotates.
+nothing else, so that a chart that leaves the field out never undoes us. Where somebody else owns it
+(a manifest with the field, an autoscaler of Kubernetes, a person's `kubectl scale`) we do not take
+it from him: two who scale one Deployment undo each other for ever. He is named instead.
+
+The service account needs `get` and `patch` on those Deployments. Its token is read at each call,
+because it rotates.
 """
 
 import ssl
@@ -11,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mailyard.core.errors import ConfigurationError, Unavailable
+from mailyard.core.errors import ConfigurationError, Conflict, Unavailable
 from mailyard.fleet.autoscale.policy import Policy
 
 if TYPE_CHECKING:
@@ -27,6 +31,20 @@ class _Spec(msgspec.Struct):
 
 class _Deployment(msgspec.Struct):
     spec: _Spec
+
+
+class _Status(msgspec.Struct):
+    """What the API server says of a request that it refuses."""
+
+    message: str = ""
+
+
+def _said(answer: "HttpAnswer") -> str:
+    try:
+        message = msgspec.json.decode(answer.body, type=_Status).message
+    except msgspec.DecodeError:
+        message = answer.body.decode("utf-8", "replace")
+    return message[:300] or f"status {answer.status}"
 
 
 def authority(folder: Path) -> ssl.SSLContext | None:
@@ -50,7 +68,9 @@ class KubernetesActuator:
         if answer.status == 404:
             return None
         if answer.status != 200:
-            raise Unavailable(f"Kubernetes answers {answer.status} for {policy.deployment}")
+            raise Unavailable(
+                f"Kubernetes answers {answer.status} for {policy.deployment}: {_said(answer)}"
+            )
         return msgspec.json.decode(answer.body, type=_Deployment).spec.replicas
 
     async def set(self, policy: Policy, count: int) -> None:
@@ -61,9 +81,14 @@ class KubernetesActuator:
             "spec": {"replicas": count},
         }
         answer = await self._ask("PATCH", policy, msgspec.json.encode(wanted))
+        if answer.status == 409:
+            raise Conflict(
+                f"the replicas of {policy.deployment} are another's: {_said(answer)}; leave them "
+                f"out of its manifest and its HorizontalPodAutoscaler away, or give them to "
+                f"{MANAGER} (docs/AUTOSCALING.md)"
+            )
         if answer.status not in (200, 201):
-            said = answer.body[:300].decode("utf-8", "replace")
-            raise Unavailable(f"Kubernetes refuses to scale {policy.deployment}: {said}")
+            raise Unavailable(f"Kubernetes refuses to scale {policy.deployment}: {_said(answer)}")
 
     async def _ask(self, method: str, policy: Policy, body: bytes) -> "HttpAnswer":
         if not policy.deployment:
@@ -72,7 +97,7 @@ class KubernetesActuator:
                 "Deployment of these processes"
             )
         place = f"/apis/apps/v1/namespaces/{self._read('namespace')}/deployments/"
-        asked = f"?fieldManager={MANAGER}&force=true" if method == "PATCH" else ""
+        asked = f"?fieldManager={MANAGER}" if method == "PATCH" else ""
         headers = {"Authorization": f"Bearer {self._read('token')}", "Accept": "application/json"}
         if body:
             headers["Content-Type"] = "application/apply-patch+yaml"  # JSON is YAML
