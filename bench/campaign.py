@@ -8,6 +8,7 @@ fsync on; two worker processes with ten connections each.
 """
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
@@ -29,6 +30,7 @@ from platform_parts import Parts, cpu_seconds, peak_bytes, product_postgres
 
 from mailyard.campaigns.campaign import NewCampaign
 from mailyard.campaigns.states import State
+from mailyard.cli.roles import GC_THRESHOLDS
 from mailyard.core import ids
 
 RECIPIENTS = int(os.environ.get("RECIPIENTS", 1_000_000 if FULL else 200_000))
@@ -99,6 +101,9 @@ def work(url: str, port: int, ready: "multiprocessing.synchronize.Event") -> Non
         parts = Parts(url, connections=8)
         await parts.open()
         worker = parts.bulk_worker(port)
+        gc.collect()  # as the role does when it is ready
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         ready.set()
         await worker.run()
 

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import uvloop
 from measure import FULL, Row, note, report
-from platform_parts import Parts, product_postgres
+from platform_parts import Parts, on_cpu_s, product_postgres
 
 from mailyard.core import ids
 from mailyard.mailbox.inbox import Inboxes, NewInbox
@@ -113,20 +113,15 @@ async def look_up(parts: Parts, inboxes: int) -> tuple[float, float]:
     random, times = Random(7), []
     async with parts.database.connection() as connection:
         backend = await connection.fetchval("SELECT pg_backend_pid()")
-        cpu_s = -_on_cpu_s(backend) - time.thread_time()
+        cpu_s = -on_cpu_s([backend]) - time.thread_time()
         for _ in range(QUERIES_OF_EACH):
             asked = [f"box{random.randint(1, inboxes)}@inbox.test" for _ in range(ADDRESSES)]
             started = time.perf_counter()
             rows = await parts.database.fetch(RECEIVING.find_routes, asked, tx=connection)
             times.append((time.perf_counter() - started) / ADDRESSES * 1e6)
             assert len(rows) == ADDRESSES
-    cpu_s += _on_cpu_s(backend) + time.thread_time()
+    cpu_s += on_cpu_s([backend]) + time.thread_time()
     return median(times), cpu_s / (QUERIES_OF_EACH * ADDRESSES) * 1e6
-
-
-def _on_cpu_s(pid: int) -> float:
-    """How long a process has been on a CPU."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 async def pages(parts: Parts, inboxes: int) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -197,3 +197,12 @@ def cpu_seconds(pid: int) -> float:
     except (ProcessLookupError, FileNotFoundError):
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def on_cpu_s(pids: Iterable[int]) -> float:
+    """How long processes have been on a CPU, to the microsecond; one that has ended: 0."""
+    seconds = 0.0
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            seconds += int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    return seconds
