@@ -47,7 +47,7 @@ STEP_RESULTS = 45  # of HANDOFF_WINDOW_BULK: a step is worth its statement from 
 STEP_WAIT_S = 0.02  # or when the first of them has waited so long
 WINDOWS_AHEAD = 3  # of mails that are written while answers and commits are waited for
 _YIELD_EVERY = 8  # mails written before the sockets get their turn,
-_YIELD_EVERY_SIGNED = 2  # where each takes some tenths of a millisecond
+_YIELD_EVERY_SIGNED = 4  # where each takes some tenths of a millisecond
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
