@@ -37,6 +37,17 @@ async def test_what_is_too_long_is_not_kept_and_what_has_run_out_is_gone(cache: 
     assert await cache.get(HERE, [long, "large", "old"]) == {}
 
 
+async def test_it_is_emptied_of_every_workspace(cache: Cache) -> None:
+    many = {f"k{number}": b"x" for number in range(2_500)}
+    await cache.put(HERE, many, 60)
+    await cache.put(ELSEWHERE, {"a": b"x"}, 60)
+    assert await cache.clear() is True
+    assert await cache.get(HERE, list(many)) == {}
+    assert await cache.get(ELSEWHERE, ["a"]) == {}
+    await cache.put(HERE, {"a": b"new"}, 60)
+    assert await cache.get(HERE, ["a"]) == {"a": b"new"}
+
+
 async def test_rows_that_have_run_out_leave_and_the_others_stay(database: Database) -> None:
     cache = PostgresCache(database=database)
     await cache.put(HERE, {"old": b"x"}, -1)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from api_platform import Platform, start
 
+from mailyard.cache.adapters.memory import MemoryCache
 from mailyard.cache.kind import Kind
 from mailyard.cache.layered import LayeredCache
 from mailyard.core.errors import Conflict, Unavailable
@@ -299,21 +300,33 @@ async def test_the_operator_empties_caches_and_resets_limits(platform: Platform)
         made.append(1)
         return len(made)
 
+    shared = MemoryCache()
+    app.cache = LayeredCache(database=app.database, bus=app.bus, shared=shared)
     other = LayeredCache(database=app.database, bus=app.bus)
     for cache in (app.cache, other):
         await cache.get_or_make(kind, platform.workspace_id, "k", make)
-    await app.limits.take("api:ada@example.org", 1, 0.001, 1)
+    await shared.put(platform.workspace_id, {"any": b"x"}, 600)
+    spent = ["api", "sign-in", "account:reset"]
+    for limit in spent:
+        await app.limits.take(f"{limit}:ada@example.org", 1, 0.001, 1)
+    assert await app.limit_policies.take("general", "ada@example.org", count=10_000) == 0.0
 
     cleared = await platform.call("POST", "/monitoring/operations/clear-cache")
     path = "/monitoring/operations/reset-user-limits/"
-    reset = await platform.call("POST", path + "ada@example.org")
+    reset = await platform.call("POST", path + "Ada@Example.org")
     nobody = await platform.call("POST", path + "ada")
 
     assert (cleared.status, reset.status, nobody.status) == (200, 200, 404)
+    assert cleared.json == {"cleared": True, "shared": True}
+    assert await shared.get(platform.workspace_id, ["any"]) == {}
+    assert reset.json["user"] == "ada@example.org"
+    assert {"api", "sign-in", "account", "general", "gmail"} <= set(reset.json["limits"])
     for cache in (app.cache, other):
         await cache.get_or_make(kind, platform.workspace_id, "k", make)
     assert len(made) == 4
-    assert await app.limits.take("api:ada@example.org", 1, 0.001, 1) == 0.0
+    for limit in spent:
+        assert await app.limits.take(f"{limit}:ada@example.org", 1, 0.001, 1) == 0.0
+    assert await app.limit_policies.take("general", "ada@example.org", count=1) == 0.0
     actions = {entry.action for entry in await app.audit.list(platform.workspace_id)}
     assert {"cache.clear", "limits.reset"} <= actions
 

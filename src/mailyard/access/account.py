@@ -140,7 +140,7 @@ class Accounts:
 
     async def _ask(self, about: Literal["sign_up", "reset"], email: str, peer: str) -> None:
         address = normalise(email)
-        await self._admit(f"account:{about}:{address}", _PER_ADDRESS / _HOUR_S, _PER_ADDRESS)
+        await self._admit(_bucket(about, address), _PER_ADDRESS / _HOUR_S, _PER_ADDRESS)
         if _is_public(peer):  # else it is a proxy's, and everybody's
             await self._admit(f"account-peer:{peer}", _PER_PEER / _HOUR_S, _PER_PEER)
         await self._admit("account-letters", _ALL_PER_S, _ALL_AT_ONCE)
@@ -231,7 +231,7 @@ class Accounts:
         await self._admit(
             f"invitations:{workspace_id.hex}", _PER_WORKSPACE / _HOUR_S, _PER_WORKSPACE
         )
-        await self._admit(f"account:invite:{address}", _PER_ADDRESS / _HOUR_S, _PER_ADDRESS)
+        await self._admit(_bucket("invite", address), _PER_ADDRESS / _HOUR_S, _PER_ADDRESS)
         if await self._database.fetchval(_SQL.is_member, workspace_id, address, tx=tx):
             raise Conflict(f"{address} is a member already", field="email")
         row = await self._database.fetchrow(
@@ -416,6 +416,15 @@ def _job(errand: Errand, workspace_id: UUID | None = None) -> NewJob:
         priority=1,
         max_attempts=12,
     )
+
+
+def _bucket(about: str, address: str) -> str:
+    return f"account:{about}:{address}"
+
+
+def account_buckets(address: str) -> list[str]:
+    """What letters to the normalised `address` count against (`RateLimit.forget`)."""
+    return [_bucket(about, address) for about in ("sign_up", "reset", "invite")]
 
 
 def _token() -> str:

@@ -28,6 +28,8 @@ from mailyard.analysis.task import Ask
 from mailyard.analysis.wall import NotAnAnswer, Passed, passed
 from mailyard.core.backoff import Backoff
 from mailyard.core.clock import Clock
+from mailyard.observe.limit_use import LIMIT_USE
+from mailyard.observe.metrics import ANALYSIS_CALLS, ANALYSIS_SECONDS, ANALYSIS_TOKENS
 from mailyard.protocol.meaning.finding import Findings
 from mailyard.protocol.meaning.letter import Letter
 from mailyard.ratelimit.ratelimit import RateLimit
@@ -244,6 +246,7 @@ class Analyst:
         if not await self._budget.hold(workspace_id, began, policy, tokens, micros):
             raise _BudgetUsed
         used, cost, failed = tokens, micros, True
+        started = self._clock.monotonic()
         try:
             said = await self._make(model).ask(prompt, settings.max_output_tokens)
             used, cost = _used(settings, said, most)
@@ -256,6 +259,10 @@ class Analyst:
                 used, cost = 0, 0
             raise
         finally:
+            kind = model.entry.kind
+            ANALYSIS_SECONDS.labels(kind).observe(self._clock.monotonic() - started)
+            ANALYSIS_CALLS.labels(kind, "failed" if failed else "answered").inc()
+            ANALYSIS_TOKENS.labels(kind).inc(used)
             # Cancelled too: then the most stays counted, for the question may have been read.
             await asyncio.shield(
                 self._budget.settle(
@@ -271,7 +278,9 @@ class Analyst:
         ):
             if limit:
                 key = f"analysis:{model.entry.id}:{what}"
-                wait_s = await self._rate.take(key, amount, limit / 60, float(limit))
+                drawn = await self._rate.draw(key, amount, limit / 60, float(limit))
+                wait_s, name = drawn.wait_s, f"model {model.entry.kind} {what}"
+                LIMIT_USE.filled(name, 1.0 if wait_s > 0 else drawn.ahead_s / 60)
                 if wait_s > 0:
                     found.note(model, f"its limit of {what} a minute is reached", wait_s)
                     return False

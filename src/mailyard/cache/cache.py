@@ -6,7 +6,7 @@ an empty one and never fails its caller.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 from uuid import UUID
 
 VALUE_BYTES = 8 * 1024 * 1024  # a larger value is not kept
@@ -28,12 +28,9 @@ class Cache(Protocol):
         """Forget values."""
         ...
 
-
-@runtime_checkable
-class Clearable(Protocol):
-    """A cache that can be emptied, of every workspace."""
-
-    async def clear(self) -> None: ...
+    async def clear(self) -> bool:
+        """Forget all values, of every workspace. False: it is away and keeps what it has."""
+        ...
 
 
 def kept(values: Mapping[str, bytes]) -> dict[str, bytes]:

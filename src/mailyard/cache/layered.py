@@ -151,17 +151,19 @@ class LayeredCache:
         so whoever is answered now cannot read what he has changed as it was."""
         await asyncio.sleep(LOOK_EVERY_S)
 
-    async def clear(self, workspace_id: UUID, tx: Connection) -> None:
+    async def clear(self, workspace_id: UUID, tx: Connection) -> bool:
         """Nothing that is kept is so any more, in any process, from the commit of `tx` on.
 
-        `workspace_id`: who says so. A shared layer that cannot be emptied keeps what it has until
-        that runs out.
+        `workspace_id`: who says so. False: the shared layer is away; what it has and nothing names
+        comes back with it, until that runs out.
         """
+        emptied = self._shared is None or await self._shared.clear()
         await self._results.clear(tx)
         await self._log.write_all(workspace_id, tx)
+        return emptied
 
     async def cleared(self) -> None:
-        """After the commit: forget here and in what is shared, and let the others look."""
+        """After the commit: forget here, and what was shared until then; let the others look."""
         if self._shared is not None:
             await self._shared.clear()
         self._forget(None)

@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from mailyard.cache.cache import Cache, Clearable
+from mailyard.cache.cache import Cache
 from mailyard.cache.change_log import ChangeLog
 from mailyard.core.errors import Unavailable
 from mailyard.storage.database import Connection, Database
@@ -53,10 +53,9 @@ class SharedLayer:
         self._cache = cache
         self._log = log
 
-    async def clear(self) -> None:
-        """Empty it, where it can be."""
-        if isinstance(self._cache, Clearable):
-            await self._cache.clear()
+    async def clear(self) -> bool:
+        """Empty it. False: it is away."""
+        return await self._cache.clear()
 
     async def get(self, workspace_id: UUID, key: str) -> bytes | None:
         found = (await self._cache.get(workspace_id, [key])).get(key)

@@ -10,7 +10,7 @@ from mailyard.fleet.figures import Figures
 from mailyard.fleet.look import Look
 
 _UNITS = {"_s": "_seconds", "_share": "_ratio", "_bytes": "_bytes"}
-_SUBJECTS = {"queue": "queue", "process": "role"}
+_SUBJECTS = {"queue": "queue", "process": "role", "provider": "limit"}
 
 
 def prometheus_name(figure: str) -> str:

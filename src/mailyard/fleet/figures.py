@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mailyard.fleet.look import Look, ProcessLook, Totals
-from mailyard.observe.metrics import FAST_BUCKETS
+from mailyard.observe.metrics import FAST_BUCKETS, SLOW_BUCKETS
 from mailyard.queue.job import ANALYSIS, EMAIL_SEND, INBOUND_EMAIL, WEBHOOKS
 
 Figures = dict[str, dict[str, float | None]]  # name -> subject ("" alone) -> value
@@ -20,6 +20,7 @@ _LEAST_LOOKUPS = 200  # of a cache: fewer say nothing about it
 _LEAST_MAILS = 100  # of an hour: a share of fewer is chance
 _LEAST_BATCHES = 20
 _BOUNDS = (*FAST_BUCKETS, float("inf"))
+_SLOW_BOUNDS = (*SLOW_BUCKETS, float("inf"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +103,22 @@ def _flow(name: str, made: Sequence[Step]) -> QueueFlow:
     )
 
 
-def quantile(counts: Sequence[float], share: float) -> float | None:
-    """Of a cumulative histogram over FAST_BUCKETS; straight lines between bounds. None: empty."""
+def quantile(
+    counts: Sequence[float], share: float, bounds: Sequence[float] = _BOUNDS
+) -> float | None:
+    """Of a cumulative histogram over `bounds`; straight lines between them. None: empty."""
     if not counts or counts[-1] <= 0:
         return None
     rank = share * counts[-1]
     below = bound_below = 0.0
-    for bound, count in zip(_BOUNDS, counts, strict=False):
+    for bound, count in zip(bounds, counts, strict=False):
         if count >= rank:
             if bound == float("inf"):
-                return _BOUNDS[-2]
+                return bounds[-2]
             part = (rank - below) / (count - below) if count > below else 1.0
             return bound_below + (bound - bound_below) * part
         below, bound_below = count, bound
-    return _BOUNDS[-2]
+    return bounds[-2]
 
 
 def figures(before: Look | None, now: Look, budget: int) -> Figures:
@@ -134,8 +137,13 @@ def _all(made: Sequence[Step], now: Look, budget: int) -> _Told:
     yield from _api([step for step in made if step.now.role == "api"])
     yield from _queues(queue_flows(made), now)
     yield from _database(now, budget)
+    yield from _queries(made)
     yield from _processes(made, now)
     yield from _cache(made)
+    yield from _mail([step for step in made if step.now.role != "scheduler"])
+    yield from _analysis([step for step in made if step.now.stats.totals.analysis.calls])
+    yield from _limits(made)
+    yield from _redis(made)
     yield "disk.used", "", now.disk_used
     more: dict[str, float] = {}
     for one in now.processes:
@@ -197,6 +205,92 @@ def _database(now: Look, budget: int) -> _Told:
     yield "database.connections", "", float(now.database.connections)
     yield "database.connections_share", "", now.database.connections / budget
     yield "database.lag_s", "", now.database.lag_s
+
+
+def _queries(made: Sequence[Step]) -> _Told:
+    """The mean of the named queries that each process tells of."""
+    count = seconds = 0.0
+    for step in made:
+        for name, (often, spent) in step.now.stats.totals.queries.items():
+            before = step.before.queries.get(name, (0.0, 0.0))
+            count += max(0.0, often - before[0])
+            seconds += max(0.0, spent - before[1])
+    yield "database.query_s", "", seconds / count if count else 0.0
+
+
+def _mail(made: Sequence[Step]) -> _Told:
+    """Both ways: what came in by SMTP and what became of what went out, a second."""
+    for word in ("accepted", "refused"):
+        yield (
+            f"smtp.{word}_per_s",
+            "",
+            sum(
+                (step.now.stats.totals.smtp.get(word, 0.0) - step.before.smtp.get(word, 0.0))
+                / step.seconds
+                for step in made
+            ),
+        )
+    rates = dict.fromkeys(("accepted", "delivered", "deferred", "bounced", "failed"), 0.0)
+    for step in made:
+        for name, amount in step.now.stats.totals.deliveries.items():
+            state = name.split(" ")[-1]
+            if state in rates:
+                rates[state] += (amount - step.before.deliveries.get(name, 0.0)) / step.seconds
+    for state, per_s in rates.items():
+        yield f"send.{state}_per_s", "", per_s
+
+
+def _analysis(made: Sequence[Step]) -> _Told:
+    """Of models that were asked at all; rules that need no model are no calls."""
+    if not made:
+        return
+    counts = [0.0] * (len(SLOW_BUCKETS) + 1)
+    calls = failures = 0.0
+    calls_per_s = tokens_per_s = 0.0
+    for step in made:
+        now, old = step.now.stats.totals.analysis, step.before.analysis
+        calls += now.calls - old.calls
+        failures += now.failures - old.failures
+        calls_per_s += (now.calls - old.calls) / step.seconds
+        tokens_per_s += (now.tokens - old.tokens) / step.seconds
+        for place, value in enumerate(now.buckets[: len(counts)]):
+            counts[place] += value - (old.buckets[place] if place < len(old.buckets) else 0.0)
+    yield "analysis.calls_per_s", "", calls_per_s
+    yield "analysis.tokens_per_s", "", tokens_per_s
+    yield "analysis.failed_share", "", failures / calls if calls else 0.0
+    for name, share in (("p50", 0.5), ("p95", 0.95)):
+        yield f"analysis.{name}_s", "", quantile(counts, share, _SLOW_BOUNDS) or 0.0
+
+
+def _limits(made: Sequence[Step]) -> _Told:
+    """How much of each limit is used: what all took of a rate, or the fullest bucket seen."""
+    used: dict[str, float] = {}
+    for step in made:
+        for name, (taken, per_s) in step.now.stats.totals.rates.items():
+            before = step.before.rates.get(name, (0.0, 0.0))[0]
+            if per_s > 0:
+                used[name] = used.get(name, 0.0) + (taken - before) / step.seconds / per_s
+    for step in made:
+        for name, share in step.now.stats.totals.fullest.items():
+            used[name] = max(share, used.get(name, 0.0))
+    for name, share in sorted(used.items()):
+        yield "provider.limit_share", name, share
+
+
+def _redis(made: Sequence[Step]) -> _Told:
+    """What Redis itself counts, which every process is told now and then: the latest of all."""
+    told = [step for step in made if step.now.stats.totals.redis]
+    if not told:
+        return
+    new = {}
+    for word in ("hits", "misses", "evictions"):
+        now = max(step.now.stats.totals.redis.get(word, 0.0) for step in told)
+        old = max(step.before.redis.get(word, 0.0) for step in told)
+        new[word] = max(0.0, now - old) if old else 0.0
+    looked = new["hits"] + new["misses"]
+    seconds = max(step.seconds for step in told)
+    yield "redis.hit_share", "", new["hits"] / looked if looked >= _LEAST_LOOKUPS else None
+    yield "redis.evictions_per_s", "", new["evictions"] / seconds
 
 
 def _processes(made: Sequence[Step], now: Look) -> _Told:

@@ -34,6 +34,16 @@ class Http(msgspec.Struct):
     buckets: list[float] = []
 
 
+class Analysis(msgspec.Struct):
+    """Questions of one process to models since it began. `buckets`: cumulative, SLOW_BUCKETS."""
+
+    calls: float = 0
+    failures: float = 0
+    seconds: float = 0.0
+    tokens: float = 0
+    buckets: list[float] = []
+
+
 class Totals(msgspec.Struct):
     """What one process has counted since it began (`observe/totals.py`)."""
 
@@ -45,6 +55,10 @@ class Totals(msgspec.Struct):
     smtp: dict[str, float] = {}
     live: float = 0
     queries: dict[str, tuple[float, float]] = {}
+    analysis: Analysis = msgspec.field(default_factory=Analysis)
+    redis: dict[str, float] = {}
+    rates: dict[str, tuple[float, float]] = {}
+    fullest: dict[str, float] = {}
     more: dict[str, float] = {}
 
 

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 REGISTRY = CollectorRegistry(auto_describe=True)
 
 FAST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+SLOW_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 
 QUERY_SECONDS = Histogram(
     "mailyard_database_query_seconds",
@@ -118,6 +119,25 @@ CACHE_LOOKUPS = Counter(
 )
 CACHE_BYTES = Gauge(
     "mailyard_cache_process_bytes", "What the cache keeps in this process.", registry=REGISTRY
+)
+ANALYSIS_CALLS = Counter(
+    "mailyard_analysis_calls_total",
+    "Questions to models, by the kind of model and what came of them.",
+    ["kind", "outcome"],
+    registry=REGISTRY,
+)
+ANALYSIS_SECONDS = Histogram(
+    "mailyard_analysis_call_seconds",
+    "Time of one question to a model, the failed ones included.",
+    ["kind"],
+    buckets=SLOW_BUCKETS,
+    registry=REGISTRY,
+)
+ANALYSIS_TOKENS = Counter(
+    "mailyard_analysis_tokens_total",
+    "Tokens that models read and wrote; where one does not count, the most that it can be.",
+    ["kind"],
+    registry=REGISTRY,
 )
 BLOB_OPERATIONS = Counter(
     "mailyard_blob_operations_total",
@@ -239,8 +259,19 @@ def _redis() -> dict[str, float]:
     told = {"redis.away": float(_value(REDIS_AWAY) > 0)}
     most = _value(REDIS_MEMORY_MAX_BYTES)
     if most > 0:
+        told["redis.memory_bytes"] = _value(REDIS_MEMORY_BYTES)
         told["redis.memory_share"] = _value(REDIS_MEMORY_BYTES) / most
     return told
+
+
+def redis_counts() -> dict[str, float]:
+    """What Redis has counted itself, as it last said: hits, misses, evictions."""
+    counts = {
+        "hits": _value(REDIS_HITS),
+        "misses": _value(REDIS_MISSES),
+        "evictions": _value(REDIS_EVICTIONS),
+    }
+    return counts if any(counts.values()) else {}
 
 
 def _value(gauge: Gauge) -> float:

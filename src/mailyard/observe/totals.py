@@ -11,6 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.samples import Sample
 
 from mailyard.observe import metrics
+from mailyard.observe.limit_use import LIMIT_USE
 
 QUERIES_TOLD = 20  # those that took most of the time
 _ROUND = 6
@@ -27,6 +28,10 @@ def totals() -> dict[str, Any]:
         "smtp": _smtp(),
         "live": _sum(metrics.LIVE_CONNECTIONS),
         "queries": _queries(),
+        "analysis": _analysis(),
+        "redis": metrics.redis_counts(),
+        "rates": LIMIT_USE.rates(),
+        "fullest": LIMIT_USE.fullest(),
         "more": metrics.told_by_others(),
     }
     return {name: value for name, value in told.items() if value}
@@ -92,6 +97,28 @@ def _jobs() -> dict[str, dict[str, float]]:
         if one.name.endswith("_total"):
             found.setdefault(one.labels["queue"], {})[one.labels["outcome"]] = one.value
     return found
+
+
+def _analysis() -> dict[str, Any]:
+    """All models together: questions, failures, seconds, tokens, and questions by bucket."""
+    buckets: dict[float, int] = {}
+    seconds = 0.0
+    for one in _samples(metrics.ANALYSIS_SECONDS):
+        if one.name.endswith("_bucket"):
+            bound = float(one.labels["le"])
+            buckets[bound] = buckets.get(bound, 0) + int(one.value)
+        elif one.name.endswith("_sum"):
+            seconds += one.value
+    calls = _counts(metrics.ANALYSIS_CALLS, "kind", "outcome")
+    if not calls:
+        return {}
+    return {
+        "calls": sum(calls.values()),
+        "failures": sum(n for name, n in calls.items() if not name.endswith(" answered")),
+        "seconds": round(seconds, _ROUND),
+        "tokens": _sum(metrics.ANALYSIS_TOKENS),
+        "buckets": [buckets[bound] for bound in sorted(buckets)],
+    }
 
 
 def _smtp() -> dict[str, int]:

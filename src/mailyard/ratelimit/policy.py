@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from mailyard.core.errors import ConfigurationError, InvalidInput, NotFound, RateLimited
+from mailyard.observe.limit_use import LIMIT_USE
 from mailyard.ratelimit.ratelimit import RateLimit, Taking
 
 FILE_BYTES_MAX = 256 * 1024
@@ -118,7 +119,11 @@ class Policies:
         takings = [_taking(name, policy, subject, units)]
         if policy.within:
             takings.append(_taking(policy.within, self.policy(policy.within), EVERYBODY, units))
-        return max(one.wait_s for one in await self._limits.draw_many(takings))
+        drawn = await self._limits.draw_many(takings)
+        for policy_name, taking, one in zip((name, policy.within), takings, drawn, strict=False):
+            full = one.ahead_s * taking.per_s / taking.burst
+            LIMIT_USE.filled(f"policy {policy_name}", 1.0 if one.wait_s > 0 else full)
+        return max(one.wait_s for one in drawn)
 
     async def admit(self, name: str, subject: str, action: str = "") -> None:
         """As `take`. Raises RateLimited with the wait."""

@@ -123,3 +123,19 @@ async def test_the_end_of_a_bucket_is_given_out_though_a_share_does_not_fit() ->
 async def test_callers_of_a_fleet_do_not_share() -> None:
     _, (limiter,) = fleet(ManualClock(), 1, per_s=1, burst=1)
     assert [await passed(limiter, 3, caller) for caller in ("a", "b")] == [1, 1]
+
+
+async def test_a_bucket_that_was_filled_again_is_open_in_every_process_within_a_second() -> None:
+    clock = ManualClock()
+    shared, limiters = fleet(clock, processes=3, per_s=0.01, burst=3)
+    for limiter in limiters:
+        await limiter.take("key")
+    for limiter in limiters:
+        with pytest.raises(RateLimited) as caught:
+            await limiter.take("key")
+        assert caught.value.retry_after_s == pytest.approx(100.0)
+    clock.advance(0.5)
+    await shared.forget(["api:key"])
+    clock.advance(0.6)
+    for limiter in limiters:
+        await limiter.take("key")

@@ -49,9 +49,10 @@ class MemoryCache:
         for key in keys:
             self._forget((workspace_id, key))
 
-    async def clear(self) -> None:
+    async def clear(self) -> bool:
         self._entries.clear()
         self._size = 0
+        return True
 
     def _forget(self, place: tuple[UUID, str]) -> None:
         entry = self._entries.pop(place, None)

@@ -49,8 +49,13 @@ class PostgresCache:
         except _AWAY as error:
             _LOG.warning("cache not written", error=str(error))
 
-    async def clear(self) -> None:
-        await self._database.execute(_SQL.clear_entries)
+    async def clear(self) -> bool:
+        try:
+            await self._database.execute(_SQL.clear_entries)
+        except _AWAY as error:
+            _LOG.warning("cache not emptied", error=str(error))
+            return False
+        return True
 
     async def sweep(self) -> None:
         """Free the room of what has run out."""

@@ -11,6 +11,7 @@ from mailyard.storage.redis.link import RedisAway, RedisLink
 from mailyard.storage.redis.script import command
 
 VALUE_BYTES = MIB  # a larger one would make others wait, whom the link's limit of time then fails
+_UNLINKED_AT_ONCE = 200
 _MISSES = REDIS_FALLBACKS.labels("cache")
 
 
@@ -57,3 +58,17 @@ class RedisCache:
             await self._link.run([command("UNLINK", *names)])
         except RedisAway:
             _MISSES.inc()
+
+    async def clear(self) -> bool:
+        """By walking through the keys of every primary: what is put meanwhile may stay, as what is
+        put behind it does."""
+        pattern = self._link.key("c", "*", "*")
+        try:
+            async for names in self._link.walk(pattern):
+                for at in range(0, len(names), _UNLINKED_AT_ONCE):
+                    part = names[at : at + _UNLINKED_AT_ONCE]
+                    # One key a command: in a cluster a command's keys lie in one slot.
+                    await self._link.run([command("UNLINK", name) for name in part])
+        except RedisAway:
+            return False
+        return True

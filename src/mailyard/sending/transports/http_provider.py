@@ -28,6 +28,7 @@ from msgspec.structs import replace
 from mailyard.core.backoff import Backoff
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.net.http import Exchange, HttpClient, HttpFailure
+from mailyard.observe.limit_use import LIMIT_USE
 from mailyard.ratelimit.ratelimit import RateLimit
 from mailyard.sending.transport import HANDOFF_REPLY_CHARACTERS, Handoff, Outcome, Outgoing
 from mailyard.sending.transports.packing import Done, Packing, Piece, halved, in_words
@@ -77,7 +78,8 @@ class ProviderOptions(Struct, frozen=True):
 class HttpProvider:
     """The transport `name`, which speaks `vendor`'s API through `http`.
 
-    Whoever has the same `rate_key` shares the provider's limit; the name, when not said.
+    Whoever has the same `rate_key` shares the provider's limit; the name, when not said. Figures
+    that anybody may see call it `limit_name`.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class HttpProvider:
         http: HttpClient,
         rate: RateLimit,
         rate_key: str = "",
+        limit_name: str = "",
         options: ProviderOptions | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
@@ -98,6 +101,7 @@ class HttpProvider:
         self._http = http
         self._rate = rate
         self._rate_key = rate_key or f"provider:{name}"
+        self._limit = f"provider {limit_name or name}"  # as figures call it
         self._clock = clock or SystemClock()
         self._random = random or Random()
         self._incoming: deque[tuple[Outgoing, Done]] = deque()
@@ -246,6 +250,7 @@ class HttpProvider:
         while wait_s > 0:
             await asyncio.sleep(wait_s)
             wait_s = await self._rate.take(self._rate_key, cost, per_s, burst)
+        LIMIT_USE.took(self._limit, cost, self.options.per_s or per_s)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         batch, exchange = self._requests.pop(task)
@@ -323,6 +328,8 @@ class HttpProvider:
             return
         pause_s = self._pause(verdict, alone)
         refused = verdict.outcome is Outcome.LATER and verdict.code == _TOO_MANY_REQUESTS
+        if refused:
+            LIMIT_USE.refused(self._limit)
         if refused and pause_s <= self.options.patience_s:
             again = [piece for piece in batch if piece.returns < _RETURNS and not self._closed]
             batch = [piece for piece in batch if piece.returns >= _RETURNS or self._closed]

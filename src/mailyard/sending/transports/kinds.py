@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct
 
+from mailyard.core import ids
 from mailyard.core.clock import Clock
 from mailyard.core.errors import ConfigurationError, InvalidInput
 from mailyard.net.guard import Network
@@ -303,6 +304,7 @@ def _over_http(opened: Opened, settings: _Http, workshop: Workshop, vendor: Any)
         http=workshop.http(),
         rate=workshop.rate,
         rate_key=f"provider:{opened.id.hex}",
+        limit_name=ids.type_id(ids.PROVIDER, opened.id),
         options=ProviderOptions(in_flight=settings.in_flight, per_s=settings.per_s),
         clock=workshop.clock,
         random=workshop.random,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CONNECTIONS = 40  # of one process to one server; calls in flight and a subscription are fewer
 PING_S = 2.0  # so often a silent subscription is asked whether its server still hears
 PONG_S = 1.0
+SCANNED_AT_ONCE = 1_000  # keys: a millisecond or less of the server
 
 Options = dict[str, Any]
 Answers = list[tuple[str, Any]]
@@ -78,6 +79,21 @@ class Client:
     async def ask(self, *words: str) -> Answers:
         """(server, its answer) of every primary, to a question about itself."""
         return [("", await self._redis.execute_command(*words))]
+
+    async def walk(self, pattern: str) -> AsyncIterator[list[str]]:
+        """The names of keys like `pattern`, some at a time, of every primary."""
+        for server in self._primaries():
+            cursor: Any = 0
+            while True:
+                cursor, names = await server.execute_command(
+                    "SCAN", cursor, "MATCH", pattern, "COUNT", SCANNED_AT_ONCE
+                )
+                yield [_text(name) for name in names]
+                if not int(cursor):
+                    break
+
+    def _primaries(self) -> Sequence[Any]:
+        return [self._redis]
 
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
@@ -162,6 +178,9 @@ class ClusterClient(Client):
         return [
             (node.name, await node.execute_command(*words)) for node in self._redis.get_primaries()
         ]
+
+    def _primaries(self) -> Sequence[Any]:
+        return list(self._redis.get_primaries())
 
     @asynccontextmanager
     async def listening(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:

@@ -36,6 +36,7 @@ GRACE_S = 0.025
 IN_FLIGHT = 32  # calls of one process; a pipeline is one
 LOOK_EVERY_S = 1.0  # so soon is it noticed when nobody calls
 FACTS_EVERY = 15  # looks: memory, hits and evictions are asked for so seldom
+WALK_S = 60.0  # through all keys: a million take a few seconds
 PROBE_S = 3.0  # one try to come back: Sentinels and nodes may be silent one after another
 RETRY = Backoff(first_s=0.1, cap_s=1.0)
 
@@ -140,6 +141,16 @@ class RedisLink:
         self._lost(client, error)
         REDIS_CALLS.labels("failed").inc()
         raise RedisAway(f"Redis is away: {self.why}") from error
+
+    async def walk(self, pattern: str) -> AsyncIterator[list[str]]:
+        """The names of keys like `pattern`, some at a time, of all primaries. Raises RedisAway."""
+        client = self.client()
+        try:
+            async with asyncio.timeout(WALK_S):
+                async for names in client.walk(pattern):
+                    yield names
+        except client.errors as error:
+            raise RedisAway(f"Redis is away: {error!r}") from error
 
     async def _turn(self, client: Client, calls: Sequence[Call]) -> list[Any]:
         async with self._turns:

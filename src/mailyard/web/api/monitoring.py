@@ -10,12 +10,15 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from mailyard.access import scope
+from mailyard.access.account import account_buckets
 from mailyard.access.audit import Change
 from mailyard.core import ids
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.core.limits import API_PAGE_ITEMS
 from mailyard.fleet.alerts.board import Alert
 from mailyard.fleet.alerts.notify import ALERT
+from mailyard.protocol.address import normalise
+from mailyard.ratelimit.policy import SUBJECT_CHARACTERS
 from mailyard.web.api.page import Input, Limit, Moment, Output
 from mailyard.web.api.route import Answer, Call, Route
 
@@ -108,12 +111,17 @@ class ClearedCache(Output):
     """The caches are empty."""
 
     cleared: bool
+    shared: Annotated[
+        bool,
+        Meta(description="False: Redis is away; what it has may be read again when it is back."),
+    ]
 
 
 class ResetLimits(Output):
     """Whose limits are full again."""
 
     user: str
+    limits: Annotated[list[str], Meta(description="Which: api, sign-in, account, and policies.")]
 
 
 async def get_monitoring_metrics(call: Call[None, None]) -> MonitoringFigures:
@@ -187,9 +195,11 @@ async def list_scale_decisions(call: Call[None, ScaleQuery]) -> ScaleDecisionLis
 async def clear_cache(call: Call[None, None]) -> Answer:
     await call.app.workspaces.require_operator(call.workspace_id)
     async with call.app.database.transaction() as tx:
-        await call.app.cache.clear(call.workspace_id, tx)
+        shared = await call.app.cache.clear(call.workspace_id, tx)
         answer = await call.done(
-            tx, ClearedCache(cleared=True), Change("cache.clear", "cache", None, {"cleared": True})
+            tx,
+            ClearedCache(cleared=True, shared=shared),
+            Change("cache.clear", "cache", None, {"cleared": True, "shared": shared}),
         )
     await call.app.cache.cleared()
     return answer
@@ -198,17 +208,32 @@ async def clear_cache(call: Call[None, None]) -> Answer:
 async def reset_user_limits(call: Call[None, None]) -> Answer:
     await call.app.workspaces.require_operator(call.workspace_id)
     user = await _caller(call, call.names["user"])
+    policies = call.app.limit_policies
+    limits = ["api"] + (["account", "sign-in"] if "@" in user else []) + sorted(policies.book)
     async with call.app.database.transaction() as tx:
-        change = Change("limits.reset", user, None, {"user": user})
-        answer = await call.done(tx, ResetLimits(user=user), change)
-        await call.app.limits.forget([f"api:{user}", f"sign-in:{user.lower()[:200]}"])
+        change = Change("limits.reset", user, None, {"user": user, "limits": limits})
+        answer = await call.done(tx, ResetLimits(user=user, limits=limits), change)
+        # Before the commit: with Redis away nothing is said to have been reset.
+        await call.app.limits.forget(_buckets(user))
+        await policies.reset(user)
     return answer
+
+
+def _buckets(user: str) -> list[str]:
+    """What requests, signing in and asking for letters count against."""
+    keys = [f"api:{user}"]
+    if "@" in user:
+        keys += [f"sign-in:{user.lower()[:200]}", *account_buckets(user)]
+    return keys
 
 
 async def _caller(call: Call[None, None], text: str) -> str:
     """Whom limits count by: a person's address, or an API key's id. Raises NotFound."""
-    if "@" in text and len(text) <= 320 and text.isprintable():
-        return text
+    if "@" in text and len(text) <= SUBJECT_CHARACTERS:
+        try:
+            return normalise(text)  # as people are stored, and so counted
+        except InvalidInput:
+            raise NotFound("that is no address") from None
     prefix = text.partition("_")[0]
     try:
         if prefix == ids.USER:

@@ -21,6 +21,7 @@ from mailyard.ratelimit.ratelimit import RateLimit
 CALLERS_MAX = 50_000
 SHARE_S = 0.1  # a share is what the rate allows in so long, at most
 SHARE_OF_BURST = 0.1
+SHUT_S = 1.0  # who was refused is asked about so often: somebody may have filled his bucket again
 PLAN_BURST_S = 10.0  # of a plan's rate may come at once
 _ROUNDING = 1e-6  # of one request: what floats lose must not refuse the last one of a burst
 
@@ -50,6 +51,7 @@ class _Share:
     ahead_s: float = 0.0
     seen_at: float = 0.0
     shut_until: float = 0.0
+    ask_at: float = 0.0  # while it is shut
     drawing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -89,7 +91,7 @@ class FleetLimiter:
     async def _draw(self, caller: str, share: _Share) -> None:
         """Take a share, or what is left of one in the bucket."""
         now = self._clock()
-        if now < share.shut_until:
+        if now < share.shut_until and now < share.ask_at:
             raise RateLimited("too many requests", retry_after_s=share.shut_until - now)
         wanted = self._share
         while wanted >= 1:
@@ -101,7 +103,8 @@ class FleetLimiter:
             short = max(1, ceil(drawn.wait_s * self._per_s - _ROUNDING))
             wait_s = drawn.wait_s - (wanted - 1) / self._per_s
             wanted -= short
-        share.shut_until = self._clock() + wait_s
+        now = self._clock()
+        share.shut_until, share.ask_at = now + wait_s, now + SHUT_S
         raise RateLimited("too many requests", retry_after_s=wait_s)
 
     def _allowance(self, share: _Share) -> Allowance:
