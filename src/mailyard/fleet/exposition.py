@@ -10,12 +10,16 @@ from mailyard.fleet.figures import Figures
 from mailyard.fleet.look import Look
 
 _UNITS = {"_s": "_seconds", "_share": "_ratio", "_bytes": "_bytes"}
+# Figures whose names are those of metrics that each process has of itself (observe/metrics.py).
+_COUNTED_HERE_TOO = ("live.connections", "smtp.sessions")
 _SUBJECTS = {"queue": "queue", "process": "role", "provider": "limit"}
 
 
 def prometheus_name(figure: str) -> str:
     """A figure's name as Prometheus knows it."""
     name = "mailyard_" + figure.replace(".", "_")
+    if figure in _COUNTED_HERE_TOO:
+        return name + "_all"
     if name.endswith("_per_s"):
         return name.removesuffix("_per_s") + "_per_second"
     for ours, theirs in _UNITS.items():

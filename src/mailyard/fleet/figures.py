@@ -215,7 +215,7 @@ def _queries(made: Sequence[Step]) -> _Told:
             before = step.before.queries.get(name, (0.0, 0.0))
             count += max(0.0, often - before[0])
             seconds += max(0.0, spent - before[1])
-    yield "database.query_s", "", seconds / count if count else 0.0
+    yield "database.query_mean_s", "", seconds / count if count else 0.0
 
 
 def _mail(made: Sequence[Step]) -> _Told:

@@ -10,6 +10,7 @@ from mailyard.storage.database import Database
 
 FRESH_S = 2.0  # who asks more often gets the same
 _LOOKS = 8
+_BEATS_S = 6.0  # so long and every process that lives has beaten once more
 _WINDOW_S = 15.0  # rates are over at least so long, where somebody has asked before
 
 
@@ -52,4 +53,7 @@ class Monitor:
         """The newest look that is old enough; else the oldest, unless it is too old to compare."""
         older = [one for one in self._looks if one.at_s < now.at_s]
         old = [one for one in older if now.at_s - one.at_s >= _WINDOW_S]
-        return old[-1] if old else (older[0] if older else None)
+        if old:
+            return old[-1]
+        # Two looks between the same beats of a process would say that nothing is known of it.
+        return older[0] if older and now.at_s - older[0].at_s >= _BEATS_S else None

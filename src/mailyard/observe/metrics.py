@@ -266,12 +266,13 @@ def _redis() -> dict[str, float]:
 
 def redis_counts() -> dict[str, float]:
     """What Redis has counted itself, as it last said: hits, misses, evictions."""
-    counts = {
+    if not _value(REDIS_MEMORY_BYTES):
+        return {}
+    return {
         "hits": _value(REDIS_HITS),
         "misses": _value(REDIS_MISSES),
         "evictions": _value(REDIS_EVICTIONS),
     }
-    return counts if any(counts.values()) else {}
 
 
 def _value(gauge: Gauge) -> float:

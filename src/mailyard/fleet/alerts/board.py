@@ -20,7 +20,7 @@ from mailyard.storage.queries import load
 _SQL = load("monitoring")
 LAST_ID = UUID(int=(1 << 128) - 1)
 KEPT_DAYS = 90
-_PERCENT = ("_share", ".used")
+_PERCENT = ("_share", ".share", ".used")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,19 +17,52 @@ _PANELS = (
     ("Queues: failures", ("queue.failed_share",), "percentunit"),
     ("Jobs a second", ("queue.per_s",), "ops"),
     ("Database: connections", ("database.connections_share",), "percentunit"),
+    ("Database: time of a query", ("database.query_mean_s",), "s"),
     ("Database: lag", ("database.lag_s",), "s"),
     (
         "Mail: bounced, complained",
         ("send.bounce_share", "send.complaint_share"),
         "percentunit",
     ),
+    ("Mail in, a second", ("smtp.accepted_per_s", "smtp.refused_per_s"), "ops"),
+    (
+        "Mail out, a second",
+        ("send.accepted_per_s", "send.deferred_per_s", "send.bounced_per_s"),
+        "ops",
+    ),
+    ("Mail: taken", ("send.delivered_share",), "percentunit"),
     ("Mail: wait before it leaves", ("send.latency_s",), "s"),
     ("Processes", ("process.count",), "short"),
     ("Processes: processor", ("process.cpu",), "percentunit"),
     ("Processes: memory", ("process.memory_bytes",), "bytes"),
     ("Live connections", ("live.connections",), "short"),
-    ("Cache: hits", ("cache.hit_share",), "percentunit"),
+    ("Live connections, of the places", ("live.share",), "percentunit"),
+    ("Cache: hits", ("cache.hit_share", "redis.hit_share"), "percentunit"),
+    ("Redis: memory", ("redis.memory_share",), "percentunit"),
+    ("Redis: evictions a second", ("redis.evictions_per_s",), "ops"),
+    ("Limits of providers", ("provider.limit_share",), "percentunit"),
+    ("Models: time of an answer", ("analysis.p50_s", "analysis.p95_s"), "s"),
+    ("Models: failures", ("analysis.failed_share",), "percentunit"),
+    ("Models: tokens a second", ("analysis.tokens_per_s",), "ops"),
     ("Disk", ("disk.used",), "percentunit"),
+)
+# What is served to an operator's key alone: scrape with it (docs/MONITORING.md).
+_OPERATORS_PANELS = (
+    (
+        "Answers of destinations, a second",
+        "sum by (destination, outcome) (max without (instance) "
+        "(rate(mailyard_destination_answers_total[5m])))",
+        "{{destination}} {{outcome}}",
+        "ops",
+    ),
+    ("Inboxes that live", "max(mailyard_business_active_inboxes)", "inboxes", "short"),
+    (
+        "Mails of the day",
+        "max by (direction) (mailyard_business_mails_today)",
+        "{{direction}}",
+        "short",
+    ),
+    ("Sign-ups of the day", "max(mailyard_business_sign_ups_today)", "sign-ups", "short"),
 )
 
 
@@ -79,29 +112,19 @@ def _selected(rule: Rule, label: str) -> str:
 
 def grafana_dashboard(rules: Sequence[Rule]) -> str:
     """A dashboard to import: a panel a subject, with the rules' levels as its thresholds."""
-    source = {"type": "prometheus", "uid": "${source}"}
-    panels = []
-    for place, (title, figures, unit) in enumerate(_PANELS):
+    panels: list[dict[str, Any]] = []
+    for title, figures, unit in _PANELS:
         rule = next((one for one in rules if one.metric in figures), None)
-        panels.append(
-            {
-                "id": place + 1,
-                "title": title,
-                "type": "timeseries",
-                "datasource": source,
-                "gridPos": {"h": 8, "w": 8, "x": 8 * (place % 3), "y": 8 * (place // 3)},
-                "fieldConfig": {"defaults": _look_of(unit, rule), "overrides": []},
-                "targets": [
-                    {
-                        "refId": chr(ord("A") + number),
-                        "datasource": source,
-                        "expr": f"max by ({label_of(figure)}) ({prometheus_name(figure)})",
-                        "legendFormat": f"{figure} {{{{{label_of(figure)}}}}}",
-                    }
-                    for number, figure in enumerate(figures)
-                ],
-            }
-        )
+        queries = [
+            (
+                f"max by ({label_of(figure)}) ({prometheus_name(figure)})",
+                f"{figure} {{{{{label_of(figure)}}}}}",
+            )
+            for figure in figures
+        ]
+        panels.append(_panel(len(panels), title, queries, _look_of(unit, rule)))
+    for title, expression, legend, unit in _OPERATORS_PANELS:
+        panels.append(_panel(len(panels), title, [(expression, legend)], _look_of(unit, None)))
     dashboard = {
         "uid": "mailyard",
         "title": "Mailyard",
@@ -116,6 +139,30 @@ def grafana_dashboard(rules: Sequence[Rule]) -> str:
         "panels": panels,
     }
     return json.dumps(dashboard, indent=2) + "\n"
+
+
+def _panel(
+    place: int, title: str, queries: Sequence[tuple[str, str]], look: dict[str, Any]
+) -> dict[str, Any]:
+    """A chart of `queries`, (expression, legend), at its place in rows of three."""
+    source = {"type": "prometheus", "uid": "${source}"}
+    return {
+        "id": place + 1,
+        "title": title,
+        "type": "timeseries",
+        "datasource": source,
+        "gridPos": {"h": 8, "w": 8, "x": 8 * (place % 3), "y": 8 * (place // 3)},
+        "fieldConfig": {"defaults": look, "overrides": []},
+        "targets": [
+            {
+                "refId": chr(ord("A") + number),
+                "datasource": source,
+                "expr": expression,
+                "legendFormat": legend,
+            }
+            for number, (expression, legend) in enumerate(queries)
+        ],
+    }
 
 
 def _look_of(unit: str, rule: Rule | None) -> dict[str, Any]:
