@@ -34,7 +34,7 @@ endif
 
 install: $(VENV)/.runtime $(VENV)/.package $(VENV)/.assets
 
-install-dev: $(VENV)/.runtime $(VENV)/.dev $(VENV)/.fleet $(VENV)/.semantic $(VENV)/.package $(VENV)/.assets
+install-dev: $(VENV)/.runtime $(VENV)/.dev $(VENV)/.fleet $(VENV)/.semantic $(VENV)/.otel $(VENV)/.package $(VENV)/.assets
 
 run: install
 	exec $(VENV)/bin/mailyard up
@@ -96,6 +96,10 @@ $(VENV)/.fleet: $(VENV)/.runtime requirements/fleet.txt
 
 $(VENV)/.semantic: $(VENV)/.runtime requirements/semantic.txt
 	$(PIP) --no-deps --require-hashes -r requirements/semantic.txt
+	touch $@
+
+$(VENV)/.otel: $(VENV)/.runtime requirements/otel.txt
+	$(PIP) --require-hashes -r requirements/otel.txt
 	touch $@
 
 $(VENV)/.package: $(VENV)/.runtime pyproject.toml

@@ -251,7 +251,7 @@ async def test_the_operator_reads_figures_alerts_and_decisions(platform: Platfor
         "critical",
         "95 % of the disk is used.",
     )
-    assert 'mailyard_process_count{role="api"} 1' in metrics
+    assert 'mailyard_processes{role="api"} 1' in metrics
     assert "mailyard_api_p95_seconds" in metrics
     assert "mailyard_destination" not in metrics
     assert "mailyard_destination" in (await platform.call("GET", "/metrics")).body.decode()

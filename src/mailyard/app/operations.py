@@ -1,6 +1,7 @@
 """The installation's own watch: figures, alerts, scaling."""
 
 import os
+from collections.abc import Awaitable, Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from mailyard.app.webhooks import Webhooking
 from mailyard.core.errors import ConfigurationError, MailyardError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mailyard.fleet.alerts.board import AlertBoard
     from mailyard.fleet.alerts.notify import Notice, Notifier, Tell
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mailyard.fleet.monitor import Monitor
     from mailyard.net.http import HttpClient
 
+Post = Callable[[bytes], Awaitable[None]]
 _REPLICAS_MOST = 50  # of a Deployment whose policy names no bound
 
 
@@ -199,7 +201,10 @@ class Operating(Webhooking):
             return []
         from mailyard.fleet.influx import InfluxSink
 
-        post = self._poster(settings.influx_url, "text/plain; charset=utf-8", settings.influx_token)
+        headers = {"Content-Type": "text/plain; charset=utf-8"}
+        if settings.influx_token:
+            headers["Authorization"] = f"Token {settings.influx_token}"
+        post = self.poster(settings.influx_url, headers)
         return [InfluxSink(post, installation=settings.smtp_name).write]
 
     @cached_property
@@ -219,21 +224,17 @@ class Operating(Webhooking):
             (notify.SLACK, settings.alerts_slack, notify.slack_body),
         ):
             if url:
-                post = self._poster(url, "application/json")
+                post = self.poster(url, {"Content-Type": "application/json"})
                 channels[name] = lambda notice, post=post, body=body: post(body(notice, page))  # type: ignore[misc]
         return channels
 
-    def _poster(self, url: str, media_type: str, token: str = ""):  # type: ignore[no-untyped-def]
+    def poster(self, url: str, headers: "Mapping[str, str]") -> Post:
         """Posts bytes to `url`; raises Unavailable when they are not taken."""
         from mailyard.core.errors import Unavailable
 
-        headers = {"Content-Type": media_type}
-        if token:
-            headers["Authorization"] = f"Token {token}"
-
         async def post(body: bytes) -> None:
             answer = await self._operations_http.request(
-                "POST", url, headers=headers, body=body, total_s=10.0
+                "POST", url, headers=dict(headers), body=body, total_s=10.0
             )
             if not 200 <= answer.status < 300:
                 raise Unavailable(f"{urlsplit(url).hostname} answers {answer.status}")

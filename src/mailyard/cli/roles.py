@@ -23,6 +23,7 @@ import structlog
 
 from mailyard.access import master_key
 from mailyard.app import Application
+from mailyard.app.observing import observe
 from mailyard.cli import exit_code
 from mailyard.core.backoff import Backoff
 from mailyard.core.errors import ConfigurationError, MailyardError, Unavailable
@@ -98,6 +99,7 @@ async def _live(role: str, settings: Settings, control: Control) -> None:
         return
     await master_key.meet(application.database, settings.master_key, settings.data)
     term = await _in_its_term(application)
+    await observe(application, role)
     registry = ProcessRegistry(
         presence=application.presence,
         role=role,

@@ -11,13 +11,15 @@ from mailyard.fleet.look import Look
 
 _UNITS = {"_s": "_seconds", "_share": "_ratio", "_bytes": "_bytes"}
 # Figures whose names are those of metrics that each process has of itself (observe/metrics.py).
-_COUNTED_HERE_TOO = ("live.connections", "smtp.sessions")
+_COUNTED_HERE_TOO = ("live.connections", "smtp.sessions", "redis.memory_bytes")
 _SUBJECTS = {"queue": "queue", "process": "role", "provider": "limit"}
 
 
 def prometheus_name(figure: str) -> str:
     """A figure's name as Prometheus knows it."""
     name = "mailyard_" + figure.replace(".", "_")
+    if figure == "process.count":  # a name that ends in _count is a histogram's
+        return "mailyard_processes"
     if figure in _COUNTED_HERE_TOO:
         return name + "_all"
     if name.endswith("_per_s"):

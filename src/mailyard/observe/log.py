@@ -10,6 +10,8 @@ import sys
 import structlog
 from structlog.typing import EventDict
 
+from mailyard.observe import report
+
 _LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -33,6 +35,16 @@ def _loud_enough(_logger: object, method: str, event: EventDict) -> EventDict:
     return event
 
 
+def _reported(_logger: object, method: str, event: EventDict) -> EventDict:
+    """What is logged with an error is reported, if somebody takes reports (`observe/report.py`)."""
+    told = event.get("exc_info")
+    if told and _LEVELS.get(method, logging.ERROR) >= logging.WARNING:
+        error = sys.exc_info()[1] if told is True else told[1] if isinstance(told, tuple) else told
+        if isinstance(error, BaseException):
+            report.note(error, str(event.get("kind") or event.get("duty") or ""))
+    return event
+
+
 def set_up(*, level: str, form: str, role: str) -> None:
     """Configure logging of this process: `level` and `form` as the settings name them."""
     last: structlog.typing.Processor
@@ -51,6 +63,7 @@ def set_up(*, level: str, form: str, role: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _reported,
             trace,
             last,
         ],

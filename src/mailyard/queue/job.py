@@ -4,12 +4,13 @@ The queue knows nothing of what a payload means. Lanes are named queues (DESIGN 
 with its own concurrency, priority, rate limit and scaling policy.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 from mailyard.core.errors import InvalidInput
 from mailyard.core.limits import JOB_PAYLOAD_BYTES
+from mailyard.observe import trace as traces
 
 INBOUND_EMAIL = "inbound-email"
 EMAIL_SEND = "email-send"
@@ -42,7 +43,8 @@ class NewJob:
 
     `priority`: 0 first, 9 last. `run_at`: not before (None: now). `unique_key`: while a job with
     this key waits or runs in the queue, another one is not added. `limit_key`: jobs that share it
-    share the rate and concurrency limit that the queue's policy names for keys.
+    share the rate and concurrency limit that the queue's policy names for keys. `trace`: the marks
+    of what it follows from (`observe/trace.py`), by itself those of the caller.
     """
 
     queue: str
@@ -54,6 +56,12 @@ class NewJob:
     unique_key: str | None = None
     limit_key: str | None = None
     max_attempts: int = 20
+    trace: bytes = field(default_factory=traces.marks, kw_only=True)
+
+    @property
+    def stored(self) -> bytes:
+        """The payload as engines keep it, with its marks."""
+        return traces.packed(self.trace, self.payload) if self.trace else self.payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,12 @@ class LeasedJob:
     enqueued_at: datetime
     expires_at: datetime
     turn: int = 0
+    trace: bytes = field(default=b"", kw_only=True)
+
+    @property
+    def stored(self) -> bytes:
+        """The payload as engines keep it, with its marks."""
+        return traces.packed(self.trace, self.payload) if self.trace else self.payload
 
 
 @dataclass(frozen=True, slots=True)

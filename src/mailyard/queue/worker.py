@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from random import Random
 from time import perf_counter
 from typing import Any
@@ -22,6 +23,7 @@ import structlog
 from mailyard.core.backoff import Backoff
 from mailyard.core.errors import MailyardError, OutOfReach
 from mailyard.core.limits import HEARTBEAT_S
+from mailyard.observe import trace
 from mailyard.observe.metrics import JOB_SECONDS, JOBS, WORKER_SLOTS
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import LeasedJob, NewJob
@@ -45,7 +47,15 @@ _LOG = structlog.get_logger(__name__)
 class Batch:
     """Jobs in a handler's hands. What it does not settle is completed when it returns."""
 
-    __slots__ = ("_in_transaction", "_outcomes", "_settler", "_unsettled", "jobs", "stopping")
+    __slots__ = (
+        "_in_transaction",
+        "_outcomes",
+        "_settler",
+        "_spans",
+        "_unsettled",
+        "jobs",
+        "stopping",
+    )
 
     def __init__(
         self, jobs: Sequence[LeasedJob], settler: Settler, stopping: asyncio.Event
@@ -53,6 +63,7 @@ class Batch:
         self.jobs = jobs
         self.stopping = stopping
         self._settler = settler
+        self._spans: dict[int, list[trace.Span]] = {}
         self._unsettled: dict[int, LeasedJob] | None = None
         self._in_transaction: list[LeasedJob] = []
         self._outcomes: dict[int, str] = {}
@@ -123,11 +134,45 @@ class Batch:
                         payload,
                         job.workspace_id,
                         max_attempts=job.max_attempts,
+                        trace=job.trace,
                     )
                     for payload in payloads
                 ],
                 tx,
             )
+
+    def marks_of(self, job: LeasedJob) -> bytes:
+        """For what follows from the work on `job` (observe/trace.py); empty: it is not followed."""
+        return b"".join([span.mark for span in self._spans.get(job.id, ())])
+
+    def begin_spans(self) -> bytes:
+        """Follow the jobs that carry marks. The marks of the only job, where it is one."""
+        for job in self.jobs:
+            if job.trace:
+                waited_s = (datetime.now(UTC) - job.enqueued_at).total_seconds()
+                self._spans[job.id] = [
+                    span
+                    for mark in trace.each(job.trace)
+                    if (
+                        span := trace.begin(
+                            f"job {job.kind}",
+                            trace.CONSUMER,
+                            mark,
+                            messaging__destination__name=job.queue,
+                            mailyard__job=job.id,
+                            mailyard__attempt=job.attempt,
+                            mailyard__waited_s=round(max(0.0, waited_s), 6),
+                        )
+                    )
+                    is not None
+                ]
+        return self.marks_of(self.jobs[0]) if len(self.jobs) == 1 else b""
+
+    def end_spans(self, error: str = "") -> None:
+        """The work on all jobs is over."""
+        for spans in self._spans.values():
+            for span in spans:
+                span.end(error)
 
     @property
     def unsettled(self) -> Sequence[LeasedJob]:
@@ -403,7 +448,10 @@ class _Lane:
         batch = Batch(jobs, self._settler, self._stopping)
         started = perf_counter()
         try:
-            await handler.handle(batch)
+            if trace.on():
+                await _followed(handler, batch)
+            else:
+                await handler.handle(batch)
         except asyncio.CancelledError:
             self._settler.release(batch.doubtful)
             raise
@@ -443,6 +491,20 @@ class _Lane:
             unbegun = list(slots.waiting)
             slots.waiting.clear()
             self._settler.release(unbegun)
+
+
+async def _followed(handler: Handler, batch: Batch) -> None:
+    """As `handler.handle`, with a span for each job that is part of a trace."""
+    marks = batch.begin_spans()
+    error = ""
+    try:
+        with trace.within(marks):
+            await handler.handle(batch)
+    except BaseException as raised:
+        error = type(raised).__name__
+        raise
+    finally:
+        batch.end_spans(error)
 
 
 def _reason(error: Exception) -> str:

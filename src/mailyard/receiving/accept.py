@@ -27,6 +27,7 @@ from mailyard.core.limits import (
     ACCEPT_WAITING_MESSAGES,
     ROUTE_PATIENCE_S,
 )
+from mailyard.observe import trace
 from mailyard.observe.metrics import MESSAGES_DROPPED
 from mailyard.protocol.address import normalise
 from mailyard.protocol.smtp.envelope import Envelope, Peer
@@ -337,6 +338,7 @@ class Acceptor:
             arrived_at=self._clock.monotonic(),
             when_stored=Reply(250, "2.0.0", f"Ok: queued as {message_ids[0]}"),
             reply=reply,
+            trace=trace.marks(),
         )
         if len(content) > self._in_row_bytes and self._raw_mail is not None:
             putting = asyncio.create_task(self._put_and_store(self._raw_mail, arrival))

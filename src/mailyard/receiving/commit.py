@@ -94,6 +94,7 @@ class Arrival(Struct, eq=False):
     reply: Later
     settled: bool = False
     blobs: Sequence[str] = ()
+    trace: bytes = b""  # the marks of its session's span
 
     def settle(self, reply: Reply) -> None:
         self.settled = True
@@ -239,7 +240,7 @@ class GroupCommit:
         message (its documentation, 54.2.2.1) and answers the last statement after the commit.
         """
         rows = [row for arrival in group for row in arrival.rows]
-        jobs = _jobs(rows)
+        jobs = _jobs(group)
         enqueue = await self._engine.statement(jobs)
         started = perf_counter()
         if any(arrival.blobs for arrival in group):
@@ -334,19 +335,29 @@ def _refuse_for_now(group: list[Arrival], reply: Reply, error: Exception) -> Non
         arrival.settle(reply)
 
 
-def _jobs(rows: Sequence[Row]) -> list[NewJob]:
+def _jobs(group: Sequence[Arrival]) -> list[NewJob]:
     """One job a workspace; its payload names each message, its class and its size."""
     by_workspace: dict[UUID, list[tuple[Any, ...]]] = {}
-    for row in rows:
-        by_workspace.setdefault(row[1], []).append((row[0], row[2], row[8]))
+    marks: dict[UUID, bytes] = {}
+    for arrival in group:
+        for row in arrival.rows:
+            by_workspace.setdefault(row[1], []).append((row[0], row[2], row[8]))
+            if arrival.trace:
+                marks[row[1]] = marks.get(row[1], b"") + arrival.trace
     return [
         NewJob(
             queue=INBOUND_EMAIL,
             kind=INGEST,
             payload=msgspec.json.encode(messages),
             workspace_id=workspace_id,
+            trace=marks.get(workspace_id, b""),
         )
         if workspace_id != NOBODY
-        else NewJob(EMAIL_EVENTS, RETURNED_MAIL, msgspec.json.encode(messages))
+        else NewJob(
+            EMAIL_EVENTS,
+            RETURNED_MAIL,
+            msgspec.json.encode(messages),
+            trace=marks.get(workspace_id, b""),
+        )
         for workspace_id, messages in by_workspace.items()
     ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import structlog
 
 from mailyard.core.errors import MailyardError, Unavailable
-from mailyard.observe import metrics
+from mailyard.observe import metrics, trace
 from mailyard.protocol.proxy_header import BadProxyHeader, Source, missing_bytes, read_source
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.server import ServerSession
@@ -228,6 +228,22 @@ class Connection(asyncio.Protocol):
             self._set_reading()
 
     def _ask(self, session: ServerSession, question: Question) -> None:
+        if type(question) is not MessageReceived or not trace.on():
+            self._ask_about(session, question)
+            return
+        span = trace.begin(
+            "smtp message",
+            trace.SERVER,
+            mailyard__recipients=len(question.envelope.recipients),
+            mailyard__size_bytes=len(question.content),
+        )
+        assert span is not None, "somebody traces"
+        with trace.within(span.mark, lasting=True):  # a submission is taken by a task
+            self._ask_about(session, question, span)
+
+    def _ask_about(
+        self, session: ServerSession, question: Question, span: trace.Span | None = None
+    ) -> None:
         listener = self._listener
         try:
             if type(question) is RecipientAsked:
@@ -250,14 +266,14 @@ class Connection(asyncio.Protocol):
         except Exception as error:
             answer = _failed(error)
         if type(answer) is Reply:
-            self._settle(session, question, answer)
+            self._settle(session, question, answer, span)
             return
         if type(question) is MessageReceived:
             listener.waiting_messages += 1
             listener.waiting_bytes += len(question.content)
         if type(answer) is not Later:
             answer = self._when_done(cast("Awaitable[Reply]", answer))
-        answer.then(partial(self._answered, session, question))
+        answer.then(partial(self._answered, session, question, span))
 
     def _when_done(self, answer: Awaitable[Reply]) -> Later:
         later = Later()
@@ -275,13 +291,17 @@ class Connection(asyncio.Protocol):
             later.settle(task.result() if error is None else cast("Exception", error))
 
     def _answered(
-        self, session: ServerSession, question: Question, outcome: Reply | Exception
+        self,
+        session: ServerSession,
+        question: Question,
+        span: trace.Span | None,
+        outcome: Reply | Exception,
     ) -> None:
         if type(question) is MessageReceived:
             self._listener.waiting_messages -= 1
             self._listener.waiting_bytes -= len(question.content)
         reply = _failed(outcome) if isinstance(outcome, Exception) else outcome
-        self._settle(session, question, reply)
+        self._settle(session, question, reply, span)
         if self._session is not session:
             return
         if not session.waits_for_answer:
@@ -295,7 +315,15 @@ class Connection(asyncio.Protocol):
         if self._session is not None:
             self._pump(self._session)
 
-    def _settle(self, session: ServerSession, question: Question, reply: Reply) -> None:
+    def _settle(
+        self,
+        session: ServerSession,
+        question: Question,
+        reply: Reply,
+        span: trace.Span | None = None,
+    ) -> None:
+        if span is not None:
+            span.end("refused" if reply.code >= 400 else "", smtp__reply_code=reply.code)
         if reply.code >= 400:
             metrics.MESSAGES_REFUSED.labels(str(reply.code)).inc()
         elif type(question) is MessageReceived:

@@ -24,6 +24,7 @@ from mailyard.core import ids, limits
 from mailyard.core.backoff import Backoff
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import MailyardError, OutOfReach, Unavailable
+from mailyard.observe import trace
 from mailyard.observe.metrics import DELIVERIES
 from mailyard.protocol.address import normalise
 from mailyard.queue.job import EMAIL_SEND, LeasedJob
@@ -234,6 +235,7 @@ class _Run:
         self._ones = {one.id: one for errand in errands for one in errand.waiting}
         self._chosen: dict[UUID, str] = {}
         self._refused: dict[UUID, tuple[str, ...]] = {}  # who has, in this attempt
+        self._spans: dict[UUID, list[trace.Span]] = {}
         self._results = Results()
         self._arrived = asyncio.Event()
         self._away = 0
@@ -450,14 +452,41 @@ class _Run:
                 leaving.setdefault(together, (errand, []))[1].append(one)
         self._away += len(named)
         for (_, only), (errand, recipients) in leaving.items():
+            if marks := self._batch.marks_of(errand.job):
+                self._begin_spans(marks, recipients)
             for mail in errand.mails(recipients, self._own.return_paths, only):
                 self._own.transport.submit(mail, self._done)
+
+    def _begin_spans(self, marks: bytes, recipients: list[OpenDelivery]) -> None:
+        """From here until the peer's answer; whom a mail is for is said by its domain alone."""
+        for one in recipients:
+            self._spans[one.id] = [
+                span
+                for mark in trace.each(marks)
+                if (
+                    span := trace.begin(
+                        "hand over",
+                        trace.CLIENT,
+                        mark,
+                        mailyard__delivery=ids.type_id(ids.DELIVERY, one.id),
+                        mailyard__destination=one.recipient.rpartition("@")[2],
+                    )
+                )
+                is not None
+            ]
 
     def _done(self, handoff: Handoff) -> None:
         """The transport's answer for one recipient."""
         if self._abandoned:
             return
         errand = self._of[handoff.delivery_id]
+        for span in self._spans.pop(handoff.delivery_id, ()):
+            span.end(
+                "" if handoff.outcome is Outcome.ACCEPTED else handoff.outcome.value,
+                mailyard__outcome=handoff.outcome.value,
+                mailyard__transport=handoff.transport,
+                smtp__reply_code=handoff.reply_code or 0,
+            )
         self._away -= 1
         if self._goes_elsewhere(errand, handoff):
             now = self._own.clock.now()

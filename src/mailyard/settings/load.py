@@ -16,7 +16,18 @@ from mailyard.settings.setting import DIRECT_CONNECTIONS, Settings
 PREFIX = "MAILYARD_"
 _NOT_SETTINGS = ("MAILYARD_CONFIG", "MAILYARD_TEST_", "MAILYARD_CORPORA")  # read elsewhere
 # In names of settings that may hold a secret.
-_HIDDEN = ("url", "key", "replicas", "passphrase", "password", "blobs", "token", "alerts_")
+_HIDDEN = (
+    "url",
+    "key",
+    "replicas",
+    "passphrase",
+    "password",
+    "blobs",
+    "token",
+    "alerts_",
+    "headers",
+    "dsn",
+)
 _FIELDS = {setting.name: setting for setting in fields(Settings)}
 
 

@@ -320,7 +320,9 @@ class Settings:
         HTTP, "", "an incoming webhook of Slack, Mattermost or Rocket.Chat for alerts"
     )
     alerts_networks: str = setting(
-        NETWORKS, "", "networks like 10.0.0.0/8 that alerts and series may be posted to"
+        NETWORKS,
+        "",
+        "networks like 10.0.0.0/8 that alerts, series, traces and error reports may be posted to",
     )
     autoscale: str = setting(
         choice("off", "local", "kubernetes", "dry-run", "outside"),
@@ -344,6 +346,20 @@ class Settings:
         "http://influx:8086/write?db=mailyard or http://influx:8086/api/v2/write?org=o&bucket=b",
     )
     influx_token: str = setting(TEXT, "", "the token of an InfluxDB 2 or 3")
+    otlp_url: str = setting(
+        HTTP,
+        "",
+        "where traces are sent by OTLP, as http://collector:4318: pip install 'mailyard[otel]'",
+    )
+    otlp_headers: str = setting(
+        TEXT, "", "headers that traces are sent with, as Authorization=Bearer x,X-Scope=y"
+    )
+    traces_share: float = setting(
+        number(0, 1), 1.0, "of requests and mails so many begin a trace; who brings one decides"
+    )
+    sentry_dsn: str = setting(
+        TEXT, "", "where errors of ours are reported (Sentry's protocol), without a word of mail"
+    )
     log_level: str = setting(
         choice("debug", "info", "warning", "error"), "info", "least level that is logged"
     )

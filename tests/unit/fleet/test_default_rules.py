@@ -42,7 +42,8 @@ CALM = World(
     totals={
         "api": {"http": {"count": 1000, "errors": 0, "seconds": 1.0,
                          "buckets": [1000] * (len(FAST_BUCKETS) + 1)},
-                "more": {"redis.away": 0.0, "redis.memory_share": 0.4}, "live": 10},
+                "more": {"redis.away": 0.0, "redis.memory_share": 0.4, "redis.memory_bytes": 9.0},
+                "live": 10},
         "worker": {"jobs": {"email-send": {"completed": 1000, "seconds": 10.0, "batches": 1000,
                                            "slots": 2}},
                    "deliveries": {"email-send accepted": 10_000},

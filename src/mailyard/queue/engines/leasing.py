@@ -8,6 +8,7 @@ from time import monotonic
 import asyncpg
 
 from mailyard.core.limits import LEASE_S
+from mailyard.observe.trace import unpacked
 from mailyard.queue.engine import Waiting, WakeUps, topic_of
 from mailyard.queue.engines.lines import Lines
 from mailyard.queue.engines.stage import LINES_TOPIC, Stage
@@ -194,9 +195,10 @@ class Leasing:
             most,
             enqueued_at,
             kind,
-            payload,
+            stored,
             *_,
         ) in rows:
+            payload, marks = unpacked(stored)
             line = self._lines.of_id(line_id)
             leased.append(
                 LeasedJob(
@@ -212,6 +214,7 @@ class Leasing:
                     enqueued_at,
                     expires_at,
                     turn,
+                    trace=marks,
                 )
             )
         self._open.add(token, leased)

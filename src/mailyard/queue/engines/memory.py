@@ -402,6 +402,7 @@ class MemoryEngine:
             enqueued_at=job.enqueued_at,
             expires_at=expires_at,
             turn=job.turn,
+            trace=new.trace,
         )
 
     def _move_what_is_due(self) -> None:

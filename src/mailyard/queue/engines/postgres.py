@@ -19,6 +19,7 @@ from mailyard.core.clock import Clock
 from mailyard.core.errors import Unavailable
 from mailyard.core.limits import JOB_CRASHES_BEFORE_BURIED, JOB_SECOND_CHANCES_S, LEASE_S
 from mailyard.observe.metrics import JOBS
+from mailyard.observe.trace import unpacked
 from mailyard.queue.engine import ALL_CAPABILITIES, WakeUps, topic_of
 from mailyard.queue.engines.leasing import Leasing, OpenLeases
 from mailyard.queue.engines.lines import Lines
@@ -102,7 +103,7 @@ class PostgresEngine:
         return (
             await self.lines_of(jobs),
             [job.kind for job in jobs],
-            [job.payload for job in jobs],
+            [job.stored for job in jobs],
             [job.max_attempts for job in jobs],
             self._now(),
             list(counts),
@@ -349,7 +350,7 @@ class PostgresEngine:
                 id=row["id"],
                 queue=row["queue"],
                 kind=row["kind"],
-                payload=row["payload"],
+                payload=unpacked(row["payload"])[0],
                 workspace_id=row["workspace_id"],
                 attempts=row["attempts"],
                 crashes=row["crashes"],

@@ -20,6 +20,7 @@ from mailyard.access.idempotency import StoredAnswer, check_key
 from mailyard.access.region import AtHomeElsewhere
 from mailyard.core import ids
 from mailyard.core.errors import InvalidInput, MailyardError, NotFound
+from mailyard.observe import report, trace
 from mailyard.observe.metrics import HTTP_ARRIVED, HTTP_SECONDS, HTTP_WAITING
 from mailyard.web.api.body import (
     ClientGone,
@@ -129,24 +130,50 @@ class ApiServer:
         HTTP_ARRIVED.inc()
         self._at_work += 1
         try:
-            await self._serve(scope, receive, send)
+            if trace.on():
+                await self._followed(scope, receive, send)
+            else:
+                await self._serve(_Request(scope), scope, receive, send)
         finally:
             self._at_work -= 1
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = perf_counter()
+    async def _followed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As `_serve`, with a span that what is enqueued follows from."""
         request = _Request(scope)
+        above = trace.mark_of(request.headers.get(b"traceparent"))
+        span = trace.begin("request", trace.SERVER, above, http__request__method=scope["method"])
+        assert span is not None, "somebody traces"
+        status = 499  # whoever asked has gone
+        try:
+            with trace.within(span.mark):
+                status = await self._serve(request, scope, receive, send) or status
+        finally:
+            path = request.route.public_path if request.route else "none"
+            span.end(
+                "error" if status >= 500 else "",
+                name=f"{scope['method']} {path}",
+                http__route=path,
+                http__response__status_code=status,
+                mailyard__request=request.id,
+            )
+
+    async def _serve(
+        self, request: _Request, scope: Scope, receive: Receive, send: Send
+    ) -> int | None:
+        """The status that was answered; None: nobody was there any more."""
+        started = perf_counter()
         try:
             answer = await self._answer(request, scope, receive)
         except ClientGone:
-            return
+            return None
         except MailyardError as error:
             if error.status >= 500:
                 _LOG.warning("request failed", request_id=request.id, error=str(error))
             answer = answer_of(error, request.id)
             if isinstance(error, AtHomeElsewhere):
                 answer.headers.append((b"location", _there(error, scope)))
-        except Exception:
+        except Exception as error:
+            report.note(error, f"api {request.route.operation}" if request.route else "api")
             # As text: a log that shows the variables of each frame would show keys and mail.
             _LOG.error(
                 "request failed",
@@ -159,7 +186,9 @@ class ApiServer:
             await self._send_download(request, scope, answer, send)
         else:
             await self._send(request, scope, answer, send)
-        self._observe(request, getattr(answer, "status", 200), perf_counter() - started)
+        status: int = getattr(answer, "status", 200)
+        self._observe(request, status, perf_counter() - started)
+        return status
 
     def _observe(self, request: _Request, status: int, seconds: float) -> None:
         key = (request.route.operation if request.route else "none", status)

@@ -17,6 +17,7 @@ import structlog
 
 from mailyard.core.limits import LEASE_S
 from mailyard.observe.metrics import JOBS
+from mailyard.observe.trace import unpacked
 from mailyard.queue.engines.kafka.intake import Fetched, Intake, Reader
 from mailyard.queue.engines.kafka.lag import Cursor, Lag
 from mailyard.queue.engines.kafka.options import KafkaOptions
@@ -293,11 +294,12 @@ def _runs(taken: Sequence[tuple[int, Record]]) -> list[list[tuple[int, Record]]]
 
 
 def _leased(queue: str, record: Record, number: int, token: int, expires_at: datetime) -> LoggedJob:
+    payload, marks = unpacked(record.payload)
     return LoggedJob(
         record.id,
         queue,
         record.kind,
-        record.payload,
+        payload,
         workspace_of(record),
         1,
         0,
@@ -308,4 +310,5 @@ def _leased(queue: str, record: Record, number: int, token: int, expires_at: dat
         0,
         number,
         record.claims,
+        trace=marks,
     )

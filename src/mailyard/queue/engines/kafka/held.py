@@ -168,7 +168,7 @@ class Held:
             [job.max_attempts for job in jobs],
             [job.enqueued_at for job in jobs],
             [job.kind for job in jobs],
-            [job.payload for job in jobs],
+            [job.stored for job in jobs],
             *rest,
             tx=tx,
         )

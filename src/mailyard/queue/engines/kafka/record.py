@@ -12,6 +12,7 @@ from zlib import adler32, crc32
 
 import msgspec
 
+from mailyard.observe.trace import unpacked
 from mailyard.queue.job import NewJob
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,7 +31,7 @@ class Record(msgspec.Struct, array_like=True, gc=False, frozen=True):
     workspace: bytes | None
     max_attempts: int
     at_us: int  # enqueued, microseconds since 1970
-    payload: bytes
+    payload: bytes  # as it is kept, with its marks (observe/trace.py)
     claims: bool = False  # a unique key, by a row in PostgreSQL
 
     @property
@@ -54,7 +55,7 @@ def encode(job: NewJob, job_id: int, at: datetime) -> bytes:
             workspace,
             job.max_attempts,
             at_us,
-            job.payload,
+            job.stored,
             job.unique_key is not None,
         )
     )
@@ -92,6 +93,7 @@ def digest(workspace: bytes | None, payload: bytes) -> bytes:
     """8 bytes by which a job that is held is known (`is_leased`), made in a third of a microsecond:
     two checksums, for a person's question and against nobody's malice."""
     seed = crc32(workspace) if workspace else 0
+    payload, _ = unpacked(payload)
     return (crc32(payload, seed) << 32 | adler32(payload, seed or 1)).to_bytes(8, "big")
 
 

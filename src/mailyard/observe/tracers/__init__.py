@@ -1,0 +1,1 @@
+"""Who traces are told to."""
