@@ -116,7 +116,9 @@ class Batch:
             _LOG.error("jobs buried", jobs=[job.id for job in jobs], error=reason)
             await self.bury(jobs, reason)
             return
-        _LOG.warning("jobs failed", jobs=[job.id for job in jobs], error=reason, exc_info=error)
+        kinds = ",".join(sorted({job.kind for job in jobs}))
+        ids = [job.id for job in jobs]
+        _LOG.warning("jobs failed", kind=kinds, jobs=ids, error=reason, exc_info=error)
         for attempt, these in _by_attempt(jobs).items():
             await self.retry(these, RETRY.delay_s(attempt, _RANDOM), reason)
 

@@ -12,6 +12,7 @@ from uuid import UUID
 import structlog
 
 from mailyard.core.limits import LEASE_S
+from mailyard.observe.trace import unpacked
 from mailyard.queue.engines.kafka.claiming import LoggedJob
 from mailyard.queue.engines.kafka.intake import Reader
 from mailyard.queue.engines.kafka.lag import Lag
@@ -134,7 +135,7 @@ class Held:
         return {place for place in missing if place[1] < begins.get((topic, place[0]), 0)}
 
     async def _go_on(self, token: int, queue: str, jobs: Sequence[tuple[int, Record]]) -> int:
-        news = [NewJob(queue, r.kind, r.payload, workspace_of(r)) for _, r in jobs]
+        news = [NewJob(queue, r.kind, unpacked(r.payload)[0], workspace_of(r)) for _, r in jobs]
         moved: int = await self._database.fetchval(
             _SQL.rescue,
             [token] * len(jobs),
