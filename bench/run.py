@@ -29,6 +29,7 @@ BENCHES = (
     "search",
     "search_by_meaning",
     "cache",
+    "compression",
     "mime",
     "parse",
     "senders",

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -87,11 +87,28 @@ def _placed(text: str, backends: Mapping[str, Role]) -> str:
     return text
 
 
+def sticky_nginx(text: str) -> str:
+    """The configuration with the lines in force that keep a person with one process."""
+    return text.replace("#sticky hash", "hash").replace("        least_conn;\n", "", 1)
+
+
+def sticky_haproxy(text: str) -> str:
+    """The same for HAProxy."""
+    text = re.sub(r"server (api-\d) (api-\d:8025)", r"server \1 \2 cookie \1", text)
+    return text.replace("#sticky cookie", "cookie")
+
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
 @contextmanager
-def nginx(backends: Mapping[str, Role], folder: Path) -> Iterator[tuple[int, int]]:
-    """Its HTTP and SMTP port."""
+def nginx(
+    backends: Mapping[str, Role], folder: Path, edit: Callable[[str], str] = _as_it_is
+) -> Iterator[tuple[int, int]]:
+    """Its HTTP and SMTP port. `edit`: what becomes of the configuration first."""
     http, smtp, submission, submissions = free_ports(4)
-    text = (DEPLOY / "nginx/nginx.conf").read_text()
+    text = edit((DEPLOY / "nginx/nginx.conf").read_text())
     for usual, port in ((80, http), (25, smtp), (587, submission), (465, submissions)):
         text = text.replace(f"listen {usual};", f"listen 127.0.0.1:{port};")
     text = _placed(text, backends)
@@ -110,11 +127,14 @@ def nginx(backends: Mapping[str, Role], folder: Path) -> Iterator[tuple[int, int
 
 @contextmanager
 def haproxy(
-    backends: Mapping[str, Role], folder: Path, check_interval: str
+    backends: Mapping[str, Role],
+    folder: Path,
+    check_interval: str,
+    edit: Callable[[str], str] = _as_it_is,
 ) -> Iterator[tuple[int, int]]:
-    """Its HTTP and SMTP port."""
+    """Its HTTP and SMTP port. `edit`: what becomes of the configuration first."""
     http, smtp = free_ports(2)
-    text = (DEPLOY / "haproxy/haproxy.cfg").read_text()
+    text = edit((DEPLOY / "haproxy/haproxy.cfg").read_text())
     text = text.replace("bind :80", f"bind 127.0.0.1:{http}")
     text = text.replace("bind :25", f"bind 127.0.0.1:{smtp}")
     file = folder / "haproxy.cfg"

@@ -1,4 +1,5 @@
-"""Fetch the pages' browser assets from npm by the pinned lock file and place them in the package.
+"""Fetch the pages' browser assets from npm by the pinned lock file, place them in the package, and
+compress all of the pages' files there, once.
 
     python tools/assets.py
 
@@ -52,12 +53,33 @@ def fetch() -> None:
             shutil.copy(Path(scratch) / "node_modules" / source, VENDOR / target)
 
 
+def compress() -> None:
+    """Each file in each coding, under the hash of what it holds, as `web/ui/asset.py` finds it."""
+    sys.path.insert(0, str(ROOT / "src"))
+    from mailyard.web.coding import pack
+    from mailyard.web.ui.asset import OFFERED, PACKED, Asset
+
+    static = VENDOR.parent
+    folder = static / PACKED
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in sorted(static.rglob("*")):
+        if file.is_file() and not file.is_relative_to(folder):
+            asset = Asset(file.name, file.read_bytes())
+            for coding in OFFERED:
+                if asset.compressed(coding) is not None:
+                    packed = pack(coding, asset.content, once=True)
+                    (folder / f"{asset.digest}.{coding}").write_bytes(packed)
+
+
 def main() -> int:
     wanted = [VENDOR / name for name in WANTED.values()]
     lock_time = (LOCK / "package-lock.json").stat().st_mtime
     if all(path.exists() and path.stat().st_mtime >= lock_time for path in wanted):
+        compress()
         return 0
     fetch()
+    compress()
     print(f"browser assets: {', '.join(WANTED.values())}")
     return 0
 

@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import os
+import re
 import signal
 import smtplib
 import socket
@@ -16,11 +17,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import zstandard
 from app_work import work
-from balancers import HAPROXY, NGINX, STREAM_MODULE, Role, haproxy, nginx, roles
+from balancers import (
+    HAPROXY,
+    NGINX,
+    STREAM_MODULE,
+    Role,
+    haproxy,
+    nginx,
+    roles,
+    sticky_haproxy,
+    sticky_nginx,
+)
 from running_platform import wait_until
 
-from mailyard.access.bootstrap import bootstrap
+from mailyard.access.authenticate import SESSION_COOKIE
+from mailyard.access.bootstrap import FirstStart, bootstrap
 from mailyard.app import Application
 from mailyard.settings import Settings
 from mailyard.storage.database import Database
@@ -36,7 +49,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-async def key(database_url: str) -> str:
+async def first(database_url: str) -> FirstStart:
     application = Application(Settings(database_url=database_url))
     await application.open()
     first = await bootstrap(
@@ -48,7 +61,22 @@ async def key(database_url: str) -> str:
     )
     await application.close()
     assert first is not None
+    return first
+
+
+@pytest.fixture
+def key(first: FirstStart) -> str:
     return first.api_key
+
+
+@pytest.fixture
+async def cookie(database_url: str, first: FirstStart) -> str:
+    """The cookie of somebody who has signed in."""
+    application = Application(Settings(database_url=database_url))
+    await application.open()
+    session = await application.sessions.start(first.user_id, first.workspace_id, "a browser")
+    await application.close()
+    return f"{SESSION_COOKIE}={session.token}"
 
 
 @pytest.fixture
@@ -235,3 +263,84 @@ def _is_quick(port: int, key: str) -> bool:
         finally:
             connection.close()
     return True
+
+
+def browse(port: int, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """What a browser gets, over a connection of its own; header names with _ for -."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        given = {name.replace("_", "-"): text for name, text in headers.items()}
+        connection.request("GET", path, headers=given)
+        answer = connection.getresponse()
+        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+def who(port: int, cookie: str) -> int:
+    """The process that answers whoever has these cookies."""
+    return int(json.loads(browse(port, "/stats", cookie=cookie)[2])["this"]["pid"])
+
+
+@balanced
+async def test_a_session_needs_no_process_of_its_own(
+    behind: Callable[..., Iterator[tuple[int, int]]],
+    backends: dict[str, Role],
+    cookie: str,
+    tmp_path: Path,
+) -> None:
+    with behind(backends, tmp_path) as (port, _):  # type: ignore[attr-defined]
+        assert {browse(port, "/inboxes", cookie=cookie)[0] for _ in range(12)} == {200}
+        both = {backends[name].process.pid for name in ("api-1", "api-2")}
+        assert {who(port, cookie) for _ in range(12)} == both
+        backends["api-1"].end()
+        assert {browse(port, "/inboxes", cookie=cookie)[0] for _ in range(12)} == {200}
+
+
+@pytest.mark.parametrize("kind", ["nginx", "haproxy"])
+async def test_who_wants_it_sticky_has_it_and_loses_no_session_with_the_process(
+    kind: str, backends: dict[str, Role], cookie: str, tmp_path: Path
+) -> None:
+    running = (
+        nginx(backends, tmp_path, sticky_nginx)
+        if kind == "nginx"
+        else haproxy(backends, tmp_path, "300ms", sticky_haproxy)
+    )
+    with running as (port, _):
+        status, headers, _ = browse(port, "/inboxes", cookie=cookie)
+        kept = f"{cookie}; {headers.get('set-cookie', '').partition(';')[0]}"
+        assert status == 200
+        (own,) = {who(port, kept) for _ in range(10)}
+        (role,) = [one for one in backends.values() if one.process.pid == own]
+        role.end()
+        assert {browse(port, "/inboxes", cookie=kept)[0] for _ in range(10)} == {200}
+        assert who(port, kept) != own
+
+
+@balanced
+async def test_answers_come_compressed_and_only_what_is_public_may_be_kept(
+    behind: Callable[..., Iterator[tuple[int, int]]],
+    backends: dict[str, Role],
+    cookie: str,
+    tmp_path: Path,
+) -> None:
+    browser = {"cookie": cookie, "accept_encoding": "gzip, deflate, br, zstd"}
+    with behind(backends, tmp_path) as (port, _):  # type: ignore[attr-defined]
+        _, page, packed = browse(port, "/inboxes", **browser)
+        assert page["content-encoding"] == "zstd" and page["cache-control"] == "no-store"
+        html = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+        assert html.strip().endswith(b"</html>") and len(packed) < len(html) / 2
+        for guess in ("/inboxes?done=saved", "/inboxes"):
+            more = {"sec_fetch_site": "cross-site"} if "?" not in guess else {}
+            _, headers, _ = browse(port, guess, **browser, **more)
+            assert "content-encoding" not in headers, "what somebody else may have asked for"
+        for path in set(re.findall(r'(?:href|src)="(/static/[^"]+)"', html.decode())):
+            _, headers, content = browse(port, path, **browser)
+            assert headers["cache-control"] == "public, max-age=31536000, immutable", path
+            assert "set-cookie" not in headers and headers["vary"] == "accept-encoding"
+            _, plain, _ = browse(port, path)
+            if len(content) > 1_024:
+                assert headers["content-encoding"] == "br" and "content-encoding" not in plain
+        for path in ("/v1/inboxes", "/", "/account", "/sign-in", "/v1/nothing", "/metrics"):
+            _, headers, _ = browse(port, path, **browser)
+            assert headers["cache-control"] == "no-store", path

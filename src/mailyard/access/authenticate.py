@@ -11,6 +11,7 @@ from uuid import UUID
 
 from mailyard.access.audit import Actor
 from mailyard.access.key import ApiKeys
+from mailyard.access.mask import unmasked
 from mailyard.access.neighbours import Neighbours
 from mailyard.access.session import Session, Sessions
 from mailyard.core.errors import NotAllowed, NotAuthenticated
@@ -76,7 +77,7 @@ class Authenticator:
         if session is None:
             raise NotAuthenticated("send an API key (Authorization: Bearer my_…), or sign in")
         if method not in _SAFE and not hmac.compare_digest(
-            session.csrf_token.encode(), (csrf_token or "").encode()
+            session.csrf_token.encode(), unmasked(csrf_token or "").encode()
         ):
             raise NotAllowed("the request has no valid CSRF token")
         return Principal(session.workspace_id, session.actor, session.scopes, session)

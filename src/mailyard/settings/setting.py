@@ -288,6 +288,9 @@ class Settings:
         limits.LIVE_CONNECTIONS,
         "event streams, WebSockets and waits of one API process",
     )
+    compress: bool = setting(
+        FLAG, True, "answers are compressed here; false where a balancer or a CDN does it"
+    )
     rate_per_s: float = setting(
         number(0, 1e6), 1000.0, "API requests a second a key, all processes; 0: unlimited"
     )

@@ -3,7 +3,9 @@
 import gzip
 from pathlib import Path
 
+import brotli
 import pytest
+import zstandard
 from litestar.exceptions import NotFoundException
 
 from mailyard.web.ui.asset import Assets
@@ -36,9 +38,16 @@ def test_what_has_the_hash_in_its_name_is_kept_for_ever(folder: Path) -> None:
 
 def test_large_ones_come_compressed_to_who_takes_it(folder: Path) -> None:
     assets = Assets(folder)
-    packed = assets.answer("app.css", {"accept-encoding": "br, gzip"})
-    assert packed.headers["content-encoding"] == "gzip"
-    assert gzip.decompress(packed.content) == (folder / "app.css").read_bytes()
+    plain = (folder / "app.css").read_bytes()
+    for accepted, coding, unpack in (
+        ("gzip, deflate, br, zstd", "br", brotli.decompress),
+        ("gzip, zstd", "zstd", zstandard.ZstdDecompressor().decompress),
+        ("gzip;q=1.0, br;q=0", "gzip", gzip.decompress),
+    ):
+        packed = assets.answer("app.css", {"accept-encoding": accepted})
+        assert packed.headers["content-encoding"] == coding
+        assert packed.headers["vary"] == "accept-encoding"
+        assert unpack(packed.content) == plain
     assert assets.answer("app.css", {}).content == (folder / "app.css").read_bytes()
     small = assets.answer("vendor/small.min.js", {"accept-encoding": "gzip"})
     assert "content-encoding" not in small.headers
@@ -58,3 +67,13 @@ def test_nothing_else_is_there(folder: Path, name: str) -> None:
 
 def test_a_file_that_was_not_fetched_has_its_plain_name(folder: Path) -> None:
     assert Assets(folder).url("vendor/none.js") == "/static/vendor/none.js"
+
+
+def test_what_lies_there_compressed_is_given_and_no_page_finds_it_by_name(folder: Path) -> None:
+    digest = Assets(folder).url("app.css").split(".")[1]
+    (folder / "vendor/packed").mkdir()
+    (folder / f"vendor/packed/{digest}.br").write_bytes(b"packed before")
+    assets = Assets(folder)
+    assert assets.answer("app.css", {"accept-encoding": "br"}).content == b"packed before"
+    with pytest.raises(NotFoundException):
+        assets.answer(f"vendor/packed/{digest}.br", {})

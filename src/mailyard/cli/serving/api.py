@@ -5,6 +5,7 @@ from mailyard.net.guard import networks
 from mailyard.settings import Settings
 from mailyard.web.asgi import build
 from mailyard.web.behind import Behind
+from mailyard.web.compressed import Compressed
 from mailyard.web.serve import HttpServer
 
 
@@ -14,9 +15,10 @@ class ApiService:
     def __init__(self, application: Application) -> None:
         settings = application.settings
         self._front = build(application)
+        served = Compressed(self._front) if settings.compress else self._front
         balancers = networks(settings.http_balancers.replace(",", " ").split())
         self._server = HttpServer(
-            Behind(self._front, balancers) if balancers else self._front,
+            Behind(served, balancers) if balancers else served,
             host=settings.host,
             port=settings.port,
             drain_s=settings.drain_s,

@@ -2,11 +2,10 @@
 
 What a name with the right hash gives never changes, so browsers and CDNs may keep it for ever
 (RFC 8246); the plain name gives the same and is asked for again each time. They are few and small:
-all are read at the start, and compressed once, by whoever first wants them so.
+all are read at the start. They lie there compressed already (`tools/assets.py` packs them, under
+the hash of what they hold); one that has changed since is packed by whoever first wants it so.
 """
 
-import gzip
-from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 from litestar import Request, Response, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
+
+from mailyard.web.coding import BROTLI, GZIP, ZSTD, choose, pack
 
 _FOLDER = "/static/"
 _KINDS = {
@@ -28,26 +29,35 @@ _FOR_EVER = "public, max-age=31536000, immutable"
 _ASK_AGAIN = "public, no-cache"
 _HASH_CHARACTERS = 12
 _WORTH_BYTES = 1024  # smaller ones gain nothing from compression
+OFFERED = (BROTLI, ZSTD, GZIP)  # the smallest first: they are packed once
+PACKED = "vendor/packed"
 
 
 class Asset:
     """One file. `name` is its path below the folder, `url` the one that may be kept."""
 
-    def __init__(self, name: str, content: bytes) -> None:
+    def __init__(self, name: str, content: bytes, packed: Path | None = None) -> None:
+        """`packed`: the folder in which it lies compressed."""
         self.content = content
+        self._folder = packed
+        self._packed: dict[str, bytes | None] = {}
         self.digest = sha256(content).hexdigest()[:_HASH_CHARACTERS]
         stem, dot, suffix = name.rpartition(".")
         self.hashed = f"{stem}.{self.digest}{dot}{suffix}"
         self.url = _FOLDER + self.hashed
         self.media_type = _KINDS.get(dot + suffix, "application/octet-stream")
 
-    @cached_property
-    def compressed(self) -> bytes | None:
-        """By gzip; None where that is not worth it."""
+    def compressed(self, coding: str) -> bytes | None:
+        """In a coding; None where that is not worth it."""
         if len(self.content) < _WORTH_BYTES:
             return None
-        packed = gzip.compress(self.content, 9, mtime=0)
-        return packed if len(packed) < 0.9 * len(self.content) else None
+        if coding not in self._packed:
+            file = None if self._folder is None else self._folder / f"{self.digest}.{coding}"
+            ready = file is not None and file.exists()
+            packed = file.read_bytes() if ready and file else pack(coding, self.content, once=True)
+            worth = len(packed) < 0.9 * len(self.content)
+            self._packed[coding] = packed if worth else None
+        return self._packed[coding]
 
 
 class Assets:
@@ -56,10 +66,10 @@ class Assets:
     def __init__(self, folder: Path) -> None:
         self._by_name = {
             file.relative_to(folder).as_posix(): Asset(
-                file.relative_to(folder).as_posix(), file.read_bytes()
+                file.relative_to(folder).as_posix(), file.read_bytes(), folder / PACKED
             )
             for file in sorted(folder.rglob("*"))
-            if file.is_file()
+            if file.is_file() and not file.is_relative_to(folder / PACKED)
         }
         self._by_hashed = {asset.hashed: asset for asset in self._by_name.values()}
 
@@ -86,9 +96,11 @@ class Assets:
         if tag in headers.get("if-none-match", ""):
             return Response(b"", status_code=304, headers=given)
         content = asset.content
-        if "gzip" in headers.get("accept-encoding", "") and asset.compressed is not None:
-            content = asset.compressed
-            given["content-encoding"] = "gzip"
+        coding = choose(headers.get("accept-encoding", ""), OFFERED)
+        packed = None if coding is None else asset.compressed(coding)
+        if coding is not None and packed is not None:
+            content = packed
+            given["content-encoding"] = coding
         return Response(content, media_type=asset.media_type, headers=given)
 
 

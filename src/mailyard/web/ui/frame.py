@@ -19,6 +19,7 @@ from litestar.response import Redirect
 from markupsafe import Markup
 
 from mailyard.access.authenticate import Principal
+from mailyard.access.mask import masked
 from mailyard.web.ui.asset import ASSETS
 from mailyard.web.ui.navigation import NAVIGATION
 
@@ -193,7 +194,9 @@ class PageVisit:
         return Redirect(f"{path}?done={done}" if done else path, status_code=303)
 
     def _csrf_field(self) -> Markup:
-        return Markup('<input type="hidden" name="csrf" value="{}">').format(self._csrf_token)
+        return Markup('<input type="hidden" name="csrf" value="{}">').format(
+            masked(self._csrf_token)
+        )
 
 
 # What a handler asks for: the `visit` that `gate.visit` makes of the request.
