@@ -142,24 +142,33 @@ async def fill(parts: Parts, inboxes: Inboxes, workspace_id: UUID) -> UUID:
     async with parts.database.connection() as connection:
         built = await connection.fetchval("SELECT pg_get_indexdef('search_line_by_all'::regclass)")
         await connection.execute("DROP INDEX search_line_by_all")
-        for done in range(0, WORKSPACE, STEP):
-            await connection.execute(
-                FILL,
-                workspace_id,
-                made[0].id,
-                [inbox.id for inbox in made[1:]],
-                since + done * between_ms,
-                min(STEP, WORKSPACE - done),
-                float(WORDS),
-                PER_MAIL,
-                between_ms,
-                MAILBOX / WORKSPACE,
-                timeout=3600,
-            )
-            note(f"  {done + STEP:,} of {WORKSPACE:,}")
+
+    async def every_second_step(first: int) -> None:
+        async with parts.database.connection() as connection:
+            for done in range(first * STEP, WORKSPACE, 2 * STEP):
+                await connection.execute(
+                    FILL,
+                    workspace_id,
+                    made[0].id,
+                    [inbox.id for inbox in made[1:]],
+                    since + done * between_ms,
+                    min(STEP, WORKSPACE - done),
+                    float(WORDS),
+                    PER_MAIL,
+                    between_ms,
+                    MAILBOX / WORKSPACE,
+                    timeout=3600,
+                )
+                note(f"  {done + STEP:,} of {WORKSPACE:,}")
+
+    await asyncio.gather(every_second_step(0), every_second_step(1))
+    async with parts.database.connection() as connection:
+        await connection.execute("SET maintenance_work_mem = '512MB'")
+        await connection.execute("SET max_parallel_maintenance_workers = 2")
         await connection.execute(built.replace(" ON ONLY ", " ON "), timeout=3600)
         for table in ("search_line", "line_state", "inbox_message", "message"):
             await connection.execute(f"VACUUM ANALYZE {table}", timeout=3600)
+        await connection.execute("RESET ALL")
     return made[0].id
 
 
