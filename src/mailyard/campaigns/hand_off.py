@@ -112,6 +112,7 @@ class HandOff:
         self._timer: asyncio.TimerHandle | None = None  # of the first of them
         self._left_at(means.clock.now())
         self._abandoned = False
+        self._at_full_speed = False
         self._counts: Counter[str] = Counter()
         self._counted_at = means.clock.monotonic()
         self._loaded_at = self._counted_at
@@ -251,6 +252,7 @@ class HandOff:
 
     async def steps(self, stopping: asyncio.Event) -> None:
         """Name, submit and record until everybody is named, or naming has to stop."""
+        self._at_full_speed = True
         while not self.all_named and self.running and not stopping.is_set():
             if not self._ahead:
                 await self.write_ahead(self._means.window.size)
@@ -297,7 +299,8 @@ class HandOff:
         commit = asyncio.create_task(self._commit_surely(rows, upto, count, step, links))
         try:
             await self.write_ahead(count + self._means.window.size)
-            await self._write_until(commit.done)
+            if self._at_full_speed:  # else a mail's Date would be long past when its turn comes
+                await self._write_until(commit.done)
         finally:
             named_upto, state = await commit
         self.running = state == State.RUNNING
