@@ -1,6 +1,7 @@
 """What `deploy/` says is what the program knows: settings, roles, ports and names."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from mailyard.fleet.local.stage import read_stage
+from mailyard.fleet.stage import Stage
 from mailyard.queue.job import LANES
 from mailyard.settings import SUBMISSION_PORT, SUBMISSIONS_PORT, Settings
 
@@ -16,9 +19,13 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE = sorted((DEPLOY / "compose").glob("*.yaml"))
 KINDS = {f"MAILYARD_{one.name.upper()}": one.metadata["kind"] for one in fields(Settings)}
-ROLES = {"up", "api", "smtp", "worker", "scheduler", "migrate"}
+COMMANDS = {"up", "api", "smtp", "worker", "scheduler", "migrate", "queue", "provision"}
 FILLED = re.compile(r"\$\{(\w+):\?\}")
-EXAMPLES = {"POSTGRES_PASSWORD": "secret", "MAILYARD_MASTER_KEY": "A" * 43 + "="}
+EXAMPLES = {
+    "POSTGRES_PASSWORD": "secret",
+    "SERVICE_PASSWORD": "secret",
+    "MAILYARD_MASTER_KEY": "A" * 43 + "=",
+}
 
 
 def composed(file: Path) -> dict[str, Any]:
@@ -36,7 +43,7 @@ def test_compose_files_set_what_there_is_to_what_is_allowed(file: Path) -> None:
     own = {name: one for name, one in services.items() if one.get("image") == "mailyard:1"}
     assert own
     for name, service in own.items():
-        assert set(service.get("command", ["up"])) <= ROLES, name
+        assert set(service.get("command", ["up"])) <= COMMANDS, name
         for setting, value in settings_in(service.get("environment", {})):
             assert setting in KINDS, f"{file.name}: {name}: {setting}"
             KINDS[setting].parse(value)
@@ -49,8 +56,9 @@ def test_compose_files_set_what_there_is_to_what_is_allowed(file: Path) -> None:
             assert not source.startswith(".") or (file.parent / source).exists(), source
 
 
-def test_a_lane_without_a_worker_is_in_no_compose_file_and_not_in_the_chart() -> None:
-    services = composed(DEPLOY / "compose/separate-roles.yaml")["services"]
+@pytest.mark.parametrize("name", ["separate-roles", "fleet"])
+def test_a_lane_without_a_worker_is_in_no_compose_file_and_not_in_the_chart(name: str) -> None:
+    services = composed(DEPLOY / f"compose/{name}.yaml")["services"]
     served = [
         lane
         for service in services.values()
@@ -80,8 +88,9 @@ def test_kubernetes_waits_longer_than_a_drain() -> None:
     assert chart["terminationGraceSeconds"] > chart["drainSeconds"] + 5
 
 
-def test_balancers_lead_to_the_services_and_ports_that_there_are() -> None:
-    services = composed(DEPLOY / "compose/separate-roles.yaml")["services"]
+@pytest.mark.parametrize("name", ["separate-roles", "fleet"])
+def test_balancers_lead_to_the_services_and_ports_that_there_are(name: str) -> None:
+    services = composed(DEPLOY / f"compose/{name}.yaml")["services"]
     for file in (DEPLOY / "nginx/nginx.conf", DEPLOY / "haproxy/haproxy.cfg"):
         backends = set(re.findall(r"\b((?:api|smtp)-\d):(\d+)", file.read_text()))
         assert {name for name, _ in backends} <= services.keys()
@@ -90,6 +99,21 @@ def test_balancers_lead_to_the_services_and_ports_that_there_are() -> None:
             str(port) for port in (Settings().smtp_port, SUBMISSION_PORT, SUBMISSIONS_PORT)
         }
         assert f"smtp-1:{Settings().smtp_port}" in file.read_text()
+
+
+@pytest.mark.parametrize("stage", [Stage.SEPARATE_ROLES, Stage.FLEET])
+def test_what_one_machine_starts_of_a_stage_is_in_its_compose_file(stage: Stage) -> None:
+    """Each service, in its number; roles, in at least theirs."""
+    services = composed(DEPLOY / f"compose/{stage.word}.yaml")["services"]
+    numbers = Counter(re.sub(r"-\w+$", "", name) for name in services)
+    local = read_stage(stage, ())
+    counts = {"redis": "redis_servers", "sentinel": "sentinels", "kafka": "kafka_brokers"}
+    for name, count in counts.items():
+        assert numbers[name] == local.counts.get(count, 0), name
+    names = {"pooler": "pgbouncer", "balancer": "nginx"}
+    assert {names.get(name, name) for name in local.services} <= numbers.keys()
+    for role in ("api", "smtp", "worker", "scheduler"):
+        assert numbers[role] >= int(local.settings[f"{role}_processes"]), role
 
 
 def test_the_stage_that_runs_here_has_the_configuration_of_nginx_that_is_deployed() -> None:

@@ -54,7 +54,7 @@ def up(
         typer.Option(
             help="1: one server. 2: also a replica, PgBouncer, Redis, nginx before two of each "
             "role. 3: Redis under Sentinels, Kafka and S3 as well, and roles scale by themselves. "
-            "4: regions, which one machine does not start. As MAILYARD_STAGE.",
+            "4: one region of several, named by MAILYARD_REGION. As MAILYARD_STAGE.",
         ),
     ] = None,
     as_json: Annotated[
@@ -312,7 +312,7 @@ def _stage(given: Mapping[str, Any]) -> LocalStage:
         own = "" if file is None else file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"MAILYARD_STAGE_FILE cannot be read: {error}") from error
-    return read_stage(Stage(given.get("stage", 1)), own, str(file))
+    return read_stage(Stage(given.get("stage", 1)), given, own, str(file))
 
 
 def _front(settings: Settings) -> Front:

@@ -28,7 +28,7 @@ async def live(deed, descriptor):
     if deed == "refuse":
         control.failed("the port is taken")
         return
-    print("begun", flush=True)
+    print("begun", os.environ["MY_NAME"], flush=True)
     control.ready()
     if deed == "crash":
         os._exit(3)
@@ -47,6 +47,7 @@ class World:
 
     def __init__(self, *deeds: str, memory_bytes: int = 1 << 40, drain_s: float = 10.0) -> None:
         self.lines: list[tuple[str, str]] = []
+        self.counts: list[list[str]] = []
         specs = [
             ChildSpec(f"{deed}-{i}", deed, (sys.executable, "-c", ROLE, deed), memory_bytes)
             for i, deed in enumerate(deeds, 1)
@@ -57,6 +58,8 @@ class World:
             drain_s=drain_s,
             say=lambda name, line: self.lines.append((name, line)),
             restart=AT_ONCE,
+            own=lambda name, _environment: {"MY_NAME": name},
+            counted=lambda _role, names: self.counts.append(list(names)),
         )
 
     def said(self, line: str) -> int:
@@ -197,3 +200,15 @@ async def test_a_scheduler_asks_and_hears_how_many_there_are() -> None:
 
     assert world.supervisor.count("work") == 2
     await world.supervisor.stop()
+
+
+async def test_each_child_is_told_its_own_and_who_counts_them_hears_of_new_ones_that_work() -> None:
+    world = World("serve")
+    await world.start()
+    await world.supervisor.scale("serve", 2)
+    assert world.counts == [["serve-1", "serve-2"]]
+    assert world.said("begun serve-1") == world.said("begun serve-2") == 1
+    await world.supervisor.scale("serve", 1)
+    assert world.counts[1:] == [["serve-1"]]
+    await world.supervisor.stop()
+    assert world.said("drained") == 2

@@ -1,6 +1,6 @@
 """What one machine starts of a stage, from `stages.toml` under a file of the operator's own."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -14,16 +14,18 @@ COUNTS = {"redis_servers": (1, 5), "sentinels": (0, 5), "kafka_brokers": (1, 5)}
 
 @dataclass(frozen=True, slots=True)
 class LocalStage:
-    """What is started of `stage`. `elsewhere`: why nothing is, and what is done instead.
+    """What is started of `stage`.
 
-    `settings` are texts by the names of settings; they stand under those of the operator.
+    `settings` are texts by the names of settings; they stand under those of the operator. `needs`
+    are settings without which it is not started, for the reason `why`.
     """
 
     stage: Stage
     services: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
-    elsewhere: str = ""
+    needs: tuple[str, ...] = ()
+    why: str = ""
 
 
 def read_stages(own: str = "", name: str = "the file") -> dict[Stage, LocalStage]:
@@ -33,12 +35,15 @@ def read_stages(own: str = "", name: str = "the file") -> dict[Stage, LocalStage
     return {one.stage: one for one in found}
 
 
-def read_stage(stage: Stage, own: str = "", name: str = "the file") -> LocalStage:
-    """The stage. Raises ConfigurationError when it is none that one machine runs."""
+def read_stage(
+    stage: Stage, given: Collection[str], own: str = "", name: str = "the file"
+) -> LocalStage:
+    """The stage, for an operator who has made the settings `given`. Raises ConfigurationError when
+    it is not to be started with them."""
     found = read_stages(own, name).get(stage)
-    if found is None or found.elsewhere:
-        why = "it was removed" if found is None else found.elsewhere
-        raise ConfigurationError(f"stage {stage.value} ({stage.word}) is not started here: {why}")
+    if found is None or not set(found.needs) <= set(given):
+        why = f"{name} has removed it" if found is None else found.why
+        raise ConfigurationError(f"stage {stage.value} ({stage.word}) is not started so: {why}")
     return found
 
 
@@ -53,7 +58,8 @@ def _stage(key: str, table: Mapping[str, Any], where: str) -> LocalStage:
             services=tuple(table.get("services", ())),
             settings={word: str(text) for word, text in dict(table.get("settings", {})).items()},
             counts={word: int(count) for word, count in dict(table.get("counts", {})).items()},
-            elsewhere=str(table.get("elsewhere", "")),
+            needs=tuple(table.get("needs", ())),
+            why=str(table.get("why", "")),
         )
     except (InvalidInput, TypeError, ValueError) as error:
         raise ConfigurationError(f"{where}: {error}") from None
