@@ -1,6 +1,7 @@
 """What `deploy/` says is what the program knows: settings, roles, ports and names."""
 
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
@@ -24,13 +25,26 @@ FILLED = re.compile(r"\$\{(\w+):\?\}")
 EXAMPLES = {
     "POSTGRES_PASSWORD": "secret",
     "SERVICE_PASSWORD": "secret",
+    "MAILYARD_REGION": "eu",
+    "OTHER_PRIMARY": "10.9.0.5",
+    "OTHER_PASSWORD": "secret",
     "MAILYARD_MASTER_KEY": "A" * 43 + "=",
 }
 
 
 def composed(file: Path) -> dict[str, Any]:
+    """A file as Compose reads it, under its variables; `regions` over the fleet."""
     text = FILLED.sub(lambda found: EXAMPLES[found[1]], file.read_text())
-    return dict(yaml.safe_load(text))
+    found = dict(yaml.safe_load(text))
+    if file.stem != "regions":
+        return found
+    under = composed(file.with_name("fleet.yaml"))
+    assert {"copy", *under["services"]} >= found["services"].keys()
+    for name, one in found["services"].items():
+        service = under["services"].setdefault(name, {})
+        environment = {**service.get("environment", {}), **one.get("environment", {})}
+        under["services"][name] = {**service, **one, "environment": environment}
+    return under
 
 
 def settings_in(environment: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -99,6 +113,20 @@ def test_balancers_lead_to_the_services_and_ports_that_there_are(name: str) -> N
             str(port) for port in (Settings().smtp_port, SUBMISSION_PORT, SUBMISSIONS_PORT)
         }
         assert f"smtp-1:{Settings().smtp_port}" in file.read_text()
+
+
+def test_a_region_has_all_of_the_fleet_under_names_of_its_own_and_a_copy_of_another() -> None:
+    services = composed(DEPLOY / "compose/regions.yaml")["services"]
+    regions = tomllib.loads((DEPLOY / "regions/regions.toml").read_text())
+    for name, service in services.items():
+        if service.get("image") != "mailyard:1" or name == "provision":
+            continue
+        told = service["environment"]
+        assert told["MAILYARD_REGION"] == "eu" and "MAILYARD_KAFKA_SERVERS" in told
+        assert told["MAILYARD_BASE_URL"] == regions["eu"]["api"]
+        assert told["MAILYARD_INBOX_DOMAIN"] in regions["eu"]["domains"]
+        assert told["MAILYARD_HOSTNAME"] in regions["eu"]["smtp"]
+    assert "copy" in services
 
 
 @pytest.mark.parametrize("stage", [Stage.SEPARATE_ROLES, Stage.FLEET])
