@@ -28,7 +28,8 @@ async def live(deed, descriptor):
     if deed == "refuse":
         control.failed("the port is taken")
         return
-    print("begun", os.environ["MY_NAME"], flush=True)
+    print("called", os.environ["MY_NAME"], flush=True)
+    print("begun", flush=True)
     control.ready()
     if deed == "crash":
         os._exit(3)
@@ -207,7 +208,7 @@ async def test_each_child_is_told_its_own_and_who_counts_them_hears_of_new_ones_
     await world.start()
     await world.supervisor.scale("serve", 2)
     assert world.counts == [["serve-1", "serve-2"]]
-    assert world.said("begun serve-1") == world.said("begun serve-2") == 1
+    assert world.said("called serve-1") == world.said("called serve-2") == 1
     await world.supervisor.scale("serve", 1)
     assert world.counts[1:] == [["serve-1"]]
     await world.supervisor.stop()
