@@ -105,5 +105,7 @@ async def a_workspace_has_a_home(world: Regions) -> None:
     assert (found[EU]["api"], found[EU]["smtp"]) == (eu.url, ["mx.eu.test"])
     assert found[EU]["copy"]["state"] == "streams"
     await client.close()
-    listed = json.loads(world.command(US, "region", "list", "--json").stdout or "[]")
-    assert isinstance(listed, list)
+    findings = json.loads(world.command(US, "doctor", "--json").stdout)
+    said = {one["check"]: one for one in findings["findings"]}
+    assert said["region us"]["grade"] == said["copy of region eu"]["grade"] == "good"
+    assert said["copy of region eu"]["found"].startswith("streams; its last commit is of")

@@ -13,7 +13,7 @@ import typer
 from mailyard.app import Application, database_address
 from mailyard.app.foundation import blob_store
 from mailyard.cli import exit_code
-from mailyard.core.errors import ConfigurationError
+from mailyard.core.errors import ConfigurationError, Unavailable
 from mailyard.fleet import checkup
 from mailyard.fleet.checkup import Finding, Grade
 from mailyard.fleet.stage import Stage, parse_stage
@@ -124,6 +124,8 @@ async def _examine(stage: Stage | None) -> list[Finding]:
             settings.replica_urls,
             settings.instances * settings.database_connections,
         )
+    if settings.regions_file is not None:
+        findings += await _check_regions(settings)
     if settings.redis_url:
         from mailyard.fleet.check_redis import check_redis
         from mailyard.storage.redis.address import parse_address
@@ -141,6 +143,27 @@ async def _examine(stage: Stage | None) -> list[Finding]:
         asked = running or not settings.embedded
         findings += await examine(settings, stage, findings, database=asked)
     return [_short(finding) for finding in findings]
+
+
+async def _check_regions(settings: Settings) -> list[Finding]:
+    """Whether this site is its region, and the copies that it keeps of others."""
+    from mailyard.fleet.region_checkup import check_regions
+
+    application = Application(settings)
+    try:
+        neighbours = application.neighbours
+    except ConfigurationError as error:
+        return [Finding("regions", Grade.BAD, error.message, "mend MAILYARD_REGIONS_FILE")]
+    if neighbours is None:
+        return []
+    try:
+        await application.database.open()
+        return await check_regions(application.database, neighbours)
+    except Unavailable as error:
+        return [Finding("regions", Grade.WARN, f"not checked: {error.message}")]
+    finally:
+        await neighbours.close()
+        await application.database.close()
 
 
 async def _check_blobs(settings: Settings) -> list[Finding]:
