@@ -1,14 +1,14 @@
 """A lane that needs the processor: what a second worker process brings where a core idles.
 
-The lane is `analysis` with the rules alone: what newsletters of 100 KB mean (as much as Gmail shows
-of one), read from the store, worked out, written and told, one job a mail. The platform runs as the
-product does; its own worker serves other lanes, and one or two workers of this lane stand beside
-it. Rounds with one and with two take turns: a machine is not the same from minute to minute.
+The lane is `analysis` with the rules alone: what long digests of 200 KB mean, read from the store,
+worked out, written and told, one job a mail. The platform runs as the product does; its own worker
+serves other lanes, and one or two workers of this lane stand beside it. Rounds with one and with
+two take turns: a machine is not the same from minute to minute.
 
 The ratio that the processor allows is printed beside: PostgreSQL's part and the scheduler's run on
 the same two cores as the workers.
 
-    python bench/fleet_scale.py        MAILS=600 ROUNDS=2
+    python bench/fleet_scale.py        MAILS=500 ROUNDS=2
 """
 
 import asyncio
@@ -36,9 +36,9 @@ from mailyard.storage.cluster import url_of
 from mailyard.storage.queries import load
 
 BAR = 1.8
-MAILS = int(os.environ.get("MAILS", "600"))
+MAILS = int(os.environ.get("MAILS", "500"))
 ROUNDS = int(os.environ.get("ROUNDS", "2"))
-PARAGRAPHS = 400
+PARAGRAPHS = 800
 _NOBODY = "[api]\nremove = true\n[worker]\nremove = true\n"
 _MONITORING = load("monitoring")
 
@@ -110,7 +110,7 @@ async def measure(folder: Path) -> list[Row]:
     settings = {"MAILYARD_WORKER_PROCESSES": "1", "MAILYARD_WORKER_LANES": INBOUND_EMAIL}
     async with stand(folder, policy=_NOBODY, settings=settings, shares={}, say=note) as here:
         load_ = SmtpLoad(here.address, here.ledger, PARAGRAPHS)
-        await drive(Pace(lambda _: 200.0, MAILS / 200.0), load_.run)
+        await drive(Pace(lambda _: 100.0, MAILS / 100.0), load_.run)
         await here.settle()
         messages = await messages_of(here)
         asks = [Ask((*ASPECTS[: number + 1],), "") for number in range(len(ASPECTS))]

@@ -27,7 +27,7 @@ async def test_ten_times_the_load_is_back_to_normal_within_a_minute(tmp_path: Pa
 
     outcomes = await asyncio.gather(
         spike.inbound(tmp_path / "inbound", spike.SHORT, say),
-        spike.api(tmp_path / "api", spike.SHORT, say),
+        spike.api(tmp_path / "api", spike.API_SHORT, say),
     )
 
     for outcome in outcomes:

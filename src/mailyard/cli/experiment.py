@@ -26,7 +26,7 @@ def _inbound(folder: Path, short: bool, say: Say) -> Awaitable[Outcome]:
 
 
 def _api(folder: Path, short: bool, say: Say) -> Awaitable[Outcome]:
-    return spike.api(folder, spike.SHORT if short else spike.Plan(), say)
+    return spike.api(folder, spike.API_SHORT if short else spike.API, say)
 
 
 def _leak(folder: Path, short: bool, say: Say) -> Awaitable[Outcome]:

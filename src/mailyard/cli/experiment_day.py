@@ -12,7 +12,7 @@ _BASE_PER_S = 20.0
 _SERVICE_S, _SLOTS = 0.05, 2.0
 _SPIKES = ((3.5, 60.0, 10.0), (20.5, 1_800.0, 10.0))  # a minute by night, half an hour by evening
 _LATE_S = 1.0
-_EVERY = 6  # rounds a row of the table
+_EVERY = 24  # rounds a row of the table, where nothing happens
 
 
 def day() -> Outcome:
@@ -22,7 +22,9 @@ def day() -> Outcome:
     )
     moments = list(run(policy, Work(a_day(_BASE_PER_S, _SPIKES), _SERVICE_S, _SLOTS)))
     series = Series()
-    for moment in moments[::_EVERY]:
+    for number, moment in enumerate(moments):
+        if number % _EVERY and not moment.oldest_s and not moment.decision.changes:
+            continue
         series.add(
             moment.at_s / 3600.0,
             {

@@ -149,6 +149,9 @@ def test_a_full_database_holds_back_what_is_wanted() -> None:
     assert (full.kind, full.became) == (BLOCKED, 2)
     assert "81% of the database's connections" in full.reason
     assert (narrow.kind, narrow.became) == (UP, 3)
+    assert "the budget of database connections has no room for more" in narrow.reason
+    bound = after(replace(WORKER, most=4), busy, 15)
+    assert (bound.kind, bound.became) == (UP, 4) and "4 is the most" in bound.reason
 
 
 def test_a_signal_that_asks_once_does_not_ask_again_before_it_has_fallen() -> None:

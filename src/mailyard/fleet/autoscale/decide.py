@@ -16,6 +16,7 @@ from math import ceil
 from mailyard.fleet.autoscale.policy import Policy, Signal
 
 _ROUNDING = 1e-9
+_FULL = "the budget of database connections has no room"
 _UNKNOWN = 1 << 30  # a need that nobody could say
 UP = "up"
 DOWN = "down"
@@ -237,18 +238,19 @@ def _up(
 ) -> tuple[Decision, Memory]:
     count, used, room = reading.instances, reading.connections, reading.room
     assert count is not None and used is not None and room is not None, "checked before"
-    target = min(target, policy.most)
-    if target <= count and room > 0:
+    most = min(target, policy.most)
+    if most <= count and room > 0:
         held = Decision(policy.group, HOLD, count, count, need, f"{why}; {count} is the most")
         return held, replace(memory, spent=memory.spent | spends)  # asked, and there is no more
-    allowed = count if used > policy.budget_share else min(target, count + max(0, room))
+    allowed = count if used > policy.budget_share else min(most, count + max(0, room))
     if allowed <= count:
         limit = f"{used:.0%} of the database's connections are in use"
         if used <= policy.budget_share:
-            limit = "the budget of database connections has no room for another process"
+            limit = f"{_FULL} for another process"
         return Decision(policy.group, BLOCKED, count, count, need, f"{why}; {limit}"), memory
     if allowed < target:
-        why += f"; the database has room for {allowed - count} more"
+        full = room <= allowed - count
+        why += f"; {_FULL} for more" if full else f"; {allowed} is the most"
     risen = _acted(replace(memory, spent=memory.spent | spends), UP, now)
     return Decision(policy.group, UP, count, allowed, need, why), risen
 

@@ -1,6 +1,6 @@
 """Ten times the load: on `inbound-email` (every sender writes at once), and on the API.
 
-One process begins. It is measured how much it can do; then a quarter of that comes for a while,
+One process begins. It is measured how much it can do; then a part of that comes for a while,
 then ten times as much, for a minute, in an open loop. Nobody touches anything. The packed policy is
 in force but for what goes down, where seconds stand in the place of a quarter of an hour.
 """
@@ -8,7 +8,7 @@ in force but for what goes down, where seconds stand in the place of a quarter o
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mailyard.proving.experiments.chart import Line, Panel
@@ -22,7 +22,6 @@ from mailyard.queue.job import INBOUND_EMAIL
 
 TIMES = 10.0
 ONE_WORKER = {"MAILYARD_WORKER_PROCESSES": "1", "MAILYARD_WORKER_LANES": INBOUND_EMAIL}
-OF_ONE = 0.25  # of what one process can do: the load before the spike
 RECOVER_S = 60.0
 _NORMAL_S = {"worker": 2.0, "api": 0.5}  # the oldest work is younger, where all is well
 _CALM_S = 16.0  # the autoscaler looks back so far: what was measured before is no part of it
@@ -37,18 +36,22 @@ _DOWN = "down_below = {down:g}\ndown_for_s = {quiet_s:g}\n"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long each part is, in seconds. `share`: of a core, of each process that is scaled."""
+    """How long each part is, in seconds. `share`: of a core, of each process that is scaled.
+    `before`: the load before the spike, of what one process can do."""
 
     before_s: float = 10.0
     spike_s: float = 60.0
     after_s: float = 40.0
     share: float = 0.03
+    before: float = 0.2
     most: int = 6
     quiet_s: float = 20.0
     paragraphs: int = 40  # of each mail that comes in
 
 
 SHORT = Plan(before_s=4.0, spike_s=45.0, after_s=14.0, quiet_s=8.0)
+API = Plan(share=0.015, before=0.3)
+API_SHORT = replace(SHORT, share=API.share, before=API.before)
 
 
 @dataclass(slots=True)
@@ -162,7 +165,7 @@ async def filed_per_s(here: Stand, load: SmtpLoad, burst: int = 600) -> float:
 
 async def _answered_per_s(here: Stand, seconds: float = 6.0) -> float:
     """Requests a second that one API process answers when there are always some that wait."""
-    few = HttpLoad(here.address, here.ledger, clients=8)
+    few = HttpLoad(here.address, here.ledger, clients=64)
     running = asyncio.create_task(drive(Pace(lambda _: 5_000.0, seconds), few.run, few.give_up))
     await asyncio.sleep(seconds / 2)
     before, began_s = few.counts.answered, here.now_s
@@ -176,7 +179,7 @@ async def _answered_per_s(here: Stand, seconds: float = 6.0) -> float:
 async def _spike(
     here: Stand, load: _Load, plan: Plan, one: float, role: str, say: Callable[[str], None]
 ) -> Outcome:
-    base = OF_ONE * one
+    base = plan.before * one
     say(f"one process does {one:.0f} a second; {base:.0f} come soon")
     await asyncio.sleep(_CALM_S)
     first = here.ledger.next_number
