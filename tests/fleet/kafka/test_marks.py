@@ -133,6 +133,32 @@ async def test_after_a_death_just_what_was_not_done_is_given_out_from_the_mark_o
     await group.reach(10)
 
 
+async def test_who_has_nothing_to_do_shares_a_partition_whose_member_has_slow_jobs(
+    group: Group,
+) -> None:
+    """As with a campaign's chunks: few jobs, long ones, all of one tenant on one partition."""
+    member, idle = group.engine(), group.engine()
+    await member.enqueue([job(str(number)) for number in range(40)])
+    first = await gather(member, 1)  # the partition is dealt, and this one moves its cursor on
+    slow: list[LeasedJob] = list(first)
+    helped: list[LeasedJob] = []
+
+    async def work_slowly() -> None:
+        while len(slow) + len(helped) < 40:
+            await asyncio.sleep(0.3)
+            slow.extend(await member.lease([Q], 1, 0.0, "w"))
+
+    async def help_out() -> None:
+        while len(slow) + len(helped) < 40:
+            await asyncio.sleep(0.3)
+            helped.extend(await idle.lease([Q], 1, 1.0, "w"))
+
+    async with asyncio.timeout(40):
+        await asyncio.gather(work_slowly(), help_out())
+    assert len(helped) >= 8, f"{len(slow)} and {len(helped)}"
+    assert sorted(map(int, payloads([*slow, *helped]))) == list(range(40)), "each once"
+
+
 # What travels by the log --------------------------------------------------------------------------
 
 
