@@ -17,7 +17,7 @@ from mailyard.queue.engines.kafka.outbox import OUTBOX_TOPIC, Ids
 from mailyard.queue.engines.kafka.placing import key_of, partition_of
 from mailyard.queue.engines.kafka.record import DIRECT, encode
 from mailyard.queue.engines.kafka.sender import Outgoing, Sender
-from mailyard.queue.engines.kafka.topics import Topics
+from mailyard.queue.engines.kafka.topics import JUST_MADE_S, Topics
 from mailyard.queue.engines.postgres import PostgresEngine, stored_key
 from mailyard.queue.job import NewJob, check
 from mailyard.storage.bind import bound
@@ -171,7 +171,7 @@ class Adding:
         records = []
         for job, job_id in zip(jobs, ids, strict=True):
             topic = self._options.topic(job.queue)
-            partitions = await self._topics.partitions(topic)
+            partitions = await self._topics.partitions(topic, JUST_MADE_S)
             part = partition_of(key_of(job.workspace_id), self._batches, partitions)
             records.append(Outgoing(topic, part, DIRECT + encode(job, job_id, at)))
         failed = [error for error in await self._sender.send(records) if error is not None]

@@ -18,7 +18,7 @@ from mailyard.core.errors import Unavailable
 from mailyard.queue.engines.kafka.intake import Place, Reader
 from mailyard.queue.engines.kafka.options import KafkaOptions, library
 from mailyard.queue.engines.kafka.record import decode
-from mailyard.queue.engines.kafka.topics import Topics
+from mailyard.queue.engines.kafka.topics import JUST_MADE_S, Topics
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
 
@@ -56,7 +56,7 @@ class Lag:
     async def cursors(self, topics: Sequence[str]) -> dict[Place, Cursor]:
         """The cursors of every partition of `topics`, begun where nobody has yet."""
         for topic in topics:
-            size = await self._topics.partitions(topic)
+            size = await self._topics.partitions(topic, JUST_MADE_S)
             if self._begun.get(topic) != size:
                 await self._database.execute(_SQL.add_cursors, topic, size)
                 self._begun[topic] = size

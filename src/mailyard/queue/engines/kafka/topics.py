@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from mailyard.core.errors import ConfigurationError, Unavailable
@@ -18,6 +19,8 @@ from mailyard.queue.lanes import parse_partitions
 PARTITIONS = {EMAIL_SEND: 100, EMAIL_BULK: 50, EMAIL_EVENTS: 20, INBOUND_EMAIL: 50}
 OTHER_PARTITIONS = 20
 REPLICAS = 3
+JUST_MADE_S = 2.0  # until every broker knows of a topic
+_AGAIN_S = 0.1
 
 _CONFIG = {
     "cleanup.policy": "delete",
@@ -60,12 +63,20 @@ class Topics:
         """Ask the brokers again: topics may have been made or grown."""
         self._partitions.clear()
 
-    async def partitions(self, topic: str) -> int:
+    async def partitions(self, topic: str, patience_s: float = 0.0) -> int:
         """How many partitions `topic` has. Raises ConfigurationError when it was not made yet,
-        Unavailable when no broker answers."""
+        Unavailable when no broker answers.
+
+        `patience_s`: so long it is asked again, for a topic that was made a moment ago is not known
+        to every broker at once.
+        """
         known = self._partitions.get(topic)
         if known is None:
+            until_s = monotonic() + patience_s
             found = (await self.describe()).get(topic)
+            while not found and monotonic() < until_s:
+                await asyncio.sleep(_AGAIN_S)
+                found = (await self.describe()).get(topic)
             if not found:
                 raise ConfigurationError(
                     f"Kafka has no topic {topic}: make it with `mailyard queue provision`"
