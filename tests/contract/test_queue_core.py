@@ -664,6 +664,28 @@ async def test_a_waiting_job_can_be_neither_redriven_nor_discarded(yard: Yard) -
     assert len(await take(yard.engine)) == 1
 
 
+MARK = bytes(range(1, 25)) + b"\x01"
+
+
+async def test_a_job_carries_where_it_stands_in_a_trace_wherever_it_goes(yard: Yard) -> None:
+    payload = bytes(range(256))
+    workspace_id = uuid4()
+    await yard.engine.enqueue([NewJob(Q, "deliver", payload, workspace_id, trace=MARK * 2)])
+    one = await take_one(yard.engine)
+    assert (one.payload, one.trace) == (payload, MARK * 2)
+    assert await yard.engine.is_leased(workspace_id, Q, payload)
+    assert not await yard.engine.is_leased(workspace_id, Q, payload[1:])
+    await yard.engine.retry([one], 0.0, "again")
+    again = await take_one(yard.engine)
+    assert (again.payload, again.trace) == (payload, MARK * 2)
+    await yard.engine.bury([again], "no")
+    (dead,) = await yard.engine.list_dead(workspace_id, Q, None, 9)
+    assert dead.payload == payload
+    await yard.engine.redrive(workspace_id, [dead.id])
+    back = await take_one(yard.engine)
+    assert (back.payload, back.trace) == (payload, MARK * 2)
+
+
 # Depth -------------------------------------------------------------------------------------------
 
 

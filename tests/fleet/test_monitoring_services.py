@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -27,7 +27,10 @@ from running_platform import Platform, running_platform, wait_until
 
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.client import Mailyard
+from mailyard.core.limits import MIB
+from mailyard.fleet.alerts.board import AlertBoard
 from mailyard.fleet.alerts.rule import read_rules
+from mailyard.fleet.duties.watch import Watch
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.job import CLEANUP, NewJob
 from mailyard.storage import cluster
@@ -315,3 +318,45 @@ def test_influxdb_has_the_figures(world: World) -> None:
     assert used == pytest.approx(figures["disk.used"][""], abs=0.02)
     depths = world.influx.ask('SELECT last(depth) FROM mailyard_queue GROUP BY "subject"')
     assert {one["tags"]["subject"] for one in depths} >= {"email-send", "inbound-email"}
+
+
+@contextmanager
+def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """A file system of its own in memory, which can be filled."""
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "mailyard-test", str(folder)]
+    subprocess.run(words, check=True, timeout=30)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True, timeout=30)
+
+
+async def test_a_disk_that_fills_is_told_of_at_both_levels_and_when_there_is_room_again(
+    database: Database, tmp_path: Path
+) -> None:
+    [rule] = [one for one in read_rules() if one.name == "disk"]
+    rule = replace(rule, warning_for_s=0.0, critical_for_s=0.0, resolve_for_s=0.0)
+    board = AlertBoard(database=database, rules=[rule])
+    events = []
+    with small_disk(tmp_path / "disk", 10 * MIB) as disk:
+        watch = Watch(
+            database=database,
+            engine=PostgresEngine(database=database, bus=MemoryBus()),
+            data=disk,
+            budget=100,
+            live_places=10,
+            board=board,
+            scaler=None,
+        )
+        for share in (0.5, 0.75, 0.95, 0.1):
+            (disk / "mail").write_bytes(bytes(int(share * 10 * MIB)))
+            await watch.round()
+            found = await board.list()
+            events.append([(one.level, one.worst, one.ended_at is None) for one in found])
+    assert events == [
+        [],
+        [("warning", "warning", True)],
+        [("critical", "critical", True)],
+        [("critical", "critical", False)],
+    ]

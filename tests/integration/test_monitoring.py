@@ -246,6 +246,8 @@ async def test_the_operator_reads_figures_alerts_and_decisions(platform: Platfor
     metrics = (await platform.call("GET", "/metrics", key=None)).body.decode()
 
     assert figures["process.count"]["api"] == 1.0
+    assert figures["business.mails_today"] == {"received": 0, "sent": 0}
+    assert figures["business.sign_ups_today"] == {"": 0.0}
     assert (alert["rule"], alert["level"], alert["about"]) == (
         "disk",
         "critical",

@@ -503,10 +503,11 @@ SELECT EXISTS (
     ) AS job
     JOIN queue_line AS line ON line.id = abs(job.line_id)
     WHERE lease.expires_at > coalesce($4::timestamptz, now())
-      AND job.turn = held.turn AND (job.payload = $3
-           -- It may carry where it stands in a trace before what it says (observe/trace.py).
-           OR substr(job.payload, 1, 8) = '\x006d747261636501'
-              AND substr(job.payload, greatest(1, length(job.payload) - length($3) + 1)) = $3)
+      AND job.turn = held.turn AND $3 = CASE
+          -- It may carry where it stands in a trace before what it says (observe/trace.py).
+          WHEN substr(job.payload, 1, 8) = '\x006d747261636501'
+          THEN substr(job.payload, 10 + 25 * get_byte(job.payload, 8))
+          ELSE job.payload END
       AND line.queue = $2 AND line.workspace_id IS NOT DISTINCT FROM $1::uuid
 );
 

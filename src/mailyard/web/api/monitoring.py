@@ -127,8 +127,15 @@ class ResetLimits(Output):
 async def get_monitoring_metrics(call: Call[None, None]) -> MonitoringFigures:
     await call.app.workspaces.require_operator(call.workspace_id)
     _, figures = await call.app.monitor.look()
+    business = await call.app.business.figures()
+    today = business.today
     return MonitoringFigures(
-        figures=figures,
+        figures={
+            **figures,
+            "business.active_inboxes": {"": float(business.active_inboxes)},
+            "business.mails_today": {"received": today.messages, "sent": today.sends},
+            "business.sign_ups_today": {"": float(today.sign_ups)},
+        },
         slowest_queries=[
             SlowQuery(query=name, share_of_a_second=share, mean_s=mean)
             for name, share, mean in call.app.monitor.slowest()
