@@ -84,9 +84,10 @@ def _requests(policy: Policy, made: list[Step], figures: Figures) -> Lane:
     What waits is work for more processes only where those that there are have their hands full:
     else it waits for the database.
     """
-    count = sum(step.now.stats.totals.http.count - step.before.http.count for step in made)
-    used_s = sum(step.cpu_s or 0.0 for step in made)
-    known = bool(made) and all(step.cpu_s is not None for step in made)
+    # Of a process that has just begun nobody knows yet: the others say how long a request takes.
+    known = [step for step in made if step.cpu_s is not None]
+    count = sum(step.now.stats.totals.http.count - step.before.http.count for step in known)
+    used_s = sum(step.cpu_s or 0.0 for step in known)
     full = (_busy(policy, made) or 0.0) >= _HANDS_FULL
     waiting = figures.get("api.waiting", {}).get("") or 0.0
     return Lane(
@@ -94,7 +95,7 @@ def _requests(policy: Policy, made: list[Step], figures: Figures) -> Lane:
         backlog=waiting if full else 0.0,
         oldest_s=figures.get("api.p95_s", {}).get(""),
         arrival_per_s=figures.get("api.requests_per_s", {}).get(""),
-        service_s=used_s / count if known and count > 0 else None,
+        service_s=used_s / count if count > 0 else None,
         slots=policy.cores,
     )
 
