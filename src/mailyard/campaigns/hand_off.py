@@ -17,7 +17,7 @@ from uuid import UUID
 import asyncpg
 
 from mailyard.campaigns.chunk_rows import ChunkRows
-from mailyard.campaigns.mail import CampaignMail, Written, today
+from mailyard.campaigns.mail import CampaignMail, Draft, Written, today
 from mailyard.campaigns.progress import ProgressEvents
 from mailyard.campaigns.retry import RETRY_BACKOFF, UNWANTED, Waiting
 from mailyard.campaigns.states import State
@@ -46,8 +46,7 @@ RECONNECTS = 20  # longer than a lease: by then the chunk is somebody else's
 STEP_RESULTS = 45  # of HANDOFF_WINDOW_BULK: a step is worth its statement from so many on,
 STEP_WAIT_S = 0.02  # or when the first of them has waited so long
 WINDOWS_AHEAD = 3  # of mails that are written while answers and commits are waited for
-_YIELD_EVERY = 8  # mails written before the sockets get their turn,
-_YIELD_EVERY_SIGNED = 4  # where each takes some tenths of a millisecond
+_BURST = 8  # mails written, then signed, before the sockets get their turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +93,6 @@ class HandOff:
         self._means = means
         self._place = place
         self._mail = mail
-        self._yield_every = _YIELD_EVERY_SIGNED if mail.signed else _YIELD_EVERY
         self._group = place.number if row["ids_by_chunk"] else None
         self._type: str = row["type"]
         self._named: UUID | None = row["named_upto"]
@@ -207,36 +205,32 @@ class HandOff:
     async def write_ahead(self, count: int) -> None:
         """Have up to `count` mails ready to be named, giving others their turn in between."""
         while len(self._ahead) < count and self._next_contact < len(self._contacts):
-            await self._write_next()
+            await self._write_some(count - len(self._ahead))
 
     async def _write_until(self, over: Callable[[], bool]) -> None:
         """Write ahead while something else is waited for, until that is `over`."""
         enough = WINDOWS_AHEAD * self._means.window.size
         while not over() and len(self._ahead) < enough and self._next_contact < len(self._contacts):
-            await self._write_next()
+            await self._write_some(_BURST)
 
-    async def _write_next(self) -> None:
-        self._write_one(self._contacts[self._next_contact])
-        self._next_contact += 1
-        if self._next_contact % self._yield_every == 0:
-            await asyncio.sleep(0)
+    async def _write_some(self, at_most: int) -> None:
+        """A burst of mails: first they are written, then signed."""
+        first = self._next_contact
+        contacts = self._contacts[first : first + min(at_most, _BURST)]
+        self._next_contact += len(contacts)
+        drafts = [self._draft(contact) for contact in contacts]
+        self._ahead += [one.signed() if isinstance(one, Draft) else one for one in drafts]
+        await asyncio.sleep(0)
 
-    def _write_one(self, contact: asyncpg.Record) -> None:
+    def _draft(self, contact: asyncpg.Record) -> Draft | Unsent:
         contact_id, address, name, attributes, suppressed, unwanted = contact
         if suppressed or unwanted:
             why = "the recipient is suppressed" if suppressed else UNWANTED
-            self._ahead.append(Unsent(contact_id, address, DeliveryState.SUPPRESSED, why))
-        elif self._left_out and contact_id in self._left_out:
-            why = self._why_left_out
-            self._ahead.append(Unsent(contact_id, address, DeliveryState.SUPPRESSED, why))
-        else:
-            self._ahead.append(self._written(contact_id, address, name, attributes))
-
-    def _written(
-        self, contact_id: UUID, address: str, name: str, attributes: str
-    ) -> Written | Unsent:
+            return Unsent(contact_id, address, DeliveryState.SUPPRESSED, why)
+        if self._left_out and contact_id in self._left_out:
+            return Unsent(contact_id, address, DeliveryState.SUPPRESSED, self._why_left_out)
         try:
-            return self._mail.write(
+            return self._mail.draft(
                 self._mail.delivery_id(address, self._group),
                 contact_id,
                 address,

@@ -7,10 +7,11 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+from msgspec import structs
 
 from mailyard.core.ids import deterministic_uuid7
 from mailyard.protocol.address import parse_mailbox
-from mailyard.protocol.dkim.sign import Signer, sign_all
+from mailyard.protocol.dkim.sign import Prepared, Signer, prepare_all
 from mailyard.sending import header
 from mailyard.sending.delivery import unix_ms
 from mailyard.sending.mould import Mould
@@ -39,6 +40,22 @@ class Written(NamedTuple):
     address: str
     outgoing: Outgoing
     links: tuple[StoredLink, ...] = ()
+
+
+class Draft(NamedTuple):
+    """A mail whose `fields` are to be signed and put in front."""
+
+    written: Written
+    fields: Sequence[Prepared]
+
+    def signed(self) -> Written:
+        if not self.fields:
+            return self.written
+        outgoing = self.written.outgoing
+        head = b"".join([field.signed() for field in self.fields])
+        return self.written._replace(
+            outgoing=structs.replace(outgoing, content=head + outgoing.content)
+        )
 
 
 class CampaignMail:
@@ -94,11 +111,6 @@ class CampaignMail:
         """The time inside all delivery ids of the campaign."""
         return self._unix_ms
 
-    @property
-    def signed(self) -> bool:
-        """Whether each mail takes a signature, which costs more than all the rest of it."""
-        return bool(self._signers)
-
     def delivery_id(self, address: str, group: int | None) -> UUID:
         """The one id that this recipient has in this campaign; `group` is the number of the chunk
         that he stands in, None in campaigns from before ids had it."""
@@ -124,6 +136,18 @@ class CampaignMail:
         date: datetime,
     ) -> Written:
         """The mail for one contact. Raises InvalidInput when its data do not fill the template."""
+        return self.draft(delivery_id, contact_id, address, name, attributes, date).signed()
+
+    def draft(
+        self,
+        delivery_id: UUID,
+        contact_id: UUID,
+        address: str,
+        name: str,
+        attributes: str,
+        date: datetime,
+    ) -> Draft:
+        """As `write`, before its keys are used: who writes many signs some behind one another."""
         data = _decode_attributes(attributes)
         data["name"] = name
         data["address"] = address
@@ -154,14 +178,15 @@ class CampaignMail:
             date,
             unsubscribe,
         )
+        fields: Sequence[Prepared] = ()
         if self._signers:
-            content = sign_all(self._signers, content, date.timestamp()) + content
+            fields = prepare_all(self._signers, content, date.timestamp())
         reverse_path = self._reverse_path
         if self._return_paths is not None:
             reverse_path = self._return_paths.reverse_path(
                 delivery_id, address, reverse_path, self._return_domain
             )
-        return Written(
+        written = Written(
             delivery_id,
             contact_id,
             address,
@@ -177,6 +202,7 @@ class CampaignMail:
             ),
             links,
         )
+        return Draft(written, fields)
 
 
 async def campaign_mail(
