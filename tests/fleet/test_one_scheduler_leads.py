@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+from balancers import MASTER_KEY
 from far_link import FarLink, far_link
 from postgres_servers import Server, servers
 from running_platform import wait_until
@@ -43,9 +44,8 @@ BEGIN
     NEW.next_at := greatest(OLD.next_at, clock_timestamp() - interval '0.2 s') + interval '0.2 s';
     RETURN NEW;
 END $$;
-CREATE TRIGGER fires BEFORE UPDATE ON queue_schedule FOR EACH ROW EXECUTE FUNCTION write_down();
 UPDATE queue_schedule SET next_at = now();
-DELETE FROM fired;
+CREATE TRIGGER fires BEFORE UPDATE ON queue_schedule FOR EACH ROW EXECUTE FUNCTION write_down();
 """
 
 
@@ -61,6 +61,7 @@ class Candidate:
             | {
                 "MAILYARD_DATABASE_URL": f"postgresql://postgres@127.0.0.1:{link.port}/postgres",
                 "MAILYARD_DATA": str(folder / f"data-{link.port}"),
+                "MAILYARD_MASTER_KEY": MASTER_KEY,  # as machines of one installation have it
             },
             stderr=self.log.open("w"),
             preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
