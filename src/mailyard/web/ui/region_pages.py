@@ -12,7 +12,8 @@ async def regions(visit: Visit) -> Response[str]:
     app = visit.application
     await app.workspaces.require_operator(visit.principal.workspace_id)
     visit.principal.require(scope.STATS_READ)
-    return visit.page("regions.html", regions=await all_regions(app))
+    workspace = await app.workspaces.get(visit.principal.workspace_id)
+    return visit.page("regions.html", regions=await all_regions(app), home=workspace.region)
 
 
 HANDLERS = [regions]
