@@ -40,12 +40,13 @@ def _key(*names: str) -> str:
 
 
 TOOLS = _CACHE / f"kubernetes-{_key('go.mod', 'go.sum')}"
+MODELS = _CACHE / f"kubernetes-models-{_key('models/package-lock.json', 'models/check.mjs')}"
 SCHEMAS = _CACHE / f"kubernetes-schemas-{_key('schemas.txt')}"
 
 
 def is_installed() -> bool:
     """Whether the programs are here. In CI they must be."""
-    if (TOOLS / "complete").exists() and (SCHEMAS / "complete").exists():
+    if all((folder / "complete").exists() for folder in (TOOLS, SCHEMAS, MODELS)):
         return True
     if os.environ.get("CI"):
         pytest.fail("Kubernetes is missing: tests/services/install_kubernetes.sh")
@@ -66,6 +67,19 @@ def tool(name: str, *arguments: str | Path, stdin: str = "", home: Path | None =
     )
     assert done.returncode == 0, f"{name} {arguments}: {done.stderr or done.stdout}"
     return done.stdout
+
+
+def wrong_for_operators(objects: list[dict[str, Any]]) -> list[str]:
+    """What KEDA and External Secrets would refuse of their own kinds of objects."""
+    done = subprocess.run(
+        ["node", MODELS / "check.mjs"],
+        input=json.dumps(objects),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return list(json.loads(done.stdout))
 
 
 class Cluster:

@@ -19,6 +19,7 @@ from kubernetes_cluster import (
     rendered,
     running_cluster,
     tool,
+    wrong_for_operators,
 )
 
 from mailyard.app import Application
@@ -38,7 +39,9 @@ EVERYTHING = (
 )
 COMPONENTS = ("api", "smtp", "scheduler", "worker-mail", "worker-bulk", "worker-other")
 SCALED = tuple(one for one in COMPONENTS if one != "scheduler")
-WHOLE = ("scaling.queueMetrics=true", "api.ingress.enabled=true", "secrets.external.enabled=true")
+OUTSIDE = ("secrets.external.enabled=true", "secrets.external.store.name=vault")
+WHOLE = ("scaling.queueMetrics=true", "api.ingress.enabled=true", *OUTSIDE)
+OPERATORS = ("ScaledObject", "ExternalSecret")
 
 
 @pytest.fixture(scope="module")
@@ -106,19 +109,34 @@ def test_every_object_is_as_its_schema_wants_it(mode: str, whole: bool) -> None:
         "kubeconform",
         *("-strict", "-summary", "-output", "json", "-kubernetes-version", VERSION),
         *("-schema-location", str(SCHEMAS)),
-        *("-skip", "ScaledObject,ExternalSecret"),
+        *("-skip", ",".join(OPERATORS)),
         "-",
         stdin=yaml.safe_dump_all(objects),
     )
     summary = json.loads(said)["summary"]
-    foreign = sum(one["kind"] in ("ScaledObject", "ExternalSecret") for one in objects)
-    assert (summary["invalid"], summary["errors"], summary["skipped"]) == (0, 0, foreign)
-    assert summary["valid"] == len(objects) - foreign > 15
+    foreign = [one for one in objects if one["kind"] in OPERATORS]
+    assert (summary["invalid"], summary["errors"], summary["skipped"]) == (0, 0, len(foreign))
+    assert summary["valid"] == len(objects) - len(foreign) > 15
+    assert wrong_for_operators(foreign) == []
+
+
+def test_a_wrong_object_of_an_operator_is_found() -> None:
+    scaled = of_kind(rendered("scaling.by=keda"), "ScaledObject")["yard-api"]
+    scaled["spec"]["minReplicaCount"] = "two"
+    (said,) = wrong_for_operators([scaled])
+    assert "minReplicaCount must be integer" in said
 
 
 @pytest.mark.parametrize(
     "wrong",
-    ["scaling.by=magic", "api.min=0", "drainSeconds=90", "api.cpu=seventy", "wokers.x.min=1"],
+    [
+        "secrets.external.enabled=true",
+        "scaling.by=magic",
+        "api.min=0",
+        "drainSeconds=90",
+        "api.cpu=seventy",
+        "wokers.x.min=1",
+    ],
 )
 def test_values_that_cannot_be_are_refused(wrong: str) -> None:
     done = subprocess.run(
@@ -232,7 +250,7 @@ def test_one_alone_decides_how_many_there_are(mode: str) -> None:
 
 
 def test_secrets_from_outside_are_there_before_the_migrations() -> None:
-    objects = rendered("secrets.external.enabled=true")
+    objects = rendered(*OUTSIDE)
     secrets = of_kind(objects, "ExternalSecret")
     assert set(secrets) == {"mailyard", "yard-migrate"}
     job = of_kind(objects, "Job")["yard-migrate"]

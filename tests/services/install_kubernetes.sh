@@ -26,6 +26,26 @@ if [ ! -e "$schemas/complete" ]; then
     rm -rf "$schemas/wheel"
     touch "$schemas/complete"
 fi
+
+# What operators define (KEDA, External Secrets), as npm packages have it.
+models="$cache/kubernetes-models-$(cat "$modules/models/package-lock.json" "$modules/models/check.mjs" |
+    sha256sum | cut -c1-16)"
+if [ ! -e "$models/complete" ]; then
+    if ! command -v npm >/dev/null; then
+        if [ "$(id -u)" != 0 ]; then
+            echo "npm is missing; install it as root: apt-get install npm" >&2
+            exit 1
+        fi
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -q
+        apt-get install -y -q --no-install-recommends npm
+    fi
+    rm -rf "$models"
+    mkdir -p "$models"
+    cp "$modules"/models/* "$models"
+    (cd "$models" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+    touch "$models/complete"
+fi
 [ ! -e "$into/complete" ] || exit 0
 
 go=$(command -v go || echo /usr/local/go/bin/go)

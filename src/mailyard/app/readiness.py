@@ -12,7 +12,7 @@ import asyncpg
 from mailyard import __version__
 from mailyard.app.application import Application
 from mailyard.app.foundation import database_address
-from mailyard.core.errors import MailyardError
+from mailyard.core.errors import ConfigurationError, MailyardError
 from mailyard.fleet.checkup import Finding
 from mailyard.fleet.readiness import (
     front,
@@ -21,6 +21,7 @@ from mailyard.fleet.readiness import (
     needs,
     processes,
     proven,
+    regions,
     stores,
     watched,
 )
@@ -49,6 +50,7 @@ async def examine(
             *await _watched(settings, kept),
             *await _processes(application, kept),
             *await _stores(application, machine),
+            regions.judge_regions(await _regions(application)),
             *_limits(settings),
             *await _outside(application),
         ]
@@ -183,6 +185,29 @@ async def _stores(application: Application, machine: Sequence[Finding]) -> list[
         stores.judge_blobs(machine, settings.blobs),
         stores.judge_master_key(settings.master_key),
     ]
+
+
+async def _regions(application: Application) -> regions.RegionsSeen:
+    try:
+        known, neighbours = application.regions, application.neighbours
+    except ConfigurationError as error:
+        return regions.RegionsSeen("", (), wrong=error.message)
+    copies = []
+    for region in known.others:
+        if neighbours is None or not region.standby:
+            continue
+        try:
+            state = await neighbours.state_of(region)
+        except MailyardError:
+            copies.append(regions.CopySeen(region.name, "away"))
+            continue
+        word = "streams" if state.streams else "silent"
+        copies.append(
+            regions.CopySeen(
+                region.name, word if state.follows else "promoted", state.unreplayed_bytes
+            )
+        )
+    return regions.RegionsSeen(known.own, [one.name for one in known.others], copies)
 
 
 def _limits(settings: Settings) -> Iterator[Item]:

@@ -37,6 +37,7 @@ SMTP_TLS = "SMTP TLS"
 DNS = "DNS"
 MASTER_KEY = "master key"
 SPARE = "two of each role"
+REGIONS = "regions"
 
 _NOT, _WISHED, _MUST = Need.NOT, Need.WISHED, Need.MUST
 
@@ -63,6 +64,7 @@ NEEDS: Mapping[str, tuple[Need, Need, Need, Need]] = MappingProxyType(
         DNS: (_WISHED, _MUST, _MUST, _MUST),
         MASTER_KEY: (_NOT, _MUST, _MUST, _MUST),
         SPARE: (_NOT, _MUST, _MUST, _MUST),
+        REGIONS: (_NOT, _NOT, _NOT, _MUST),
     }
 )
 

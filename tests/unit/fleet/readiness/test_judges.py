@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mailyard.fleet.checkup import Finding, Grade
-from mailyard.fleet.readiness import limits, needs, processes, proven, stores, watched
+from mailyard.fleet.readiness import limits, needs, processes, proven, regions, stores, watched
 from mailyard.fleet.readiness.item import Item, Standing
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -256,3 +256,23 @@ def test_limits(said: limits.LimitSettings, standing: Standing, found: str) -> N
 )
 def test_client_addresses(http: str, smtp: str, standing: Standing, said: str) -> None:
     judged(limits.judge_clients(http, smtp), needs.CLIENTS, standing, said)
+
+
+KNOWN = regions.RegionsSeen("eu", ["us"], [regions.CopySeen("us", "streams")])
+
+
+@pytest.mark.parametrize(
+    ("seen", "standing", "said"),
+    [
+        (KNOWN, MET, "eu; copies of us"),
+        (replace(KNOWN, copies=[regions.CopySeen("us", "silent")]), THIN, "does not stream"),
+        (replace(KNOWN, copies=[regions.CopySeen("us", "streams", 1 << 30)]), THIN, "far behind"),
+        (replace(KNOWN, copies=[regions.CopySeen("us", "away")]), MISSING, "does not answer"),
+        (replace(KNOWN, copies=[regions.CopySeen("us", "promoted")]), MISSING, "follows nobody"),
+        (replace(KNOWN, copies=[]), MISSING, "a lost region stays lost"),
+        (replace(KNOWN, others=[]), MISSING, "no other region is known"),
+        (regions.RegionsSeen("", [], wrong="x is not TOML"), MISSING, "not TOML"),
+    ],
+)
+def test_regions(seen: regions.RegionsSeen, standing: Standing, said: str) -> None:
+    judged(regions.judge_regions(seen), needs.REGIONS, standing, said)
