@@ -75,6 +75,7 @@ def build(steps: list[Step], folder: Path) -> Path:
                 cwd=source,
                 env=os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": ""},
                 check=True,
+                umask=0o022,  # as a builder of images has it
                 timeout=600,
             )
     return made
