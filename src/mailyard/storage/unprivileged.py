@@ -77,13 +77,23 @@ def _enter_namespace(uid: int, gid: int) -> None:
         Path(f"/proc/self/{name}").write_text(text)
 
 
+def _named(uid: int) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwuid(uid)
+    except KeyError:
+        raise ConfigurationError(
+            f"the user {uid} has no name on this machine, and PostgreSQL runs for nobody without "
+            "one: give it an entry in /etc/passwd, or name a database in MAILYARD_DATABASE_URL"
+        ) from None
+
+
 def choose_identity(binary: Path, data: Path) -> Identity:
     """Who runs `binary` on `data` (which need not exist yet). Raises ConfigurationError if nobody.
 
     A system user that already owns `data` is preferred, so that a second start changes no owner.
     """
     if os.geteuid() != 0:
-        me = pwd.getpwuid(os.geteuid())
+        me = _named(os.geteuid())
         return Identity("self", me.pw_uid, me.pw_gid, me.pw_name)
     user = _system_user(data)
     candidates = [Identity("namespace", user.pw_uid, user.pw_gid, user.pw_name)]
