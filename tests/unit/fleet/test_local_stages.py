@@ -1,6 +1,7 @@
 """What one machine starts of a stage: data, programs, ports, and the configuration of nginx."""
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,11 @@ async def test_settings_of_services_are_whole_and_stand_under_the_operators(data
     assert settings.redis_url.startswith("redis+sentinel://:")
     assert settings.blobs.startswith("s3://mailyard:")
     assert ours.runs_pooler and ours.runs_kafka and ours.slots == ["mailyard_replica_1"]
+    ours.stand_before(FRONT, "", {})
+    kept = data / "stage/settings.toml"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    commands = load_settings({"MAILYARD_DATA": str(data), "MAILYARD_CONFIG": str(kept)})
+    assert replace(commands, api_processes=5) == settings
     await ours.stop()
 
 

@@ -4,11 +4,13 @@ DATA/stage/lock        held by flock while a Mailyard runs its services there
 DATA/stage/NAME        a service's own folder
 DATA/stage/ports.json  the ports of loopback that they have, kept from run to run
 DATA/stage/secret      what they ask for; nobody else on the machine can read it
+DATA/stage/settings.toml  what the roles are told, for commands: MAILYARD_CONFIG names it
 """
 
 import json
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from random import SystemRandom
 from secrets import token_hex
@@ -57,6 +59,12 @@ class Place:
             kept = {**self._before, **self._ports}
             write_private(self.root / "ports.json", json.dumps(kept, indent=1))
         return self._ports[name]
+
+    def keep_settings(self, settings: Mapping[str, str]) -> None:
+        """Write down what the roles are told. It holds the secret."""
+        lines = [f"{name} = {json.dumps(text)}\n" for name, text in settings.items()]
+        head = "# Written by `mailyard up` at every start, for commands that look at this stage.\n"
+        write_private(self.root / "settings.toml", head + "".join(lines))
 
     def release(self) -> None:
         """Let another Mailyard have it."""

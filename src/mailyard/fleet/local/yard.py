@@ -87,6 +87,8 @@ class Yard:
     ) -> None:
         """Callers come to `front`; `children` are the names of the processes of each role."""
         self._front, self._page_url = front, page_url
+        if self._place is not None:
+            self._place.keep_settings(self.settings)
         balancer = self._find(Balancer)
         if balancer is not None:
             balancer.stand_before(front, children)
@@ -169,5 +171,5 @@ def _makers(
 
 def _and_here(environment: Mapping[str, str], name: str) -> str:
     """The networks that the operator named, and this machine."""
-    own = environment.get(name, "")
-    return f"{own},{LOOPBACK}" if own else LOOPBACK
+    named = environment.get(name, "").replace(",", " ").split()
+    return ",".join(dict.fromkeys((*named, LOOPBACK)))

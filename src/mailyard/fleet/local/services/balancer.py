@@ -61,6 +61,7 @@ class Balancer(Service):
         self._folder = place.folder("nginx")
         self._front: Front | None = None
         self._children: dict[str, list[str]] = {}
+        self.settings = {"http_balancers": LOOPBACK, "smtp_balancers": LOOPBACK}
         self._process = ServiceProcess(
             "nginx",
             self._folder,
