@@ -27,12 +27,14 @@ from running_platform import Platform, running_platform, wait_until
 
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.client import Mailyard
+from mailyard.core.ids import uuid7
 from mailyard.core.limits import MIB
 from mailyard.fleet.alerts.board import AlertBoard
 from mailyard.fleet.alerts.rule import read_rules
 from mailyard.fleet.duties.watch import Watch
 from mailyard.queue.engines.postgres import PostgresEngine
-from mailyard.queue.job import CLEANUP, NewJob
+from mailyard.queue.job import INBOUND_EMAIL, NewJob
+from mailyard.receiving.commit import INGEST
 from mailyard.storage import cluster
 from mailyard.storage.database import Database, DatabaseAddress
 
@@ -281,9 +283,12 @@ async def test_jobs_that_fail_are_told_of(world: World) -> None:
     await database.open()
     engine = PostgresEngine(database=database, bus=MemoryBus())
     await engine.enqueue(
-        [NewJob(CLEANUP, "of-no-handler", b"", max_attempts=2) for _ in range(100)]
+        [
+            NewJob(INBOUND_EMAIL, INGEST, b"this is not what it takes", uuid7(), max_attempts=3)
+            for _ in range(100)
+        ]
     )
-    engine.announce([CLEANUP])
+    engine.announce([INBOUND_EMAIL])
     async with asyncio.timeout(PATIENCE_S):
         while not world.told("workers-failing"):
             await asyncio.sleep(0.2)

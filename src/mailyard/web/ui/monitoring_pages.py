@@ -35,6 +35,7 @@ async def alerts(visit: Visit) -> Response[str]:
         open=[one for one in found if one.ended_at is None],
         over=[one for one in found if one.ended_at is not None],
         rules=app.alert_rules,
+        what_helps={rule.name: rule.do for rule in app.alert_rules},
         judged=app.settings.alerts,
         slowest=app.monitor.slowest(),
     )
