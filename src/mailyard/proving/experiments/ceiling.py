@@ -37,7 +37,7 @@ class Plan:
     held_s: float = 45.0
     after_s: float = 25.0
     share: float = 0.02
-    times: float = 2.5
+    times: float = 4.0
 
 
 SHORT = Plan(held_s=32.0, after_s=8.0)

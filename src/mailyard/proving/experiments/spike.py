@@ -24,6 +24,7 @@ TIMES = 10.0
 ONE_WORKER = {"MAILYARD_WORKER_PROCESSES": "1", "MAILYARD_WORKER_LANES": INBOUND_EMAIL}
 RECOVER_S = 60.0
 _NORMAL_S = {"worker": 2.0, "api": 0.5}  # the oldest work is younger, where all is well
+_DOWN_S = 40.0  # longer nobody waits for the last step down
 _CALM_S = 16.0  # the autoscaler looks back so far: what was measured before is no part of it
 _SIGNAL = """
 [[{group}.signal]]
@@ -41,16 +42,16 @@ class Plan:
 
     before_s: float = 10.0
     spike_s: float = 60.0
-    after_s: float = 40.0
+    after_s: float = 25.0
     share: float = 0.03
     before: float = 0.2
     most: int = 6
-    quiet_s: float = 20.0
+    quiet_s: float = 15.0
     paragraphs: int = 40  # of each mail that comes in
 
 
 SHORT = Plan(before_s=4.0, spike_s=45.0, after_s=14.0, quiet_s=8.0)
-API = Plan(share=0.02, before=0.25)
+API = Plan(share=0.012, before=0.25)
 API_SHORT = replace(SHORT, share=API.share, before=API.before)
 
 
@@ -197,7 +198,7 @@ async def _spike(
     await asyncio.sleep(plan.spike_s)
     say("the spike is over")
     await running
-    await here.until(lambda: here.count(role) == 1, 3 * plan.quiet_s)
+    await here.until(lambda: here.count(role) == 1, _DOWN_S)
     decisions = await here.decisions()
     verdict = await here.judge()
     spike = (spike[0] + zero_s, spike[1] + zero_s)
