@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
@@ -102,6 +103,19 @@ def template_database(server_url: str) -> Iterator[str]:
 @pytest.fixture
 async def database_url(server_url: str, template_database: str) -> AsyncIterator[str]:
     """The address of a fresh, migrated database that is gone after the test."""
+    async with _fresh_database(server_url, template_database) as url:
+        yield url
+
+
+@pytest.fixture
+async def other_database_url(server_url: str, template_database: str) -> AsyncIterator[str]:
+    """The address of another one, for tests that need two."""
+    async with _fresh_database(server_url, template_database) as url:
+        yield url
+
+
+@asynccontextmanager
+async def _fresh_database(server_url: str, template_database: str) -> AsyncIterator[str]:
     name = f"mailyard_test_{token_hex(6)}"
     server = await asyncpg.connect(server_url)
     try:

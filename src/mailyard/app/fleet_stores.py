@@ -1,7 +1,7 @@
 """What a fleet keeps in Redis: cache, limits, leases, wake-ups, presence; all over one link."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -113,5 +113,8 @@ def fleet_stores(settings: Settings, database: Database, clock: Clock) -> FleetS
     from mailyard.storage.redis.address import parse_address
     from mailyard.storage.redis.link import RedisLink
 
-    link = RedisLink(parse_address(settings.redis_url))
+    address = parse_address(settings.redis_url)
+    if settings.shard:  # what is cached and counted is the cluster's
+        address = replace(address, prefix=f"{address.prefix}-{settings.shard}")
+    link = RedisLink(address)
     return FleetStores(link=link, database=database, clock=clock)

@@ -30,13 +30,23 @@ if TYPE_CHECKING:
     from mailyard.ratelimit.ratelimit import RateLimit
     from mailyard.storage.blob import BlobStore
     from mailyard.storage.blob_upkeep import BlobUpkeep
+    from mailyard.storage.directory import Residence
 
 # Live events that say that the mail of an inbox has changed, and where they name it.
 _OF_MAIL = {MESSAGE_RECEIVED: "inbox_id", MAILBOX_CHANGED: "inbox_id"}
 
 
 def database_address(settings: Settings) -> DatabaseAddress:
-    """Where the platform's PostgreSQL is, its own or the one that the settings name."""
+    """Where the platform's PostgreSQL is, its own or the one that the settings name; the shard's
+    where the settings are a shard's."""
+    if settings.shard:
+        url, direct = settings.shard_urls[settings.shard]
+        return DatabaseAddress(
+            url=for_writes(url),
+            direct_url=for_writes(direct or url),
+            connections=settings.database_connections,
+            behind_pooler=bool(direct),
+        )
     url = for_writes(settings.database_url) or cluster.url_of(settings.data)
     return DatabaseAddress(
         url=url,
@@ -95,7 +105,7 @@ def blob_store(url: str) -> "BlobStore":
 def database_of(settings: Settings) -> Database:
     """The platform's database: with replicas, or a primary that may move, where settings say so."""
     address = database_address(settings)
-    if not (settings.database_replicas or settings.many_hosts):
+    if settings.shard or not (settings.database_replicas or settings.many_hosts):
         return Database(address)
     from mailyard.storage.replicated import ReplicatedDatabase
 
@@ -169,7 +179,17 @@ class Foundation:
             store=self.blobs,
             clock=self.clock,
             keep_s=backups_reach_back_s(self.settings),
+            keeps=self.residence,
         )
+
+    @cached_property
+    def residence(self) -> "Residence | None":
+        """Which workspaces are in this cluster, where there are several."""
+        if not self.settings.shards:
+            return None
+        from mailyard.app.shards import residence_of
+
+        return residence_of(self)
 
     @cached_property
     def presence(self) -> "Presence":

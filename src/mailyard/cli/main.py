@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "worker": ("mailyard.cli.worker", "Run one worker against a shared database."),
     "scheduler": ("mailyard.cli.scheduler", "Run one scheduler against a shared database."),
     "migrate": ("mailyard.cli.migrate", "Bring the database to this version."),
+    "shard": ("mailyard.cli.shard", "Database clusters: list, make ready, move a workspace."),
     "blobs": ("mailyard.cli.blobs", "The store of large mail: make, try, count, move it."),
     "backup": ("mailyard.cli.backup", "Take backups, list them, restore one on trial."),
     "restore": ("mailyard.cli.restore", "Make the database as it was at an instant."),

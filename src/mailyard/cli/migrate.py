@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mailyard.app import database_address
-from mailyard.settings import load_settings
+from mailyard.settings import HOME, Settings, load_settings
 from mailyard.storage.database import Database
 from mailyard.storage.migrate import migrate as apply_migrations
 from mailyard.storage.migrate import pending
@@ -40,7 +40,22 @@ def migrate(
 
 
 async def _migrate(check: bool) -> list[str]:
-    address = database_address(load_settings())
+    settings = load_settings()
+    names = await _migrate_home(settings, check)
+    if settings.shards:
+        from mailyard.app.shards import clusters_of, prepare
+
+        for shard, cluster in clusters_of(settings).items():
+            if shard != HOME:
+                of_shard = (
+                    await pending(cluster.direct_url) if check else await prepare(cluster, shard)
+                )
+                names += [f"{shard}: {name}" for name in of_shard]
+    return names
+
+
+async def _migrate_home(settings: Settings, check: bool) -> list[str]:
+    address = database_address(settings)
     if check:
         return await pending(address.direct_url)
     names = await apply_migrations(address.direct_url)

@@ -1,4 +1,5 @@
-"""One role, one process, one event loop: `python -m mailyard.cli.roles worker`.
+"""One role, one process, one event loop: `python -m mailyard.cli.roles worker`; `worker@east` is
+one of the database cluster east.
 
 A role imports what it needs while its supervisor still starts PostgreSQL, waits for the word, works
 until SIGTERM, drains within the limit of the settings and ends.
@@ -11,6 +12,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,7 +34,7 @@ from mailyard.fleet.control import Control
 from mailyard.fleet.registry import ProcessRegistry
 from mailyard.fleet.vital import vital
 from mailyard.observe import log
-from mailyard.settings import Settings, load_settings, reload, reloaded
+from mailyard.settings import HOME, Settings, load_settings, reload, reloaded
 
 if TYPE_CHECKING:
     from mailyard.fleet.region_term import TermWatch
@@ -60,15 +62,28 @@ class Service(Protocol):
         ...
 
 
-def run_alone(role: str) -> None:
+def run_alone(role: str, shard: str = "") -> None:
     """The command `mailyard <role>`: no supervisor, the database is there and migrated."""
-    sys.exit(_run(role, load_settings(), None))
+    sys.exit(_run(role, _for_shard(load_settings(), shard), None))
 
 
 def main() -> None:
     """What the supervisor starts: `<role> --control <descriptor>`."""
-    role, _, descriptor = sys.argv[1:4]
-    sys.exit(_run(role, load_settings(), int(descriptor)))
+    name, _, descriptor = sys.argv[1:4]
+    role, _, shard = name.partition("@")
+    sys.exit(_run(role, _for_shard(load_settings(), shard), int(descriptor)))
+
+
+def _for_shard(settings: Settings, shard: str) -> Settings:
+    """The settings of a role that works for one database cluster. Raises ConfigurationError."""
+    if not shard:
+        return settings
+    if shard not in (HOME, *settings.shard_urls):
+        raise ConfigurationError(
+            f"no shard is named {shard!r}; MAILYARD_SHARDS names "
+            f"{', '.join(settings.shard_urls) or 'none'}"
+        )
+    return replace(settings, shard="" if shard == HOME else shard)
 
 
 def _run(role: str, settings: Settings, descriptor: int | None) -> int:
@@ -141,7 +156,7 @@ def _follow(
 
     def take(new: Settings) -> str:
         nonlocal known
-        told = reload(known, new)
+        told = reload(known, replace(new, shard=known.shard))
         application.reload(told.settings)
         service.reload(told.settings)
         log.set_level(told.settings.log_level)

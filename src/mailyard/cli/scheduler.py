@@ -1,5 +1,7 @@
 """`mailyard scheduler`: the role alone, against a shared database."""
 
+from typing import Annotated
+
 import typer
 
 from mailyard.cli.roles import run_alone
@@ -8,9 +10,13 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command()
-def scheduler() -> None:
+def scheduler(
+    shard: Annotated[
+        str, typer.Option(help="The database cluster that it works for; home: the first one.")
+    ] = "",
+) -> None:
     """Run one scheduler; of several, one leads and the others stand by, until SIGTERM, then drain.
 
     Example: MAILYARD_DATABASE_URL=postgresql://mailyard@db/mailyard mailyard scheduler
     """
-    run_alone("scheduler")
+    run_alone("scheduler", shard)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mailyard.core.errors import ConfigurationError, MailyardError
+from mailyard.core.errors import ConfigurationError, MailyardError, Unavailable
 from mailyard.fleet.child import ChildSpec
 from mailyard.fleet.local.service import Moment
 from mailyard.fleet.local.services.balancer import Front
@@ -25,6 +25,7 @@ from mailyard.fleet.ports import check_free, settled
 from mailyard.fleet.stage import Stage, parse_stage
 from mailyard.fleet.supervisor import Supervisor
 from mailyard.settings import (
+    HOME,
     SUBMISSION_PORT,
     SUBMISSIONS_PORT,
     Settings,
@@ -222,6 +223,8 @@ class Platform:
             limit = await application.database.fetchval(load("process").server_limit)
             check_budget(self._settings, limit)
             await ensure_partitions(application.database, datetime.now(UTC))
+            if self._settings.shards:
+                await self._prepare_shards()
             if await application.database.fetchval(load("access").any_workspace):
                 return None
             from mailyard.access.bootstrap import bootstrap
@@ -241,6 +244,19 @@ class Platform:
         from mailyard.app.foundation import provision_topics
 
         await provision_topics(self._settings)
+
+    async def _prepare_shards(self) -> None:
+        """The same for the other clusters. One that is away is prepared by `mailyard shard add`, or
+        at the next start: the others serve meanwhile."""
+        from mailyard.app.shards import clusters_of, prepare
+
+        for name, cluster in clusters_of(self._settings).items():
+            if name != HOME:
+                try:
+                    for migration in await prepare(cluster, name):
+                        self._say("mailyard", f"migrated in {name}: {migration}")
+                except Unavailable as error:
+                    self._say("mailyard", f"shard {name}: {error.message}")
 
     def _announce(self, first: "FirstStart | None") -> None:
         settings = self._settings
@@ -362,6 +378,25 @@ def _submission(settings: Settings) -> str:
 
 
 def _specs(settings: Settings) -> list[ChildSpec]:
+    """The children. What works on jobs and duties is there once more for each other cluster."""
+    return [*_specs_at_home(settings), *_specs_of_shards(settings)]
+
+
+def _specs_of_shards(settings: Settings) -> list[ChildSpec]:
+    return [
+        ChildSpec(
+            name=f"{role}@{shard}-{number}",
+            role=f"{role}@{shard}",
+            command=(sys.executable, "-m", "mailyard.cli.roles", f"{role}@{shard}"),
+            memory_bytes=getattr(settings, f"{role}_memory"),
+        )
+        for shard in settings.shard_urls
+        for role in ("worker", "scheduler")
+        for number in range(1, getattr(settings, f"{role}_processes") + 1)
+    ]
+
+
+def _specs_at_home(settings: Settings) -> list[ChildSpec]:
     return [
         ChildSpec(
             name=f"{role}-{number}",

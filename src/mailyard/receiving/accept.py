@@ -9,7 +9,7 @@ delivery says that the address names, and who sends mail reads that (`ReturnMail
 
 import asyncio
 import re
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -56,6 +56,7 @@ CLOSED_INBOX = Reply(550, "5.2.1", "The inbox was for one mail, and takes no mor
 INBOX_FULL = Reply(452, "4.2.2", "The inbox is full, try again later")
 NEVER_FITS = Reply(552, "5.2.3", "The message is larger than all that the inbox may hold")
 DROPPED = Reply(250, "2.0.0", "Ok")
+MOVING = Reply(451, "4.3.2", "The mailbox is being moved, try again in a minute")
 INBOX_GONE = Reply(554, "5.1.1", "The inbox is gone")
 OVERLOADED = Reply(451, "4.3.1", "Too much mail at once, try again later")
 
@@ -120,7 +121,8 @@ class Acceptor:
 
     `hostname` is the name in our trace lines. What waits for its commit is bounded by
     `waiting_bytes` and `waiting_messages`; past that the peer keeps its mail (451). Large mail is
-    first put where `raw_mail` says; while that is away the peer keeps it too.
+    first put where `raw_mail` says; while that is away the peer keeps it too. `residence`: what is
+    answered for a workspace that is not in this database cluster, or is about to leave it.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Acceptor:
         elsewhere: Elsewhere | None = None,
         neighbours: Neighbours | None = None,
         door: Door | None = None,
+        residence: Callable[[UUID], Reply | None] | None = None,
         raw_mail: RawMail | None = None,
         clock: Clock | None = None,
         waiting_bytes: int = ACCEPT_WAITING_BYTES,
@@ -148,6 +151,7 @@ class Acceptor:
         self._used_up: frozenset[UUID] = frozenset()
         self._looking: asyncio.Task[None] | None = None
         self._door = door
+        self._residence = residence
         self._watching: asyncio.Task[None] | None = None
         self._raw_mail = raw_mail
         outside = raw_mail is not None and raw_mail.store is not None
@@ -274,6 +278,8 @@ class Acceptor:
         if route.region:
             # Not for good: by the next try the home region is reached, or has been taken over.
             return Reply(451, "4.4.4", f"At home in region {route.region}")
+        if self._residence is not None and (away := self._residence(route.workspace_id)):
+            return away
         if route.workspace_id in self._used_up:
             return NO_MORE_TODAY
         if route.room is not None and route.room <= 0:

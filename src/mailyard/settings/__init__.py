@@ -6,6 +6,7 @@ name, the value and what is allowed: a typing error must not run with a default.
 read again (`reload`).
 """
 
+from mailyard.settings.kinds import HOME
 from mailyard.settings.load import (
     as_environment,
     check_budget,
@@ -18,6 +19,7 @@ from mailyard.settings.reload import SAFE, Reload, reload, reloaded
 from mailyard.settings.setting import SUBMISSION_PORT, SUBMISSIONS_PORT, Settings
 
 __all__ = [
+    "HOME",
     "SAFE",
     "SUBMISSIONS_PORT",
     "SUBMISSION_PORT",

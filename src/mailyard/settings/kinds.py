@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from mailyard.core import limits
 from mailyard.core.errors import ConfigurationError, InvalidInput
 
+HOME = "home"  # the cluster of MAILYARD_DATABASE_URL
+_SHARD_NAME = re.compile("[a-z][a-z0-9-]{0,30}")
 _SIZE = re.compile(r"^(\d+)\s*(kb|mb|gb|)$")
 _SIZE_UNITS = {"": 1, "kb": limits.KIB, "mb": limits.MIB, "gb": 1024 * limits.MIB}
 
@@ -224,6 +226,24 @@ def _parse_text(text: str) -> str:
     return text
 
 
+def parse_shards(text: str) -> dict[str, tuple[str, str]]:
+    """`name=url` with spaces between, or `name=pooled|direct`: by name, the address of each cluster
+    and the one past its pooler (empty: there is none). Raises ValueError."""
+    found: dict[str, tuple[str, str]] = {}
+    for word in text.split():
+        name, _, addresses = word.partition("=")
+        url, _, direct = addresses.partition("|")
+        if not _SHARD_NAME.fullmatch(name) or name == HOME or name in found or not url:
+            raise ValueError
+        found[name] = (_parse_postgres(url), _parse_postgres(direct))
+    return found
+
+
+def _parse_shards(text: str) -> str:
+    parse_shards(text)
+    return text
+
+
 def _parse_redis(text: str) -> str:
     from mailyard.storage.redis.address import parse_address
 
@@ -264,6 +284,11 @@ POSTGRES = Kind(
 POSTGRES_LIST = Kind(
     lambda text: " ".join(_parse_postgres(one) for one in text.split()),
     "addresses like postgresql://host:port/name, with spaces between",
+)
+SHARDS = Kind(
+    _parse_shards,
+    "name=postgresql://host:port/name of each cluster beside the home one, with spaces between; "
+    "name=pooled|direct where a PgBouncer stands before it",
 )
 REDIS = Kind(
     _parse_redis,

@@ -20,6 +20,7 @@ _HIDDEN = (
     "url",
     "key",
     "replicas",
+    "shards",
     "passphrase",
     "password",
     "blobs",
@@ -148,6 +149,7 @@ def _check_together(settings: Settings) -> None:
     if settings.queue_engine == "kafka":
         _check_kafka(settings)
     _check_blobs(settings)
+    _check_shards(settings)
     check_budget(settings)
 
 
@@ -178,6 +180,20 @@ def _check_kafka(settings: Settings) -> None:
         raise ConfigurationError("MAILYARD_KAFKA_SASL and MAILYARD_KAFKA_USER go together")
     lanes = parse_lanes(settings.kafka_lanes)
     check_lanes(lanes, KAFKA_CAPABILITIES, "Kafka", "MAILYARD_KAFKA_LANES")
+
+
+def _check_shards(settings: Settings) -> None:
+    names = settings.shard_urls
+    if settings.shard and settings.shard not in names:
+        raise ConfigurationError(
+            f"MAILYARD_SHARD is {settings.shard!r}, but MAILYARD_SHARDS names "
+            f"{', '.join(names) or 'none'}"
+        )
+    if names and settings.queue_engine == "kafka":
+        raise ConfigurationError(
+            "MAILYARD_SHARDS and MAILYARD_QUEUE_ENGINE=kafka do not go together: a workspace that "
+            "moves takes its jobs along, and cannot take them out of a topic"
+        )
 
 
 def _check_blobs(settings: Settings) -> None:

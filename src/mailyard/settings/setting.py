@@ -31,6 +31,7 @@ from mailyard.settings.kinds import (
     REDIS,
     REGION,
     SERVERS,
+    SHARDS,
     SMTP,
     SPF,
     TEXT,
@@ -38,6 +39,7 @@ from mailyard.settings.kinds import (
     choice,
     number,
     parse_domain,
+    parse_shards,
     setting,
     whole,
 )
@@ -110,6 +112,13 @@ class Settings:
         BYTES, 64 * limits.MIB, "the embedded PostgreSQL's page cache (shared_buffers)"
     )
     database_instances: int = setting(whole(0, 1000), 0, "most processes ever; 0: as started here")
+
+    shards: str = setting(
+        SHARDS, "", "other database clusters that workspaces may be in: east=postgresql://…"
+    )
+    shard: str = setting(
+        TEXT, "", "the cluster of shards that this worker or scheduler works for; home when empty"
+    )
 
     queue_engine: str = setting(
         choice("postgres", "kafka"), "postgres", "where jobs are kept; kafka: those of kafka_lanes"
@@ -413,6 +422,12 @@ class Settings:
     def replica_urls(self) -> list[str]:
         """The addresses of the standby servers."""
         return self.database_replicas.split()
+
+    @property
+    def shard_urls(self) -> dict[str, tuple[str, str]]:
+        """The addresses of the clusters beside the home one, by name: pooled or not, and past the
+        pooler (empty where there is none)."""
+        return parse_shards(self.shards)
 
     @property
     def many_hosts(self) -> bool:

@@ -27,6 +27,7 @@ from mailyard.core.limits import BLOB_ORPHAN_S
 from mailyard.observe.metrics import BLOBS_SWEPT
 from mailyard.storage.blob import UNFINISHED, BlobName, BlobsAway, BlobStore, parse_name
 from mailyard.storage.database import Database
+from mailyard.storage.directory import Residence
 from mailyard.storage.queries import load
 
 _SQL = load("blob")
@@ -39,13 +40,21 @@ class BlobUpkeep:
     """Deletes from `store` what no row names. Without a store there is nothing to do: what was put
     into one that the settings no longer name is deleted when they name it again.
 
-    `keep_s`: how far backups reach back, so long the blob of a deleted row stays.
+    `keep_s`: how far backups reach back, so long the blob of a deleted row stays. `keeps`: which
+    workspaces are in this cluster, where several share the store.
     """
 
     def __init__(
-        self, *, database: Database, store: BlobStore | None, clock: Clock, keep_s: float = 0.0
+        self,
+        *,
+        database: Database,
+        store: BlobStore | None,
+        clock: Clock,
+        keep_s: float = 0.0,
+        keeps: Residence | None = None,
     ) -> None:
         self._database = database
+        self._keeps = keeps
         self._store = store
         self._clock = clock
         self._keep = timedelta(seconds=keep_s)
@@ -93,6 +102,8 @@ class BlobUpkeep:
         old = self._clock.now() - timedelta(seconds=BLOB_ORPHAN_S)
         async for run in self._store.list():
             keys = [one.key for one in run if one.modified_at < old and _is_ours(one.key)]
+            if self._keeps is not None:
+                keys = await _own(keys, self._keeps)
             unnamed = await self._unnamed(keys)
             if unnamed and self._keep:
                 kept = await self._database.fetch(_SQL.gone_keys, unnamed)
@@ -122,6 +133,13 @@ class BlobUpkeep:
             max(owners),
         )
         return {row["key"] for row in rows}
+
+
+async def _own(keys: Sequence[str], keeps: Residence) -> list[str]:
+    """Those of `keys` that this cluster has a say in: of workspaces that are in it and stay."""
+    owners = {key: name.workspace_id for key in keys if (name := parse_name(key)) is not None}
+    here = await keeps.here(set(owners.values()))
+    return [key for key in keys if key not in owners or owners[key] in here]
 
 
 def _is_ours(key: str) -> bool:

@@ -41,9 +41,16 @@ AWAY = (
     OSError,
 )
 
+# How the guard of a workspace that moves refuses a change (0049_shards.sql).
+FENCED = "MY001"
+
 # What the driver says of a connection that is gone, among its complaints about wrong calls.
 _LOST = re.compile("closed|closing|released back to the pool")
 _OUT_OF_TURN = "another operation"  # where a caller has his connection to himself, as here
+
+
+class Moving(Unavailable):
+    """The workspace moves to another cluster at this moment, or is there already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +126,10 @@ class Database:
             if not is_lost(error):
                 raise
             raise Unavailable(f"PostgreSQL is away: {error}") from error
+        except asyncpg.PostgresError as error:
+            if error.sqlstate != FENCED:
+                raise
+            raise Moving(str(error)) from error
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

@@ -216,6 +216,20 @@ async def ensure_partitions(database: Database, now: datetime) -> int:
     return made
 
 
+async def ensure_like(source: Database, target: Database) -> int:
+    """Make in `target` the partitions that `source` has; as above."""
+    present = {row["name"] for row in await target.fetch(QUERIES.attached)}
+    families: dict[str, list[Partition]] = {}
+    for row in await source.fetch(QUERIES.attached):
+        match = _NAME.match(row["name"])
+        if match is None or row["name"] in present:
+            continue
+        ranged, start = _BY_PARENT[match[1]], _start_of(match)
+        wish = _range_partition(ranged, start, _next(start, ranged.daily))
+        families.setdefault(wish.parent, []).append(wish)
+    return sum([await _make(target, family) for family in families.values()])
+
+
 async def ensure_month(database: Database, parent: str, moment: datetime) -> int:
     """Make the month of `moment` of the table `parent`, however long it is gone; as above."""
     start = _floor(moment.astimezone(UTC), daily=False)

@@ -28,9 +28,11 @@ from mailyard.core.errors import Unavailable
 from mailyard.storage import array_types
 from mailyard.storage.database import (
     AWAY,
+    FENCED,
     Connection,
     Database,
     DatabaseAddress,
+    Moving,
     given_up,
     is_lost,
     timer,
@@ -237,6 +239,10 @@ class ReplicatedDatabase(Database):
             if not is_lost(error):
                 raise
             raise Unavailable(f"PostgreSQL is away: {error}") from error
+        except asyncpg.PostgresError as error:
+            if error.sqlstate != FENCED:
+                raise
+            raise Moving(str(error)) from error
 
     async def _acquire(self) -> "tuple[asyncpg.Pool[asyncpg.Record], Connection]":
         until, failures = monotonic() + PATIENCE_S, 0

@@ -1,12 +1,18 @@
 """The API role: `/v1`, the live streams, the pages and the probes, on one port."""
 
+from typing import TYPE_CHECKING
+
 from mailyard.app import Application
 from mailyard.net.guard import networks
 from mailyard.settings import Settings
-from mailyard.web.asgi import build
+from mailyard.web.asgi import Front, build
 from mailyard.web.behind import Behind
 from mailyard.web.compressed import Compressed
 from mailyard.web.serve import HttpServer
+
+if TYPE_CHECKING:
+    from mailyard.app.shards import Shards
+    from mailyard.web.shards import ShardFront
 
 
 class ApiService:
@@ -14,7 +20,8 @@ class ApiService:
 
     def __init__(self, application: Application) -> None:
         settings = application.settings
-        self._front = build(application)
+        self._shards = _shards(application)
+        self._front = _front(application, self._shards)
         served = Compressed(self._front) if settings.compress else self._front
         balancers = networks(settings.http_balancers.replace(",", " ").split())
         self._server = HttpServer(
@@ -26,13 +33,36 @@ class ApiService:
         )
 
     async def start(self) -> None:
+        if self._shards is not None:
+            await self._shards.open()
         await self._front.start()
         await self._server.start()
 
     def reload(self, settings: Settings) -> None:
         """Rates, the limit of people, places of live connections, the drain."""
         self._front.reload(settings)
+        if self._shards is not None:
+            self._shards.reload(settings)
         self._server.drain_s = settings.drain_s
 
     async def drain(self, timeout_s: float) -> None:  # noqa: ARG002 (the server was told it)
         await self._server.stop()
+        if self._shards is not None:
+            await self._shards.close()
+
+
+def _shards(application: Application) -> "Shards | None":
+    """The database clusters, where there are several."""
+    if not application.settings.shards:
+        return None
+    from mailyard.app.shards import Shards
+
+    return Shards(application)
+
+
+def _front(application: Application, shards: "Shards | None") -> "Front | ShardFront":
+    if shards is None:
+        return build(application)
+    from mailyard.web.shards import ShardFront
+
+    return ShardFront(shards)

@@ -1,9 +1,10 @@
 """The SMTP role: mail comes in from everybody, and from applications that submit it."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+from uuid import UUID
 
 import structlog
 
@@ -15,10 +16,12 @@ from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.session import LoginAsked, SessionConfig
 from mailyard.receiving.accept import Acceptor
+from mailyard.receiving.handler import LoginHandler, SessionHandler
 from mailyard.receiving.listener import Listener, ListenerLimits
 from mailyard.settings import SUBMISSION_PORT, SUBMISSIONS_PORT, Settings
 
 if TYPE_CHECKING:
+    from mailyard.cli.serving.smtp_shards import SmtpShards
     from mailyard.sending.submission import Submission
 
 _LOG = structlog.get_logger(__name__)
@@ -31,19 +34,8 @@ class SmtpService:
         settings = application.settings
         self._application = application
         self._tls = application.tls_context()
-        self._acceptor = Acceptor(
-            database=application.database,
-            engine=application.engine,
-            hostname=settings.smtp_name,
-            returns=application.return_addresses,
-            # Without plans not even the modules that know of them are loaded.
-            allowance=application.allowance if settings.plans_file is not None else None,
-            elsewhere=application.elsewhere,
-            neighbours=application.neighbours,
-            door=application.doorkeeper,
-            raw_mail=application.raw_mail,
-            clock=application.clock,
-        )
+        self._shards = _shards(application)
+        self._acceptor = acceptor_of(application) if self._shards is None else None
         self._limits = ListenerLimits(
             connections=settings.smtp_connections,
             connections_per_address=settings.smtp_connections_per_address,
@@ -52,18 +44,23 @@ class SmtpService:
         self._listener = Listener(
             host=settings.smtp_host,
             port=settings.smtp_port,
-            handler=self._acceptor,
+            handler=self._acceptor or self._shards.acceptor,  # type: ignore[union-attr]
             hostname=settings.smtp_name,
             tls_context=self._tls,
             listener_limits=self._limits,
             balancers=self._balancers,
         )
         self._submission: list[Listener] = []
-        self._decider = _Decider(application)
+        self._decider: SubmissionDecider = (
+            Decider(application) if self._shards is None else self._shards.decider
+        )
 
     async def start(self) -> None:
         settings = self._application.settings
-        self._acceptor.start()
+        if self._acceptor is not None:
+            self._acceptor.start()
+        if self._shards is not None:
+            await self._shards.start()
         await self._listen(self._listener, settings.smtp_port, "MAILYARD_SMTP_PORT")
         wanted = (
             (settings.submission_port, SUBMISSION_PORT, False, "MAILYARD_SUBMISSION_PORT"),
@@ -94,7 +91,10 @@ class SmtpService:
     async def drain(self, timeout_s: float) -> None:
         listeners = [self._listener, *self._submission]
         await asyncio.gather(*(listener.drain(timeout_s) for listener in listeners))
-        await self._acceptor.close()
+        if self._acceptor is not None:
+            await self._acceptor.close()
+        if self._shards is not None:
+            await self._shards.close()
 
     async def _listen(self, listener: Listener, port: int, setting: str) -> None:
         try:
@@ -125,7 +125,41 @@ class SmtpService:
         )
 
 
-class _Decider:
+def _shards(application: Application) -> "SmtpShards | None":
+    """The database clusters, where there are several."""
+    if not application.settings.shards:
+        return None
+    from mailyard.cli.serving.smtp_shards import SmtpShards
+
+    return SmtpShards(application)
+
+
+def acceptor_of(
+    application: Application, residence: Callable[[UUID], Reply | None] | None = None
+) -> Acceptor:
+    """What decides about mail that comes into the cluster of `application`."""
+    settings = application.settings
+    return Acceptor(
+        database=application.database,
+        engine=application.engine,
+        hostname=settings.smtp_name,
+        returns=application.return_addresses,
+        # Without plans not even the modules that know of them are loaded.
+        allowance=application.allowance if settings.plans_file is not None else None,
+        elsewhere=application.elsewhere,
+        neighbours=application.neighbours,
+        door=application.doorkeeper,
+        residence=residence,
+        raw_mail=application.raw_mail,
+        clock=application.clock,
+    )
+
+
+class SubmissionDecider(SessionHandler, LoginHandler, Protocol):
+    """What decides about submitted mail, and who may sign in."""
+
+
+class Decider:
     """Decides about submitted mail. What that takes is loaded with the first login: a listener that
     nobody signs in at does not pay for it."""
 

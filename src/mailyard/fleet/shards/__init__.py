@@ -1,0 +1,1 @@
+"""Moving a workspace from one database cluster to another while it is live (docs/SHARDS.md)."""
