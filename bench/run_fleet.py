@@ -16,6 +16,7 @@ BENCHES = (
     "fleet_campaign",
     "fleet_regions",
     "fleet_scale",
+    "fleet_shard_guard",
 )
 
 if __name__ == "__main__":

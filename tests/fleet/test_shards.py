@@ -5,7 +5,9 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import sys
+from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -290,3 +292,86 @@ async def move_with_kills(stage: Stage, workspace: str, to: str, random: Random)
     out, err = await process.communicate()
     assert process.returncode == 0 or b"already" in err, (out, err)
     return kills
+
+
+async def test_every_way_in_leads_to_the_cluster_of_the_workspace(
+    stage: Stage, http: aiohttp.ClientSession
+) -> None:
+    tenant = await new_tenant(stage, http, "ways")
+    operator = {"authorization": f"Bearer {stage.platform.ready['api_key']}"}
+    assert await tenant._smtp("at home") == 250
+    moved = await stage.run("shard", "move", tenant.id, "east", "--check-bytes")
+    assert moved["frozen_s"] < 20
+    assert await tenant._smtp("in the east") == 250
+    assert await submitted(stage, tenant) == 250
+    async with asyncio.timeout(20):
+        while await tenant.subjects() != ["at home", "in the east", "submitted"]:
+            await asyncio.sleep(0.1)
+    # A key made there is found; what it may not do is not done in the other cluster either.
+    status, made = await tenant.call("POST", "/v1/keys", json={"name": "k", "scopes": ["admin"]})
+    assert status == 201, made
+    tenant.key = made["secret"]
+    assert (await tenant.call("GET", "/v1/keys"))[0] == 200
+    assert (await tenant.call("GET", "/v1/queues"))[0] == 403
+    async with http.get("/v1/workspaces", headers=operator) as answer:
+        assert answer.status == 200
+    async with http.get("/v1/keys", headers={"authorization": "Bearer my_" + "0" * 59}) as answer:
+        assert answer.status == 401
+    # Somebody who is asked in there signs in there.
+    status, link = await tenant.call(
+        "POST", "/v1/members", json={"email": "eve@example.org", "role": "owner"}
+    )
+    assert status == 201, link
+    found = await stage.run("shard", "workspaces")
+    assert {one["id"]: one["shard"] for one in found["items"]}[tenant.id] == "east"
+    assert found["away"] == {}
+
+
+async def test_a_cluster_that_is_away_takes_only_its_own_workspaces_with_it(
+    stage: Stage, http: aiohttp.ClientSession
+) -> None:
+    here = await new_tenant(stage, http, "here")
+    there = await new_tenant(stage, http, "there")
+    await stage.run("shard", "move", there.id, "east")
+    assert await here._smtp("before") == 250 and await there._smtp("before") == 250
+    stage.east.freeze(signal.SIGSTOP)
+    try:
+        assert (await here.call("GET", "/v1/lists"))[0] == 200
+        assert await here._smtp("meanwhile") == 250
+        found = await stage.run("shard", "workspaces")
+        assert list(found["away"]) == ["east"]
+        assert here.id in {one["id"] for one in found["items"]}
+    finally:
+        stage.east.freeze(signal.SIGCONT)
+    assert (await there.call("GET", "/v1/lists"))[0] == 200
+    assert await there._smtp("afterwards") == 250
+
+
+async def submitted(stage: Stage, tenant: Tenant) -> int:
+    """A mail by an application over SMTP, signed in with the workspace's key; the last answer."""
+    port = stage.platform.ready["submission"]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await _reply(reader)
+    writer.write(b"EHLO app\r\n")
+    await _reply(reader)
+    writer.write(b"STARTTLS\r\n")
+    await _reply(reader)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    await writer.start_tls(context)
+    secret = b64encode(f"\0app\0{tenant.key}".encode()).decode()
+    mail = MAIL.format(to=tenant.address, subject="submitted").encode() + b".\r\n"
+    code = 0
+    for line in (
+        b"EHLO app\r\n",
+        f"AUTH PLAIN {secret}\r\n".encode(),
+        b"MAIL FROM:<me@inbox.localhost>\r\n",
+        f"RCPT TO:<{tenant.address}>\r\n".encode(),
+        b"DATA\r\n",
+        mail,
+    ):
+        writer.write(line)
+        code = await _reply(reader)
+        assert code < 400, (line, code)
+    writer.close()
+    return code

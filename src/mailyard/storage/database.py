@@ -41,7 +41,7 @@ AWAY = (
     OSError,
 )
 
-# How the guard of a workspace that moves refuses a change (0049_shards.sql).
+# How the guard of a workspace that moves refuses a change (0050_shards.sql).
 FENCED = "MY001"
 
 # What the driver says of a connection that is gone, among its complaints about wrong calls.
