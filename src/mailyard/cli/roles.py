@@ -229,6 +229,11 @@ async def _check_schema(application: Application) -> None:
 
 
 def _service(role: str, application: Application, control: Control) -> Service:
+    if application.settings.shard and role in ("api", "smtp"):
+        raise ConfigurationError(
+            f"MAILYARD_SHARD is {application.settings.shard!r}, but the role {role} serves all "
+            "database clusters; leave it out"
+        )
     match role:
         case "api":
             from mailyard.cli.serving.api import ApiService

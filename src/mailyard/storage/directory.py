@@ -60,6 +60,7 @@ class Directory:
         self._one_reads = asyncio.Lock()  # or an older answer could come last
         self._reading: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
+        self._told = False  # that it cannot be read
 
     @property
     def home(self) -> str:
@@ -100,7 +101,13 @@ class Directory:
         try:
             await asyncio.shield(self._reading)
         except Unavailable as error:
-            _LOG.warning("directory_not_read", error=error.message)
+            self._tell(error.message)
+
+    def _tell(self, why: str) -> None:
+        """Once, until it is read again."""
+        if not self._told:
+            _LOG.warning("directory_not_read", error=why)
+        self._told = True
 
     async def _read(self) -> None:
         async with self._one_reads:
@@ -114,16 +121,15 @@ class Directory:
                 self._places[row["workspace_id"]] = Place(row["shard"], row["state"] == "moving")
                 self._newest = max(self._newest, row["changed_at"])
             self._read_at = began
+            self._told = False
 
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
             try:
                 await self._read()
-            except Unavailable as error:
-                _LOG.warning("directory_not_read", error=error.message)
-            except Exception as error:
-                _LOG.error("directory_not_read", error=repr(error))
+            except Exception as error:  # the home cluster is away, or full, or whatever
+                self._tell(str(error))
 
 
 class Residence:
