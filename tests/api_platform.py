@@ -58,6 +58,7 @@ from mailyard.fleet.autoscale.book import DecisionBook
 from mailyard.fleet.autoscale.policy import read_policies
 from mailyard.fleet.autoscale.scaler import settled
 from mailyard.fleet.monitor import Monitor
+from mailyard.fleet.shards.overview import Overview
 from mailyard.mailbox.draft import Drafts
 from mailyard.mailbox.ending import Endings
 from mailyard.mailbox.follow import Follower
@@ -294,6 +295,7 @@ def services(database: Database, book: PlanBook = NO_PLANS) -> Any:
         limit_policies=limit_policy.Policies(book=limit_policy.shipped(), limits=buckets),
         features=Features(database=database, bus=bus, clock=SystemClock()),
         cache=cache,
+        shards_overview=Overview({"home": database}, "home"),
         monitor=Monitor(database=database, engine=engine, data=None, budget=100, live_places=100),
         alert_board=AlertBoard(database=database, rules=read_rules()),
         alert_rules=read_rules(),

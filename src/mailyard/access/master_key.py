@@ -36,10 +36,11 @@ async def meet(database: "Database", settings_key: str, folder: Path) -> None:
     the installation has one.
     """
     keys = parse_master_keys(settings_key)
-    if not keys and (folder / FILE_NAME).exists():
-        keys = ensure_master_key(folder)
     async with database.transaction() as tx:
         await database.execute(QUERIES.alone, tx=tx)
+        # Looked for under the lock: who had it before may have made the key, and noted it.
+        if not keys and (folder / FILE_NAME).exists():
+            keys = ensure_master_key(folder)
         known = {bytes(row["id"]) for row in await database.fetch(QUERIES.known, tx=tx)}
         if known and not known & {id_of(key) for key in keys}:
             raise ConfigurationError(_stranger(keys, known, folder))

@@ -1,6 +1,6 @@
 """What every service stands on: settings, clock, database, queue, bus, cache."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from mailyard.bus.live import MAILBOX_CHANGED, MESSAGE_RECEIVED, LiveEvents
 from mailyard.core.clock import SystemClock
 from mailyard.core.ids import uuid7
 from mailyard.queue.engines.postgres import PostgresEngine
-from mailyard.settings import Settings
+from mailyard.settings import HOME, Settings
 from mailyard.storage import cluster
 from mailyard.storage.database import Database, DatabaseAddress
 from mailyard.storage.hosts import for_writes
@@ -119,6 +119,8 @@ class Foundation:
         self.settings = settings
         self.clock = SystemClock()
         self.database = database_of(settings)
+        # All of the installation's, by name, where this process serves several (app/shards.py).
+        self.clusters: Mapping[str, Database] = {HOME: self.database}
         self.process_id = uuid7()  # as which this process is known to the others
         self.fleet: FleetStores | None = fleet_stores(settings, self.database, self.clock)
         self.bus = self._bus()

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from mailyard.app.webhooks import Webhooking
 from mailyard.core.errors import ConfigurationError, MailyardError
+from mailyard.settings import HOME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mailyard.fleet.autoscale.scaler import Autoscaler
     from mailyard.fleet.duties.watch import Sink, Watch
     from mailyard.fleet.monitor import Monitor
+    from mailyard.fleet.shards.overview import Overview
     from mailyard.net.http import HttpClient
 
 Post = Callable[[bytes], Awaitable[None]]
@@ -45,6 +47,13 @@ class Operating(Webhooking):
             budget=settings.database_budget,
             live_places=settings.live_connections,
         )
+
+    @cached_property
+    def shards_overview(self) -> "Overview":
+        """All database clusters, for operators."""
+        from mailyard.fleet.shards.overview import Overview
+
+        return Overview(self.clusters, HOME)
 
     @cached_property
     def alert_rules(self) -> "Sequence[Rule]":

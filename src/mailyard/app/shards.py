@@ -20,6 +20,7 @@ import structlog
 from mailyard.app.application import Application
 from mailyard.app.foundation import Foundation, database_address
 from mailyard.core.errors import MailyardError, Unavailable
+from mailyard.fleet.shards.overview import OPERATOR
 from mailyard.settings import HOME, Settings
 from mailyard.storage.database import Database
 from mailyard.storage.directory import Directory, Place, Residence
@@ -35,8 +36,6 @@ ASK_S = 2.0  # one cluster, for a name
 AGAIN_S = 2.0  # between two tries to reach a cluster
 _REMEMBERED = 50_000
 _CHANGING = frozenset({"person"})  # whoever belongs to a workspace today
-# Version 7 of the beginning of time: before every workspace that was ever made.
-OPERATOR = UUID("00000000-0000-7000-8000-000000000001")
 
 _LOG = structlog.get_logger(__name__)
 
@@ -89,6 +88,7 @@ class Shards:
                 for name in home.settings.shard_urls
             },
         }
+        home.clusters = {name: one.database for name, one in self.applications.items()}
         self.directory = Directory(database=home.database, home=HOME)
         self._up = {HOME}
         self._names: dict[tuple[str, str], UUID] = {}

@@ -5,23 +5,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
-import asyncpg
 import typer
 
-from mailyard.app.shards import OPERATOR, clusters_of, prepare
+from mailyard.app.shards import clusters_of, prepare
 from mailyard.cli.client import AsJson, say, say_rows
 from mailyard.core import ids
 from mailyard.core.errors import ConfigurationError, Unavailable
-from mailyard.fleet.shards.across import across
 from mailyard.fleet.shards.move import PATIENCE_S, Mover
-from mailyard.fleet.shards.tables import QUERIES
+from mailyard.fleet.shards.overview import Overview
 from mailyard.settings import HOME, load_settings
 from mailyard.storage.database import Database
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
-_MOVES = 20
-_LAST = UUID(int=(1 << 128) - 1)
 Workspace = Annotated[str, typer.Argument(help="The workspace, as wsp_….")]
 
 
@@ -68,7 +64,7 @@ def list_workspaces(
 
     Example: mailyard shard workspaces --limit 20
     """
-    last = ids.parse_type_id(ids.WORKSPACE, before, field="before") if before else _LAST
+    last = ids.parse_type_id(ids.WORKSPACE, before, field="before") if before else None
 
     async def work(clusters: Mapping[str, Database]) -> Any:
         return await _workspaces(clusters, last, limit)
@@ -193,70 +189,46 @@ class _Away(Database):
 
 
 async def _list(clusters: Mapping[str, Database]) -> dict[str, Any]:
-    home = clusters[HOME]
-    counts = {row["shard"]: row["workspaces"] for row in await home.fetch(QUERIES.counts)}
-    shards = []
-    for name, cluster in clusters.items():
-        try:
-            version, away = await cluster.fetchval(QUERIES.schema_version), None
-        except Unavailable as error:
-            version, away = None, error.message
-        count = counts.get(name, 0)
-        shards.append(
-            {
-                "name": name,
-                "workspaces": count if name != HOME else None,
-                "migration": version,
-                "away": away,
-            }
-        )
+    overview = Overview(clusters, HOME)
     return {
-        "shards": shards,
-        "moves": [_move(row) for row in await home.fetch(QUERIES.moves, _MOVES)],
+        "shards": [
+            {"name": one.name, "workspaces": one.workspaces, "migration": one.migration}
+            | ({"away": one.away} if one.away else {})
+            for one in await overview.clusters()
+        ],
+        "moves": [
+            {
+                "workspace": ids.type_id(ids.WORKSPACE, one.workspace_id),
+                "source": one.source,
+                "target": one.target,
+                "state": one.state,
+                "rows": one.rows,
+                "frozen_s": one.frozen_s,
+                "trouble": one.trouble,
+            }
+            for one in await overview.moves()
+        ],
     }
 
 
-def _move(row: asyncpg.Record) -> dict[str, Any]:
-    frozen = row["switched_at"] and (row["switched_at"] - row["frozen_at"]).total_seconds()
+async def _workspaces(
+    clusters: Mapping[str, Database], before: UUID | None, limit: int
+) -> dict[str, Any]:
+    page = await Overview(clusters, HOME).workspaces(before=before, limit=limit)
     return {
-        "workspace": ids.type_id(ids.WORKSPACE, row["workspace_id"]),
-        "source": row["source"],
-        "target": row["target"],
-        "state": row["state"],
-        "rows": row["rows_moved"],
-        "frozen_s": frozen,
-        "trouble": row["trouble"],
-    }
-
-
-async def _workspaces(clusters: Mapping[str, Database], before: UUID, limit: int) -> dict[str, Any]:
-    def ask(cluster: Database) -> Callable[[int], Awaitable[list[Any]]]:
-        return lambda count: cluster.fetch(QUERIES.all_workspaces, before, count, OPERATOR)
-
-    page = await across(
-        {name: ask(cluster) for name, cluster in clusters.items()},
-        lambda row: row["workspace_id"],
-        limit=limit,
-    )
-    rows = await clusters[HOME].fetch(
-        QUERIES.places_of, [row["workspace_id"] for _, row in page.items]
-    )
-    places = {row["workspace_id"]: row for row in rows}
-    items = []
-    for shard, row in page.items:
-        place = places.get(row["workspace_id"])
-        if shard != (place["shard"] if place is not None else HOME):
-            continue  # on its way there, or not let go yet
-        items.append(
+        "items": [
             {
-                "id": ids.type_id(ids.WORKSPACE, row["workspace_id"]),
-                "name": row["name"],
-                "shard": shard,
-                "state": place["state"] if place is not None else "active",
-                "created_at": row["created_at"],
+                "id": ids.type_id(ids.WORKSPACE, one.id),
+                "name": one.name,
+                "shard": one.shard,
+                "state": "moving" if one.moving else "active",
+                "created_at": one.created_at,
             }
-        )
-    return {"items": items, "away": dict(page.away), "more": page.more}
+            for one in page.items
+        ],
+        "away": dict(page.away),
+        "more": page.next_before is not None,
+    }
 
 
 def _tell(line: str) -> None:

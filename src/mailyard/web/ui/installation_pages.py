@@ -18,6 +18,8 @@ async def database(visit: Visit) -> Response[str]:
         "database.html",
         servers=servers_of(app),
         embedded=app.settings.embedded,
+        clusters=await app.shards_overview.clusters() if app.settings.shards else [],
+        moves=await app.shards_overview.moves() if app.settings.shards else [],
         configured=bool(app.settings.backup),
         last=await app.backup_log.last_good(),
         runs=await app.backup_log.runs(RUNS),
