@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
 _READS = frozenset(("GET", "HEAD", "OPTIONS"))
 _LINKS = frozenset(("/c/", "/o/", "/u/", "/p/"))
-_BY_TOKEN = {"/sign-in/": "link", "/invitation/": "invitation"}  # what stands in the path
+_BY_TOKEN = {
+    "/sign-in/": "link",
+    "/invitation/": "invitation",
+    "/reset/": "reset",
+}  # what stands in the path
 _BY_ADDRESS = frozenset(("/sign-in", "/reset"))  # a form that names a person
 _FORM_BYTES = 16 * 1024
 _KEY = b"bearer my_"

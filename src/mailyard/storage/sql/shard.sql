@@ -48,8 +48,12 @@ SELECT name, workspace_id FROM (
     WHERE $1 = 'delivery' AND id = ANY (
         SELECT given::uuid FROM unnest($2::text[]) AS given WHERE $1 = 'delivery')
     UNION ALL
-    SELECT name, workspace_id FROM tracking_domain
-    WHERE $1 = 'host' AND verified AND name = ANY ($2::text[])
+    SELECT encode(link.token_hash, 'hex'), member.workspace_id
+    FROM account_link AS link
+    JOIN user_account AS person ON person.email = link.email
+    JOIN membership AS member ON member.user_id = person.id
+    WHERE $1 = 'reset' AND link.token_hash = ANY (
+        SELECT decode(given, 'hex') FROM unnest($2::text[]) AS given WHERE $1 = 'reset')
 ) AS found;
 
 -- name: add_place
@@ -395,19 +399,25 @@ SELECT count(*) FROM held;
 -- What kinds of jobs of the workspace $1 somebody works on, and how many of each.
 WITH
 -- use: lines
+waiting AS (
+    SELECT job_id FROM shard_held_job WHERE workspace_id = $1
+    UNION ALL SELECT job_id FROM job_ready WHERE line_id IN (SELECT id FROM both_ids)
+    UNION ALL SELECT job_id FROM job_scheduled
+    UNION ALL SELECT job_id FROM job_parked
+),
 work AS (
     SELECT kind FROM job
-    WHERE line_id IN (SELECT id FROM both_ids)
-      AND NOT EXISTS (SELECT FROM shard_held_job AS held WHERE held.job_id = job.id)
+    WHERE line_id IN (SELECT id FROM both_ids) AND id NOT IN (SELECT job_id FROM waiting)
 )
 SELECT kind, count(*) AS jobs FROM work GROUP BY kind ORDER BY kind;
 
 -- name: returns_at_work
--- Whether a job of nobody's line on the queue $1 was enqueued before $2: mail that came back, events
--- of providers, whose workspace its handler finds. Those have no workspace_id.
+-- Whether a job of nobody's line on the queue $1 that is due was enqueued before $2: mail that came
+-- back, events of providers, whose workspace its handler finds. Those have no workspace_id.
 SELECT EXISTS (
     SELECT FROM job JOIN queue_line AS line ON line.id = abs(job.line_id)
-    WHERE line.workspace_id IS NULL AND line.queue = $1 AND job.enqueued_at < $2);
+    WHERE line.workspace_id IS NULL AND line.queue = $1 AND job.enqueued_at < $2
+      AND job.id NOT IN (SELECT job_id FROM job_scheduled));
 
 -- name: release_jobs
 -- The held jobs of the workspace $1 are given out again, each at its time.
