@@ -1,4 +1,4 @@
-"""A page out of several clusters: merged by id, bounded in rows and time, and never lost for one."""
+"""A page out of several clusters: merged by id, bounded in rows and time, not lost for one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
