@@ -112,7 +112,8 @@ class Server:
     def freeze(self, number: int = signal.SIGSTOP) -> None:
         """Stop, or let go on, the server with all its children."""
         for pid in cluster.processes_on(self.folder):
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # one that has just ended
+                os.kill(pid, number)
 
     def stop(self) -> None:
         if self.process is None or self.process.poll() is not None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from random import Random
+from time import monotonic
 from typing import Any
 
 import aiohttp
@@ -114,7 +115,7 @@ class Tenant:
                 number += 1
             elif code >= 500:
                 self.failures.append(f"{subject}: {code}")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
     async def _smtp(self, subject: str) -> int:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -164,7 +165,7 @@ class Tenant:
                 number += 1
             elif status != 503:
                 self.failures.append(f"{subject}: {status} {said}")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
 
     async def make_lists(self, stop: asyncio.Event) -> None:
         """Changes and reads."""
@@ -262,10 +263,11 @@ async def test_a_workspace_moves_under_load_while_its_movers_are_killed(
     )
     assert tenant.failures == []
     wanted = sorted([*tenant.received, *tenant.sent])
-    async with asyncio.timeout(60):
-        while len(await tenant.subjects()) < len(wanted):
-            await asyncio.sleep(0.3)
-    assert await tenant.subjects() == wanted
+    until = monotonic() + 90
+    while len(found := await tenant.subjects()) < len(wanted) and monotonic() < until:
+        await asyncio.sleep(1.0)
+    assert (sorted({*wanted} - {*found})[:20], len(found)) == ([], len(wanted))
+    assert found == wanted
     assert await tenant.lists() == len(tenant.listed)
     assert kills >= 2
     assert tenant.answers.get(503, 0) > 0 and tenant.answers.get(451, 0) > 0
@@ -338,7 +340,8 @@ async def test_a_cluster_that_is_away_takes_only_its_own_workspaces_with_it(
     here = await new_tenant(stage, http, "here")
     there = await new_tenant(stage, http, "there")
     await stage.run("shard", "move", there.id, "east")
-    assert await here._smtp("before") == 250 and await there._smtp("before") == 250
+    assert await here._smtp("before") == 250
+    assert await there._smtp("before") == 250
     stage.east.freeze(signal.SIGSTOP)
     try:
         assert (await here.call("GET", "/v1/lists"))[0] == 200

@@ -230,6 +230,26 @@ async def test_what_was_under_way_holds_the_fence_and_what_comes_later_is_refuse
     assert (await two.home.hand_over(("you@inbox.test",))).code == 451
 
 
+async def test_neighbours_keep_every_row(two: Two) -> None:
+    """Of the same tables and partitions, at the same places in them."""
+    other = uuid7()
+    await add_workspace(two.home.database, other, "neighbour")
+    names = [f"n{number}@inbox.test" for number in range(40)]
+    await two.home.inboxes.create(other, [NewInbox(address=name) for name in names])
+    await two.home.inboxes.create(
+        two.workspace, [NewInbox(address=f"y{number}@inbox.test") for number in range(40)]
+    )
+    for name in (*names[:5], "you@inbox.test", *names[5:10], "y1@inbox.test"):
+        await two.home.deliver(name, content=about(name))
+    theirs = Two(two.home, two.east, other, two.inbox)
+    before = await theirs.rows(two.home.database)
+    await two.mover().move(two.workspace, EAST)
+    assert await theirs.rows(two.home.database) == before
+    assert await theirs.rows(two.east.database) == {}
+    await two.mover().move(two.workspace, HOME)
+    assert await theirs.rows(two.home.database) == before
+
+
 async def test_a_refused_mail_does_not_fail_the_others_of_its_group(two: Two) -> None:
     other = uuid7()
     await add_workspace(two.home.database, other, "neighbour")
@@ -244,6 +264,8 @@ async def test_a_refused_mail_does_not_fail_the_others_of_its_group(two: Two) ->
         )
     )
     assert [reply.code for reply in replies] == [451, 250, 451, 250]
+    assert (await two.home.ask("neighbour@inbox.test")).code == 250
+    assert (await two.home.ask("you@inbox.test")).code == 550
 
 
 async def test_mail_that_comes_all_the_while_is_all_there_afterwards(two: Two) -> None:

@@ -303,9 +303,10 @@ SELECT format('SELECT %s FROM %I WHERE %s',
 SELECT format('DELETE FROM %I WHERE %s', $1::text, $2::text);
 
 -- name: say_delete_some
--- The same for at most $3 of them.
-SELECT format('DELETE FROM %I WHERE ctid = ANY (ARRAY(SELECT ctid FROM %I WHERE %s LIMIT %s))',
-              $1::text, $1::text, $2::text, $3::int);
+-- The same for some $3 of them. A place in a table is one in each of its partitions, so the condition
+-- stands twice: other workspaces have rows at the same places.
+SELECT format('DELETE FROM %I WHERE %s AND ctid = ANY (ARRAY(SELECT ctid FROM %I WHERE %s LIMIT %s))',
+              $1::text, $2::text, $1::text, $2::text, $3::int);
 
 -- name: say_waiting_room
 -- The statement that makes a table of the transaction, with the columns $2 of $1.
