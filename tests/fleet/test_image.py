@@ -1,6 +1,5 @@
 """The image's steps work, and what they make runs as nobody special under a read-only root."""
 
-import json
 import os
 import re
 import shutil
@@ -147,14 +146,11 @@ def test_what_it_makes_runs_under_a_root_that_nobody_can_write_to(
 
         def begun() -> bool:
             assert process.poll() is None, (folder / "log").read_text()
-            return is_ready(env) and (folder / "data/api-key").exists()
+            return is_ready(env)
 
         wait_until(begun, 90.0)
         refused = run([*inside, "touch", str(program / "x")], env, Path("/"))
         assert "Read-only file system" in refused.stderr
-        demo = run([*inside, "mailyard", "demo", "--recipients", "20", "--json"], env, Path("/"))
-        verdict = json.loads(demo.stdout.splitlines()[-1])
-        assert verdict["clean"] and verdict["received"] == 20
         health = exec_form(last(STEPS, "HEALTHCHECK"))
         file = environment(STEPS)["MAILYARD_ALIVE_FILE"]
         assert file in health[-1]
