@@ -27,9 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from kafka_cluster import KafkaCluster, folder_of_jars
 
 from mailyard.app.foundation import Foundation, kafka_options
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engines.kafka.topics import Topics
 from mailyard.queue.job import EMAIL_EVENTS, NewJob
-from mailyard.queue.worker import Batch, Handler, Worker
+from mailyard.queue.worker import Worker
 from mailyard.settings import load_settings
 
 JOBS = 1_000_000 if FULL else 200_000

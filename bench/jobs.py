@@ -31,9 +31,10 @@ from measure import (
 )
 
 from mailyard.bus.adapters.postgres import PostgresBus
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.job import EMAIL_BULK, EMAIL_SEND, NewJob
-from mailyard.queue.worker import Batch, Handler, Worker
+from mailyard.queue.worker import Worker
 from mailyard.storage.database import Database, DatabaseAddress
 
 PEER = Path(__file__).parent / "bullmq"

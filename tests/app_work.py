@@ -9,9 +9,9 @@ from mailyard.app import Application
 from mailyard.cli.serving.worker import handlers
 from mailyard.core.ids import MESSAGE, parse_type_id
 from mailyard.protocol.smtp.reply import Reply
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import LANES
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.receiving.accept import Acceptor
 
 SENDER = "quokkamail@peer.test"

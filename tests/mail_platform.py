@@ -15,10 +15,10 @@ from mailyard.mailbox.inbox import Inboxes
 from mailyard.mailbox.message import Messages
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
+from mailyard.queue.batch import Batch
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.job import INBOUND_EMAIL, LeasedJob
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.receiving.accept import Acceptor
 from mailyard.receiving.elsewhere import Elsewhere
 from mailyard.receiving.ingest import Follower, Ingest

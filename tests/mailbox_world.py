@@ -17,8 +17,8 @@ from mailyard.mailbox.mailbox import Changed, Mailboxes
 from mailyard.mailbox.note import Notes
 from mailyard.mailbox.send import Sender, Waker
 from mailyard.mailbox.state import Act
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch, Handler
 from mailyard.receiving.ingest import Arrival
 from mailyard.sending.accept import Emails
 from mailyard.sending.template import Templates

@@ -8,9 +8,9 @@ from sending_world import World
 
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import EMAIL_EVENTS
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.receiving.accept import Acceptor
 from mailyard.sending.delivery import Deliveries, Delivery, StoryEvent
 from mailyard.sending.return_path import ReturnPaths

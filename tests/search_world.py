@@ -11,9 +11,9 @@ from mailyard.mailbox.search.embedder import Embedder
 from mailyard.mailbox.search.index import Indexer, IndexFollower
 from mailyard.mailbox.search.search import Found, Search
 from mailyard.mailbox.search.vectors import Vectors
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import MEDIA
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.receiving.ingest import Ingest
 from mailyard.storage.database import Database
 

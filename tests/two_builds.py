@@ -30,7 +30,7 @@ _TIDY = '''
 
 from mailyard.queue.job import CLEANUP, NewJob
 from mailyard.queue.schedule import Every, Schedule
-from mailyard.queue.worker import Handler
+from mailyard.queue.batch import Handler
 from mailyard.storage.queries import Query
 
 _DONE = Query("INSERT INTO tidied (tick) VALUES ($1::text::timestamptz)")

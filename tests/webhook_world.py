@@ -17,10 +17,10 @@ from mailyard.bus.live import START, LiveEvent, LiveEvents, StoredEvent
 from mailyard.core.clock import ManualClock
 from mailyard.net.guard import networks
 from mailyard.net.http import HttpClient
+from mailyard.queue.batch import Batch, Handle
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.job import WEBHOOKS, KeyPolicy, LeasedJob
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch, Handle
 from mailyard.storage.database import Database
 from mailyard.webhooks.call import Caller
 from mailyard.webhooks.endpoint import Webhook, Webhooks, Wish

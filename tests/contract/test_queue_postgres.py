@@ -16,12 +16,13 @@ from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.adapters.postgres import PostgresBus
 from mailyard.core.clock import ManualClock
 from mailyard.core.ids import uuid7
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import WakeUps, topic_of
 from mailyard.queue.engines import stage
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.job import NewJob
 from mailyard.queue.schedule import Every, Schedule, Scheduler
-from mailyard.queue.worker import Batch, Handler, Worker
+from mailyard.queue.worker import Worker
 from mailyard.storage.database import Database, DatabaseAddress
 from mailyard.storage.queries import load
 

@@ -17,7 +17,7 @@ from sending_world import ACCEPTED, Answer, LedgerTransport, Process, World
 from mailyard.campaigns import plan
 from mailyard.campaigns.states import State
 from mailyard.core.clock import ManualClock
-from mailyard.queue import worker
+from mailyard.queue import lane
 from mailyard.queue.engines import stage
 from mailyard.queue.job import EMAIL_BULK, EMAIL_SEND
 from mailyard.sending.request import EmailRequest
@@ -38,7 +38,7 @@ async def world(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     monkeypatch.setattr(stage, "_IDLE_S", 0.02)
     monkeypatch.setattr(stage, "_FULL_EVERY_S", 0.0)
     monkeypatch.setattr(stage, "_LINES_EVERY_S", 0.05)
-    monkeypatch.setattr(worker, "_LEASE_WAIT_S", 0.05)
+    monkeypatch.setattr(lane, "_LEASE_WAIT_S", 0.05)
     world = World(database)
     await world.open()
     yield world

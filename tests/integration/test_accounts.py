@@ -16,9 +16,9 @@ from mailyard.access.letter import Letter, invitation, quoted
 from mailyard.access.plan import read_plans
 from mailyard.core import ids
 from mailyard.core.errors import Conflict, NotAllowed, RateLimited
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import EMAIL_SEND
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.sending.own import post_letter
 from mailyard.settings import Settings
 from mailyard.storage.database import Database

@@ -18,9 +18,9 @@ from mailyard.core.errors import NotFound
 from mailyard.core.ids import uuid7
 from mailyard.mailbox.inbox import NewInbox
 from mailyard.protocol.smtp.reply import Reply
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import CLEANUP, EMAIL_SEND
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.receiving.accept import Acceptor
 from mailyard.sending.deliver import Deliverer
 from mailyard.sending.request import Attachment, EmailRequest

@@ -16,9 +16,9 @@ from mailyard.campaigns.states import State
 from mailyard.campaigns.topic import Topics
 from mailyard.core.errors import Conflict, InvalidInput
 from mailyard.core.ids import deterministic_uuid7
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import EMAIL_BULK
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.sending.delivery import Deliveries, unix_ms
 from mailyard.sending.suppress import Suppressions
 from mailyard.sending.transport import Outcome

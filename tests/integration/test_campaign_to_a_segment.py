@@ -13,9 +13,9 @@ from mailyard.campaigns.segment import Segments
 from mailyard.campaigns.states import State
 from mailyard.core import ids
 from mailyard.core.errors import InvalidInput, NotFound
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import EMAIL_BULK
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.storage.database import Database
 from mailyard.storage.queries import Query
 

@@ -18,8 +18,9 @@ from mailyard.net.guard import networks
 from mailyard.net.http import HttpClient
 from mailyard.observe import log, report
 from mailyard.protocol.mime import summary
+from mailyard.queue.batch import Handler
 from mailyard.queue.job import INBOUND_EMAIL
-from mailyard.queue.worker import Handler, Worker
+from mailyard.queue.worker import Worker
 from mailyard.receiving import ingest
 from mailyard.storage.database import Database
 

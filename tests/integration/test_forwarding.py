@@ -16,9 +16,9 @@ from mailyard.core.ids import uuid7
 from mailyard.protocol.address import normalise
 from mailyard.protocol.arc import ChainStatus, read_chain, verify_chain
 from mailyard.protocol.dkim.mail import Mail
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import EMAIL_EVENTS, EMAIL_SEND, INBOUND_EMAIL, LeasedJob, NewJob
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.receiving.accept import Acceptor
 from mailyard.receiving.domain import Look
 from mailyard.receiving.domain_route import NewRoute

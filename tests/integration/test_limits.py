@@ -11,9 +11,9 @@ from sending_world import LedgerTransport, Process, World
 from mailyard.access.authenticate import SESSION_COOKIE
 from mailyard.core import ids
 from mailyard.core.errors import Conflict, InvalidInput, MailyardError, NotFound, RateLimited
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import EMAIL_SEND
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.sending.accept import Emails
 from mailyard.sending.allowance import Allowances, Limits
 from mailyard.sending.answer import Idempotency

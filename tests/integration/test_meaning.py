@@ -20,10 +20,10 @@ from mailyard.core.errors import NotFound
 from mailyard.core.ids import MESSAGE, type_id, uuid7
 from mailyard.mailbox.inbox import NewInbox
 from mailyard.protocol.meaning import read
+from mailyard.queue.batch import Batch
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.job import ANALYSIS
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.storage.database import Database
 from mailyard.web.api.message_item import detail_of
 

@@ -23,10 +23,10 @@ from provider_signs import (
 
 from mailyard.core import ids
 from mailyard.core.clock import ManualClock
+from mailyard.queue.batch import Batch
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.job import EMAIL_EVENTS
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.sending.delivery import Delivery, StoryEvent, recipient_key
 from mailyard.sending.returns.events import LATER_S, ProviderEvents
 from mailyard.sending.returns.intake import HookIntake

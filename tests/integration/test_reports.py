@@ -21,9 +21,9 @@ from mailyard.net.dns import Resolver
 from mailyard.net.http import HttpAnswer
 from mailyard.protocol.mime.message import parse
 from mailyard.protocol.report_files import find_reports
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import MEDIA
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.receiving.ingest import Ingest
 from mailyard.receiving.reports import KEPT_DAYS, ReadReports, ReportFollower, Reports
 from mailyard.sending.tls_count import TlsCounter

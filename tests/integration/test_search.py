@@ -13,9 +13,9 @@ from mailyard.core.ids import lowest_at, uuid7
 from mailyard.mailbox.search.fact import sizes, span
 from mailyard.mailbox.search.search import BEST
 from mailyard.mailbox.search.tokens import SearchError
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import MEDIA
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.storage.database import Database
 
 

@@ -12,9 +12,9 @@ from mailyard.access.idempotency import Idempotency as Routes
 from mailyard.access.idempotency import IdempotencyInProgress
 from mailyard.core import ids
 from mailyard.core.errors import Conflict, IdempotencyMismatch, InvalidInput, NotFound
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import EMAIL_SEND
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.sending.answer import Accepted, Idempotency
 from mailyard.sending.answer import Answer as Answered
 from mailyard.sending.delivery import Deliveries

@@ -21,9 +21,9 @@ from submission_world import SubmissionWorld, submitting
 
 from mailyard.core import ids
 from mailyard.protocol.mime import parse
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import EMAIL_SEND
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.sending.suppress import Suppressions
 from mailyard.storage.database import Database
 

@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 from sending_world import ACCEPTED, Answer, LedgerTransport, Process, World, addresses_of
 
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import EMAIL_SEND
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.sending.request import EmailRequest
 from mailyard.sending.suppress import ASK_AGAIN_S, Suppressions
 from mailyard.sending.transport import Outcome

@@ -15,10 +15,10 @@ from mailyard.campaigns.start import Starter
 from mailyard.campaigns.states import State
 from mailyard.core import ids
 from mailyard.core.errors import InvalidInput
+from mailyard.queue.batch import Batch
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.job import EMAIL_BULK
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.sending.allowance import Allowances, Limits
 from mailyard.sending.local_time import QuietHours
 from mailyard.sending.request import EmailRequest

@@ -10,9 +10,9 @@ from returned_mail import RETURNS, Returns, complaint, notification
 from sending_world import LedgerTransport, Process, World
 
 from mailyard.core import ids
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import EMAIL_EVENTS, EMAIL_SEND
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.sending.request import EmailRequest
 from mailyard.sending.returns.mail import LATER_S
 from mailyard.sending.states import State

@@ -17,9 +17,9 @@ from mailyard.net.dns import DnsLimits, Resolver
 from mailyard.net.special_names import unasked
 from mailyard.protocol.authentication import Standing
 from mailyard.protocol.dkim import Signer, generate_ed25519, record_text
+from mailyard.queue.batch import Batch
 from mailyard.queue.job import ANALYSIS
 from mailyard.queue.settle import Settler
-from mailyard.queue.worker import Batch
 from mailyard.receiving.authenticate import Authenticator
 from mailyard.receiving.gate import Gate
 from mailyard.receiving.ingest import Ingest

@@ -31,9 +31,9 @@ from mailyard.access.workspace import Workspaces, check_name
 from mailyard.core import ids
 from mailyard.core.errors import Conflict, InvalidInput, NotAllowed, NotFound, RateLimited
 from mailyard.protocol.address import normalise
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_SEND, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.ratelimit.ratelimit import RateLimit
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load

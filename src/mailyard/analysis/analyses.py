@@ -21,9 +21,9 @@ from mailyard.bus.live import ANALYSIS_DONE, LiveEvents
 from mailyard.core.errors import NotFound
 from mailyard.core.ids import INBOX, MESSAGE, type_id
 from mailyard.protocol.meaning.letter import read_letter
+from mailyard.queue.batch import Batch
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import LeasedJob
-from mailyard.queue.worker import Batch
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 from mailyard.storage.raw_mail import IN_ROWS, RawMail

@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Struct
 
 from mailyard.analysis.task import Ask, Aspect
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.job import ANALYSIS, NewJob
-from mailyard.queue.worker import Batch, Handler
 
 ANALYSE = "analyse"
 MESSAGES_PER_JOB = 10

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mailyard.analysis.model import Model
     from mailyard.analysis.policy import Policies
     from mailyard.net.http import HttpClient
-    from mailyard.queue.worker import Batch
+    from mailyard.queue.batch import Batch
 
 
 class Analysing(Receiving):

@@ -33,9 +33,9 @@ from mailyard.campaigns.timing import Timing, cap_reason
 from mailyard.core import limits
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import StaleLease
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_BULK
-from mailyard.queue.worker import Batch, Handler
 from mailyard.ratelimit.ratelimit import RateLimit
 from mailyard.sending.allowance import NO_LIMITS, Allowances, Limits
 from mailyard.sending.handoff import Window

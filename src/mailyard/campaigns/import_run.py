@@ -20,8 +20,8 @@ from mailyard.core.clock import Clock
 from mailyard.core.errors import StaleLease
 from mailyard.core.ids import IMPORT, type_id
 from mailyard.core.limits import KIB
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.job import MEDIA, LeasedJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.storage.database import Connection, Database
 
 PIECE_BYTES = 128 * KIB  # some 2,000 rows: a commit each, and a twentieth of a second of work

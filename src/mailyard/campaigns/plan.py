@@ -20,9 +20,9 @@ from mailyard.campaigns.states import State
 from mailyard.campaigns.timing import PLACED_STEP_MEMBERS, Timing, chunk_recipients
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.limits import CAMPAIGN_CHUNK_RECIPIENTS
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_BULK, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.allowance import Allowances, Limits
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load

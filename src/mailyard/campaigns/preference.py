@@ -15,9 +15,9 @@ from mailyard.campaigns.topic import Choice, Topics
 from mailyard.core import ids
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.protocol.address import normalise
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_EVENTS, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.sending import suppress
 from mailyard.sending.suppress import Suppressions
 from mailyard.sending.track.judge import UNSUBSCRIBED

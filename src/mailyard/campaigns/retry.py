@@ -22,9 +22,9 @@ from mailyard.campaigns.timing import Timing
 from mailyard.core.backoff import Backoff
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, Unavailable
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_BULK, LeasedJob, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.allowance import Allowances
 from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.handoff import Window

@@ -10,8 +10,8 @@ from typing import Protocol
 from uuid import UUID
 
 from mailyard.core.errors import NotFound
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.job import EMAIL_BULK, NewJob
-from mailyard.queue.worker import Batch, Handler
 
 START = "campaign-start"
 

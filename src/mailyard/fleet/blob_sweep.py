@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.job import CLEANUP, NewJob
 from mailyard.queue.schedule import Every, Schedule
-from mailyard.queue.worker import Batch, Handler
 from mailyard.storage.blob_upkeep import BlobUpkeep
 
 SWEEP_BLOBS = "sweep-blobs"

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.job import CLEANUP, NewJob
 from mailyard.queue.schedule import Every, Schedule
-from mailyard.queue.worker import Batch, Handler
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.derived import delete_of_lines, delete_of_messages
 from mailyard.storage.partitions import RETENTION_DAYS

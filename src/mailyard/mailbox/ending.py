@@ -23,9 +23,9 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.mailbox.follow import Follower
 from mailyard.mailbox.message import mail_tag
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import CLEANUP, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 

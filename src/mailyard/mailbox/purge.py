@@ -28,9 +28,9 @@ from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.core.ids import INBOX, MESSAGE, lowest_at, time_of, type_id
 from mailyard.core.limits import INBOXES_PER_BATCH
 from mailyard.mailbox.inbox import tags_of
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import CLEANUP, LeasedJob, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.storage.blob_upkeep import BlobUpkeep
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.derived import delete_of_inboxes, delete_of_lines, delete_of_messages

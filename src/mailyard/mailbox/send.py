@@ -28,8 +28,8 @@ from mailyard.mailbox.state import SENT
 from mailyard.mailbox.strand import strand_of
 from mailyard.protocol.address import parse_mailbox
 from mailyard.protocol.mime.summary import Summary, parse_summary
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.job import EMAIL_SEND, MAILBOX_SYNC, LeasedJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.receiving.ingest import Arrival
 from mailyard.receiving.ingest import Follower as Indexer
 from mailyard.sending.accept import Emails

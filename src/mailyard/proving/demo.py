@@ -20,9 +20,9 @@ from mailyard.core.limits import API_PAGE_ITEMS
 from mailyard.proving.demonstration import RECIPIENTS_MAX, STAGES, Demo, Stage
 from mailyard.proving.in_process import ServicePlatform, Services
 from mailyard.proving.load_test import PAGE, LoadTests
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import MEDIA, LeasedJob, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 

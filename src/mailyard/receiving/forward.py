@@ -17,9 +17,9 @@ from mailyard.core.errors import MailyardError
 from mailyard.protocol.arc import ChainStatus
 from mailyard.protocol.authentication import Verdict
 from mailyard.protocol.authentication_results import said
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_SEND, LeasedJob, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.receiving.ingest import Arrival
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load

@@ -29,8 +29,8 @@ from mailyard.core.errors import Unavailable
 from mailyard.core.ids import INBOX, MESSAGE, time_of, type_id
 from mailyard.core.limits import INGEST_CHUNK_BYTES, INGEST_CHUNK_MESSAGES
 from mailyard.protocol.mime.summary import Summary, parse_summary
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.job import INBOUND_EMAIL, LeasedJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.receiving.commit import INGEST
 from mailyard.receiving.gate import Gate
 from mailyard.storage.blob import RETRY_S

@@ -15,9 +15,9 @@ from mailyard.bus.live import MESSAGE_AUTHENTICATED, LiveEvents
 from mailyard.core.clock import Clock
 from mailyard.core.ids import MESSAGE, type_id
 from mailyard.protocol.authentication import Standing, Verdict
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import ANALYSIS, LeasedJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.receiving.authenticate import Authenticator
 from mailyard.receiving.gate import JUDGE, Late, keep_late, late_jobs, received_of, tell_refused
 from mailyard.receiving.ingest import Ingest

@@ -24,9 +24,9 @@ from mailyard.protocol.dmarc.report import AggregateReport
 from mailyard.protocol.mime.message import parse
 from mailyard.protocol.report_files import Found, find_reports
 from mailyard.protocol.tls_report import TlsReport
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import MEDIA, LeasedJob, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.receiving.ingest import Arrival
 from mailyard.receiving.verdict import QUERIES as VERDICT
 from mailyard.storage.database import Connection, Database

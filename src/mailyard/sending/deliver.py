@@ -27,8 +27,8 @@ from mailyard.core.errors import MailyardError, OutOfReach, Unavailable
 from mailyard.observe import trace
 from mailyard.observe.metrics import DELIVERIES
 from mailyard.protocol.address import normalise
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.job import EMAIL_SEND, LeasedJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.accept import DELIVER
 from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.errand import Errand, OpenDelivery

@@ -23,8 +23,8 @@ from mailyard.protocol.arc import ChainStatus, read_chain
 from mailyard.protocol.authentication_results import without_claims
 from mailyard.protocol.dkim.mail import Mail
 from mailyard.protocol.mime.message import Message
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.job import EMAIL_SEND, LeasedJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.accept import Emails
 from mailyard.sending.answer import Idempotency
 from mailyard.sending.content import WholeMail, decode_content

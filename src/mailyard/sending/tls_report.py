@@ -33,8 +33,8 @@ from mailyard.protocol.tls_report import (
     record_name,
     write_report,
 )
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.job import CLEANUP
-from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.accept import Emails
 from mailyard.sending.answer import Idempotency
 from mailyard.sending.content import WholeMail

@@ -12,8 +12,8 @@ import msgspec
 from mailyard.access.scope import OWNER
 from mailyard.access.user import Users
 from mailyard.core import ids
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.job import WEBHOOKS, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.accept import Emails
 from mailyard.sending.answer import Idempotency
 from mailyard.sending.request import EmailRequest

@@ -14,9 +14,9 @@ import msgspec
 from mailyard.core import ids
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import WEBHOOKS, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.partitions import LIVE_EVENT_KEEP_DAYS
 from mailyard.webhooks.endpoint import SQL, Webhook, Webhooks

@@ -24,9 +24,9 @@ from mailyard.bus.live import WEBHOOK_DISABLED, LiveEvent, LiveEvents
 from mailyard.core import ids
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import MailyardError, NotFound
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import WEBHOOKS, LeasedJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.storage.database import Connection, Database
 from mailyard.webhooks.call import Caller, Event
 from mailyard.webhooks.endpoint import SQL, Secret, Webhook, Webhooks

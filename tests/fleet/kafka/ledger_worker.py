@@ -14,11 +14,12 @@ import sys
 import uvloop
 
 from mailyard.bus.adapters.postgres import PostgresBus
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engines.kafka.engine import KafkaEngine
 from mailyard.queue.engines.kafka.options import KafkaOptions
 from mailyard.queue.engines.postgres import PostgresEngine
 from mailyard.queue.job import EMAIL_EVENTS, EMAIL_SEND
-from mailyard.queue.worker import Batch, Handler, Worker
+from mailyard.queue.worker import Worker
 from mailyard.storage.database import Database, DatabaseAddress
 
 KIND = "ledger"

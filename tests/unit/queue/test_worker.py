@@ -12,10 +12,12 @@ from mailyard.core.clock import SystemClock
 from mailyard.core.errors import InvalidInput, Unavailable
 from mailyard.observe.metrics import JOBS
 from mailyard.observe.totals import totals
+from mailyard.queue import lane as lane_module
 from mailyard.queue import worker as worker_module
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engines.memory import MemoryEngine
 from mailyard.queue.job import LeasedJob, NewJob
-from mailyard.queue.worker import Batch, Handler, Worker
+from mailyard.queue.worker import Worker
 
 Q = "email-send"
 
@@ -179,7 +181,7 @@ async def test_an_exception_gives_the_job_back_with_its_reason(engine: FlakyEngi
 async def test_an_exception_is_tried_again_later(
     engine: FlakyEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "RETRY", worker_module.Backoff(0.005, 0.01))
+    monkeypatch.setattr(lane_module, "RETRY", lane_module.Backoff(0.005, 0.01))
     attempts: list[int] = []
 
     async def handle(batch: Batch) -> None:
@@ -226,7 +228,7 @@ async def test_a_handler_may_settle_each_job_its_own_way(engine: FlakyEngine) ->
 async def test_a_rolled_back_completion_is_given_back_when_the_handler_raises(
     engine: FlakyEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "RETRY", worker_module.Backoff(0.005, 0.01))
+    monkeypatch.setattr(lane_module, "RETRY", lane_module.Backoff(0.005, 0.01))
     attempts: list[int] = []
 
     async def handle(batch: Batch) -> None:

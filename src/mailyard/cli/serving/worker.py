@@ -17,7 +17,8 @@ from mailyard.fleet.vital import vital
 from mailyard.mailbox.send import Sender, Waker
 from mailyard.proving.demo import DemoRunner
 from mailyard.proving.in_process import Services
-from mailyard.queue.worker import Handler, Worker
+from mailyard.queue.batch import Handler
+from mailyard.queue.worker import Worker
 from mailyard.receiving.forward import Forwarder
 from mailyard.receiving.late_verdict import LateJudge
 from mailyard.receiving.reports import ReadReports

@@ -27,9 +27,9 @@ from mailyard.core.errors import InvalidInput, Unavailable
 from mailyard.mailbox.search.document import Document, document_of
 from mailyard.mailbox.search.language import AUTO, languages
 from mailyard.mailbox.search.vectors import Vectors
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_BULK, INBOUND_EMAIL, MEDIA, LeasedJob, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.receiving.ingest import Arrival
 from mailyard.storage.blob import RETRY_S
 from mailyard.storage.database import Connection, Database

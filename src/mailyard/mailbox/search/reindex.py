@@ -9,9 +9,9 @@ from uuid import UUID
 import msgspec
 
 from mailyard.mailbox.search.index import INDEX, Named
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import MEDIA, LeasedJob, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 

@@ -20,9 +20,9 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, Unavailable
 from mailyard.observe.metrics import PROVIDER_EVENTS_TOTAL
 from mailyard.protocol.address import normalise
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_EVENTS, LeasedJob, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.returns.hook import ProviderHooks
 from mailyard.sending.returns.hooks import ses
 from mailyard.sending.returns.hooks.judge import occurrence_of

@@ -24,9 +24,9 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import Unavailable
 from mailyard.observe.metrics import RETURNED_MAIL
 from mailyard.protocol.report import Kind, Recipient, Report, read_report
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_EVENTS, EMAIL_SEND, LeasedJob, NewJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.bounce import Judged, classify
 from mailyard.sending.content import WholeMail, decode_content
 from mailyard.sending.delivery import NOBODY, RETURNED_DAYS

@@ -20,9 +20,9 @@ import structlog
 from mailyard.bus.live import LiveEvents, Run
 from mailyard.core import ids
 from mailyard.core.clock import Clock, SystemClock
+from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_EVENTS, LeasedJob
-from mailyard.queue.worker import Batch, Handler
 from mailyard.sending.track.hit import HITS, Hit, Hits, hits_job, network_of, read_hits
 from mailyard.sending.track.judge import BURST, CLICKED, OPENED, Rules, Seen
 from mailyard.storage.database import Connection, Database
