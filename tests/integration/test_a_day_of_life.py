@@ -23,6 +23,7 @@ from mailyard.app import Application
 from mailyard.cli.serving.scheduler import duties
 from mailyard.core.clock import ManualClock, SystemClock
 from mailyard.core.ids import uuid7
+from mailyard.fleet.fence import Fence
 from mailyard.mailbox.inbox import NewInbox
 from mailyard.receiving.accept import Acceptor
 from mailyard.settings import Settings
@@ -51,6 +52,7 @@ TABLES = """
     SELECT relname::text AS name FROM pg_class
     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
 """
+LEADS = "INSERT INTO leader (duty, epoch, holder) VALUES ('scheduler', 1, gen_random_uuid())"
 PARTS = "SELECT count(*) FROM pg_class WHERE relispartition AND relkind = 'r'"
 
 
@@ -69,6 +71,7 @@ async def app(server_url: str, tmp_path: Path) -> AsyncIterator[Application]:
     application.clock = ManualClock(SystemClock().now())  # type: ignore[assignment]
     await application.open()
     await ensure_partitions(application.database, application.clock.now())
+    await application.database.pool.execute(LEADS)
     yield application
     await application.close()
     await server.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
@@ -89,7 +92,8 @@ async def live(app: Application, acceptor: Acceptor, workspace: UUID, kept: UUID
     assert isinstance(clock, ManualClock)
     clock.advance(STEP_S)
     await app.database.pool.execute("UPDATE sim.ahead SET by = by + $1", timedelta(seconds=STEP_S))
-    for duty in duties(app):
+    fence = Fence(app.database, "scheduler", epoch=1, lease_s=3_600.0)
+    for duty in duties(app, fence):
         while await duty.do():
             pass
     await work(app)  # the sweep that the scheduler has asked for among it
