@@ -1,7 +1,7 @@
 """What the commands for people share: the API of the settings, its key, and how answers are shown.
 
-The key is MAILYARD_API_KEY, or what stands in `api-key` of the data folder, where the first start
-puts its own.
+The key is MAILYARD_API_KEY, or what its owner has put into `api-key` of the data folder: the first
+start prints a key and writes it nowhere.
 """
 
 import asyncio
