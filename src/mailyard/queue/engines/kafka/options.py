@@ -13,7 +13,6 @@ FETCH_BYTES = 4 * 1024 * 1024  # of one partition; a record has at most 1 MiB an
 RECORD_BYTES = 2 * 1024 * 1024  # the largest batch that brokers and clients take
 _QUEUED_KB = 16 * 1024  # what the library fetches ahead of us, all partitions together
 _REQUEST_S = 10.0
-_ANSWER_S = 5.0  # a broker that says nothing for so long is given up; another leads by then
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +49,6 @@ class KafkaOptions:
             "client.id": f"mailyard-{socket.gethostname()}-{os.getpid()}",
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 1000,
-            # By itself the library waits a minute for a broker that stands still, and whatever
-            # goes to other brokers in the same batch waits along.
-            "socket.timeout.ms": int(_ANSWER_S * 1000),
-            "topic.metadata.refresh.interval.ms": 30_000,
             "log_level": 3,
         }
         secure = "ssl" if self.tls else "plaintext"
