@@ -71,12 +71,14 @@ async def test_a_killed_master_takes_its_workers_along_and_comes_back(tmp_path: 
     assert first is not None and lives(worker)
     os.kill(first, signal.SIGKILL)
     await world.until(lambda: len((tmp_path / "begun").read_text()) == 2)
-    assert not lives(worker)
+    await world.until(lambda: not lives(worker))
     assert world.process.pid not in (None, first)
     assert any("ended with status -9, starts again" in line for line in world.lines)
     last = world.process.pid
     await world.process.stop()
-    assert last is not None and not lives(last) and not lives(world.worker())
+    assert last is not None
+    await world.until(lambda: not lives(last))
+    await world.until(lambda: not lives(world.worker()))
 
 
 async def test_what_a_run_before_has_left_is_ended_first(tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ async def test_what_a_run_before_has_left_is_ended_first(tmp_path: Path) -> None
     assert lives(worker)
     after = World(tmp_path, MASTER)
     await after.process.start()
-    assert not lives(worker)
+    await after.until(lambda: not lives(worker))
     await asyncio.gather(after.process.stop(), before.process.stop())
 
 
@@ -108,4 +110,5 @@ async def test_one_that_does_not_listen_to_the_end_is_killed(tmp_path: Path) -> 
     await world.process.start()
     pid = world.process.pid
     await world.process.stop()
-    assert pid is not None and not lives(pid) and not lives(world.worker())
+    assert pid is not None and not lives(pid)
+    await world.until(lambda: not lives(world.worker()))

@@ -178,8 +178,11 @@ class ServiceProcess:
         In this order: those that it left hold its pipe, until whose end asyncio knows of no exit.
         """
         await _ended(process.pid)
-        self._end_group(process.pid)
-        status = await process.wait()
+        waiting = asyncio.ensure_future(process.wait())
+        while not waiting.done():  # one may have been between two names when we looked
+            self._end_group(process.pid)
+            await asyncio.wait([waiting], timeout=_LOOK_S)
+        status = waiting.result()
         if self._reader is not None:
             await self._reader
             self._reader = None
@@ -242,9 +245,10 @@ def _members(group: int, program: str) -> list[int]:
         try:
             stat = (entry / "stat").read_text()
             name = (entry / "exe").readlink().name.removesuffix(" (deleted)")
-        except OSError:
+            its_group = int(stat[stat.rindex(")") + 2 :].split()[2])
+        except (OSError, ValueError, IndexError):
             continue  # it has ended, or it is another user's
-        if int(stat[stat.rindex(")") + 2 :].split()[2]) == group and name == program:
+        if its_group == group and name == program:
             found.append(int(entry.name))
     return found
 
