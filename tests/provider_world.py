@@ -141,7 +141,7 @@ class Ways:
             self.world,
             cast("LedgerTransport", self.outbound),
             places=places,
-            choose=self.outbound.choose,
+            chooser=self.outbound,
         )
         task = asyncio.create_task(process.worker.run())
         try:

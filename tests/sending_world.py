@@ -123,7 +123,7 @@ class Process:
         transport: LedgerTransport,
         database: Database | None = None,
         places: int = 20,
-        choose: Chooser | None = None,
+        chooser: Chooser | None = None,
     ) -> None:
         database = database or world.database
         clock = world.clock
@@ -135,7 +135,7 @@ class Process:
         self.deliverer = Deliverer(
             database=database,
             transport=transport,
-            choose=choose,
+            chooser=chooser,
             signing=signing,
             tracking=tracking,
             live=live,

@@ -258,6 +258,10 @@ async def test_a_bounce_that_comes_in_ends_its_delivery_and_stands_on_the_list(
     async with asyncio.timeout(20):
         while (await shell.json("email", "show", sent["id"]))["items"][0]["state"] != "bounced":
             await asyncio.sleep(0.1)
+    listed = await shell.json("delivery", "list", "--to", inbox["address"], "--state", "bounced")
+    story = await shell.run("delivery", "show", listed["items"][0]["id"])
+    assert story.out.index("accepted, attempt 1") < story.out.index("bounced, told by mail")
+    assert "user_unknown" in story.out and "550" in story.out
     (entry,) = (await shell.json("suppression", "list", "--address", inbox["address"]))["items"]
     assert (entry["reason"], entry["source"]) == ("hard_bounce", "mail")
     file = tmp_path / "list.csv"
@@ -540,7 +544,8 @@ COMMANDS_FOR_PEOPLE = (
     *("template rollback", "template versions", "template preview", "template test"),
     *("segment create", "segment change", "segment delete", "segment list"),
     *("segment estimate", "segment count", "segment contacts"),
-    *("email show", "email cancel", "limits show", "limits set"),
+    *("email show", "email cancel", "delivery list", "delivery show"),
+    *("limits show", "limits set"),
     *("limits policies", "limits reset", "feature list", "feature set"),
     *("queue list", "queue pause", "queue resume", "queue dead", "queue redrive"),
     *("provider add", "provider list", "provider show", "provider change", "provider test"),

@@ -17,6 +17,7 @@ from dns_server import Fault, ScriptedDns
 from domains_seen import keys_stand
 from sending_world import World
 
+from mailyard.app.own_side import own_side
 from mailyard.core.clock import SystemClock
 from mailyard.net.dns import DnsLimits, Resolver
 from mailyard.net.smtp_probe import TlsState, probe_tls
@@ -26,6 +27,8 @@ from mailyard.sending.domain import Domains, fresh_keys
 from mailyard.sending.domain_check import OwnSide
 from mailyard.sending.request import EmailRequest
 from mailyard.sending.return_path import ReturnPaths
+from mailyard.sending.source_file import read_sources
+from mailyard.settings import load_settings
 from mailyard.storage.database import Database
 
 HOST = "mail.yard.example"
@@ -103,6 +106,44 @@ async def test_what_is_given_to_copy_is_what_the_check_wants(
     assert set(found.values()) == {"good"}, found
     assert "alignment _dmarc" in found and "address_name 192" in found
     assert seen == await ask(platform, "GET", f"/v1/domains/{domain['id']}")
+
+
+def test_the_addresses_of_the_pools_are_among_those_that_we_send_from(tmp_path: Path) -> None:
+    """Each under the name that it says; what is private is behind a public one of the settings."""
+    file = tmp_path / "sources.toml"
+    file.write_text(
+        '[pool.default]\n[[pool.default.address]]\nipv4 = "9.9.9.9"\nhello = "mx2.yard.dev"\n'
+        '[[pool.default.address]]\nipv4 = "9.9.9.10"\nipv6 = "2620:fe::9"\n'
+        '[[pool.default.address]]\nipv4 = "10.0.0.7"\n'
+    )
+    told = {"MAILYARD_HOSTNAME": "mx.yard.dev", "MAILYARD_SENDING_ADDRESSES": "9.9.9.11"}
+    settings = load_settings(told | {"MAILYARD_SOURCES_FILE": str(file)})
+    pools = read_sources(str(file), file.read_text(), settings.smtp_name)
+    own = own_side(settings, list(pools["default"].hosts.values()))
+    assert {name: [str(one) for one in each] for name, each in own.by_name().items()} == {
+        "mx.yard.dev": ["9.9.9.11", "9.9.9.10", "2620:fe::9"],
+        "mx2.yard.dev": ["9.9.9.9"],
+    }
+    assert "ip4:9.9.9.9" in own.spf_terms and "ip6:2620:fe::9" in own.spf_terms
+    assert not any("10.0.0.7" in term for term in own.spf_terms)
+
+
+async def test_each_of_our_addresses_is_asked_for_the_name_that_it_says(
+    platform: Platform, zone: ScriptedDns
+) -> None:
+    first, second = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+    platform.app.own_side = OwnSide(
+        hello=HOST, addresses=(first, second), names={second: "mx2.yard.example"}, smtp_port=9
+    )
+    for number, name in ((1, HOST), (2, "mx2.yard.example")):
+        zone.add(f"{number}.2.0.192.in-addr.arpa", "PTR", f"{name}.")
+        zone.add(name, "A", f"192.0.2.{number}")
+    domain = await ask(platform, "POST", "/v1/domains", {"name": "shop.example"})
+    seen = await ask(platform, "POST", f"/v1/domains/{domain['id']}/check")
+    checks = [(one["purpose"], one["name"], one["state"]) for one in seen["checks"]]
+    names = {name: state for purpose, name, state in checks if purpose == "address_name"}
+    assert names == {"192.0.2.1": "good", "192.0.2.2": "good"}
+    assert [name for purpose, name, _ in checks if purpose == "tls"] == [HOST], "the other only sends"
 
 
 async def test_each_record_says_what_is_wrong_with_it_and_what_to_write(

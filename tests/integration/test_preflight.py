@@ -128,6 +128,42 @@ async def test_everybody_on_the_list_is_looked_at(platform: Platform) -> None:
     assert found["list_age"]["level"] == "pass"
 
 
+async def test_what_is_asked_of_some_alone_is_missed_where_it_is_asked(platform: Platform) -> None:
+    """Forty do without a company; the one who is asked for it, in the middle of them, is found."""
+    await sign(platform)
+    people: list[dict[str, Any]] = [
+        {
+            "address": f"p{n}@people.dev",
+            "attributes": {"plan": "free", "city": f"c{n}"},
+        }
+        for n in range(40)
+    ]
+    people[20]["attributes"] |= {"plan": "pro"}
+    people[30]["attributes"] = {"plan": "free"}
+    html = '<p>{{ contact.city }}{% if plan == "pro" %}, {{ contact.company }}{% endif %}</p>'
+    campaign = await draft(platform, html, people)
+    found = (await preflight(platform, campaign))["variables"]
+    assert found["level"] == "block"
+    assert [line.partition(": ")[2].partition(":")[0] for line in found["details"]] == [
+        "1 contacts, such as p20@people.dev",
+        "1 contacts, such as p30@people.dev",
+    ]
+    segment = await made(platform, "/v1/segments", {"name": "s", "filter": 'list "all"'})
+    again = (await platform.call("GET", f"/v1/campaigns/{campaign}")).json
+    body = {"name": "x", "segment": segment, "template": again["template"], "from": SENDER}
+    of_segment = await preflight(platform, await made(platform, "/v1/campaigns", body))
+    assert of_segment["variables"] == found
+
+
+async def test_a_template_that_asks_for_preferences_can_be_written(platform: Platform) -> None:
+    await sign(platform)
+    await made(platform, "/v1/topics", {"name": "News"})
+    html = '<p>Hello{% if preferences["News"] %}, reader{% endif %}</p>'
+    campaign = await draft(platform, html, [{"address": "p@people.dev"}])
+    found = await preflight(platform, campaign)
+    assert (found["variables"]["level"], found["size"]["level"]) == ("pass", "pass"), found
+
+
 async def test_an_old_list_is_told_by_what_was_sent_to_it(platform: Platform) -> None:
     await sign(platform)
     campaign = await draft(platform, "<p>Hi</p>", [{"address": "p@people.dev"}])

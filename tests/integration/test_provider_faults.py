@@ -204,6 +204,12 @@ async def test_an_absurd_retry_after_is_capped_and_others_are_not_kept_waiting(w
         assert len(server.seen) == 1, "during the pause nothing is asked"
 
 
+async def test_a_retry_after_that_is_no_time_leaves_the_refusal_a_refusal() -> None:
+    wish = f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT"
+    handoff = await one_answer(answer(429, b"", {"Retry-After": wish}), patience_s=0.0)
+    assert (handoff.outcome, handoff.reply_code, handoff.route_fault) == (Outcome.LATER, 429, True)
+
+
 async def test_a_provider_that_came_back_is_used_again() -> None:
     async with scripted(answer(503), TAKEN) as server, sending(mailgun(server.url)) as sender:
         assert (await sender.one()).outcome is Outcome.LATER

@@ -354,6 +354,12 @@ async def test_policy_suppresses_nobody_whatever_the_provider_calls_it(hooks: Ho
     other = await hooks.sent("bob@example.com")
     soft = event("postmark", "bounced", other, "bob@example.com") | {"Type": "SoftBounce"}
     await hooks.tell("postmark", soft)
-    assert (await hooks.story(delivery))[0].state == "bounced"
-    assert (await hooks.story(other))[0].state == "bounced"
+    third = await hooks.sent("cleo@example.com")
+    hard = event("postmark", "bounced", third, "cleo@example.com") | {
+        "Type": "HardBounce",
+        "Details": "smtp;550 5.7.1 <cleo@example.com>: Recipient address rejected: User unknown",
+    }
+    await hooks.tell("postmark", hard)
+    for one in (delivery, other, third):
+        assert (await hooks.story(one))[0].state == "bounced"
     assert await hooks.suppressed() == []

@@ -63,7 +63,12 @@ _WRONG: tuple[tuple[dict[str, Any], str], ...] = (
     ({"name": "relay"}, "name"),
     ({"name": "With Space"}, "name"),
     ({"settings": {"host": "x", "colour": 1}}, "settings"),
-    ({"settings": {"host": "x", "port": "25"}}, "settings.port"),
+    ({"settings": {"host": "x", "port": "many"}}, "settings.port"),
+    ({"settings": {"host": "x", "port": 70000}}, "settings.port"),
+    (
+        {"kind": "resend", "settings": {"per_s": "nan"}, "secrets": {"api_key": "k"}},
+        "settings.per_s",
+    ),
     ({"settings": {"host": "x"}, "secrets": {"password": "p"}}, "settings.username"),
     ({"settings": SMTP | {"tls": "none"}}, "settings.tls"),
     ({"settings": SMTP | {"verify": False}}, "settings.verify"),
@@ -129,6 +134,30 @@ async def test_the_operator_shares_and_nobody_else_sees_what_is_behind_it(
     assert gone.status == 409
 
 
+async def test_settings_may_come_as_text(platform: Platform) -> None:
+    """As pages and the command line send them: a name of digits stays a name."""
+    told = {"host": "smtp.example.org", "port": "465", "username": "20260101", "verify": "true"}
+    made = await add(platform, "office", settings=told)
+    shown = {name: made.json["settings"][name] for name in ("port", "username", "verify")}
+    assert shown == {"port": 465, "username": "20260101", "verify": True}
+    ses = {"region": "eu-west-1", "access_key_id": "AKIA", "per_s": "14.5"}
+    made = await add(platform, "ses", kind="ses", settings=ses, secrets={"secret_access_key": "k"})
+    assert made.json["settings"]["per_s"] == 14.5
+
+
+async def test_the_installations_addresses_and_disk_are_its_operators(platform: Platform) -> None:
+    """A tenant makes no way out of its own from them, and can be given one."""
+    _, other = await platform.other_workspace()
+    for kind in ("mx", "file"):
+        mine = {"kind": kind, "settings": {}, "secrets": {}}
+        refused = await add(platform, f"own-{kind}", key=other, **mine)
+        assert refused.status == 403 and b"operator" in refused.body, refused.body
+        assert (await add(platform, f"own-{kind}", **mine, shared=True)).status == 201
+        leg = {"name": "all", "legs": [{"provider": f"own-{kind}"}]}
+        given = await platform.call("PUT", "/v1/routes", json={"routes": [leg]}, key=other)
+        assert given.status == 200, given.body
+
+
 # Below the API: what workers do with what is stored.
 
 
@@ -181,6 +210,26 @@ async def test_a_single_mail_is_passed_on_with_its_way_written_down_before(world
             (State.HANDED_OFF, "well"),
             (State.ACCEPTED, "well"),
         ]
+
+
+async def test_what_one_cannot_carry_waits_for_the_one_that_is_away(world: World) -> None:
+    """Mailgun's API has no SMTPUTF8, the relay before it is down: the mail is not given up."""
+    ways = Ways(world)
+    await ways.add_sink("dead", free_port())
+    settings = {"domain": "mg.example", "endpoint": "http://127.0.0.1:9"}
+    await ways.add(NewProvider("api", "mailgun", settings, {"api_key": "k"}))
+    await ways.route(StoredLeg("dead", order=0), StoredLeg("api", order=1))
+    async with ways.worker():
+        await send(world, "pelé@example.com")
+        (delivery,) = await until(
+            world, lambda found: found[0].state not in (State.QUEUED, State.HANDED_OFF)
+        )
+        while delivery.transport != "api":
+            (delivery,) = await until(world, bool)
+    assert (delivery.state, delivery.next_attempt_at is not None) == (State.DEFERRED, True)
+    ((_, story),) = await told(world)
+    assert [event.transport for event in story if event.state is State.DEFERRED] == ["dead", "api"]
+    assert "SMTPUTF8" in story[-1].detail
 
 
 async def test_what_may_have_been_taken_stays_with_who_may_have_it(world: World) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from mortal import Killed, MortalDatabase
@@ -23,7 +23,7 @@ from mailyard.webhooks import replay
 from mailyard.webhooks.fan_out import SLOW_PLACES
 from mailyard.webhooks.gap import Gaps
 from mailyard.webhooks.notice import Notices
-from mailyard.webhooks.policy import ATTEMPTS, RETRY_AFTER_S
+from mailyard.webhooks.policy import ATTEMPTS, LONGEST_REST_S, RETRY_AFTER_S, Outcome, judge
 
 
 @pytest.fixture
@@ -535,3 +535,19 @@ async def test_an_endpoint_has_an_address_that_can_be_reached(world: World) -> N
         assert caught.value.field == "url"
     with pytest.raises(InvalidInput, match=r"mesage\.received"):
         await world.tell("https://a.example/", kinds=["mesage.received"])
+
+
+@pytest.mark.parametrize(
+    ("wish", "rest_s"),
+    [
+        ("86400", LONGEST_REST_S),
+        ("9" * 300, LONGEST_REST_S),
+        (f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT", None),
+        (f"Mon, 01 Jan 2030 00:00:00 +{'9' * 20}", None),
+    ],
+)
+def test_an_endpoint_that_wants_to_be_left_alone_for_ever_is_asked_again(
+    wish: str, rest_s: float | None
+) -> None:
+    verdict = judge(429, {"retry-after": wish}, datetime.now(UTC))
+    assert (verdict.outcome, verdict.rest_s) == (Outcome.AWAY, rest_s)

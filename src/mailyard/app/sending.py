@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mailyard.sending.track.report import TrackingReport
     from mailyard.sending.track.tracking import Tracking
     from mailyard.sending.transport import Transport
+    from mailyard.sending.transports.mx.source import Source
     from mailyard.sending.upkeep import Shelf, Upkeep
 
 
@@ -257,7 +258,10 @@ class Sending(OwnDelivery):
         """Our own part in the records of sending domains."""
         from mailyard.app.own_side import own_side
 
-        return own_side(self.settings)
+        sources: list[Source] = []
+        if self.settings.sources_file is not None:
+            sources = [one for pool in self.source_lists.values() for one in pool.hosts.values()]
+        return own_side(self.settings, sources)
 
     @cached_property
     def signing(self) -> "Signing":

@@ -1,11 +1,12 @@
 """Who is in a list, as a preflight wants to know it: lacking variables, trap-like addresses, age.
 
-Everybody is looked at, in the database and within LIST_S; what was not done by then is said so.
+Everybody is looked at, in the database and within LIST_S; what was not done by then is said so. For
+whom the mail cannot be written is found by trying it (`list_kinds.py`).
 """
 
 import asyncio
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -17,7 +18,8 @@ import asyncpg
 from mailyard.campaigns.audience import Audience, Audiences
 from mailyard.campaigns.behaviour import CLICKED, OPENED
 from mailyard.campaigns.filter.tree import And, Compare, DaysFromNow, Did, Not, Operator, Or, Own
-from mailyard.campaigns.preflight import LIST_DEAD, LIST_STALE, Lack, ListFacts
+from mailyard.campaigns.list_kinds import KINDS_TRIED, Asked, Kind, Tried, Tries, try_kinds
+from mailyard.campaigns.preflight import LIST_DEAD, LIST_STALE, ListFacts
 from mailyard.core.errors import Unavailable
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
@@ -26,9 +28,6 @@ _SQL = load("preflight")
 
 LIST_S = 20.0
 EXAMPLES = 5
-
-Failure = Callable[[asyncpg.Record], str]
-"""Why the mail for a contact cannot be written; empty when it can."""
 
 
 @cache
@@ -55,16 +54,14 @@ async def check_list(
     workspace_id: UUID,
     list_id: UUID,
     campaign_id: UUID,
-    variables: Sequence[str],
-    failure: Failure,
+    asked: Asked,
+    tries: Tries,
     now: datetime,
 ) -> ListFacts:
-    """The facts of a list for a campaign whose template uses `variables`."""
+    """The facts of a list for a campaign whose template asks `asked` of contacts."""
     try:
         async with asyncio.timeout(LIST_S):
-            return await _check(
-                database, workspace_id, list_id, campaign_id, variables, failure, now
-            )
+            return await _check(database, workspace_id, list_id, campaign_id, asked, tries, now)
     except (TimeoutError, Unavailable):
         return ListFacts(whole=False)
 
@@ -74,8 +71,8 @@ async def _check(
     workspace_id: UUID,
     list_id: UUID,
     campaign_id: UUID,
-    variables: Sequence[str],
-    failure: Failure,
+    asked: Asked,
+    tries: Tries,
     now: datetime,
 ) -> ListFacts:
     traps = trap_words()
@@ -87,9 +84,11 @@ async def _check(
     examples: Sequence[asyncpg.Record] = ()
     if row["traps"]:
         examples = await database.fetch(_SQL.example_traps, workspace_id, list_id, *traps, EXAMPLES)
+    tried = await _tried(database, workspace_id, list_id, asked, row["members"], tries)
     return ListFacts(
         members=row["members"],
-        lacks=await _lacks(database, workspace_id, list_id, variables, failure),
+        lacks=tried.lacks,
+        untried=tried.untried,
         traps=row["traps"],
         trap_examples=tuple(one["address"] for one in examples),
         stale=row["stale"] if sent is None or sent < now - LIST_STALE else 0,
@@ -97,27 +96,25 @@ async def _check(
     )
 
 
-async def _lacks(
+async def _tried(
     database: Database,
     workspace_id: UUID,
     list_id: UUID,
-    variables: Sequence[str],
-    failure: Failure,
-) -> tuple[Lack, ...]:
-    """A contact that lacks a variable says whether the template does without it."""
-    if not variables:
-        return ()
-    found = await database.fetch(_SQL.count_lacks, workspace_id, list_id, list(variables))
-    wanted = [row["example"] for row in found]
-    rows = await database.fetch(_SQL.contacts_to_try, workspace_id, wanted)
-    by_id = {row["id"]: row for row in rows}
-    return tuple(
-        Lack(
-            one["name"],
-            one["contacts"],
-            by_id[one["example"]]["address"],
-            failure(by_id[one["example"]]),
-        )
-        for one in found
-        if one["example"] in by_id
+    asked: Asked,
+    members: int,
+    tries: Tries,
+) -> Tried:
+    """The mail, tried on every kind of contact in the list."""
+    lacking = await database.fetch(_SQL.count_lacks, workspace_id, list_id, asked.fields)
+    kinds = await database.fetch(
+        _SQL.kinds_of_list, workspace_id, list_id, asked.fields, asked.deciding, KINDS_TRIED
+    )
+    return await try_kinds(
+        database,
+        workspace_id,
+        asked,
+        [Kind(row["contacts"], row["example"]) for row in kinds],
+        [(row["name"], row["contacts"]) for row in lacking],
+        members,
+        tries,
     )

@@ -116,8 +116,8 @@ class LinkFacts:
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """A variable that `contacts` of the list lack; `why` a mail to one of them fails, empty when
-    the template does without."""
+    """A variable, or several together, that `contacts` of the list lack; `why` a mail to one of
+    them (`example`) fails, empty when the template does without."""
 
     variable: str
     contacts: int
@@ -127,11 +127,13 @@ class Lack:
 
 @dataclass(frozen=True, slots=True)
 class ListFacts:
-    """Who would get it. `whole`: everybody was looked at in time."""
+    """Who would get it. `whole`: everybody was looked at in time. `untried`: who is unlike all
+    those on whom the template was tried."""
 
     members: int = 0
     whole: bool = True
     lacks: tuple[Lack, ...] = ()
+    untried: int = 0
     traps: int = 0
     trap_examples: tuple[str, ...] = ()
     stale: int = 0  # added longer ago than LIST_STALE, and nothing was sent to the list since
@@ -355,6 +357,10 @@ def _on_list(found: ListFacts) -> Iterable[Item]:
         )[:_SHOWN]
         message = "some contacts lack what the template asks for: their mail fails"
         yield Item("variables", Level.BLOCK, message, OWN, shown)
+    elif found.untried:
+        message = f"{found.untried:,} contacts are unlike those on whom the template was tried: " \
+            "it decides by too many different values"  # fmt: skip
+        yield Item("variables", Level.WARN, message, OWN)
     else:
         rest = tuple(f"{one.variable}: {one.contacts:,} contacts do without" for one in found.lacks)
         message = "the template can be filled for everybody" if found.whole else "as far as seen"

@@ -3,9 +3,10 @@ it, its links, the list, what was sent before. Nothing is changed by it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,8 +14,9 @@ import asyncpg
 
 from mailyard.campaigns.audience import Audiences
 from mailyard.campaigns.link_check import check_links
-from mailyard.campaigns.list_check import Failure, check_list, check_silence
-from mailyard.campaigns.mail import CampaignMail, campaign_mail, today
+from mailyard.campaigns.list_check import check_list, check_silence
+from mailyard.campaigns.list_kinds import Asked, Tries, asked_by, written_in_turns
+from mailyard.campaigns.mail import CampaignMail, Draft, campaign_mail, today
 from mailyard.campaigns.preflight import (
     RATE_DAYS,
     CampaignFacts,
@@ -48,9 +50,6 @@ _CAMPAIGN_SQL = load("campaign")
 MAILS_TRIED = 20
 SINGLE_EMAILS = 10_000  # the workspace's newest: some tenths of a second, however many there are
 _COUNTED = ("sent", "bounced", "complained")
-GIVEN = frozenset(
-    ["name", "address", "unsubscribe_url", "preferences_url", "physical_address", "footer"]
-)  # variables that every mail has
 
 
 class PreflightBlocked(Conflict):
@@ -136,16 +135,18 @@ class Preflights:
         own = await self._database.fetch(_SQL.own_names, workspace_id)
         mail, why = await self._mail(workspace_id, row, now)
 
-        def failure(contact: asyncpg.Record) -> str:
-            return why if mail is None else _failure(mail, contact, now)
+        async def tries(contacts: Sequence[asyncpg.Record]) -> list[str]:
+            if mail is None:  # nobody's can be written, which is an item of its own
+                return [""] * len(contacts)
+            await mail.look_up([contact["address"] for contact in contacts])
+            return await written_in_turns(partial(_failure, mail, now), contacts)
 
-        variables = [one for one in template.variables if one not in GIVEN]
         domain, rates, seen, links, listed = await asyncio.gather(
             self._domain_facts(workspace_id, name),
             self._rates(workspace_id, name),
             self._mail_facts(workspace_id, row, mail, why, now),
             check_links(self._http, sources["html"], sources["text"], [one["name"] for one in own]),
-            self._list_facts(workspace_id, row, variables, failure, now),
+            self._list_facts(workspace_id, row, asked_by(template), tries, now),
         )
         return CampaignFacts(
             outside=await self._outside(workspace_id),
@@ -160,8 +161,8 @@ class Preflights:
         self,
         workspace_id: UUID,
         row: asyncpg.Record,
-        variables: list[str],
-        failure: Failure,
+        asked: Asked,
+        tries: Tries,
         now: datetime,
     ) -> ListFacts:
         """Who would get the campaign: the list's members, or whoever matches the segment."""
@@ -170,7 +171,7 @@ class Preflights:
             listed = f'list "{ids.type_id(ids.LIST, row["list_id"])}"'
             audience = await audiences.read_pinned(workspace_id, listed)
             facts = await check_list(
-                self._database, workspace_id, row["list_id"], row["id"], variables, failure, now
+                self._database, workspace_id, row["list_id"], row["id"], asked, tries, now
             )
         else:
             audience = await self._segments.audience(workspace_id, row["segment_id"])
@@ -178,7 +179,7 @@ class Preflights:
                 _SQL.last_send_to_segment, workspace_id, row["segment_id"], row["id"]
             )
             facts = await check_segment(
-                self._database, audiences, audience, sent_at, variables, failure, now
+                self._database, audiences, audience, sent_at, asked, tries, now
             )
         if not row["track_opens"] and not row["track_clicks"]:
             return facts
@@ -252,6 +253,7 @@ class Preflights:
                     audience, MAILS_TRIED, now, tx
                 )
         contents = []
+        await mail.look_up([contact["address"] for contact in contacts])
         for contact in contacts:
             try:
                 contents.append(_write(mail, contact, now))
@@ -297,8 +299,12 @@ def signed_names(content: bytes) -> frozenset[str]:
 
 
 def _write(mail: CampaignMail, contact: asyncpg.Record, now: datetime) -> bytes:
+    return _draft(mail, contact, now).signed().outgoing.content
+
+
+def _draft(mail: CampaignMail, contact: asyncpg.Record, now: datetime) -> Draft:
     delivery_id = mail.delivery_id(contact["address"], None)
-    written = mail.write(
+    return mail.draft(
         delivery_id,
         contact["id"],
         contact["address"],
@@ -306,12 +312,12 @@ def _write(mail: CampaignMail, contact: asyncpg.Record, now: datetime) -> bytes:
         contact["attributes"],
         today(now),
     )
-    return written.outgoing.content
 
 
-def _failure(mail: CampaignMail, contact: asyncpg.Record, now: datetime) -> str:
+def _failure(mail: CampaignMail, now: datetime, contact: asyncpg.Record) -> str:
+    """Why the mail for `contact` cannot be written. It is not signed: that is most of the work."""
     try:
-        _write(mail, contact, now)
+        _draft(mail, contact, now)
     except MailyardError as error:
         return error.message
     return ""

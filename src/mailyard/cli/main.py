@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "send": ("mailyard.cli.send", "Send one mail."),
     "email": ("mailyard.cli.email", "Look at a sent email, withdraw what has not left."),
+    "delivery": ("mailyard.cli.delivery", "Find deliveries, read the whole story of one."),
     "region": ("mailyard.cli.region", "List regions; take over a lost one."),
     "feature": ("mailyard.cli.feature", "Let features come to workspaces gradually."),
     "limits": ("mailyard.cli.limits", "Show and set the workspace's sending limits."),

@@ -198,17 +198,12 @@ def _row(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings(given: list[str] | None) -> dict[str, Any]:
-    """`name=value` pairs; whole numbers, true and false are what they look like."""
+    """`name=value` pairs, as text; what is a number is the kind's to say."""
     settings: dict[str, Any] = {}
     for pair in given or []:
-        name, equals, text = pair.partition("=")
+        name, equals, settings[name] = pair.partition("=")
         if not equals:
             raise InvalidInput(f"{pair!r} is no setting; write it as name=value")
-        words: dict[str, Any] = {"true": True, "false": False}
-        value: Any = words.get(text, text)
-        if text.isascii() and text.isdigit():
-            value = int(text)
-        settings[name] = value
     return settings
 
 

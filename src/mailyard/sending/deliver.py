@@ -19,6 +19,8 @@ from datetime import datetime, timedelta
 from random import Random
 from uuid import UUID
 
+import msgspec
+
 from mailyard.bus.live import DELIVERY_CHANGED, LiveEvent, LiveEvents
 from mailyard.core import ids, limits
 from mailyard.core.backoff import Backoff
@@ -62,7 +64,7 @@ Wanted = list[tuple[Errand, OpenDelivery]]
 class Deliverer:
     """Hands transactional mail to `transport`. One a worker process, for its window is its own.
 
-    `choose` says who of several behind `transport` is to have a mail: that is written down before
+    `chooser` says who of several behind `transport` is to have a mail: that is written down before
     the mail leaves, so that after a crash it goes to nobody else.
     """
 
@@ -76,7 +78,7 @@ class Deliverer:
         live: LiveEvents,
         hostname: str,
         return_paths: ReturnPaths | None = None,
-        choose: Chooser | None = None,
+        chooser: Chooser | None = None,
         raw_mail: RawMail = IN_ROWS,
         clock: Clock | None = None,
         random: Random | None = None,
@@ -85,7 +87,7 @@ class Deliverer:
         self.contents = StoredContents(raw_mail)
         self.database = database
         self.transport = transport
-        self.choose = choose
+        self.chooser = chooser
         self.signing = signing
         self.tracking = tracking
         self.live = live
@@ -235,6 +237,7 @@ class _Run:
         self._ones = {one.id: one for errand in errands for one in errand.waiting}
         self._chosen: dict[UUID, str] = {}
         self._refused: dict[UUID, tuple[str, ...]] = {}  # who has, in this attempt
+        self._cannot: dict[UUID, tuple[str, ...]] = {}  # who of them can never carry it
         self._spans: dict[UUID, list[trace.Span]] = {}
         self._results = Results()
         self._arrived = asyncio.Event()
@@ -336,9 +339,9 @@ class _Run:
 
     def _choice(self, errand: Errand, one: OpenDelivery) -> str:
         """Who is to have the mail; empty where nothing is to be chosen, or nobody can have it."""
-        if one.may_have_it or self._own.choose is None:
+        if one.may_have_it or self._own.chooser is None:
             return one.may_have_it
-        return self._own.choose(
+        return self._own.chooser.choose(
             errand.workspace_id,
             TRANSACTIONAL,
             one.type,
@@ -497,6 +500,8 @@ class _Run:
             errand.away.discard(handoff.delivery_id)
             errand.waiting.append(self._ones[handoff.delivery_id])
         else:
+            if self._is_left_to_somebody(errand, handoff):
+                handoff = msgspec.structs.replace(handoff, outcome=Outcome.LATER)
             conclusion = conclude(
                 handoff, errand.next_attempt_at, errand.expires_at, errand.is_last_attempt
             )
@@ -513,8 +518,18 @@ class _Run:
             return False
         if handoff.outcome not in (Outcome.LATER, Outcome.NEVER):
             return False
-        refused = (*self._refused.get(one.id, ()), chosen)
-        if len(refused) >= TRIES_MAX:
+        refused = self._refused[one.id] = (*self._refused.get(one.id, ()), chosen)
+        if handoff.outcome is Outcome.NEVER:
+            self._cannot[one.id] = (*self._cannot.get(one.id, ()), chosen)
+        return len(refused) < TRIES_MAX and bool(self._choice(errand, one))
+
+    def _is_left_to_somebody(self, errand: Errand, handoff: Handoff) -> bool:
+        """Whether a no for good was this way's alone, and another may take the mail another time:
+        he is out of order now, or could not have it in this attempt."""
+        cannot = self._cannot.get(handoff.delivery_id, ())
+        if handoff.outcome is not Outcome.NEVER or not cannot or self._own.chooser is None:
             return False
-        self._refused[one.id] = refused
-        return bool(self._choice(errand, one))
+        one = self._ones[handoff.delivery_id]
+        return self._own.chooser.may_take_it_later(
+            errand.workspace_id, TRANSACTIONAL, one.type, one.recipient, cannot
+        )

@@ -5,8 +5,9 @@ verdict on every record: what is wrong with it, and what to write instead.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 
 from mailyard.core.errors import InvalidInput
 from mailyard.net.dns import Resolver
@@ -46,6 +47,7 @@ class OwnSide:
     what SPF must allow for our mail; empty when only the owner of a relay knows. `takes_returns`:
     whether mail may come back to a name of a domain's own; `return_domain`: a name with MX and SPF
     to which such a one may be an alias. `addresses`: those that we send from, as far as known.
+    `names`: what some of them say in EHLO instead of `hello`.
     """
 
     hello: str = ""
@@ -53,7 +55,15 @@ class OwnSide:
     takes_returns: bool = False
     return_domain: str = ""
     addresses: tuple[Address, ...] = ()
+    names: Mapping[Address, str] = field(default_factory=dict)
     smtp_port: int = 25
+
+    def by_name(self) -> Mapping[str, list[Address]]:
+        """The addresses that we send from, by what they say in EHLO."""
+        found: dict[str, list[Address]] = {}
+        for address in self.addresses:
+            found.setdefault(self.names.get(address, self.hello), []).append(address)
+        return found
 
 
 UNCHECKED = "unchecked"
@@ -188,16 +198,27 @@ def _without_terms(verdict: Verdict) -> Verdict:
 
 
 async def _look_at_addresses(own: OwnSide, resolver: Resolver) -> tuple[Verdict, ...]:
-    if not own.addresses:
-        return ()
-    return await run_check(check_addresses(own.addresses, own.hello), resolver)
+    verdicts = await asyncio.gather(
+        *(
+            run_check(check_addresses(addresses, name), resolver)
+            for name, addresses in own.by_name().items()
+        )
+    )
+    return tuple(chain.from_iterable(verdicts))
 
 
 async def _look_at_tls(own: OwnSide, resolver: Resolver) -> Sequence[Verdict]:
-    if not own.hello:
-        return ()
-    found = await probe_tls(own.hello, resolver, hello=own.hello, port=own.smtp_port)
-    return (tls_verdict(own.hello, found),)
+    """Of the mail server that takes what comes back, and of the other names that we send under: one
+    of these that nobody answers at does nothing but send, and has nothing to show."""
+    names = [one for one in dict.fromkeys((own.hello, *own.by_name())) if one]
+    found = await asyncio.gather(
+        *(probe_tls(name, resolver, hello=own.hello or name, port=own.smtp_port) for name in names)
+    )
+    return [
+        tls_verdict(name, one)
+        for name, one in zip(names, found, strict=True)
+        if name == own.hello or one.state is not TlsState.AWAY
+    ]
 
 
 def tls_verdict(host: str, found: TlsFinding) -> Verdict:

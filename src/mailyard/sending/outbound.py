@@ -86,6 +86,20 @@ class Outbound:
                 return way.name
         return ""
 
+    def may_take_it_later(
+        self, workspace_id: UUID, stream: str, tag: str, address: str, without: Collection[str]
+    ) -> bool:
+        """See `Chooser.may_take_it_later`."""
+        ways = self._ways
+        view = ways.view_of(workspace_id)
+        if view.routes is None:
+            return ways.relay.name not in without
+        route = view.routes.route_of(envelope(workspace_id, stream, tag, address))
+        return any(
+            way.enabled and way.name not in without
+            for way in (ways.by_key[leg.provider] for leg in route.legs)
+        )
+
     async def close(self, drain_s: float) -> None:
         """See `Transport.close`."""
         self._held.closing = True

@@ -133,7 +133,7 @@ class Passage:
         """Nobody is left who may have it now."""
         ways = self._ways
         if self._refusals and again_at_s is None and not self._somebody_waits():
-            self._tell(self._refusals[-1], self._refusals[:-1])
+            self._tell(self._all_said(), self._refusals[:-1])
             return
         may_be_held = not self._mail.only and self._mail.stream != TRANSACTIONAL
         if not self._refusals and may_be_held and not self._held.closing and self._hold(now_s):
@@ -147,6 +147,16 @@ class Passage:
             self._tell(last, self._refusals[:-1])
             return
         self._tell_untried(retry_at)
+
+    def _all_said(self) -> Handoff:
+        """What all who were asked say together: never, when each of them cannot carry it; later, as
+        long as one of them only could not have it now."""
+        last = self._refusals[-1]
+        if last.outcome is Outcome.NEVER and any(
+            one.outcome is Outcome.LATER for one in self._refusals
+        ):
+            return replace(last, outcome=Outcome.LATER)
+        return last
 
     def _tell_untried(self, retry_at: datetime) -> None:
         why, outcome = self._why(), Outcome.LATER

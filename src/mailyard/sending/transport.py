@@ -89,10 +89,16 @@ CAMPAIGN = "campaign"
 class Chooser(Protocol):
     """Says which transport is to have a recipient's mail now, before its intent is written."""
 
-    def __call__(
+    def choose(
         self, workspace_id: UUID, stream: str, tag: str, address: str, without: Collection[str]
     ) -> str:
         """Its name; empty when nobody can have it at this moment. `without`: nobody of these."""
+        ...
+
+    def may_take_it_later(
+        self, workspace_id: UUID, stream: str, tag: str, address: str, without: Collection[str]
+    ) -> bool:
+        """Whether its route has somebody who is none of these `without`, who cannot carry it."""
         ...
 
 

@@ -83,6 +83,6 @@ def _retry_after_s(text: str, now: datetime) -> float | None:
         return min(float(text[:9]), LONGEST_REST_S)
     try:
         seconds = (parsedate_to_datetime(text) - now).total_seconds()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: a year or a zone of twenty digits
         return None
     return min(max(seconds, 0.0), LONGEST_REST_S)

@@ -130,6 +130,7 @@ def test_what_keeps_every_rule_passes() -> None:
             {"variables": BLOCK},
         ),
         (replace(GOOD, list=ListFacts(9_000, lacks=(Lack("city", 3, "a@b.example", ""),))), {}),
+        (replace(GOOD, list=ListFacts(9_000, untried=4)), {"variables": WARN}),
         (replace(GOOD, list=ListFacts(9_000, stale=10)), {"list_age": WARN}),
         (replace(GOOD, list=ListFacts(9_000, stale=10, dead=1)), {"list_age": BLOCK}),
         (replace(GOOD, list=ListFacts(9_000, traps=90)), {"traps": WARN}),

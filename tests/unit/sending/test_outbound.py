@@ -162,6 +162,19 @@ async def test_the_last_refusal_stands_when_everybody_was_asked() -> None:
     assert [one.transport for one in answer.passed] == ["a"]
 
 
+async def test_a_mail_that_one_cannot_carry_waits_for_the_one_who_can() -> None:
+    """The first is out of order, the second can never carry it: nobody has said no to the mail."""
+    world = World(FIRST_A)
+    world.fakes["a"].says, world.fakes["b"].says = OUT_OF_ORDER, TOO_LARGE_HERE
+    for _ in range(OPTIONS.in_a_row + 1):  # and so it is once the first is left alone
+        (answer,) = await world.send()
+        assert answer.outcome is Outcome.LATER, world.out.news()
+    assert len(world.fakes["a"].had) == OPTIONS.in_a_row
+    asked = (ME, TRANSACTIONAL, "code", "x@example.com")
+    assert world.out.may_take_it_later(*asked, ("b",))
+    assert not world.out.may_take_it_later(*asked, ("a", "b"))
+
+
 async def test_an_outage_is_noticed_and_its_end_too() -> None:
     world = World(FIRST_A)
     world.fakes["a"].says = OUT_OF_ORDER

@@ -431,6 +431,10 @@ def test_a_quota_that_is_used_up_is_not_asked_again_at_once() -> None:
         ("Sun, 01 Mar 2026 11:00:00 GMT", 0.0), ("Fri, 31 Dec 9999 23:59:59 GMT", 251629934399.0),
         ("9" * 400, 999999999999999999.0), ("", None), ("soon", None), ("-5", None), ("1.5", None),
         ("²", None),
+        # A year, an hour, a zone of twenty digits: no time, and no reason to doubt the refusal.
+        (f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT", None),
+        (f"Mon, 01 Jan 2030 {'9' * 20}:00:00 GMT", None),
+        (f"Mon, 01 Jan 2030 00:00:00 +{'9' * 20}", None),
     ],
 )  # fmt: skip
 def test_retry_after_in_every_form(value: str, seconds: float | None) -> None:

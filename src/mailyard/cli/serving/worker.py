@@ -138,7 +138,7 @@ def handlers(application: Application) -> list[Handler]:
         Deliverer(
             database=database,
             transport=application.outbound,
-            choose=application.outbound.choose,
+            chooser=application.outbound,
             signing=application.signing,
             tracking=application.tracking,
             live=live,

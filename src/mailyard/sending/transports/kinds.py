@@ -137,6 +137,8 @@ class Kind:
 
     `check` says what is wrong with settings and the names of the secrets together, or nothing.
     `rewrites`: it carries our signature, and writes Message-ID and Date anew.
+    `of_operator`: it sends from the installation's addresses, or writes to its disk; a tenant's
+    workspace may be given one, and makes none.
     """
 
     title: str
@@ -145,6 +147,7 @@ class Kind:
     make: Callable[[Opened, Any, Workshop], Transport]
     more_secrets: tuple[str, ...] = ()
     rewrites: bool = False
+    of_operator: bool = False
     check: Callable[[Any, frozenset[str]], None] | None = None
 
 
@@ -163,7 +166,8 @@ def checked(
     if kind is None:
         raise InvalidInput(f"a kind is one of {', '.join(KINDS)}", field="kind")
     try:
-        converted = msgspec.convert(dict(settings), kind.settings)
+        # Not strict: pages and the command line have nothing but text, and 587 may be a name.
+        converted = msgspec.convert(dict(settings), kind.settings, strict=False)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         field = "settings" + (f".{where.rstrip('`')}" if where else "")
@@ -383,6 +387,6 @@ KINDS: dict[str, Kind] = {
     "postmark": Kind("Postmark", PostmarkSettings, ("server_token",), _postmark),
     "mailgun": Kind("Mailgun", MailgunSettings, ("api_key",), _mailgun),
     "resend": Kind("Resend", ResendSettings, ("api_key",), _resend),
-    "mx": Kind("Own delivery to MX", MxSettings, (), _mx),
-    "file": Kind("Folder (development)", FileSettings, (), _file),
+    "mx": Kind("Own delivery to MX", MxSettings, (), _mx, of_operator=True),
+    "file": Kind("Folder (development)", FileSettings, (), _file, of_operator=True),
 }

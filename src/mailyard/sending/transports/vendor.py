@@ -163,13 +163,14 @@ def of_failure(failure: HttpFailure) -> Verdict:
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Retry-After in seconds, as a number or a date (RFC 9110 section 10.2.3); None without."""
+    """Retry-After in seconds, as a number or a date (RFC 9110 section 10.2.3); None without one
+    that can be read: what is said beside a refusal never changes that it is one."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value[:18])
     try:
         then = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a year or a zone of twenty digits
         return None
     if then.tzinfo is None:
         then = then.replace(tzinfo=UTC)

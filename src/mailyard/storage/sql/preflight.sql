@@ -25,22 +25,50 @@ WHERE m.workspace_id = $1 AND m.list_id = $2
 ORDER BY m.contact_id LIMIT $6;
 
 -- name: count_lacks
--- Of the variables $3, those that some members of the list $2 lack: how many, and the first of them.
-SELECT wanted.name, count(*) AS contacts, min(c.id::text)::uuid AS example
+-- Of the attributes $3, those that some members of the list $2 lack, and how many do.
+SELECT wanted.name, count(*) AS contacts
 FROM list_member m
 JOIN contact c ON c.id = m.contact_id AND c.workspace_id = m.workspace_id
 CROSS JOIN unnest($3::text[]) AS wanted (name)
 WHERE m.workspace_id = $1 AND m.list_id = $2 AND NOT c.attributes ? wanted.name
 GROUP BY wanted.name ORDER BY wanted.name;
 
+-- name: kinds_of_list
+-- How the members of the list $2 differ for a template that reads their attributes $3 and decides by
+-- $4 of them: by the values of the latter, by whether and as what (text, number, …) the others are
+-- there. How many each kind has, and one of them; the $5 largest.
+SELECT count(*) AS contacts, min(one.id::text)::uuid AS example
+FROM (
+    SELECT c.id, c.name = '' AS nameless, (
+        SELECT md5(string_agg(CASE
+            WHEN wanted.name = ANY ($4::text[]) THEN coalesce((c.attributes -> wanted.name)::text, '')
+            ELSE coalesce(jsonb_typeof(c.attributes -> wanted.name), '')
+        END, chr(31) ORDER BY wanted.name))
+        FROM unnest($3::text[]) AS wanted (name)
+    ) AS kind
+    FROM list_member m
+    JOIN contact c ON c.id = m.contact_id AND c.workspace_id = m.workspace_id
+    WHERE m.workspace_id = $1 AND m.list_id = $2
+) AS one
+GROUP BY kind, nameless ORDER BY contacts DESC, example LIMIT $5;
+
 -- name: check_slice
--- What `count_list`, `example_traps` and `count_lacks` say together, of the contacts ($2, $3] that
--- match a segment's filter. `lacks`: name, how many, and the first of them.
+-- What `count_list`, `example_traps`, `count_lacks` and `kinds_of_list` say together, of the contacts
+-- ($2, $3] that match a segment's filter. `lacks`: name and how many; `kinds`: which, how many, one
+-- of them.
 WITH matching AS MATERIALIZED (
     SELECT c.id, c.address, c.attributes, c.created_at,
            split_part(split_part(c.address, '@', 1), '+', 1) = ANY ({locals}::text[])
            OR split_part(c.address, '@', 2) = ANY ({domains}::text[])
-           OR substring(c.address FROM '[^.]+$') = ANY ({tops}::text[]) AS is_trap
+           OR substring(c.address FROM '[^.]+$') = ANY ({tops}::text[]) AS is_trap,
+           (c.name = '')::text || coalesce((
+               SELECT md5(string_agg(CASE
+                   WHEN wanted.name = ANY ({deciding}::text[]) THEN
+                       coalesce((c.attributes -> wanted.name)::text, '')
+                   ELSE coalesce(jsonb_typeof(c.attributes -> wanted.name), '')
+               END, chr(31) ORDER BY wanted.name))
+               FROM unnest({fields}::text[]) AS wanted (name)
+           ), '') AS kind
     FROM contact AS c WHERE c.workspace_id = $1 AND c.id > $2 AND c.id <= $3 AND {filter}
 )
 SELECT count(*) AS members,
@@ -48,11 +76,15 @@ SELECT count(*) AS members,
        count(*) FILTER (WHERE created_at < {dead}::timestamptz) AS dead,
        count(*) FILTER (WHERE is_trap) AS traps,
        (array_agg(address ORDER BY id) FILTER (WHERE is_trap))[1:5] AS trap_examples,
-       (SELECT jsonb_agg(jsonb_build_array(name, contacts, example))::text
-        FROM (SELECT wanted.name, count(*) AS contacts, min(m.id::text) AS example
-              FROM matching m CROSS JOIN unnest({variables}::text[]) AS wanted (name)
+       (SELECT jsonb_agg(jsonb_build_array(name, contacts))::text
+        FROM (SELECT wanted.name, count(*) AS contacts
+              FROM matching m CROSS JOIN unnest({fields}::text[]) AS wanted (name)
               WHERE NOT m.attributes ? wanted.name
-              GROUP BY wanted.name) AS lacking) AS lacks
+              GROUP BY wanted.name) AS lacking) AS lacks,
+       (SELECT jsonb_agg(jsonb_build_array(kind, contacts, example))::text
+        FROM (SELECT kind, count(*) AS contacts, min(m.id::text) AS example
+              FROM matching m GROUP BY kind
+              ORDER BY contacts DESC LIMIT {kinds}::int) AS found) AS kinds
 FROM matching;
 
 -- name: last_send_to_segment

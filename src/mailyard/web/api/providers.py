@@ -1,12 +1,15 @@
 """Providers: the ways out of a workspace, how they fare, and a try."""
 
 from typing import Annotated, Any
+from uuid import UUID
 
 from msgspec import UNSET, Meta, UnsetType, field
 
 from mailyard.access import scope
 from mailyard.access.audit import Change
+from mailyard.access.workspace import Workspaces
 from mailyard.core import ids
+from mailyard.core.errors import NotAllowed
 from mailyard.sending.provider import NewProvider, Provider, ProviderChange
 from mailyard.sending.provider_health import BreakerChange, ProviderHealth
 from mailyard.sending.transports.kinds import KINDS
@@ -176,10 +179,28 @@ def change_of(action: str, one: Provider, before: Any, after: Any) -> Change:
     return Change(action, ids.type_id(ids.PROVIDER, one.id), before, after)
 
 
+async def may_make(workspaces: Workspaces, workspace_id: UUID, kind: str, *, shared: bool) -> None:
+    """Raises NotAllowed where only the installation's operator may: for what all share, and for
+    what sends from its addresses or writes to its disk."""
+    operators = kind in KINDS and KINDS[kind].of_operator
+    if not (shared or operators):
+        return
+    try:
+        await workspaces.require_operator(workspace_id)
+    except NotAllowed:
+        if not operators:
+            raise
+        raise NotAllowed(
+            f"{kind} is the installation's own (its addresses, its disk): its operator makes one "
+            "in the first workspace and may share it; where the installation delivers by itself, "
+            "`relay` on a route does so too",
+            field="kind",
+        ) from None
+
+
 async def create_provider(call: Call[NewProviderBody, None]) -> Answer:
     body = call.body
-    if body.shared:
-        await call.app.workspaces.require_operator(call.workspace_id)
+    await may_make(call.app.workspaces, call.workspace_id, body.kind, shared=body.shared)
     wanted = NewProvider(body.name, body.kind, body.settings, body.secrets, body.shared)
     async with call.app.database.transaction() as tx:
         one = await call.app.providers.create(call.workspace_id, wanted, tx)
@@ -225,6 +246,8 @@ async def change_provider(call: Call[ChangedProvider, None]) -> Answer:
     )
     async with call.app.database.transaction() as tx:
         before = await call.app.providers.get(call.workspace_id, provider_id, tx)
+        if change.settings is not None:
+            await may_make(call.app.workspaces, call.workspace_id, before.kind, shared=False)
         one = await call.app.providers.change(call.workspace_id, provider_id, change, tx)
         item = ProviderItem(**_fields(call, one, ProviderHealth()))
         changed = change_of("provider.change", one, told(before), told(one))

@@ -13,7 +13,7 @@ from mailyard.sending.provider import NewProvider, Provider, ProviderChange
 from mailyard.sending.provider_health import ProviderHealth
 from mailyard.sending.transports.kinds import KINDS
 from mailyard.storage.database import Connection
-from mailyard.web.api.providers import change_of, told
+from mailyard.web.api.providers import change_of, may_make, told
 from mailyard.web.api.routing import told as told_routes
 from mailyard.web.ui.frame import Visit
 from mailyard.web.ui.route_lines import as_lines, from_lines
@@ -56,16 +56,8 @@ def _pairs(text: str, field: str) -> dict[str, str]:
 
 
 def _settings(text: str) -> dict[str, Any]:
-    """Settings as a person writes them: numbers, true and false are what they look like."""
-    settings: dict[str, Any] = {}
-    for name, value in _pairs(text, "settings").items():
-        if value in ("true", "false"):
-            settings[name] = value == "true"
-        elif value.isascii() and value.isdigit() and len(value) < 10:
-            settings[name] = int(value)
-        elif value:
-            settings[name] = value
-    return settings
+    """Settings as a person writes them; what is a number is the kind's to say."""
+    return {name: value for name, value in _pairs(text, "settings").items() if value}
 
 
 async def _page(visit: Visit, **shown: Any) -> Response[str]:
@@ -106,6 +98,7 @@ async def add_provider(visit: Visit) -> Response[Any]:
             _settings(form["settings"]),
             _pairs(visit.field("secrets"), "secrets"),
         )
+        await may_make(application.workspaces, workspace_id, wanted.kind, shared=False)
         async with application.database.transaction() as tx:
             one = await application.providers.create(workspace_id, wanted, tx)
             await _record(visit, change_of("provider.create", one, None, told(one)), tx)

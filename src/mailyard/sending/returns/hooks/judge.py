@@ -7,6 +7,7 @@ keeps our rules from suppressing.
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from mailyard.protocol.report.codes import find_status, is_specific
 from mailyard.sending.bounce import Reason, classify_reply
 from mailyard.sending.bounce.reason import is_hard
 from mailyard.sending.returns.hooks.told import Told
@@ -41,11 +42,17 @@ def occurrence_of(told: Told, source: str, delivery_id: UUID, workspace_id: UUID
 
 def _judged(told: Told) -> tuple[str, bool]:
     """Why it bounced, and whether nothing should be sent there again."""
-    code = told.code or ("450" if told.hard is False else "550")
-    verdict = classify_reply(code, told.status, told.text)
-    if verdict.reason is not Reason.UNDEFINED and (told.text or told.status):
+    code, status = told.code or ("450" if told.hard is False else "550"), _status(told)
+    verdict = classify_reply(code, status, told.text)
+    if verdict.reason is not Reason.UNDEFINED and (told.text or status):
         return verdict.reason, verdict.suppresses and told.hard is not False
     if not told.reason:
         return Reason.UNDEFINED, False
     hard = is_hard(Reason(told.reason), temporary=told.hard is False)
-    return told.reason, hard and told.status[1:4] != ".7."
+    return told.reason, hard and status[1:4] != ".7."
+
+
+def _status(told: Told) -> str:
+    """The status that the refusing server gave; where its words do not say, the provider's own."""
+    quoted = find_status(told.text)
+    return quoted if is_specific(quoted) else told.status or quoted
