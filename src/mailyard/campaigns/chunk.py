@@ -50,7 +50,7 @@ from mailyard.storage.queries import load
 _SQL = load("campaign")
 _TIMING_SQL = load("timing")
 
-CONCURRENCY = 4
+CONCURRENCY = 3  # one is recorded to its end, one sends, one is ready; more would wait in vain
 RATED_AT_ONCE = 2  # chunks of campaigns with a rate, which hold a slot while they wait
 RATED_SLICE_S = 15.0  # after which such a chunk lets others have its slot
 

@@ -263,8 +263,10 @@ class HandOff:
 
     async def _wait(self) -> None:
         """Until enough has come back for a step, or what has come back has waited long enough."""
-        if not self._away:
-            await self._means.window.opened()
+        window = self._means.window
+        if not self._away:  # the chunk before has all places, until its answers are recorded
+            await self._write_until(lambda: window.room > 0)
+            await window.opened()
             return
         await self._write_until(self._due.is_set)
         await self._due.wait()

@@ -128,7 +128,7 @@ class RetrySender:
 
     def handler(self) -> Handler:
         """What the worker runs."""
-        return Handler(RETRY, EMAIL_BULK, self.handle, batch_size=1, concurrency=1)
+        return Handler(RETRY, EMAIL_BULK, self.handle, batch_size=1, concurrency=1, rare=True)
 
     async def handle(self, batch: Batch) -> None:
         """One round over a job's recipients."""

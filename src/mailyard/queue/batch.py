@@ -211,6 +211,10 @@ class Handler:
     call cost nearly as much as many: so long behind one that brought `gather_weight` or more, and
     less the less it brought. `weigh` says what a job weighs. The first job after a pause waits for
     nothing.
+
+    `rare`: few of the queue's jobs are of this kind, so nothing is leased for its slots before they
+    are known to be needed. It would be jobs of other kinds, which wait here while another worker
+    could begin them.
     """
 
     kind: str
@@ -221,6 +225,7 @@ class Handler:
     gather_s: float = 0.0
     gather_weight: int = 4
     weigh: Callable[[LeasedJob], int] = _one
+    rare: bool = False
 
 
 def reason_of(error: Exception) -> str:

@@ -74,7 +74,9 @@ class Lane:
         self._stopping = stopping
         self._worker = worker
         self._slots = {handler.kind: _Slots(handler) for handler in handlers}
-        self._in_slots = sum(handler.concurrency * handler.batch_size for handler in handlers)
+        self._in_slots = max(
+            1, sum(each.concurrency * each.batch_size for each in handlers if not each.rare)
+        )
         self._gathering = min(handlers, key=lambda handler: handler.gather_s)
         self._held = 0
         self._suspects = 0
