@@ -41,12 +41,22 @@ async def test_two_regions_and_the_loss_of_one(tmp_path: Path) -> None:
             assert outcome.findings.twice == []
             assert outcome.window_s < world.delay_s + 1.5, "what had time to arrive is there"
             assert outcome.told["term"] == 1 and outcome.told["region"] == EU
+            await the_log_says_who_took_over(world)
             world.primaries[EU].start()  # the lost site comes back, and does not know
             with pytest.raises(Unavailable, match="taken over by site us"):
                 await old.start()
         finally:
             for stack in world.stacks.values():
                 await stack.platform.stop()
+
+
+async def the_log_says_who_took_over(world: Regions) -> None:
+    us = world.stacks[US].address
+    client = ApiClient(us.url, us.api_key)
+    [entry] = (await client.get("/v1/audit", action="region.take_over"))["items"]
+    await client.close()
+    assert (entry["actor_kind"], entry["subject"]) == ("command", EU)
+    assert (entry["after"]["term"], entry["after"]["site"]) == (1, US)
 
 
 async def what_is_at_home_elsewhere_is_told_where(world: Regions) -> None:

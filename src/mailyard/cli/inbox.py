@@ -134,6 +134,7 @@ def export_mail(
     form: Annotated[
         str, typer.Option("--format", help="mbox, or eml: a tar archive of .eml files.")
     ] = "mbox",
+    as_json: AsJson = False,
 ) -> None:
     """Write all mail of an inbox into a file.
 
@@ -152,7 +153,8 @@ def export_mail(
 
     size_bytes = ask(work)
     if str(file) != "-":
-        typer.echo(f"{size_bytes:,} bytes written to {file}")
+        written = {"file": str(file), "bytes": size_bytes}
+        say(written, as_json, f"{size_bytes:,} bytes written to {file}")
 
 
 @app.command(name="import")

@@ -137,6 +137,7 @@ def import_file(
 @app.command()
 def export(
     file: Annotated[Path, typer.Argument(help="Where the CSV file goes.")],
+    as_json: AsJson = False,
 ) -> None:
     """Write the whole list as CSV. No cell begins like a formula.
 
@@ -149,7 +150,7 @@ def export(
         return len(answer.body)
 
     size_bytes = ask(work)
-    console().print(f"{file}: {size_bytes:,} bytes")
+    say({"file": str(file), "bytes": size_bytes}, as_json, f"{file}: {size_bytes:,} bytes")
 
 
 async def _chunks(file: Path) -> AsyncIterator[bytes]:

@@ -7,6 +7,7 @@ import msgspec
 import typer
 
 from mailyard.cli.client import AsJson, ask, say, say_rows
+from mailyard.cli.files import read_text
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.proving.client import ApiClient
 
@@ -55,9 +56,9 @@ def push(
     if html is not None and mjml is not None:
         raise InvalidInput("a template has HTML or MJML, not both", field="mjml")
     sources = {
-        "html": html.read_text("utf-8") if html else "",
-        "mjml": mjml.read_text("utf-8") if mjml else "",
-        "text": text.read_text("utf-8") if text else "",
+        "html": read_text(html) if html else "",
+        "mjml": read_text(mjml) if mjml else "",
+        "text": read_text(text) if text else "",
         "inline_css": not keep_css,
     }
 

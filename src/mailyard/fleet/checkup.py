@@ -109,9 +109,16 @@ def platform_runs(data: Path) -> bool:
 def check_data(data: Path) -> Iterator[Finding]:
     """The data folder and its disk."""
     place = data
-    while not place.exists():
+    while not os.path.exists(place):  # a folder above that may not be looked into is no folder
         place = place.parent
-    if not os.access(place, os.W_OK | os.X_OK):
+    if not place.is_dir():
+        yield Finding(
+            "data folder",
+            Grade.BAD,
+            f"{data}: {place} is a file",
+            "name a folder in MAILYARD_DATA",
+        )
+    elif not os.access(place, os.W_OK | os.X_OK):
         yield Finding(
             "data folder",
             Grade.BAD,

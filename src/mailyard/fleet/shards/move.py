@@ -27,6 +27,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from mailyard.access.audit import Actor, Audit
 from mailyard.cache.layered import LayeredCache
 from mailyard.core import ids
 from mailyard.core.errors import Conflict, InvalidInput, MailyardError, NotFound
@@ -70,6 +71,11 @@ async def _go_on(step: str) -> None:
     """Between two steps. Tests stop here."""
 
 
+def _nobody(workspace_id: UUID) -> Actor:
+    """A mover that nobody in particular has called."""
+    return Actor("system", "shard move", workspace_id)
+
+
 class Mover:
     """Moves workspaces between `clusters`, by name, of which `home` has the directory."""
 
@@ -82,8 +88,10 @@ class Mover:
         whole: bool = False,
         patience_s: float = PATIENCE_S,
         pause: Pause = _go_on,
+        actor: Callable[[UUID], Actor] = _nobody,
     ) -> None:
-        """`whole`: both sides are compared byte by byte, bodies of mail included."""
+        """`whole`: both sides are compared byte by byte, bodies of mail included. `actor`: who
+        moves a workspace, for its audit log."""
         self._clusters = clusters
         self._home_name = home
         self._home = clusters[home]
@@ -91,6 +99,7 @@ class Mover:
         self._whole = whole
         self._patience_s = patience_s
         self._pause = pause
+        self._actor = actor
 
     async def move(self, workspace_id: UUID, to: str) -> Moved:
         """Bring the workspace to the cluster `to`, or go on with a move there that was cut short.
@@ -177,6 +186,7 @@ class _Run:
         self._mover = mover
         self._id = move_id
         self._workspace_id = workspace_id
+        self._from = source
         self._to = target
         self._home = mover._home
         self._source = mover.cluster(source)
@@ -341,7 +351,19 @@ class _Run:
             await self._pause("compared")
             await LayeredCache(database=self._target).clear(self._workspace_id, tx)
             await tx.execute(QUERIES.note_arrival, self._workspace_id, self._id, rows)
+            await self._audit(tx)
         return rows
+
+    async def _audit(self, tx: Connection) -> None:
+        """Who moved it, in its own log, where it is from now on."""
+        await Audit(database=self._target).record(
+            self._mover._actor(self._workspace_id),
+            "workspace.move",
+            ids.type_id(ids.WORKSPACE, self._workspace_id),
+            {"shard": self._from},
+            {"shard": self._to},
+            tx,
+        )
 
     async def _compare(self, tables: Tables, tx: Connection) -> int:
         """How many rows both have. A table in which they differ is copied whole once more, under
