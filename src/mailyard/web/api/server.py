@@ -19,7 +19,7 @@ from mailyard.access.feature import PERSON_LIMIT
 from mailyard.access.idempotency import StoredAnswer, check_key
 from mailyard.access.region import AtHomeElsewhere
 from mailyard.core import ids
-from mailyard.core.errors import InvalidInput, MailyardError, NotFound
+from mailyard.core.errors import InvalidInput, MailyardError, NotFound, Unavailable
 from mailyard.observe import report, trace
 from mailyard.observe.metrics import HTTP_ARRIVED, HTTP_SECONDS, HTTP_WAITING
 from mailyard.web.api.body import (
@@ -247,7 +247,8 @@ class ApiServer:
     async def authenticate(
         self, scope: Scope, headers: Mapping[bytes, bytes] | None = None
     ) -> Principal:
-        """Who asks. Raises NotAuthenticated; strangers are counted by their address."""
+        """Who asks. Raises NotAuthenticated; strangers are counted by their address. Unavailable:
+        nobody knows, so nobody is counted."""
         if headers is None:
             headers = collect(scope["headers"])
         try:
@@ -257,6 +258,8 @@ class ApiServer:
                 _text(headers.get(b"cookie")),
                 _text(headers.get(b"x-csrf-token")),
             )
+        except Unavailable:
+            raise
         except MailyardError:
             self._count_stranger(scope)
             raise
