@@ -23,6 +23,7 @@ from mailyard.settings import HOME, Settings
 from mailyard.storage.database import Moving
 from mailyard.web.api.problem import answer_of
 from mailyard.web.asgi import Front, build
+from mailyard.web.live import socket
 from mailyard.web.protocol import Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class ShardFront:
             shard = await self._shard_of(scope, name)
             front = self._fronts.get(shard) or await self._open(shard)
         except MailyardError as error:
-            await _refuse(scope, send, error)
+            await _refuse(scope, receive, send, error)
             return
         await front(scope, receive, send)
 
@@ -161,11 +162,12 @@ async def _person(receive: Receive) -> tuple[Name | None, Receive]:
     return ("person", address), again
 
 
-async def _refuse(scope: Scope, send: Send, error: MailyardError) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: MailyardError) -> None:
+    answer = answer_of(error, uuid4().hex, scope)
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1013})
+        if await socket.connected(receive):
+            await socket.refuse(send, answer)
         return
-    answer = answer_of(error, uuid4().hex)
     body, media_type = answer.body, answer.media_type
     if not scope["path"].startswith(("/v1", "/monitoring")):
         title = HTTPStatus(answer.status).phrase

@@ -17,7 +17,6 @@ import structlog
 from mailyard.access.authenticate import Authenticator, Principal
 from mailyard.access.feature import PERSON_LIMIT
 from mailyard.access.idempotency import StoredAnswer, check_key
-from mailyard.access.region import AtHomeElsewhere
 from mailyard.core import ids
 from mailyard.core.errors import InvalidInput, MailyardError, NotFound, Unavailable
 from mailyard.observe import report, trace
@@ -169,9 +168,7 @@ class ApiServer:
         except MailyardError as error:
             if error.status >= 500:
                 _LOG.warning("request failed", request_id=request.id, error=str(error))
-            answer = answer_of(error, request.id)
-            if isinstance(error, AtHomeElsewhere):
-                answer.headers.append((b"location", _there(error, scope)))
+            answer = answer_of(error, request.id, scope)
         except Exception as error:
             report.note(error, f"api {request.route.operation}" if request.route else "api")
             # As text: a log that shows the variables of each frame would show keys and mail.
@@ -380,13 +377,6 @@ class _Nobody:
 
 
 _NOBODY: Any = _Nobody()
-
-
-def _there(error: AtHomeElsewhere, scope: Scope) -> bytes:
-    """The same request at the region's own address."""
-    path: bytes = scope.get("raw_path") or scope["path"].encode()
-    query: bytes = scope["query_string"]
-    return error.region.api.encode() + path.partition(b"?")[0] + (b"?" + query if query else b"")
 
 
 def _text(value: bytes | None) -> str | None:

@@ -191,7 +191,7 @@ class Live:
             else:
                 await self._answer(scope, place, receive, send)
         except MailyardError as error:
-            await refuse(send, answer_of(error, uuid4().hex))
+            await refuse(send, answer_of(error, uuid4().hex, scope))
         finally:
             self._places.gone(place)
 
