@@ -90,10 +90,18 @@ async def test_a_process_without_its_database_is_alive_and_not_ready(platform: P
         async def fetchval(self, *_: Any) -> Any:
             raise Unavailable("away")
 
+        fetch = fetchval
+
     platform.asgi._app.database = Away()
     assert (await platform.call("GET", "/health/live")).status == 200
     ready = await platform.call("GET", "/health/ready")
     assert (ready.status, ready.headers["retry-after"]) == (503, "1")
+    for path in ("/stats", "/health/regions"):
+        answer = await platform.call("GET", path)
+        assert (answer.status, answer.headers["retry-after"]) == (503, "2"), path
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    shown = await platform.call("GET", "/metrics", key="nonsense")
+    assert (shown.status, shown.headers["www-authenticate"][:6]) == (401, "Bearer")
 
 
 async def test_the_rate_limit_is_told_and_kept(database: Database) -> None:
