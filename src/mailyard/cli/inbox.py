@@ -83,7 +83,7 @@ def create(
 @app.command(name="list")
 def list_inboxes(
     label: Annotated[str, typer.Option(help="Only those with this label.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List inboxes, the newest first.
@@ -105,7 +105,7 @@ def read(
     ] = None,
     subject: Annotated[str, typer.Option(help="Only mail with this in its subject.")] = "",
     sender: Annotated[str, typer.Option("--from", help="Only mail from here.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List an inbox's mail, or show one message.

@@ -28,7 +28,7 @@ def mail(
     meaning: Annotated[
         bool, typer.Option("--meaning", help="What says the like, not what says the words.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 30,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 30,
     cursor: Annotated[str, typer.Option(help="Go on where a page ended.")] = "",
     as_json: AsJson = False,
 ) -> None:

@@ -110,7 +110,7 @@ def count(which: _Which, as_json: AsJson = False) -> None:
 @app.command()
 def contacts(
     segment: _Segment,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """Show some of the contacts in a segment.
@@ -127,7 +127,7 @@ def contacts(
 
 @app.command(name="list")
 def list_segments(
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50, as_json: AsJson = False
 ) -> None:
     """List segments, the newest first.
 

@@ -34,7 +34,7 @@ def list_suppressions(
     address: Annotated[str, typer.Option(help="Only this address.")] = "",
     stream: _Stream = "",
     reason: _Reason = "",
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List addresses that get no mail, the newest first.

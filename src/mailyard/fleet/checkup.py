@@ -106,10 +106,18 @@ def platform_runs(data: Path) -> bool:
     return False
 
 
+def _is_seen(place: Path) -> bool:
+    """Whether it is there, as far as this user may look."""
+    try:
+        return place.exists()
+    except OSError:  # a folder above it may not be looked into
+        return False
+
+
 def check_data(data: Path) -> Iterator[Finding]:
     """The data folder and its disk."""
     place = data
-    while not os.path.exists(place):  # a folder above that may not be looked into is no folder
+    while not _is_seen(place):
         place = place.parent
     if not place.is_dir():
         yield Finding(
