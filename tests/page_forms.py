@@ -160,6 +160,7 @@ MOVES = tuple(
     for word in ("start", "pause", "resume", "cancel")
 )
 
+
 @dataclass(slots=True)
 class Visitor:
     """Somebody who is signed in, and the things that his forms name."""

@@ -592,8 +592,6 @@ async def test_exit_codes_are_documented(shell: Shell) -> None:
     assert set(COMMANDS) <= set(listed)
 
 
-
-
 async def test_a_provider_is_added_routed_to_tried_and_removed(shell: Shell) -> None:
     at_home = ("--set", "host=127.0.0.1", "--set", "port=9", "--set", "tls=none")
     made = await shell.json("provider", "add", "home", "--kind", "smtp", *at_home)

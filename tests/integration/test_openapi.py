@@ -136,9 +136,7 @@ async def test_whom_nobody_can_look_up_now_is_no_stranger(
         raise Unavailable("PostgreSQL is away")
 
     monkeypatch.setattr(type(platform.app.keys), "authenticate", away)
-    replies = [
-        await platform.call("GET", "/v1/inboxes", client="10.1.1.2") for _ in range(260)
-    ]
+    replies = [await platform.call("GET", "/v1/inboxes", client="10.1.1.2") for _ in range(260)]
     assert {reply.status for reply in replies} == {503}
     assert replies[-1].headers["retry-after"]
 

@@ -4,6 +4,7 @@ import ast
 import re
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 from _pytest.mark.expression import Expression
@@ -18,6 +19,11 @@ _TEST_FILE = re.compile(r"(?<![\w/])tests/[\w./-]+")
 _ARROW = re.compile(r"(?<![\w,.:#])([1-9])(?![\w,.:])")
 
 
+def _is_test(node: ast.AST) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return isinstance(node, functions) and node.name.startswith("test_")
+
+
 @cache
 def _names(path: Path) -> tuple[str, ...]:
     """The tests of a file or a folder, each with what pytest's -k looks at beside its name: the
@@ -28,10 +34,12 @@ def _names(path: Path) -> tuple[str, ...]:
         tree = ast.parse(file.read_text("utf-8"))
         places = " ".join(file.relative_to(_ROOT).parts)
         for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                if node.name.startswith("test_"):
-                    given = " ".join(ast.unparse(one) for one in node.decorator_list)
-                    names.append(f"{node.name} {places} {given}".lower())
+            if _is_test(node):
+                given = " ".join(ast.unparse(one) for one in node.decorator_list)
+                names.append(f"{node.name} {places} {given}".lower())
+            elif isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+                shared = _ROOT / "tests" / f"{str(node.module).replace('.', '/')}.py"
+                names += _names(shared)
     return tuple(names)
 
 
@@ -145,9 +153,9 @@ def test_links_between_documents_lead_somewhere() -> None:
     broken = []
     for file in _DOCS:
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", file.read_text("utf-8")):
-            if "://" not in target and not target.startswith("mailto:"):
-                if not (file.parent / target).exists():
-                    broken.append((file.relative_to(_ROOT).as_posix(), target))
+            inside = "://" not in target and not target.startswith("mailto:")
+            if inside and not (file.parent / target).exists():
+                broken.append((file.relative_to(_ROOT).as_posix(), target))
     assert broken == []
 
 

@@ -127,7 +127,8 @@ def contacts(
 
 @app.command(name="list")
 def list_segments(
-    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
+    as_json: AsJson = False,
 ) -> None:
     """List segments, the newest first.
 

@@ -82,7 +82,8 @@ def show(
 
 @app.command()
 def events(
-    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
+    as_json: AsJson = False,
 ) -> None:
     """List what happened to destinations, the newest first.
 

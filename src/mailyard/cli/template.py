@@ -23,7 +23,8 @@ _File = typer.Option(exists=True, dir_okay=False)
 
 @app.command(name="list")
 def list_templates(
-    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
+    as_json: AsJson = False,
 ) -> None:
     """List templates, the newest first.
 

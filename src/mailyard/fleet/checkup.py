@@ -154,6 +154,9 @@ def check_embedded(data: Path) -> Iterator[Finding]:
     except ConfigurationError as error:
         yield _from_error("embedded PostgreSQL", error)
         return
+    except OSError as error:  # the folder is none, or may not be looked into
+        yield Finding("embedded PostgreSQL", Grade.BAD, f"{error.filename}: {error.strerror}")
+        return
     state = "data present" if made else "made at the first start"
     how = {"self": "as you", "user": "by setuid", "namespace": "in a user namespace"}[identity.way]
     yield Finding(

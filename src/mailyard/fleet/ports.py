@@ -11,8 +11,8 @@ from mailyard.core.errors import ConfigurationError
 
 
 def check_free(host: str, port: int, setting: str) -> None:
-    """Raise ConfigurationError when `host`:`port` cannot be listened on, naming what is wrong of the
-    two: `setting` has the port.
+    """Raise ConfigurationError when `host`:`port` cannot be listened on, naming what is
+    wrong of the two: `setting` has the port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -21,12 +21,12 @@ def check_free(host: str, port: int, setting: str) -> None:
             probe.bind((host, port))
             probe.listen(1)
         except (OSError, OverflowError, UnicodeError) as error:
-            reason = _reason(error, setting)
+            reason = why_not(error, setting)
             raise ConfigurationError(f"cannot listen on {host}:{port}: {reason}") from error
 
 
-def _reason(error: Exception, setting: str) -> str:
-    """What is wrong, and what to set."""
+def why_not(error: Exception, setting: str) -> str:
+    """Why there is no listening, and what to set; `setting` has the port."""
     host = "MAILYARD_HOST" if setting == "MAILYARD_PORT" else "MAILYARD_SMTP_HOST"
     own = f"set {host} to an address of this machine, like 127.0.0.1 or 0.0.0.0"
     if isinstance(error, socket.gaierror | UnicodeError):

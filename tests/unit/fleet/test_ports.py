@@ -1,4 +1,4 @@
-"""A place that cannot be listened on is said with the setting that is wrong: the port's or the host's."""
+"""A place that cannot be listened on is said with the setting that is wrong: port or host."""
 
 import socket
 

@@ -11,6 +11,7 @@ import structlog
 from mailyard.app import Application
 from mailyard.core import limits
 from mailyard.core.errors import ConfigurationError
+from mailyard.fleet.ports import why_not
 from mailyard.net.guard import networks
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
@@ -99,10 +100,10 @@ class SmtpService:
     async def _listen(self, listener: Listener, port: int, setting: str) -> None:
         try:
             await listener.start()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise ConfigurationError(
                 f"cannot serve SMTP on {self._application.settings.smtp_host}:{port}: "
-                f"{error.strerror or error}; set {setting} to a free port"
+                f"{why_not(error, setting)}"
             ) from error
 
     def _submitting(self, port: int, *, tls_on_connect: bool) -> Listener:

@@ -25,8 +25,8 @@ _HEADERS = [
 
 
 class FigureStream:
-    """`allow` raises for who may not follow, and is asked each time, for a key may be revoked; `read`
-    gives what is told."""
+    """`allow` raises for who may not follow, and is asked each time, for a key may be revoked;
+    `read` gives what is told."""
 
     def __init__(
         self,
