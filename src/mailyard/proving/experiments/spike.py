@@ -51,8 +51,8 @@ class Plan:
 
 
 SHORT = Plan(before_s=4.0, spike_s=45.0, after_s=14.0, quiet_s=8.0)
-API = Plan(share=0.012, before=0.25)
-API_SHORT = replace(SHORT, share=API.share, before=API.before)
+API = Plan(share=0.06)
+API_SHORT = replace(SHORT, share=API.share)
 
 
 @dataclass(slots=True)
