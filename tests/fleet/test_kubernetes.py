@@ -40,7 +40,8 @@ EVERYTHING = (
 COMPONENTS = ("api", "smtp", "scheduler", "worker-mail", "worker-bulk", "worker-other")
 SCALED = tuple(one for one in COMPONENTS if one != "scheduler")
 OUTSIDE = ("secrets.external.enabled=true", "secrets.external.store.name=vault")
-WHOLE = ("scaling.queueMetrics=true", "api.ingress.enabled=true", *OUTSIDE)
+SHARD = ("shards.east.worker.replicas=1", "shards.east.scheduler.replicas=1")
+WHOLE = ("scaling.queueMetrics=true", "api.ingress.enabled=true", *OUTSIDE, *SHARD)
 OPERATORS = ("ScaledObject", "ExternalSecret")
 
 
@@ -191,6 +192,25 @@ def test_every_role_is_looked_after_and_stops_in_its_own_time() -> None:
     assert set(budgets) == set(deployments)
     for name, budget in budgets.items():
         assert budget["spec"]["selector"] == deployments[name]["spec"]["selector"]
+
+
+def test_each_database_cluster_has_workers_and_schedulers_of_its_own() -> None:
+    plain, sharded = rendered(), rendered(*SHARD, "shards.east.worker.replicas=2")
+    before, after = of_kind(plain, "Deployment"), of_kind(sharded, "Deployment")
+    added = {name: one["spec"] for name, one in after.items() if name not in before}
+    assert {name: one["replicas"] for name, one in added.items()} == {
+        "yard-shard-east-worker": 2,
+        "yard-shard-east-scheduler": 1,
+    }
+    for name, spec in added.items():
+        (container,) = spec["template"]["spec"]["containers"]
+        told = {one["name"]: one["value"] for one in container["env"]}
+        assert told["MAILYARD_SHARD"] == "east" and "MAILYARD_WORKER_LANES" not in told
+        assert container["args"] == [name.rpartition("-")[2]]
+    assert of_kind(sharded, "PodDisruptionBudget").keys() == after.keys()
+    assert of_kind(sharded, "HorizontalPodAutoscaler").keys() == (
+        of_kind(plain, "HorizontalPodAutoscaler").keys()
+    )
 
 
 def test_only_pages_and_mail_are_let_in() -> None:

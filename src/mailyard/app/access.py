@@ -75,7 +75,9 @@ class Access(Foundation):
     def users(self) -> "Users":
         from mailyard.access.user import Users
 
-        return Users(database=self.database, audit=self.audit, members=self.members)
+        return Users(
+            database=self.database, audit=self.audit, members=self.members, names=self.names
+        )
 
     @cached_property
     def members(self) -> "Members":
@@ -89,14 +91,18 @@ class Access(Foundation):
         from mailyard.access.session import Sessions
 
         return Sessions(
-            database=self.database, audit=self.audit, members=self.members, cache=self.cache
+            database=self.database,
+            audit=self.audit,
+            members=self.members,
+            cache=self.cache,
+            names=self.names,
         )
 
     @cached_property
     def keys(self) -> "ApiKeys":
         from mailyard.access.key import ApiKeys
 
-        return ApiKeys(database=self.database, audit=self.audit, cache=self.cache)
+        return ApiKeys(database=self.database, audit=self.audit, cache=self.cache, names=self.names)
 
     @cached_property
     def idempotency(self) -> "Idempotency":

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import TypeVar
@@ -22,6 +22,7 @@ from mailyard.fleet.readiness import (
     processes,
     proven,
     regions,
+    shards,
     stores,
     watched,
 )
@@ -51,6 +52,7 @@ async def examine(
             *await _processes(application, kept),
             *await _stores(application, machine),
             regions.judge_regions(await _regions(application)),
+            shards.judge_shards(await _shards(settings, machine)),
             *_limits(settings),
             *await _outside(application),
         ]
@@ -208,6 +210,25 @@ async def _regions(application: Application) -> regions.RegionsSeen:
             )
         )
     return regions.RegionsSeen(known.own, [one.name for one in known.others], copies)
+
+
+async def _shards(settings: Settings, machine: Sequence[Finding]) -> list[shards.ShardSeen]:
+    """The clusters beside the home one. `machine` names them at the end of its checks."""
+    seen = []
+    for name in settings.shard_urls:
+        findings = [one for one in machine if one.check.endswith(f" of {name}")]
+        application = Application(replace(settings, shard=name))
+        processes = None
+        try:
+            await application.database.open()
+            roles = [one.role for one in await application.presence_table.who()]
+            processes = {role: roles.count(role) for role in shards.ROLES}
+        except (MailyardError, asyncpg.PostgresError):
+            pass  # the findings say why
+        finally:
+            await application.database.close()
+        seen.append(shards.ShardSeen(name, findings, processes))
+    return seen
 
 
 def _limits(settings: Settings) -> Iterator[Item]:

@@ -196,7 +196,9 @@ class Sending(OwnDelivery):
         """Where providers send their events."""
         from mailyard.sending.returns.hook import ProviderHooks
 
-        return ProviderHooks(database=self.database, vault=self.vault, clock=self.clock)
+        return ProviderHooks(
+            database=self.database, vault=self.vault, clock=self.clock, names=self.names
+        )
 
     @cached_property
     def hook_intake(self) -> "HookIntake":

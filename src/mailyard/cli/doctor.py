@@ -18,6 +18,7 @@ from mailyard.fleet import checkup
 from mailyard.fleet.checkup import Finding, Grade
 from mailyard.fleet.stage import Stage, parse_stage
 from mailyard.settings import (
+    HOME,
     SAFE,
     Settings,
     check_budget,
@@ -126,6 +127,8 @@ async def _examine(stage: Stage | None) -> list[Finding]:
         )
     if settings.regions_file is not None:
         findings += await _check_regions(settings)
+    if settings.shards and not settings.shard:
+        findings += await _check_shards(settings)
     if settings.redis_url:
         from mailyard.fleet.check_redis import check_redis
         from mailyard.storage.redis.address import parse_address
@@ -203,6 +206,38 @@ def _check_delivery(settings: Settings) -> list[Finding]:
                 found.append(Finding(name, Grade.GOOD, read()))
             except ConfigurationError as error:
                 found.append(Finding(name, Grade.BAD, error.message, "mend it, or leave it out"))
+    return found
+
+
+async def _check_shards(settings: Settings) -> list[Finding]:
+    """The same of each other database cluster as of the home one, and what is on its way."""
+    from mailyard.app.shards import clusters_of, settings_of
+    from mailyard.fleet.shard_checkup import check_moves
+    from mailyard.fleet.shards.overview import Overview
+
+    found: list[Finding] = []
+    for name in settings.shard_urls:
+        own = settings_of(settings, name)
+        about = await checkup.check_database(
+            database_address(own).direct_url, lambda limit: _budget(settings, limit)
+        )
+        about.append(await _check_backup(own))
+        found += [
+            replace(
+                one,
+                check=f"{one.check} of {name}",
+                fix=one.fix.replace("MAILYARD_DATABASE_URL", "MAILYARD_SHARDS"),
+            )
+            for one in about
+        ]
+    clusters = clusters_of(settings)
+    try:
+        await clusters[HOME].open()
+        found.append(await check_moves(Overview(clusters, HOME)))
+    except Unavailable:
+        pass  # said of the database itself
+    finally:
+        await clusters[HOME].close()
     return found
 
 
