@@ -92,8 +92,11 @@ class Preparation:
 
 def main() -> None:
     """Do what the lines of standard input ask for, one after the other."""
-    settings = load_settings()
     import mailyard.app  # noqa: F401  what takes long to load, while PostgreSQL starts
+    from mailyard.observe import log
+
+    settings = load_settings()
+    log.set_up(level=settings.log_level, form=settings.log_format, role="mailyard")
 
     steps = {"database": _database, "queue": _queue}
     for word in sys.stdin:
@@ -104,6 +107,7 @@ def main() -> None:
 
 
 def _tell(**what: object) -> None:
+    """Nothing else of this process writes to standard output: its log goes where errors go."""
     print(json.dumps(what), flush=True)
 
 
