@@ -188,12 +188,13 @@ class PeopleQuery(Input):
     limit: Annotated[int, Meta(ge=1, le=limits.API_PAGE_ITEMS_MAX)] = 50
 
 
-def _box(call: Call[Any, Any]) -> tuple[UUID, UUID]:
+def mailbox_of(call: Call[Any, Any]) -> tuple[UUID, UUID]:
+    """The workspace and the inbox of a path below an inbox."""
     return call.workspace_id, call.ids["inbox_id"]
 
 
 async def _mailbox(call: Call[Any, Any]) -> MailboxItem:
-    found = await call.app.mailboxes.overview(*_box(call))
+    found = await call.app.mailboxes.overview(*mailbox_of(call))
     return MailboxItem(
         inbox_id=ids.type_id(ids.INBOX, call.ids["inbox_id"]),
         seq=found.seq,
@@ -208,9 +209,11 @@ async def get_mailbox(call: Call[None, None]) -> MailboxItem:
 
 async def change_mailbox(call: Call[MailboxChange, None]) -> Answer:
     body = call.body
-    before = await call.app.mailboxes.overview(*_box(call))
+    before = await call.app.mailboxes.overview(*mailbox_of(call))
     async with call.app.database.transaction() as tx:
-        await call.app.mailboxes.name(*_box(call), folders=body.folders, labels=body.labels, tx=tx)
+        await call.app.mailboxes.name(
+            *mailbox_of(call), folders=body.folders, labels=body.labels, tx=tx
+        )
         said = {"folders": before.folders, "labels": before.labels}
         changed = Change(
             "mailbox.change",
@@ -239,7 +242,7 @@ def _thread_item(line: Line) -> ThreadItem:
 async def list_threads(call: Call[None, ThreadsQuery]) -> ThreadPage:
     query = call.query
     page = await call.app.mailboxes.list(
-        *_box(call),
+        *mailbox_of(call),
         Wanted(folder=query.folder, unread=query.unread, threads=True),
         before=read_cursor(query.cursor),
         limit=query.limit,
@@ -251,7 +254,7 @@ async def list_threads(call: Call[None, ThreadsQuery]) -> ThreadPage:
 
 
 async def get_thread(call: Call[None, None]) -> Thread:
-    lines = await call.app.mailboxes.thread(*_box(call), call.ids["thread_id"])
+    lines = await call.app.mailboxes.thread(*mailbox_of(call), call.ids["thread_id"])
     return Thread(
         id=ids.type_id(ids.THREAD, lines[0].thread_id),
         messages=[
@@ -276,7 +279,7 @@ async def act(call: Call[Action, None]) -> Answer:
     body = call.body
     async with call.app.database.transaction() as tx:
         changed = await call.app.mailboxes.change(
-            *_box(call),
+            *mailbox_of(call),
             Act(body.action, body.folder, tuple(body.labels), body.until),
             message_ids=[
                 ids.parse_type_id(ids.MESSAGE, one, f"message_ids.{place}")
@@ -298,7 +301,7 @@ async def act(call: Call[Action, None]) -> Answer:
 
 async def undo(call: Call[Undo, None]) -> Answer:
     async with call.app.database.transaction() as tx:
-        changed = await call.app.mailboxes.undo(*_box(call), call.body.seq, tx=tx)
+        changed = await call.app.mailboxes.undo(*mailbox_of(call), call.body.seq, tx=tx)
         said = {"of": call.body.seq, "mails": len(changed.message_ids), "seq": changed.seq}
         subject = ids.type_id(ids.INBOX, call.ids["inbox_id"])
         done = Change("mailbox.undo", subject, None, said)
@@ -309,7 +312,7 @@ async def undo(call: Call[Undo, None]) -> Answer:
 
 async def list_changes(call: Call[None, ChangesQuery]) -> ChangePage:
     query = call.query
-    found = await call.app.mailboxes.events(*_box(call), query.after, query.limit)
+    found = await call.app.mailboxes.events(*mailbox_of(call), query.after, query.limit)
     return ChangePage(
         items=[
             ChangeItem(seq=event.seq, at=event.at, kind=event.kind, item=event.item)
@@ -320,7 +323,7 @@ async def list_changes(call: Call[None, ChangesQuery]) -> ChangePage:
 
 
 async def list_people(call: Call[None, PeopleQuery]) -> People:
-    found = await call.app.mailboxes.people(*_box(call), call.query.text, call.query.limit)
+    found = await call.app.mailboxes.people(*mailbox_of(call), call.query.text, call.query.limit)
     return People(
         items=[
             PersonItem(
