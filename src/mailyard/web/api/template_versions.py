@@ -9,7 +9,7 @@ from mailyard.access.audit import Change
 from mailyard.core import ids, limits
 from mailyard.core.errors import NotFound
 from mailyard.sending.build.source import Source
-from mailyard.sending.template import Draft, Proven, Template, Use
+from mailyard.sending.template_value import Draft, Proven, Template, Use
 from mailyard.storage.database import Connection
 from mailyard.web.api.page import Input, Limit, Output, TemplateId
 from mailyard.web.api.route import Answer, Call, Route

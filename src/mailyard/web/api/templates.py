@@ -8,7 +8,7 @@ from mailyard.access import scope
 from mailyard.access.audit import Change
 from mailyard.core import ids, limits
 from mailyard.sending.build.source import EMAIL, Source
-from mailyard.sending.template import Draft, Template, TemplateLine
+from mailyard.sending.template_value import Draft, Template, TemplateLine
 from mailyard.web.api.page import (
     Input,
     Moment,
