@@ -12,7 +12,7 @@ from mailyard.core.clock import ManualClock
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import MESSAGE, THREAD, type_id, uuid7
 from mailyard.core.limits import LEASE_S
-from mailyard.mailbox.draft import Content
+from mailyard.mailbox.draft_value import Content
 from mailyard.mailbox.inbox import Inbox, NewInbox
 from mailyard.mailbox.mailbox import Wanted
 from mailyard.mailbox.note import Words

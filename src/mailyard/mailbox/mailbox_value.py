@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 
 from mailyard.mailbox import state as states
-from mailyard.mailbox.message import Summary, summary_of
+from mailyard.mailbox.message_value import Summary, summary_of
 from mailyard.mailbox.state import State
 
 

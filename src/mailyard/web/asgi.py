@@ -25,7 +25,7 @@ from mailyard.core.errors import MailyardError
 from mailyard.fleet.exposition import destinations
 from mailyard.fleet.exposition import exposition as fleet_exposition
 from mailyard.fleet.region_term import terms_of
-from mailyard.mailbox.message import ReadMessage
+from mailyard.mailbox.message_value import ReadMessage
 from mailyard.observe.metrics import REGISTRY
 from mailyard.queue.job import LANES
 from mailyard.settings import Settings

@@ -9,7 +9,7 @@ from mailyard.access import scope
 from mailyard.access.audit import Change
 from mailyard.core import ids, limits
 from mailyard.mailbox import draft as drafts
-from mailyard.mailbox.draft import Draft, Mode, SourceFile
+from mailyard.mailbox.draft_value import Draft, Mode, SourceFile
 from mailyard.web.api.emails import AttachmentItem, NewAttachment
 from mailyard.web.api.mailboxes import mailbox_of
 from mailyard.web.api.page import DraftId, InboxId, Input, MailboxTextId, MessageId, Moment, Output
