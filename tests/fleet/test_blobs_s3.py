@@ -20,7 +20,7 @@ from mailyard.app import Application
 from mailyard.app.foundation import blob_store
 from mailyard.core.errors import ConfigurationError
 from mailyard.core.ids import MESSAGE, type_id, uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.receiving.accept import Acceptor
 from mailyard.settings import Settings

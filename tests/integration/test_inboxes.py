@@ -12,7 +12,8 @@ from mailyard.access.workspace import Workspaces
 from mailyard.core.clock import ManualClock
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import Inboxes, NewInbox
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.sending.suppress import Reason, Suppressions
 from mailyard.storage.database import Database
 

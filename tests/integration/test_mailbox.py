@@ -13,8 +13,8 @@ from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import MESSAGE, THREAD, type_id, uuid7
 from mailyard.core.limits import LEASE_S
 from mailyard.mailbox.draft_value import Content
-from mailyard.mailbox.inbox import Inbox, NewInbox
-from mailyard.mailbox.mailbox import Wanted
+from mailyard.mailbox.inbox_value import Inbox, NewInbox
+from mailyard.mailbox.mailbox_value import Wanted
 from mailyard.mailbox.note import Words
 from mailyard.mailbox.state import Act
 from mailyard.protocol.mime.message import parse

@@ -13,7 +13,7 @@ from mail_platform import MAIL, PEER, MailPlatform, about, envelope, mail_platfo
 from mailyard.core.clock import ManualClock
 from mailyard.core.errors import Unavailable
 from mailyard.core.ids import MESSAGE, parse_type_id, uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.queue.job import NewJob
 from mailyard.receiving.accept import Acceptor

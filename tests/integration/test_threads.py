@@ -12,7 +12,7 @@ from mail_platform import MailPlatform, mail_platform
 
 from mailyard.core.ids import INBOX, MESSAGE, THREAD, type_id, uuid7
 from mailyard.mailbox.follow import Follower
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.protocol.mime.summary import Summary
 from mailyard.receiving.ingest import Arrival
 from mailyard.storage.database import Connection, Database

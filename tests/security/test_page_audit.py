@@ -17,7 +17,7 @@ from mailyard.access.audit import AuditEntry
 from mailyard.access.authenticate import SESSION_COOKIE
 from mailyard.access.session import StartedSession
 from mailyard.core.ids import INBOX, WORKSPACE, type_id
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.storage.database import Database
 from mailyard.web.ui.pages import build_pages
 

@@ -12,7 +12,7 @@ import msgspec
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput, TooLarge
 from mailyard.core.ids import MESSAGE, parse_type_id
-from mailyard.mailbox.inbox import Inbox
+from mailyard.mailbox.inbox_value import Inbox
 from mailyard.mailbox.reply import check_message_id, headers_of, written
 from mailyard.protocol.address import Mailbox
 from mailyard.sending.request import Attachment, EmailRequest

@@ -18,7 +18,8 @@ from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import MESSAGE, THREAD, lowest_at, parse_type_id, type_id
 from mailyard.mailbox import state as states
 from mailyard.mailbox.follow import changed
-from mailyard.mailbox.inbox import Inbox, Inboxes
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.inbox_value import Inbox
 from mailyard.mailbox.mailbox_value import (
     Asleep,
     Changed,
@@ -37,11 +38,6 @@ from mailyard.queue.engine import Engine
 from mailyard.queue.job import MAILBOX_SYNC, NewJob
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
-
-__all__ = [
-    "Asleep", "Changed", "Event", "Held", "Line", "LinePage", "Mailboxes", "Overview", "Person",
-    "Wanted",
-]  # fmt: skip
 
 QUERIES = load("mailbox")
 THREADS = load("thread")

@@ -10,7 +10,7 @@ from mailyard.access import scope
 from mailyard.access.audit import Change
 from mailyard.core import ids, limits
 from mailyard.mailbox import mailbox, state
-from mailyard.mailbox.mailbox import Changed
+from mailyard.mailbox.mailbox_value import Changed
 from mailyard.mailbox.state import Act, Verb
 from mailyard.web.api.mailboxes import TAG, Name, mailbox_of
 from mailyard.web.api.page import Input, MessageId, Moment, Output, ThreadId

@@ -10,7 +10,7 @@ from mailyard.access import scope
 from mailyard.access.audit import Change
 from mailyard.core import ids, limits
 from mailyard.mailbox import mailbox, state
-from mailyard.mailbox.mailbox import Line, Wanted
+from mailyard.mailbox.mailbox_value import Line, Wanted
 from mailyard.web.api.message_item import MessageItem, item_of
 from mailyard.web.api.page import (
     InboxId,
