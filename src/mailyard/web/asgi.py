@@ -34,9 +34,10 @@ from mailyard.web.api.docs import DOCS_HEADERS, render_docs
 from mailyard.web.api.message_item import detail_of
 from mailyard.web.api.openapi import document
 from mailyard.web.api.problem import MethodNotAllowed, answer_of
+from mailyard.web.api.request import SECURITY_HEADERS
 from mailyard.web.api.route import RouteTable
 from mailyard.web.api.routes import DOCUMENTED, ROUTES
-from mailyard.web.api.server import SECURITY_HEADERS, ApiServer
+from mailyard.web.api.server import ApiServer
 from mailyard.web.live.app import Live, build_live, is_live
 from mailyard.web.live.figures import FigureStream
 from mailyard.web.overview import cache_figures
