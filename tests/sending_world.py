@@ -13,7 +13,8 @@ from mailyard.access.vault import Vault
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.live import LiveEvents
 from mailyard.campaigns.audience import Audiences
-from mailyard.campaigns.campaign import Campaigns, NewCampaign
+from mailyard.campaigns.campaign import Campaigns
+from mailyard.campaigns.campaign_value import NewCampaign
 from mailyard.campaigns.chunk import ChunkSender
 from mailyard.campaigns.plan import Planner
 from mailyard.campaigns.progress import Progress, ProgressEvents

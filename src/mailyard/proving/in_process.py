@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from mailyard.campaigns.campaign import Campaigns, NewCampaign
+from mailyard.campaigns.campaign import Campaigns
+from mailyard.campaigns.campaign_value import NewCampaign
 from mailyard.campaigns.contact_list import Lists
 from mailyard.campaigns.importing import Imports
 from mailyard.core import ids
