@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from mailyard.cli.preparing import FirstAccess, Preparation
+from mailyard.cli.serving.children import ROLES, specs
 from mailyard.core.errors import ConfigurationError, MailyardError
-from mailyard.fleet.child import ChildSpec
 from mailyard.fleet.local.service import Moment
 from mailyard.fleet.local.services.balancer import Front
 from mailyard.fleet.local.stage import LocalStage, read_stage
@@ -39,7 +39,6 @@ from mailyard.storage.embedded import EmbeddedPostgres
 
 app = typer.Typer(add_completion=False)
 
-_ROLES = ("smtp", "api", "worker", "scheduler")
 _POSTGRES_AGAIN_S = 0.5
 _GRACE_S = 3.0  # roles keep the drain's limit themselves; who has not is killed after this
 
@@ -91,7 +90,7 @@ class Platform:
         self._postgres: EmbeddedPostgres | None = None
         self._watching: asyncio.Task[None] | None = None
         self._supervisor = Supervisor(
-            _specs(settings),
+            specs(settings),
             environment={**environment, **as_environment(settings)},
             drain_s=settings.drain_s + _GRACE_S,
             say=self._say,
@@ -101,7 +100,7 @@ class Platform:
         self._yard.stand_before(
             _front(settings),
             settings.page_url,
-            {role: self._supervisor.names(role) for role in _ROLES},
+            {role: self._supervisor.names(role) for role in ROLES},
         )
 
     async def run(self) -> None:
@@ -150,7 +149,7 @@ class Platform:
         self._supervisor.reload(
             {**self._environment, **environment},
             drain_s=self._settings.drain_s + _GRACE_S,
-            caps={role: getattr(self._settings, f"{role}_memory") for role in _ROLES},
+            caps={role: getattr(self._settings, f"{role}_memory") for role in ROLES},
             told=environment,
         )
         self._say("mailyard", reloaded(told))
@@ -325,35 +324,3 @@ def _submission(settings: Settings) -> str:
         if port
     ]
     return f", submission on {' and '.join(places)}" if places else ""
-
-
-def _specs(settings: Settings) -> list[ChildSpec]:
-    """The children. What works on jobs and duties is there once more for each other cluster."""
-    return [*_specs_at_home(settings), *_specs_of_shards(settings)]
-
-
-def _specs_of_shards(settings: Settings) -> list[ChildSpec]:
-    return [
-        ChildSpec(
-            name=f"{role}@{shard}-{number}",
-            role=f"{role}@{shard}",
-            command=(sys.executable, "-m", "mailyard.cli.roles", f"{role}@{shard}"),
-            memory_bytes=getattr(settings, f"{role}_memory"),
-        )
-        for shard in settings.shard_urls
-        for role in ("worker", "scheduler")
-        for number in range(1, getattr(settings, f"{role}_processes") + 1)
-    ]
-
-
-def _specs_at_home(settings: Settings) -> list[ChildSpec]:
-    return [
-        ChildSpec(
-            name=f"{role}-{number}",
-            role=role,
-            command=(sys.executable, "-m", "mailyard.cli.roles", role),
-            memory_bytes=getattr(settings, f"{role}_memory"),
-        )
-        for role in _ROLES
-        for number in range(1, getattr(settings, f"{role}_processes") + 1)
-    ]
