@@ -13,7 +13,7 @@ from mailyard import __version__
 from mailyard.app.application import Application
 from mailyard.app.foundation import database_address
 from mailyard.core.errors import ConfigurationError, MailyardError
-from mailyard.fleet.checkup import Finding
+from mailyard.fleet.checkup.finding import Finding
 from mailyard.fleet.readiness import (
     front,
     limits,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mailyard.fleet.checkup import Finding, Grade
+from mailyard.fleet.checkup.finding import Finding, Grade
 from mailyard.fleet.readiness import (
     limits,
     needs,

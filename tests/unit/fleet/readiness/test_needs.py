@@ -3,7 +3,7 @@
 import pytest
 
 from mailyard.core.errors import InvalidInput
-from mailyard.fleet.checkup import Grade
+from mailyard.fleet.checkup.finding import Grade
 from mailyard.fleet.readiness import needs
 from mailyard.fleet.readiness.item import Item, Standing, met, missing, thin
 from mailyard.fleet.readiness.needs import NEEDS, Need
