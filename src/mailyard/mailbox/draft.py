@@ -32,7 +32,8 @@ from mailyard.mailbox.draft_value import (
     request_of,
 )
 from mailyard.mailbox.inbox import Inboxes
-from mailyard.mailbox.mailbox import Held, Mailboxes
+from mailyard.mailbox.mailbox import Mailboxes
+from mailyard.mailbox.mailbox_value import Held
 from mailyard.mailbox.message import Messages
 from mailyard.mailbox.note import Notes, signed
 from mailyard.mailbox.reply import forward, reply
