@@ -21,11 +21,6 @@ DAY_S = 86_400.0
 
 
 @pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
-
-
-@pytest.fixture
 def inboxes(database: Database) -> Inboxes:
     return Inboxes(database=database, domains=("inbox.test", "other.test"))
 

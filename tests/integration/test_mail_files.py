@@ -27,11 +27,6 @@ async def platform(database: Database) -> AsyncIterator[MailPlatform]:
 
 
 @pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
-
-
-@pytest.fixture
 def files(platform: MailPlatform) -> MailFiles:
     return MailFiles(database=platform.database, inboxes=platform.inboxes, engine=platform.engine)
 

@@ -10,7 +10,7 @@ from mailbox_world import ACTOR, MailboxWorld, mailbox_world
 
 from mailyard.core.clock import ManualClock
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
-from mailyard.core.ids import MESSAGE, THREAD, type_id, uuid7
+from mailyard.core.ids import MESSAGE, THREAD, type_id
 from mailyard.core.limits import LEASE_S
 from mailyard.mailbox.draft_value import Content
 from mailyard.mailbox.inbox_value import Inbox, NewInbox
@@ -30,11 +30,6 @@ def clock() -> ManualClock:
 async def world(database: Database, clock: ManualClock) -> AsyncIterator[MailboxWorld]:
     async with mailbox_world(database, clock) as world:
         yield world
-
-
-@pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
 
 
 @pytest.fixture

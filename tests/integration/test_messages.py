@@ -28,11 +28,6 @@ async def platform(database: Database) -> AsyncIterator[MailPlatform]:
 
 
 @pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
-
-
-@pytest.fixture
 async def ada(platform: MailPlatform, workspace_id: UUID) -> Inbox:
     [inbox] = await platform.inboxes.create(workspace_id, [NewInbox("ada", ttl_s=3600)])
     return inbox

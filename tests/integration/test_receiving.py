@@ -27,11 +27,6 @@ async def platform(database: Database) -> AsyncIterator[MailPlatform]:
         yield platform
 
 
-@pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
-
-
 async def stored(database: Database) -> list[asyncpg.Record]:
     async with database.connection() as connection:
         return await connection.fetch("SELECT * FROM message ORDER BY id")

@@ -35,11 +35,6 @@ async def platform(database: Database) -> AsyncIterator[MailPlatform]:
         yield platform
 
 
-@pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
-
-
 def written(own: str, *references: str, subject: str = "Hello") -> bytes:
     """A mail of Ada's."""
     named = "".join(f" <{one}>\r\n" for one in references)

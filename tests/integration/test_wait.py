@@ -37,11 +37,6 @@ async def app(platform: MailPlatform) -> AsyncIterator[Live]:
 
 
 @pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
-
-
-@pytest.fixture
 async def ada(platform: MailPlatform, workspace_id: UUID) -> Inbox:
     [inbox] = await platform.inboxes.create(workspace_id, [NewInbox("ada", ttl_s=3600)])
     return inbox
