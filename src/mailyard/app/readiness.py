@@ -28,7 +28,7 @@ from mailyard.fleet.readiness import (
 )
 from mailyard.fleet.readiness.item import Item
 from mailyard.fleet.stage import Stage
-from mailyard.net.guard import networks
+from mailyard.net.guard import ANYWHERE
 from mailyard.net.http import HttpClient
 from mailyard.net.tls import client_context
 from mailyard.sending.return_path import is_public
@@ -275,4 +275,4 @@ async def _outside(application: Application) -> list[Item]:
 
 def _http() -> HttpClient:
     """Goes where the operator's own settings say, which may be inside."""
-    return HttpClient(user_agent=_USER_AGENT, allowed=networks(["0.0.0.0/0", "::/0"]))
+    return HttpClient(user_agent=_USER_AGENT, allowed=ANYWHERE)

@@ -47,10 +47,10 @@ class WaysOut(OwnDelivery):
     @cached_property
     def provider_http(self) -> "HttpClient":
         """The way to providers' APIs."""
-        from mailyard.net.guard import networks
+        from mailyard.net.guard import networks_in
         from mailyard.net.http import HttpClient
 
-        allowed = networks(self.settings.provider_networks.replace(",", " ").split())
+        allowed = networks_in(self.settings.provider_networks)
         http = HttpClient(allowed=allowed)
         self.ends.append(http.close)
         return http
@@ -60,12 +60,12 @@ class WaysOut(OwnDelivery):
         """What makes the transports of stored providers."""
         from random import Random
 
-        from mailyard.net.guard import networks
+        from mailyard.net.guard import networks_in
         from mailyard.sending.transports.kinds import Workshop
         from mailyard.sending.upkeep import Shelf
 
         settings = self.settings
-        allowed = networks(settings.provider_networks.replace(",", " ").split())
+        allowed = networks_in(settings.provider_networks)
         workshop = Workshop(
             hello=settings.smtp_name,
             http=lambda: self.provider_http,
