@@ -218,7 +218,7 @@ async def _check_shards(settings: Settings) -> list[Finding]:
     found: list[Finding] = []
     for name in settings.shard_urls:
         own = settings_of(settings, name)
-        about = await machine.check_database(
+        about = await database.check_database(
             database_address(own).direct_url, lambda limit: _budget(settings, limit)
         )
         about.append(await _check_backup(own))
