@@ -79,7 +79,7 @@ def install(cluster: Cluster, namespace: str, *settings: str) -> None:
         namespace,
         "--wait",
         "--timeout",
-        "90s",
+        "300s",
         *chosen,
     )
 
@@ -310,7 +310,7 @@ def test_it_is_installed_upgraded_and_taken_away_without_a_trace(
     cluster.until(lambda: _hashes(cluster, namespace) not in (set(), {first}))
     config = cluster.get("configmap", "yard", namespace)
     assert config is not None and config["data"]["MAILYARD_LOG_LEVEL"] == "debug"
-    cluster.helm("uninstall", "yard", "-n", namespace, "--wait", "--timeout", "60s")
+    cluster.helm("uninstall", "yard", "-n", namespace, "--wait", "--timeout", "300s")
     cluster.until(lambda: cluster.everything(namespace, *EVERYTHING) == before)
     left = cluster.everything(namespace, "secrets")
     assert left == {"secret/mailyard"}, "and the operator's own Secret stays"
