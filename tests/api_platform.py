@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-from mailyard.access.account import Accounts, LimitNotices
+from mailyard.access.account import Accounts
 from mailyard.access.audit import Actor, Audit
 from mailyard.access.bootstrap import FirstStart, bootstrap
 from mailyard.access.business import BusinessFigures
@@ -18,6 +18,7 @@ from mailyard.access.feature import Features
 from mailyard.access.idempotency import Idempotency
 from mailyard.access.key import ApiKeys
 from mailyard.access.letter import Letter
+from mailyard.access.limit_notice import LimitNotices
 from mailyard.access.member import Members
 from mailyard.access.plan import NO_PLANS, PlanBook, Plans
 from mailyard.access.region import NO_REGIONS

@@ -10,11 +10,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 from region_world import EU, US, Regions, lose_and_take_over, send_far, two_regions
+from running_platform import wait_until
 
 from mailyard.core.errors import Unavailable
 from mailyard.proving.client import ApiClient, ApiProblem
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 MAILS = 300
 
@@ -39,7 +40,7 @@ async def test_two_regions_and_the_loss_of_one(tmp_path: Path) -> None:
                 f"mail is taken again after {outcome.back_s:.1f} s"
             )
             assert outcome.findings.twice == []
-            assert outcome.window_s < world.delay_s + 1.5, "what had time to arrive is there"
+            assert outcome.lost_of_the_copied == 0, "what had arrived is there"
             assert outcome.told["term"] == 1 and outcome.told["region"] == EU
             await the_log_says_who_took_over(world)
             world.primaries[EU].start()  # the lost site comes back, and does not know
@@ -92,7 +93,8 @@ async def what_is_at_home_elsewhere_is_told_where(world: Regions) -> None:
             451,
             b"4.4.4 At home in region eu: its mail servers are mx.eu.test",
         )
-        await asyncio.sleep(4 * world.delay_s)
+        proved = "SELECT count(*) FROM receiving_domain WHERE proved_at IS NOT NULL"
+        await asyncio.to_thread(wait_until, lambda: world.copies[EU].sql(proved) == "1")
         assert smtp.rcpt("ada@proved.example")[0] == 451, "as the copy of its database says"
         assert smtp.rcpt("whoever@eu.localhost")[0] == 451, "eu says who is there"
         assert smtp.rcpt("nobody@us.localhost")[0] == 550
@@ -115,7 +117,13 @@ async def a_workspace_has_a_home(world: Regions) -> None:
     assert (found[EU]["api"], found[EU]["smtp"]) == (eu.url, ["mx.eu.test"])
     assert found[EU]["copy"]["state"] == "streams"
     await client.close()
-    findings = json.loads(world.command(US, "doctor", "--json").stdout)
-    said = {one["check"]: one for one in findings["findings"]}
-    assert said["region us"]["grade"] == said["copy of region eu"]["grade"] == "good"
+
+    def examined() -> dict[str, dict[str, str]]:
+        findings = json.loads(world.command(US, "doctor", "--json").stdout)
+        return {one["check"]: one for one in findings["findings"]}
+
+    # A copy that is late for a moment is a warning.
+    await asyncio.to_thread(wait_until, lambda: examined()["copy of region eu"]["grade"] == "good")
+    said = examined()
+    assert said["region us"]["grade"] == "good"
     assert said["copy of region eu"]["found"].startswith("streams; its last commit is of")

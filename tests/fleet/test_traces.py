@@ -17,7 +17,7 @@ from running_platform import Platform, running_platform, wait_until
 
 from mailyard.client import Mailyard
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 SECRET = "Zebrafink"
 
 

@@ -16,7 +16,7 @@ from mailyard.app.foundation import backups_reach_back_s
 from mailyard.core.clock import ManualClock
 from mailyard.core.errors import NotFound
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.queue.batch import Batch
 from mailyard.queue.job import CLEANUP, EMAIL_SEND

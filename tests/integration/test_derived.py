@@ -7,7 +7,7 @@ import pytest
 from mail_platform import about, mail_platform
 
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.storage import derived, partitions
 from mailyard.storage.database import Database
 from mailyard.storage.derived import DERIVED, Derived, Of

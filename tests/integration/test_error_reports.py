@@ -13,7 +13,7 @@ from monitoring_servers import Posted
 
 from mailyard.core.errors import ConfigurationError, InvalidInput, Unavailable
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.net.guard import networks
 from mailyard.net.http import HttpClient
 from mailyard.observe import log, report

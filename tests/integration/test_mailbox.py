@@ -10,11 +10,11 @@ from mailbox_world import ACTOR, MailboxWorld, mailbox_world
 
 from mailyard.core.clock import ManualClock
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
-from mailyard.core.ids import MESSAGE, THREAD, type_id, uuid7
+from mailyard.core.ids import MESSAGE, THREAD, type_id
 from mailyard.core.limits import LEASE_S
-from mailyard.mailbox.draft import Content
-from mailyard.mailbox.inbox import Inbox, NewInbox
-from mailyard.mailbox.mailbox import Wanted
+from mailyard.mailbox.draft_value import Content
+from mailyard.mailbox.inbox_value import Inbox, NewInbox
+from mailyard.mailbox.mailbox_value import Wanted
 from mailyard.mailbox.note import Words
 from mailyard.mailbox.state import Act
 from mailyard.protocol.mime.message import parse
@@ -30,11 +30,6 @@ def clock() -> ManualClock:
 async def world(database: Database, clock: ManualClock) -> AsyncIterator[MailboxWorld]:
     async with mailbox_world(database, clock) as world:
         yield world
-
-
-@pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.core.ids import uuid7
 from mailyard.fleet.sweep import drop_lines
 from mailyard.mailbox.ending import END
-from mailyard.mailbox.inbox import Inbox, NewInbox
-from mailyard.mailbox.mailbox import Wanted
+from mailyard.mailbox.inbox_value import Inbox, NewInbox
+from mailyard.mailbox.mailbox_value import Wanted
 from mailyard.queue.job import CLEANUP, NewJob
 from mailyard.receiving.accept import Acceptor
 from mailyard.settings import Settings

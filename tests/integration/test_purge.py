@@ -15,7 +15,7 @@ from mailyard.app import Application
 from mailyard.bus.live import ANALYSIS_DONE, DELIVERY_CHANGED, MESSAGE_AUTHENTICATED
 from mailyard.core.errors import NotFound
 from mailyard.core.ids import INBOX, MESSAGE, type_id, uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.receiving.accept import Acceptor
 from mailyard.settings import Settings
 from mailyard.storage.derived import DERIVED

@@ -16,7 +16,7 @@ from mail_platform import MailPlatform, mail_platform
 
 from mailyard.core.clock import ManualClock, SystemClock
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.net.dns import Resolver
 from mailyard.net.http import HttpAnswer
 from mailyard.protocol.mime.message import parse

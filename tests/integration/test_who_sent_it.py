@@ -12,7 +12,7 @@ from mail_platform import MailPlatform, mail_platform
 from mailyard.bus.live import MESSAGE_AUTHENTICATED, MESSAGE_RECEIVED, MESSAGE_REFUSED
 from mailyard.core.clock import SystemClock
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import Inbox, NewInbox
+from mailyard.mailbox.inbox_value import Inbox, NewInbox
 from mailyard.net.dns import DnsLimits, Resolver
 from mailyard.net.special_names import unasked
 from mailyard.protocol.authentication import Standing

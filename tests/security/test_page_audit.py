@@ -14,7 +14,7 @@ from page_forms import FORMS, MOVES, Form, Visitor
 
 from mailyard.access.authenticate import SESSION_COOKIE
 from mailyard.core.ids import INBOX, type_id
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.storage.database import Database
 from mailyard.web.ui.pages import build_pages
 

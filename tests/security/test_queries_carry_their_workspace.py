@@ -15,7 +15,7 @@ _PLACE = re.compile(
 
 
 def tenant_tables() -> frozenset[str]:
-    """Tables whose rows belong to one workspace: the schema says which, so that none is left out."""
+    """Tables whose rows belong to one workspace, all of them: the schema says which."""
     found: set[str] = set()
     for file in files("mailyard.storage").joinpath("migrations").iterdir():
         if file.name.endswith(".sql"):

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from mailyard.ratelimit.ratelimit import RateLimit
     from mailyard.storage.blob import BlobStore
     from mailyard.storage.blob_upkeep import BlobUpkeep
-    from mailyard.storage.directory import Residence
+    from mailyard.storage.directory import Home, Residence
+    from mailyard.storage.names import Names
 
 # Live events that say that the mail of an inbox has changed, and where they name it.
 _OF_MAIL = {MESSAGE_RECEIVED: "inbox_id", MAILBOX_CHANGED: "inbox_id"}
@@ -121,6 +122,8 @@ class Foundation:
         self.database = database_of(settings)
         # All of the installation's, by name, where this process serves several (app/shards.py).
         self.clusters: Mapping[str, Database] = {HOME: self.database}
+        # The home cluster's, where somebody in this process has opened it (app/shards.py).
+        self.home_database: Database | None = None
         self.process_id = uuid7()  # as which this process is known to the others
         self.fleet: FleetStores | None = fleet_stores(settings, self.database, self.clock)
         self.bus = self._bus()
@@ -192,6 +195,22 @@ class Foundation:
         from mailyard.app.shards import residence_of
 
         return residence_of(self)
+
+    @cached_property
+    def home(self) -> "Home":
+        """The home cluster, where there are several."""
+        from mailyard.app.shards import home_of
+
+        return home_of(self)
+
+    @cached_property
+    def names(self) -> "Names | None":
+        """What makes names one of a kind over all clusters, where there are several."""
+        if not self.settings.shards:
+            return None
+        from mailyard.app.shards import names_of
+
+        return names_of(self)
 
     @cached_property
     def presence(self) -> "Presence":

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import TypeVar
@@ -13,7 +13,7 @@ from mailyard import __version__
 from mailyard.app.application import Application
 from mailyard.app.foundation import database_address
 from mailyard.core.errors import ConfigurationError, MailyardError
-from mailyard.fleet.checkup import Finding
+from mailyard.fleet.checkup.finding import Finding
 from mailyard.fleet.readiness import (
     front,
     limits,
@@ -22,12 +22,13 @@ from mailyard.fleet.readiness import (
     processes,
     proven,
     regions,
+    shards,
     stores,
     watched,
 )
 from mailyard.fleet.readiness.item import Item
 from mailyard.fleet.stage import Stage
-from mailyard.net.guard import networks
+from mailyard.net.guard import ANYWHERE
 from mailyard.net.http import HttpClient
 from mailyard.net.tls import client_context
 from mailyard.sending.return_path import is_public
@@ -51,6 +52,7 @@ async def examine(
             *await _processes(application, kept),
             *await _stores(application, machine),
             regions.judge_regions(await _regions(application)),
+            shards.judge_shards(await _shards(settings, machine)),
             *_limits(settings),
             *await _outside(application),
         ]
@@ -210,6 +212,25 @@ async def _regions(application: Application) -> regions.RegionsSeen:
     return regions.RegionsSeen(known.own, [one.name for one in known.others], copies)
 
 
+async def _shards(settings: Settings, machine: Sequence[Finding]) -> list[shards.ShardSeen]:
+    """The clusters beside the home one. `machine` names them at the end of its checks."""
+    seen = []
+    for name in settings.shard_urls:
+        findings = [one for one in machine if one.check.endswith(f" of {name}")]
+        application = Application(replace(settings, shard=name))
+        processes = None
+        try:
+            await application.database.open()
+            roles = [one.role for one in await application.presence_table.who()]
+            processes = {role: roles.count(role) for role in shards.ROLES}
+        except (MailyardError, asyncpg.PostgresError):
+            pass  # the findings say why
+        finally:
+            await application.database.close()
+        seen.append(shards.ShardSeen(name, findings, processes))
+    return seen
+
+
 def _limits(settings: Settings) -> Iterator[Item]:
     yield limits.judge_limits(
         limits.LimitSettings(
@@ -254,4 +275,4 @@ async def _outside(application: Application) -> list[Item]:
 
 def _http() -> HttpClient:
     """Goes where the operator's own settings say, which may be inside."""
-    return HttpClient(user_agent=_USER_AGENT, allowed=networks(["0.0.0.0/0", "::/0"]))
+    return HttpClient(user_agent=_USER_AGENT, allowed=ANYWHERE)

@@ -27,7 +27,7 @@ from mailyard.campaigns.hand_off import HandOff, Means, Place
 from mailyard.campaigns.mail import CampaignMail, campaign_mail
 from mailyard.campaigns.plan import CHUNK, chunk_job
 from mailyard.campaigns.progress import ProgressEvents
-from mailyard.campaigns.retry import retry_jobs
+from mailyard.campaigns.retry_job import retry_jobs
 from mailyard.campaigns.states import State
 from mailyard.campaigns.timing import Timing, cap_reason
 from mailyard.core import limits

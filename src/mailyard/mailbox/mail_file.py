@@ -20,7 +20,8 @@ from mailyard.access.usage import Allowance
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput
 from mailyard.core.ids import MESSAGE, lowest_at, time_of, type_id, uuid7
-from mailyard.mailbox.inbox import Inbox, Inboxes
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.inbox_value import Inbox
 from mailyard.protocol.mbox import MboxReader, mbox_entry
 from mailyard.protocol.mime import parse
 from mailyard.protocol.tar import END, NoTar, TarReader, tar_entry
@@ -311,6 +312,3 @@ def _kind_of(first: bytes) -> str:
     if first.startswith(b"From "):
         return MBOX
     return TAR if first[257:262] == b"ustar" else EML
-
-
-__all__ = ["EML", "MBOX", "MEDIA_TYPES", "TAR", "UNKNOWN", "Format", "Imported", "MailFiles"]

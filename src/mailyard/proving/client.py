@@ -17,7 +17,6 @@ import msgspec
 from mailyard.core.errors import ConfigurationError, MailyardError, Unavailable
 from mailyard.core.limits import MIB
 
-_HEADER_BYTES = 64 * 1024
 _IDLE_CONNECTIONS = 64
 _RECEIVE_BYTES = 1 * MIB
 DEFAULT_TIMEOUT_S = 150.0  # the longest call is a wait for a message, of two minutes

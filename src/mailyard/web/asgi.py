@@ -25,7 +25,7 @@ from mailyard.core.errors import MailyardError
 from mailyard.fleet.exposition import destinations
 from mailyard.fleet.exposition import exposition as fleet_exposition
 from mailyard.fleet.region_term import terms_of
-from mailyard.mailbox.message import ReadMessage
+from mailyard.mailbox.message_value import ReadMessage
 from mailyard.observe.metrics import REGISTRY
 from mailyard.queue.job import LANES
 from mailyard.settings import Settings
@@ -34,9 +34,10 @@ from mailyard.web.api.docs import DOCS_HEADERS, render_docs
 from mailyard.web.api.message_item import detail_of
 from mailyard.web.api.openapi import document
 from mailyard.web.api.problem import MethodNotAllowed, answer_of
+from mailyard.web.api.request import SECURITY_HEADERS
 from mailyard.web.api.route import RouteTable
 from mailyard.web.api.routes import DOCUMENTED, ROUTES
-from mailyard.web.api.server import SECURITY_HEADERS, ApiServer
+from mailyard.web.api.server import ApiServer
 from mailyard.web.live.app import Live, build_live, is_live
 from mailyard.web.live.figures import FigureStream
 from mailyard.web.overview import cache_figures

@@ -1,6 +1,7 @@
 """The scheduler role: leads or stands by; the leader does the duties."""
 
 import asyncio
+from functools import partial
 
 from mailyard.app import Application
 from mailyard.core.ids import uuid7
@@ -13,7 +14,7 @@ from mailyard.fleet.leader import Leader
 from mailyard.fleet.vital import vital
 from mailyard.queue.schedule import Scheduler
 from mailyard.sending.tls_count import report_schedule
-from mailyard.settings import Settings
+from mailyard.settings import HOME, Settings
 from mailyard.storage.partitions import Keep
 
 
@@ -75,6 +76,7 @@ def duties(application: Application, fence: Fence) -> list[Duty]:
             )
         ),
         processes.reap(database),
+        *_of_shards(application),
         secrets.seal_anew(
             application.domains,
             application.providers,
@@ -95,6 +97,22 @@ def watching(application: Application, control: Control) -> list[Duty]:
         watch.tell(application.notifier),
         watch.forget(application.alert_board.forget, application.decisions.forget),
     ]
+
+
+def _of_shards(application: Application) -> list[Duty]:
+    """Loaded only where there are several clusters."""
+    settings = application.settings
+    if not settings.shards:
+        return []
+    from mailyard.app.shards import opened_clusters, upkeep_of
+    from mailyard.fleet.duties import moves, names
+
+    shard = settings.shard or HOME
+    mend = names.mend(upkeep_of(application.database, application.home, shard))
+    if settings.shard:
+        return [mend]
+    clusters = partial(opened_clusters, settings)
+    return [mend, moves.go_on(application.database, clusters, name_of_home=HOME)]
 
 
 def _backups(application: Application) -> list[Duty]:

@@ -12,7 +12,7 @@ from mailyard.app import Application
 from mailyard.core import limits
 from mailyard.core.errors import ConfigurationError
 from mailyard.fleet.ports import why_not
-from mailyard.net.guard import networks
+from mailyard.net.guard import networks_in
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.session import LoginAsked, SessionConfig
@@ -41,7 +41,7 @@ class SmtpService:
             connections=settings.smtp_connections,
             connections_per_address=settings.smtp_connections_per_address,
         )
-        self._balancers = networks(settings.smtp_balancers.replace(",", " ").split())
+        self._balancers = networks_in(settings.smtp_balancers)
         self._listener = Listener(
             host=settings.smtp_host,
             port=settings.smtp_port,

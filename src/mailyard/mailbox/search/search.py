@@ -15,7 +15,7 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput
 from mailyard.core.ids import lowest_at, time_of
 from mailyard.mailbox.inbox import Inboxes
-from mailyard.mailbox.message import Summary, summary_of
+from mailyard.mailbox.message_value import Summary, summary_of
 from mailyard.mailbox.search.ask import FIRST_PARAMETER, Condition, condition, texts_of, words_query
 from mailyard.mailbox.search.best import best
 from mailyard.mailbox.search.index import Indexer

@@ -5,7 +5,6 @@ caller, count against the rate limit, check the scope, read and check the input,
 idempotency key, run the handler, answer. Whatever goes wrong on the way is a problem document.
 """
 
-import re
 from collections.abc import Mapping
 from hashlib import sha256
 from time import perf_counter
@@ -17,19 +16,13 @@ import structlog
 from mailyard.access.authenticate import Authenticator, Principal
 from mailyard.access.feature import PERSON_LIMIT
 from mailyard.access.idempotency import StoredAnswer, check_key
-from mailyard.core import ids
 from mailyard.core.errors import InvalidInput, MailyardError, NotFound, Unavailable
 from mailyard.observe import report, trace
 from mailyard.observe.metrics import HTTP_ARRIVED, HTTP_SECONDS, HTTP_WAITING
-from mailyard.web.api.body import (
-    ClientGone,
-    collect,
-    decode_json,
-    decode_query,
-    read_body,
-)
+from mailyard.web.api.body import ClientGone, collect, decode_json, decode_query, read_body
 from mailyard.web.api.problem import MethodNotAllowed, UnsupportedMediaType, answer_of
 from mailyard.web.api.rate import FleetLimiter, PlanLimiter, RateLimiter
+from mailyard.web.api.request import Request, send_answer, send_download
 from mailyard.web.api.route import (
     Answer,
     Call,
@@ -45,37 +38,10 @@ if TYPE_CHECKING:
     from mailyard.app import Application
 
 _LOG = structlog.get_logger("mailyard.api")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-
-# What every answer of the API carries: it is data for programs, never a page.
-SECURITY_HEADERS: list[tuple[bytes, bytes]] = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-]
 
 # Requests a second of one address that shows no good key, in one process.
 STRANGER_PER_S = 20.0
 STRANGER_BURST = 200
-
-
-class _Request:
-    """What is known of a request as it goes through the steps."""
-
-    __slots__ = ("headers", "id", "route", "sent_headers")
-
-    def __init__(self, scope: Scope) -> None:
-        self.headers = collect(scope["headers"])
-        given = self.headers.get(b"x-request-id")
-        self.id = (
-            given.decode("ascii")
-            if given is not None and _REQUEST_ID.fullmatch(given)
-            else f"{ids.random_64_bits():016x}"
-        )
-        self.route: Route | None = None
-        self.sent_headers: list[tuple[bytes, bytes]] = []
 
 
 class ApiServer:
@@ -132,13 +98,13 @@ class ApiServer:
             if trace.on():
                 await self._followed(scope, receive, send)
             else:
-                await self._serve(_Request(scope), scope, receive, send)
+                await self._serve(Request(scope), scope, receive, send)
         finally:
             self._at_work -= 1
 
     async def _followed(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As `_serve`, with a span that what is enqueued follows from."""
-        request = _Request(scope)
+        request = Request(scope)
         above = trace.mark_of(request.headers.get(b"traceparent"))
         span = trace.begin("request", trace.SERVER, above, http__request__method=scope["method"])
         assert span is not None, "somebody traces"
@@ -157,7 +123,7 @@ class ApiServer:
             )
 
     async def _serve(
-        self, request: _Request, scope: Scope, receive: Receive, send: Send
+        self, request: Request, scope: Scope, receive: Receive, send: Send
     ) -> int | None:
         """The status that was answered; None: nobody was there any more."""
         started = perf_counter()
@@ -180,14 +146,14 @@ class ApiServer:
             )
             answer = answer_of(MailyardError("internal error"), request.id)
         if isinstance(answer, Download):
-            await self._send_download(request, scope, answer, send)
+            await send_download(request, scope, answer, send)
         else:
-            await self._send(request, scope, answer, send)
+            await send_answer(request, scope, answer, send)
         status: int = getattr(answer, "status", 200)
         self._observe(request, status, perf_counter() - started)
         return status
 
-    def _observe(self, request: _Request, status: int, seconds: float) -> None:
+    def _observe(self, request: Request, status: int, seconds: float) -> None:
         key = (request.route.operation if request.route else "none", status)
         histogram = self._seconds.get(key)
         if histogram is None:
@@ -195,7 +161,7 @@ class ApiServer:
             self._seconds[key] = histogram
         histogram.observe(seconds)
 
-    async def _answer(self, request: _Request, scope: Scope, receive: Receive) -> Answer | Download:
+    async def _answer(self, request: Request, scope: Scope, receive: Receive) -> Answer | Download:
         path: str = scope["path"]
         found = self._table.find(path)
         if found is None:
@@ -224,7 +190,7 @@ class ApiServer:
         return await self._run(request, scope, receive, route, texts, principal)
 
     async def _run_trusting(
-        self, request: _Request, scope: Scope, receive: Receive, route: Route, texts: list[str]
+        self, request: Request, scope: Scope, receive: Receive, route: Route, texts: list[str]
     ) -> Answer | Download:
         """A public route whose good callers come often: whoever is refused is counted."""
         try:
@@ -272,7 +238,7 @@ class ApiServer:
 
     async def _run(
         self,
-        request: _Request,
+        request: Request,
         scope: Scope,
         receive: Receive,
         route: Route,
@@ -329,44 +295,6 @@ class ApiServer:
                 call.workspace_id, key, call.body_hash, StoredAnswer(answer.status, answer.body)
             )
         return answer
-
-    async def _send(self, request: _Request, scope: Scope, answer: Answer, send: Send) -> None:
-        headers = [
-            (b"x-request-id", request.id.encode()),
-            *SECURITY_HEADERS,
-            *request.sent_headers,
-            *answer.headers,
-        ]
-        if answer.body:
-            headers.append((b"content-type", answer.media_type))
-        if answer.status != 204:
-            headers.append((b"content-length", b"%d" % len(answer.body)))
-        body = b"" if scope["method"] == "HEAD" else answer.body
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    async def _send_download(
-        self, request: _Request, scope: Scope, file: Download, send: Send
-    ) -> None:
-        name = re.sub(r"[^A-Za-z0-9._-]", "_", file.file_name)[:150] or "file"
-        headers = [
-            (b"x-request-id", request.id.encode()),
-            *SECURITY_HEADERS,
-            *request.sent_headers,
-            (b"content-type", file.media_type.encode()),
-            (b"content-disposition", f'attachment; filename="{name}"'.encode()),
-        ]
-        content = file.content
-        if isinstance(content, bytes):
-            headers.append((b"content-length", b"%d" % len(content)))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if scope["method"] == "HEAD":
-            content = b""
-        if not isinstance(content, bytes):
-            async for piece in content:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            content = b""
-        await send({"type": "http.response.body", "body": content})
 
 
 class _Nobody:

@@ -15,13 +15,9 @@ from mailyard.access.authenticate import Principal
 from mailyard.bus.live import LiveEvents
 from mailyard.core.errors import MailyardError, NotFound, Unavailable
 from mailyard.core.ids import INBOX, parse_type_id
-from mailyard.core.limits import (
-    LIVE_CHECK_S,
-    LIVE_CONNECTIONS,
-    LIVE_HEARTBEAT_S,
-    LIVE_SPARE_FILES,
-)
-from mailyard.mailbox.message import Messages, ReadMessage
+from mailyard.core.limits import LIVE_CHECK_S, LIVE_CONNECTIONS, LIVE_HEARTBEAT_S, LIVE_SPARE_FILES
+from mailyard.mailbox.message import Messages
+from mailyard.mailbox.message_value import ReadMessage
 from mailyard.observe import metrics
 from mailyard.web.api.problem import MethodNotAllowed, answer_of
 from mailyard.web.api.route import Answer

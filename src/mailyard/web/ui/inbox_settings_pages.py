@@ -8,7 +8,7 @@ from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import InvalidInput, MailyardError
-from mailyard.mailbox.inbox import Inbox
+from mailyard.mailbox.inbox_value import Inbox
 from mailyard.web.api.inbox_item import told
 from mailyard.web.ui.form_values import lines, said_seconds, said_size, seconds, size_bytes, whole
 from mailyard.web.ui.frame import Visit

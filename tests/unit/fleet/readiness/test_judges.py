@@ -5,8 +5,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mailyard.fleet.checkup import Finding, Grade
-from mailyard.fleet.readiness import limits, needs, processes, proven, regions, stores, watched
+from mailyard.fleet.checkup.finding import Finding, Grade
+from mailyard.fleet.readiness import (
+    limits,
+    needs,
+    processes,
+    proven,
+    regions,
+    shards,
+    stores,
+    watched,
+)
 from mailyard.fleet.readiness.item import Item, Standing
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -276,3 +285,24 @@ KNOWN = regions.RegionsSeen("eu", ["us"], [regions.CopySeen("us", "streams")])
 )
 def test_regions(seen: regions.RegionsSeen, standing: Standing, said: str) -> None:
     judged(regions.judge_regions(seen), needs.REGIONS, standing, said)
+
+
+GOOD = Finding("database of east", Grade.GOOD, "PostgreSQL 17")
+LATE = Finding("backup of east", Grade.WARN, "never restored", "mailyard backup try")
+GONE = Finding("database of east", Grade.BAD, "does not answer", "start it")
+BOTH = {"worker": 1, "scheduler": 2}
+
+
+@pytest.mark.parametrize(
+    ("seen", "standing", "said"),
+    [
+        ([], MET, "one database cluster"),
+        ([shards.ShardSeen("east", [GOOD], BOTH)], MET, "home and east"),
+        ([shards.ShardSeen("east", [GOOD, LATE], BOTH)], THIN, "backup of east: never restored"),
+        ([shards.ShardSeen("east", [GONE])], MISSING, "does not answer"),
+        ([shards.ShardSeen("east", [GOOD], {"scheduler": 2})], MISSING, "east has no worker"),
+        ([shards.ShardSeen("east", [GOOD], {"worker": 1, "scheduler": 1})], THIN, "one scheduler"),
+    ],
+)
+def test_shards(seen: list[shards.ShardSeen], standing: Standing, said: str) -> None:
+    judged(shards.judge_shards(seen), needs.SHARDS, standing, said)

@@ -5,7 +5,7 @@ One finding for the region that this is, one for each copy that is kept here.
 
 from mailyard.access.neighbours import Neighbours
 from mailyard.core.errors import ConfigurationError, MailyardError, Unavailable
-from mailyard.fleet.checkup import Finding, Grade
+from mailyard.fleet.checkup.finding import Finding, Grade
 from mailyard.fleet.region_term import TermWatch
 from mailyard.storage.database import Database
 
