@@ -525,11 +525,13 @@ async def call_asgi(
     }
     waiting = list(pieces)
     status, received, answered = 0, bytearray(), {}
+    whole = asyncio.Event()
 
     async def receive() -> dict[str, Any]:
         await asyncio.sleep(0)
         if not waiting:
-            await asyncio.Event().wait()  # the client waits for its answer
+            await whole.wait()  # the client waits for its answer, and goes
+            return {"type": "http.disconnect"}
         piece = waiting.pop(0)
         return {"type": "http.request", "body": piece, "more_body": bool(waiting)}
 
@@ -540,6 +542,8 @@ async def call_asgi(
             answered.update((k.decode(), v.decode("latin-1")) for k, v in message["headers"])
         else:
             received.extend(message.get("body", b""))
+            if not message.get("more_body"):
+                whole.set()
 
     await asgi(scope, receive, send)
     return Reply(status, answered, bytes(received))

@@ -12,7 +12,8 @@ import pytest
 from conftest import with_database
 from running_platform import free_ports, running_platform
 
-from mailyard.fleet.checkup import Grade, check_data
+from mailyard.fleet.checkup.finding import Grade
+from mailyard.fleet.checkup.machine import check_data
 
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:

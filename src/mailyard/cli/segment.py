@@ -57,12 +57,13 @@ def change(
 
 
 @app.command()
-def delete(segment: _Segment) -> None:
+def delete(segment: _Segment, as_json: AsJson = False) -> None:
     """Remove a segment; its contacts stay.
 
     Example: mailyard segment delete seg_…
     """
     ask(lambda client: client.delete(f"/v1/segments/{segment}"))
+    say({"id": segment, "deleted": True}, as_json, f"{segment} removed")
 
 
 @app.command()

@@ -18,7 +18,10 @@ _Version = Annotated[int | None, typer.Option("--version", help="Instead of the 
 _Draft = Annotated[bool, typer.Option("--draft", help="The draft instead of a version.")]
 _Data = Annotated[str, typer.Option(help='What the variables are: {"name": "Ann"}.')]
 _Contact = Annotated[str | None, typer.Option(help="Whose fields: a contact's id (con_…).")]
-_File = typer.Option(exists=True, dir_okay=False)
+
+
+def _source(what: str) -> Any:
+    return typer.Option(exists=True, dir_okay=False, help=f"A file with its {what}.")
 
 
 @app.command(name="list")
@@ -42,9 +45,9 @@ def list_templates(
 def push(
     name: Annotated[str, typer.Argument(help="The template's name; it is made when it is new.")],
     subject: Annotated[str | None, typer.Option(help="If not said, as it was.")] = None,
-    html: Annotated[Path | None, _File] = None,
-    mjml: Annotated[Path | None, _File] = None,
-    text: Annotated[Path | None, _File] = None,
+    html: Annotated[Path | None, _source("HTML")] = None,
+    mjml: Annotated[Path | None, _source("MJML")] = None,
+    text: Annotated[Path | None, _source("text part")] = None,
     kind: Annotated[str, typer.Option(help="Of a new one: email, layout or block.")] = "email",
     keep_css: Annotated[bool, typer.Option(help="Leave style sheets as they are.")] = False,
     draft: Annotated[bool, typer.Option("--draft", help="Keep it as a draft.")] = False,
