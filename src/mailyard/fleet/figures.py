@@ -149,8 +149,9 @@ def _all(made: Sequence[Step], now: Look, budget: int) -> _Told:
     for one in now.processes:
         for name, value in one.stats.totals.more.items():
             more[name] = max(value, more.get(name, value))
-    for name, value in sorted(more.items()):
-        yield name, "", value
+    for told, value in sorted(more.items()):
+        name, _, subject = told.partition(" ")
+        yield name, subject, value
 
 
 def _api(made: Sequence[Step]) -> _Told:
