@@ -141,9 +141,9 @@ async def a_copy_that_stops_is_told_of(world: Regions) -> None:
 
     assert await told() == {}
     async with asyncio.timeout(PATIENCE_S):  # known with the scheduler's next beat
-        while (await client.get("/monitoring/metrics"))["figures"].get(
-            "region.copy_silent_s"
-        ) != {EU: 0.0}:
+        while (await client.get("/monitoring/metrics"))["figures"].get("region.copy_silent_s") != {
+            EU: 0.0
+        }:
             await asyncio.sleep(0.5)
     world.copies[EU].stop()
     await until([False])

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from mailyard.access.region import Regions
 from mailyard.fleet.checkup import Finding, Grade
+from mailyard.fleet.checkup.regions import COPY
 from mailyard.fleet.readiness import needs
 from mailyard.fleet.readiness.item import Item, met, missing, thin
 from mailyard.fleet.readiness.stores import named
-from mailyard.fleet.checkup.regions import COPY
 
 
 def judge_regions(findings: Sequence[Finding], known: Regions | str) -> Item:

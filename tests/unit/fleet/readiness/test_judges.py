@@ -291,7 +291,9 @@ FOLLOWS = CopyState("us", "streams")
         ("x is not TOML", None, MISSING, "not TOML"),
     ],
 )
-def test_regions(known: Regions | str, copy: CopyState | None, standing: Standing, said: str) -> None:
+def test_regions(
+    known: Regions | str, copy: CopyState | None, standing: Standing, said: str
+) -> None:
     findings = [] if copy is None else [judge_copy(copy)]
     judged(regions.judge_regions(findings, known), needs.REGIONS, standing, said)
 
