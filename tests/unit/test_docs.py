@@ -11,8 +11,8 @@ from dataclasses import fields
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -31,7 +31,7 @@ OTHER_SETTINGS = {
     "MAILYARD_URL",
 }
 _SPAN = re.compile(r"`([^`\n]+)`")
-_COMMAND = re.compile(r"(?:^|[\s/(])mailyard (?=[a-z-])(.*)")
+_COMMAND = re.compile(r"(?:^|[\s(]|bin/)mailyard (?=-|[a-z-]+(?:\s|$))(.*)")
 _LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]+)")
 _SETTING = re.compile(r"\bMAILYARD_[A-Z0-9_]*[A-Z0-9]\b(?!_?…)")
 _WORD = re.compile(r"[A-Za-z0-9_]+")
@@ -62,7 +62,7 @@ def words(text: str) -> list[str]:
 
 
 @cache
-def command(module: str) -> click.Command:
+def command(module: str) -> Any:
     return typer.main.get_command(import_module(module).app)
 
 
@@ -76,10 +76,11 @@ def wrong_command(text: str) -> str:
     if first not in COMMANDS:
         return f"there is no command {first}"
     found, rest = command(COMMANDS[first][0]), given[len(first.split()) :]
-    if isinstance(found, click.Group) and rest and re.fullmatch(r"[a-z][a-z-]*", rest[0]):
-        below = found.commands.get(rest[0])
+    group = getattr(found, "commands", {})
+    if group and rest and re.fullmatch(r"[a-z][a-z-]*", rest[0]):
+        below = group.get(rest[0])
         if below is None:
-            return f"{first} has no {rest[0]}; it has {', '.join(found.commands)}"
+            return f"{first} has no {rest[0]}; it has {', '.join(group)}"
         found, rest = below, rest[1:]
     known = {one for option in found.params for one in (*option.opts, *option.secondary_opts)}
     for one in rest:
@@ -176,7 +177,7 @@ def names_in(file: Path) -> frozenset[str]:
     return frozenset(one.lower() for one in found)
 
 
-def tests_of(given: list[str]) -> list[Path]:
+def files_of(given: list[str]) -> list[Path]:
     files: list[Path] = []
     for path in given:
         place = ROOT / path.partition("::")[0]
@@ -196,7 +197,7 @@ def test_every_choice_of_tests_chooses_some() -> None:
                 continue
             chosen = given[given.index("-k") + 1]
             paths = [one for one in given if one.startswith("tests/")]
-            names = {one for file in tests_of(paths) for one in names_in(file)}
+            names = {one for file in files_of(paths) for one in names_in(file)}
             seen += 1
             for word in _WORD.findall(chosen):
                 if word in ("and", "or", "not"):

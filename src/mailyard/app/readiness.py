@@ -52,7 +52,9 @@ async def examine(
             *await _watched(settings, kept),
             *await _processes(application, kept),
             *await _stores(application, machine),
-            regions.judge_regions(machine, _regions(application)),
+            regions.judge_regions(
+                machine, _regions(application), kafka=settings.queue_engine == "kafka"
+            ),
             shards.judge_shards(await _shards(settings, machine)),
             *_limits(settings),
             *await _outside(application),

@@ -29,10 +29,10 @@ def reason_of(error: BaseException) -> str:
     return f"{kind} in {place}"[:REASON_MAX] if place else kind[:REASON_MAX]
 
 
-def trace_of(info: Info) -> str:
-    """The frames of an error and of what led to it, each error as `reason_of` has it; for the log."""
+def trace_of(exc_info: Info) -> str:
+    """The frames of an error and of what led to it, each as `reason_of` has it; for the log."""
     lines: list[str] = []
-    one: BaseException | None = info[1]
+    one: BaseException | None = exc_info[1]
     for _ in range(_CHAIN_MAX):
         if one is None:
             break

@@ -20,7 +20,7 @@ def raised(error: BaseException, cause: BaseException | None = None) -> BaseExce
 
 def refused_row() -> asyncpg.PostgresError:
     """As PostgreSQL refuses a row: with all of it in the detail."""
-    fields = {"C": "23514", "M": f"row violates {MAIL[:60]}", "D": f"Failing row contains ({MAIL}).",
+    fields = {"C": "23514", "M": f"row violates {MAIL[:60]}", "D": f"Failing row has ({MAIL}).",
               "t": "message", "n": "message_size"}  # fmt: skip
     return asyncpg.PostgresError.new(fields)
 

@@ -6,15 +6,18 @@ How a copy stands was found by the checks that every `mailyard doctor` makes (ch
 from collections.abc import Sequence
 
 from mailyard.access.region import Regions
-from mailyard.fleet.checkup import Finding, Grade
+from mailyard.fleet.checkup.finding import Finding, Grade
 from mailyard.fleet.checkup.regions import COPY
 from mailyard.fleet.readiness import needs
 from mailyard.fleet.readiness.item import Item, met, missing, thin
 from mailyard.fleet.readiness.stores import named
 
 
-def judge_regions(findings: Sequence[Finding], known: Regions | str) -> Item:
-    """A neighbour that could be taken over. `known`: why the file is not read, where it is not."""
+def judge_regions(
+    findings: Sequence[Finding], known: Regions | str, *, kafka: bool = False
+) -> Item:
+    """A neighbour that could be taken over. `known`: why the file is not read, where it is not.
+    `kafka`: jobs are in a log that no copy has."""
     fix = "MAILYARD_REGION and MAILYARD_REGIONS_FILE (docs/REGIONS.md)"
     if isinstance(known, str):
         return missing(needs.REGIONS, known, "mend MAILYARD_REGIONS_FILE (docs/REGIONS.md)")
@@ -33,4 +36,7 @@ def judge_regions(findings: Sequence[Finding], known: Regions | str) -> Item:
         for one in copies:
             if one.grade is grade:
                 return stands(needs.REGIONS, f"the {one.check}: {one.found}", one.fix)
+    if kafka:
+        found = "jobs in Kafka are in no copy: what a lost region has not done stays undone"
+        return thin(needs.REGIONS, found, "MAILYARD_QUEUE_ENGINE=postgres (docs/REGIONS.md)")
     return met(needs.REGIONS, f"{known.own}; {'; '.join(f'{c.check} {c.found}' for c in copies)}")
