@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from app_work import ask, receive, work
 from mail_platform import envelope
+from report_mails import aggregate, carried, row
 from sending_world import Ledger, LedgerTransport
 
 from mailyard.app import Application
@@ -387,3 +388,15 @@ async def test_large_mail_to_send_is_not_taken_and_not_lost_while_the_store_is_a
     await yard.their_time_comes()
     await deliver(yard, ledger)
     assert ledger.left == {"ada@example.net": 2}
+
+
+async def test_a_report_that_lies_outside_is_read(yard: Yard) -> None:
+    [inbox] = await yard.app.inboxes.create(yard.workspace, [NewInbox("reports")])
+    rows = "".join(row(f"192.0.2.{n}", 1, "pass", "fail") for n in range(100))
+    day_s = int(yard.app.clock.now().timestamp()) // 86_400 * 86_400
+    report = carried(aggregate(day_s - 86_400, "large", rows), "peer.xml", packed=False)
+    await receive(yard.acceptor, inbox.address, content=report)
+    assert len(yard.blobs()) == 1
+    await work(yard.app)
+    [domain] = await yard.app.reports.domains(yard.workspace, 30)
+    assert (domain.domain, domain.messages, domain.passed) == ("ours.example", 100, 100)

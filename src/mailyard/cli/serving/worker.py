@@ -98,7 +98,11 @@ def _received_mail(application: Application) -> list[Handler]:
     """What becomes of mail that was taken in."""
     return [
         application.ingest.handler(),
-        ReadReports(database=application.database, reports=application.reports).handler(),
+        ReadReports(
+            database=application.database,
+            reports=application.reports,
+            raw_mail=application.raw_mail,
+        ).handler(),
         application.indexer.handler(),
         application.reindexer.handler(),
         analysis_job.handler(application.analyse),
