@@ -41,12 +41,13 @@ def _key(*names: str) -> str:
 
 TOOLS = _CACHE / f"kubernetes-{_key('go.mod', 'go.sum')}"
 MODELS = _CACHE / f"kubernetes-models-{_key('models/package-lock.json', 'models/check.mjs')}"
+CRDS = _CACHE / f"kubernetes-crds-{_key('crds.txt')}"
 SCHEMAS = _CACHE / f"kubernetes-schemas-{_key('schemas.txt')}"
 
 
 def is_installed() -> bool:
     """Whether the programs are here. In CI they must be."""
-    if all((folder / "complete").exists() for folder in (TOOLS, SCHEMAS, MODELS)):
+    if all((folder / "complete").exists() for folder in (TOOLS, SCHEMAS, MODELS, CRDS)):
         return True
     if os.environ.get("CI"):
         pytest.fail("Kubernetes is missing: tests/services/install_kubernetes.sh")

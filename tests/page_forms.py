@@ -31,6 +31,7 @@ FORMS = (
     Form("/inboxes/{ibx}/extend", "inbox.extend"),
     Form("/inboxes/{ibx}/life", "inbox.extend", {"ttl_s": "7 days"}),
     Form("/inboxes/{ibx}/settings", "inbox.change", {"name": "new", "bytes_max": "10 MB"}),
+    Form("/inboxes/{ibx}/search", "search.inbox", {"by_meaning": "no"}),
     Form("/receiving-policy", "mail_policy.set", {"blocked": "bad.example", "greylist_s": "5 min"}),
     Form("/inboxes/reserved", "address.reserve", {"addresses": "new-held"}),
     Form("/inboxes/reserved/release", "address.release", {"address": "new-held@inbox.localhost"}),

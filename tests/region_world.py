@@ -5,6 +5,7 @@ between them that lets everything through late. One of them is lost, and the oth
 import asyncio
 import json
 import re
+import shutil
 import smtplib
 import subprocess
 import sys
@@ -28,10 +29,17 @@ from mailyard.proving.client import ApiClient
 from mailyard.proving.own_platform import Address, OwnPlatform
 from mailyard.settings import load_settings
 from mailyard.storage import cluster
+from mailyard.storage.blobs.folder import MARK
 
 DELAY_S = 0.080  # each way
 EU, US = "eu", "us"
 KEY = b64encode(b"a master key for all the regions").decode()
+SHORT_RULES = """
+[region-copy]
+warning = 1
+warning_for_s = 0
+resolve_for_s = 0
+"""
 ANSWERS = re.compile(r"^([\d.]+) (?:250|202) (\S+)", re.M)
 
 
@@ -56,6 +64,14 @@ class Regions:
     fronts: dict[str, tuple[FarLink, FarLink]] = field(default_factory=dict)
     far_smtp: dict[str, FarLink] = field(default_factory=dict)  # its listener, from far away
     stacks: dict[str, Stack] = field(default_factory=dict)
+
+    def blobs(self, region: str, site: str) -> Path:
+        """A region's blob store at its own site, or its copy at the other."""
+        return self.folder / f"blobs-of-{region}-at-{site}"
+
+    def copy_blobs(self, region: str, site: str) -> None:
+        """What a store's own replication does, some time later."""
+        shutil.copytree(self.blobs(region, region), self.blobs(region, site), dirs_exist_ok=True)
 
     async def start(self, region: str, database: Server, site: str, *, key: str = "") -> Stack:
         """The processes of a region, at a site; its names lead to them once they are ready."""
@@ -82,6 +98,8 @@ class Regions:
             )
         file = folder / "regions.toml"
         file.write_text("\n".join(lines))
+        rules = folder / "alerts.toml"
+        rules.write_text(SHORT_RULES)
         port, smtp_port = free_ports(2)
         return {
             "MAILYARD_REGION": region,
@@ -94,7 +112,9 @@ class Regions:
             "MAILYARD_MASTER_KEY": KEY,
             "MAILYARD_PROVIDER_NETWORKS": "127.0.0.0/8",
             "MAILYARD_WORKER_PROCESSES": "1",
-            "MAILYARD_ALERTS": "false",
+            "MAILYARD_ALERTS_FILE": str(rules),
+            "MAILYARD_BLOBS": f"file://{self.blobs(region, site)}",
+            "MAILYARD_BLOBS_ABOVE": "16KB",
         }
 
     def command(self, region: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -129,6 +149,9 @@ def two_regions(folder: Path, delay_s: float = DELAY_S) -> Iterator[Regions]:
             away.chmod(0o755)
             copy = standby_of(primary, away / region, link.port)
             stack.callback(copy.stop)
+            for at in (region, other):
+                world.blobs(region, at).mkdir()
+                (world.blobs(region, at) / MARK).touch()
             world.primaries[region], world.copies[region] = primary, copy
             world.links[region] = link
             nowhere = ("127.0.0.1", 9)

@@ -206,6 +206,9 @@ RARE = {
     "mailyard_cache_hit_ratio",
     "mailyard_redis_hit_ratio",
     "mailyard_queue_failed_ratio",
+    "mailyard_replica_left_out",
+    "mailyard_region_copy_silent_seconds",
+    "mailyard_blobs_away",
 }
 
 

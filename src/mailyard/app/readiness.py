@@ -10,6 +10,7 @@ from typing import TypeVar
 import asyncpg
 
 from mailyard import __version__
+from mailyard.access.region import Regions
 from mailyard.app.application import Application
 from mailyard.app.foundation import database_address
 from mailyard.core.errors import ConfigurationError, MailyardError
@@ -51,7 +52,9 @@ async def examine(
             *await _watched(settings, kept),
             *await _processes(application, kept),
             *await _stores(application, machine),
-            regions.judge_regions(await _regions(application)),
+            regions.judge_regions(
+                machine, _regions(application), kafka=settings.queue_engine == "kafka"
+            ),
             shards.judge_shards(await _shards(settings, machine)),
             *_limits(settings),
             *await _outside(application),
@@ -189,27 +192,11 @@ async def _stores(application: Application, machine: Sequence[Finding]) -> list[
     ]
 
 
-async def _regions(application: Application) -> regions.RegionsSeen:
+def _regions(application: Application) -> Regions | str:
     try:
-        known, neighbours = application.regions, application.neighbours
+        return application.regions
     except ConfigurationError as error:
-        return regions.RegionsSeen("", (), wrong=error.message)
-    copies = []
-    for region in known.others:
-        if neighbours is None or not region.standby:
-            continue
-        try:
-            state = await neighbours.state_of(region)
-        except MailyardError:
-            copies.append(regions.CopySeen(region.name, "away"))
-            continue
-        word = "streams" if state.streams else "silent"
-        copies.append(
-            regions.CopySeen(
-                region.name, word if state.follows else "promoted", state.unreplayed_bytes
-            )
-        )
-    return regions.RegionsSeen(known.own, [one.name for one in known.others], copies)
+        return error.message
 
 
 async def _shards(settings: Settings, machine: Sequence[Finding]) -> list[shards.ShardSeen]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -98,18 +98,7 @@ async def _examine(stage: Stage | None) -> list[Finding]:
     findings.append(Finding("settings", Grade.GOOD, "every one is known and allowed"))
     findings += machine.check_data(settings.data)
     running = machine.platform_runs(settings.data)
-    for name, host, port, setting in (
-        ("HTTP port", settings.host, settings.port, "MAILYARD_PORT"),
-        ("SMTP port", settings.smtp_host, settings.smtp_port, "MAILYARD_SMTP_PORT"),
-    ):
-        findings.append(machine.check_port(name, host, port, setting, running=running))
-    for name, wanted, setting in (
-        ("submission port", settings.submission_port, "MAILYARD_SUBMISSION_PORT"),
-        ("submissions port", settings.submissions_port, "MAILYARD_SUBMISSIONS_PORT"),
-    ):
-        if wanted:  # else the usual one is taken when it is free
-            found = machine.check_port(name, settings.smtp_host, wanted, setting, running=running)
-            findings.append(found)
+    findings += _check_ports(settings, running)
     if settings.embedded:
         findings += machine.check_embedded(settings.data)
     if running or not settings.embedded:
@@ -146,6 +135,20 @@ async def _examine(stage: Stage | None) -> list[Finding]:
         asked = running or not settings.embedded
         findings += await examine(settings, stage, findings, database=asked)
     return [_short(finding) for finding in findings]
+
+
+def _check_ports(settings: Settings, running: bool) -> Iterator[Finding]:
+    for name, host, port, setting in (
+        ("HTTP port", settings.host, settings.port, "MAILYARD_PORT"),
+        ("SMTP port", settings.smtp_host, settings.smtp_port, "MAILYARD_SMTP_PORT"),
+    ):
+        yield machine.check_port(name, host, port, setting, running=running)
+    for name, wanted, setting in (
+        ("submission port", settings.submission_port, "MAILYARD_SUBMISSION_PORT"),
+        ("submissions port", settings.submissions_port, "MAILYARD_SUBMISSIONS_PORT"),
+    ):
+        if wanted:  # else the usual one is taken when it is free
+            yield machine.check_port(name, settings.smtp_host, wanted, setting, running=running)
 
 
 async def _check_regions(settings: Settings) -> list[Finding]:

@@ -83,7 +83,10 @@ class Mailboxes:
         row = await self._database.fetchrow(QUERIES.overview, *key)
         seq, own, labels = (0, [], []) if row is None else row
         folders = (*states.FOLDERS, *own)
-        counts = await self._database.fetch(QUERIES.count_unseen, *key, folders, UNSEEN_COUNTED)
+        oldest = self._oldest(inbox)
+        counts = await self._database.fetch(
+            QUERIES.count_unseen, *key, folders, UNSEEN_COUNTED, oldest
+        )
         unseen = {count["name"]: count["unseen"] for count in counts}
         return Overview(seq, folders, tuple(labels), unseen)
 
@@ -157,6 +160,7 @@ class Mailboxes:
             inbox.address,
             text,
             max(1, min(limit, limits.API_PAGE_ITEMS_MAX)),
+            self._oldest(inbox),
         )
         return [Person(**row) for row in rows]
 

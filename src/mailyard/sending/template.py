@@ -53,13 +53,12 @@ class Templates:
         self,
         *,
         database: Database,
-        prover: Prover | None = None,
         ready: Ready | None = None,
         personal: Personal | None = None,
     ) -> None:
         self.personal = personal
         self._database = database
-        self._prover = prover or Prover()
+        self._prover = Prover()
         self._ready = ready or Ready(database=database)
 
     async def close(self) -> None:

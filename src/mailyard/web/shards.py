@@ -8,7 +8,6 @@ workspace moves, what only reads goes on, and everything else is asked to come b
 
 from base64 import urlsafe_b64decode
 from binascii import Error as BinasciiError
-from collections.abc import Callable
 from hashlib import sha256
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -27,7 +26,7 @@ from mailyard.web.live import socket
 from mailyard.web.protocol import Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
-    from mailyard.app import Application
+    pass
 
 _READS = frozenset(("GET", "HEAD", "OPTIONS"))
 _LINKS = frozenset(("/c/", "/o/", "/u/", "/p/"))
@@ -47,10 +46,9 @@ Name = tuple[str, str]  # kind, and the name: see shard.find_workspaces
 class ShardFront:
     """As `Front`, over all clusters."""
 
-    def __init__(self, shards: Shards, make: "Callable[[Application], Front]" = build) -> None:
+    def __init__(self, shards: Shards) -> None:
         self._shards = shards
-        self._make = make
-        self._fronts: dict[str, Front] = {HOME: make(shards.applications[HOME])}
+        self._fronts: dict[str, Front] = {HOME: build(shards.applications[HOME])}
 
     async def start(self) -> None:
         """Begin to follow live events."""
@@ -90,7 +88,7 @@ class ShardFront:
 
     async def _open(self, shard: str) -> Front:
         """The front of a cluster, made for its first caller."""
-        front = self._make(self._shards.application(shard))
+        front = build(self._shards.application(shard))
         self._fronts[shard] = front
         await front.start()
         return front

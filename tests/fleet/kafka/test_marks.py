@@ -11,6 +11,7 @@ from contract.queue_words import Q, counts, ids, job, payloads, take
 from kafka_cluster import KafkaCluster
 
 from mailyard.bus.adapters.memory import MemoryBus
+from mailyard.core.errors import ConfigurationError
 from mailyard.queue.engines.kafka import lag as lag_module
 from mailyard.queue.engines.kafka import marking
 from mailyard.queue.engines.kafka.claiming import LoggedJob
@@ -235,3 +236,22 @@ async def test_a_tenants_jobs_lie_together_on_its_few_partitions(
         assert used <= near
     finally:
         await engine.close()
+
+
+async def test_a_log_that_is_another_is_refused_instead_of_taking_its_records_for_old_ones(
+    group: Group,
+) -> None:
+    engine = group.engine()
+    await engine.check_log()
+    await engine.enqueue([job(str(number)) for number in range(10)])
+    await engine.complete(await gather(engine, 10))
+    await engine.check_log()
+    topics, topic = Topics(group.options), group.options.topic(EMAIL_SEND)
+    [gone] = topics.admin.delete_topics([topic], operation_timeout=20.0).values()
+    await asyncio.wrap_future(gone)
+    async with asyncio.timeout(30):
+        while topic in await topics.describe():
+            await asyncio.sleep(0.1)
+    await topics.provision({EMAIL_SEND: 1})
+    with pytest.raises(ConfigurationError, match="ends at 0, and 10 of its records"):
+        await group.engine().check_log()

@@ -40,6 +40,7 @@ class WorkerService:
         self._application = application
         self._worker: Worker | None = None
         self._running: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         await self._application.upkeep.open()
@@ -50,6 +51,8 @@ class WorkerService:
             name=f"{socket.gethostname()}:{os.getpid()}",
         )
         self._running = vital(asyncio.create_task(self._worker.run(), name="worker"))
+        if self._application.check_log is not None:  # brokers that are away hold up no start
+            self._checking = vital(asyncio.create_task(self._application.check_log(), name="log"))
 
     def reload(self, settings: Settings) -> None:
         """Nothing here goes by a setting that may change."""
@@ -95,7 +98,11 @@ def _received_mail(application: Application) -> list[Handler]:
     """What becomes of mail that was taken in."""
     return [
         application.ingest.handler(),
-        ReadReports(database=application.database, reports=application.reports).handler(),
+        ReadReports(
+            database=application.database,
+            reports=application.reports,
+            raw_mail=application.raw_mail,
+        ).handler(),
         application.indexer.handler(),
         application.reindexer.handler(),
         analysis_job.handler(application.analyse),

@@ -7,6 +7,7 @@ from msgspec import Meta, Struct
 
 from mailyard.access.region import AtHomeElsewhere
 from mailyard.core.errors import MailyardError, OutOfReach, RateLimited, Unavailable
+from mailyard.storage.blob import BlobMissing
 from mailyard.web.api.route import Answer
 from mailyard.web.protocol import Scope
 
@@ -78,7 +79,7 @@ def answer_of(error: MailyardError, request_id: str, scope: Scope | None = None)
     headers: list[tuple[bytes, bytes]] = []
     if isinstance(error, RateLimited | OutOfReach):
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s + 0.5))))
-    elif isinstance(error, Unavailable):
+    elif isinstance(error, Unavailable | BlobMissing):
         headers.append((b"retry-after", b"%d" % _UNAVAILABLE_RETRY_S))
     elif isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allowed.encode()))

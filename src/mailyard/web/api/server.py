@@ -8,7 +8,6 @@ idempotency key, run the handler, answer. Whatever goes wrong on the way is a pr
 from collections.abc import Mapping
 from hashlib import sha256
 from time import perf_counter
-from traceback import format_exc
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -19,7 +18,14 @@ from mailyard.access.idempotency import StoredAnswer, check_key
 from mailyard.core.errors import InvalidInput, MailyardError, NotFound, Unavailable
 from mailyard.observe import report, trace
 from mailyard.observe.metrics import HTTP_ARRIVED, HTTP_SECONDS, HTTP_WAITING
-from mailyard.web.api.body import ClientGone, collect, decode_json, decode_query, read_body
+from mailyard.observe.reason import trace_of
+from mailyard.web.api.body import (
+    ClientGone,
+    collect,
+    decode_json,
+    decode_query,
+    read_body,
+)
 from mailyard.web.api.problem import MethodNotAllowed, UnsupportedMediaType, answer_of
 from mailyard.web.api.rate import FleetLimiter, PlanLimiter, RateLimiter
 from mailyard.web.api.request import Request, send_answer, send_download
@@ -137,12 +143,12 @@ class ApiServer:
             answer = answer_of(error, request.id, scope)
         except Exception as error:
             report.note(error, f"api {request.route.operation}" if request.route else "api")
-            # As text: a log that shows the variables of each frame would show keys and mail.
+            # Without its words: they may be a mail's, as the variables of its frames are.
             _LOG.error(
                 "request failed",
                 request_id=request.id,
                 operation=request.route.operation if request.route else None,
-                trace=format_exc(),
+                trace=trace_of((type(error), error, error.__traceback__)),
             )
             answer = answer_of(MailyardError("internal error"), request.id)
         if isinstance(answer, Download):

@@ -67,7 +67,6 @@ def build_live(
     present: Present,
     connections: int = LIVE_CONNECTIONS,
     heartbeat_s: float = LIVE_HEARTBEAT_S,
-    check_s: float = LIVE_CHECK_S,
     most_of: MostOf = _any_number,
     origin: str = "",
 ) -> "Live":
@@ -88,7 +87,6 @@ def build_live(
         places,
         descriptors,
         heartbeat_s,
-        check_s,
         most_of,
         origin,
     )
@@ -116,7 +114,6 @@ class Live:
         places: Places,
         descriptors: Descriptors,
         heartbeat_s: float,
-        check_s: float,
         most_of: MostOf,
         origin: str,
     ) -> None:
@@ -125,7 +122,6 @@ class Live:
         self._places = places
         self._descriptors = descriptors
         self._heartbeat_s = heartbeat_s
-        self._check_s = check_s
         self._most_of = most_of
         self._origin = origin
         self._streams = Streams(live=live)
@@ -342,7 +338,7 @@ class Live:
 
     async def _check(self) -> None:
         while True:
-            await asyncio.sleep(self._check_s)
+            await asyncio.sleep(LIVE_CHECK_S)
             await self._guests.look()
 
 

@@ -33,11 +33,9 @@ class FigureStream:
         *,
         allow: Callable[[Scope], Awaitable[None]],
         read: Callable[[], Awaitable[object]],
-        every_s: float = EVERY_S,
     ) -> None:
         self._allow = allow
         self._read = read
-        self._every_s = every_s
         self._open = 0
         self._draining = asyncio.Event()
 
@@ -84,9 +82,7 @@ class FigureStream:
             except MailyardError:
                 told = b": the database is away\n\n"
             await send({"type": "http.response.body", "body": told, "more_body": True})
-            await asyncio.wait(
-                [gone, ending], timeout=self._every_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait([gone, ending], timeout=EVERY_S, return_when=asyncio.FIRST_COMPLETED)
         if not gone.done():
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
