@@ -27,6 +27,7 @@ _ADDRESSED = [
 ]
 # What a route answers whose body names things of another workspace, where that is not 404.
 _FINDS_NOTHING: dict[str, Any] = {
+    "changeMessages": {"seq": None, "message_ids": []},
     "readInboxes": {"items": []},
     "recordContactEvents": {"recorded": 0, "repeated": 0, "unknown": [0]},
     "addListContacts": {"changed": 0},

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from mailyard.core.errors import MailyardError, NotAuthenticated, Unavailable
 from mailyard.web.live.figures import STREAMS, FigureStream
 from mailyard.web.protocol import Message, Scope
@@ -38,7 +40,10 @@ async def _figures() -> object:
     return {"figures": {}}
 
 
-async def test_a_key_that_is_revoked_ends_the_stream_and_a_database_away_does_not() -> None:
+async def test_a_key_that_is_revoked_ends_the_stream_and_a_database_away_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mailyard.web.live.figures.EVERY_S", 0.0)
     answers: list[MailyardError | None] = [
         None,  # at the door
         None,
@@ -52,7 +57,7 @@ async def test_a_key_that_is_revoked_ends_the_stream_and_a_database_away_does_no
             raise error
 
     listener = Listener()
-    stream = FigureStream(allow=allow, read=_figures, every_s=0.0)
+    stream = FigureStream(allow=allow, read=_figures)
     await asyncio.wait_for(stream(_SCOPE, listener.receive, listener.send), 10)
     told, away, again, end = listener.bodies
     assert told == again == b'event: figures\ndata: {"figures":{}}\n\n'
