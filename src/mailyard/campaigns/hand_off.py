@@ -19,7 +19,8 @@ import asyncpg
 from mailyard.campaigns.chunk_rows import ChunkRows
 from mailyard.campaigns.mail import CampaignMail, Draft, Written, today
 from mailyard.campaigns.progress import ProgressEvents
-from mailyard.campaigns.retry import RETRY_BACKOFF, UNWANTED, Waiting
+from mailyard.campaigns.retry import RETRY_BACKOFF, UNWANTED
+from mailyard.campaigns.retry_job import Waiting
 from mailyard.campaigns.states import State
 from mailyard.core.backoff import Backoff
 from mailyard.core.clock import Clock

@@ -13,7 +13,8 @@ from mailyard.core.backoff import Backoff
 from mailyard.core.errors import OutOfReach
 from mailyard.observe import trace
 from mailyard.observe.metrics import JOB_SECONDS, JOBS
-from mailyard.queue.batch import RETRY, Batch, Handler, by_attempt, is_hopeless, reason_of
+from mailyard.observe.reason import reason_of
+from mailyard.queue.batch import RETRY, Batch, Handler, by_attempt, is_hopeless
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import LeasedJob
 from mailyard.queue.settle import Settler

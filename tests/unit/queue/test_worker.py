@@ -194,7 +194,8 @@ async def test_an_exception_gives_the_job_back_with_its_reason(engine: FlakyEngi
     async with working(engine, Handler("k", Q, handle)):
         await empty(engine)
     (dead,) = await engine.list_dead(None, None, None, 10)
-    assert dead.error == "ValueError: broken pipe dream"
+    assert dead.error.startswith("ValueError in "), "what it is and where, not what it says"
+    assert "dream" not in dead.error
 
 
 async def test_an_exception_is_tried_again_later(
