@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 import pytest
 
 from mailyard.cli.experiment import write
+from mailyard.core.limits import MIB
 from mailyard.proving.experiments import ceiling, leak, spike
 from mailyard.proving.experiments.series import Outcome, recovered_s
 
@@ -29,6 +30,7 @@ MAIL = spike.Plan(
     before_s=2.0, spike_s=25.0, after_s=4.0, share=0.01, before=0.4, most=4, quiet_s=6.0
 )
 REQUESTS = replace(MAIL, spike_s=30.0, share=0.02, before=0.3)
+LEAK = replace(leak.SHORT, leak_bytes_per_s=3 * MIB)  # seen on its way, however seldom one looks
 FULL = ceiling.Plan(held_s=10.0, after_s=8.0, share=0.01, times=6.0, budget=40)
 NAMES = ("inbound-spike", "api-spike", "leak", "ceiling")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -46,7 +48,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome | Ba
     runs: dict[str, Coroutine[Any, Any, Outcome]] = {
         "inbound-spike": spike.inbound(folder("inbound"), MAIL, say),
         "api-spike": spike.api(folder("api"), REQUESTS, say),
-        "leak": leak.run(folder("leak"), leak.SHORT, say),
+        "leak": leak.run(folder("leak"), LEAK, say),
         "ceiling": ceiling.run(folder("ceiling"), FULL, say),
     }
 
