@@ -79,6 +79,7 @@ class Yard:
     async def their_time_comes(self) -> None:
         """Jobs that wait for the store are due."""
         await self.app.database.pool.execute("UPDATE job_scheduled SET run_at = now()")
+        vars(self.app.engine)["_stage"].hasten()  # it knows when the first was due, and waits
 
     async def try_to_send(self, address: str, content: bytes) -> Reply:
         assert (await ask(self.acceptor, address)).code == 250
