@@ -69,7 +69,7 @@ async def emptied(here: Stand) -> None:
             (depth,) = await here.engine.depth([ANALYSIS])
             if depth.ready == depth.leased == depth.scheduled == 0:
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)  # seldom: it runs on the same cores
 
 
 async def messages_of(here: Stand) -> list[str]:

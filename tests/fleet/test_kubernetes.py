@@ -11,6 +11,7 @@ import yaml
 from external_metrics import Metrics, registration, served
 from kubernetes_cluster import (
     CHART,
+    CRDS,
     SCHEMAS,
     TOOLS,
     VERSION,
@@ -40,7 +41,8 @@ EVERYTHING = (
 COMPONENTS = ("api", "smtp", "scheduler", "worker-mail", "worker-bulk", "worker-other")
 SCALED = tuple(one for one in COMPONENTS if one != "scheduler")
 OUTSIDE = ("secrets.external.enabled=true", "secrets.external.store.name=vault")
-WHOLE = ("scaling.queueMetrics=true", "api.ingress.enabled=true", *OUTSIDE)
+SHARD = ("shards.east.worker.replicas=1", "shards.east.scheduler.replicas=1")
+WHOLE = ("scaling.queueMetrics=true", "api.ingress.enabled=true", *OUTSIDE, *SHARD)
 OPERATORS = ("ScaledObject", "ExternalSecret")
 
 
@@ -78,7 +80,7 @@ def install(cluster: Cluster, namespace: str, *settings: str) -> None:
         namespace,
         "--wait",
         "--timeout",
-        "90s",
+        "300s",
         *chosen,
     )
 
@@ -193,6 +195,25 @@ def test_every_role_is_looked_after_and_stops_in_its_own_time() -> None:
         assert budget["spec"]["selector"] == deployments[name]["spec"]["selector"]
 
 
+def test_each_database_cluster_has_workers_and_schedulers_of_its_own() -> None:
+    plain, sharded = rendered(), rendered(*SHARD, "shards.east.worker.replicas=2")
+    before, after = of_kind(plain, "Deployment"), of_kind(sharded, "Deployment")
+    added = {name: one["spec"] for name, one in after.items() if name not in before}
+    assert {name: one["replicas"] for name, one in added.items()} == {
+        "yard-shard-east-worker": 2,
+        "yard-shard-east-scheduler": 1,
+    }
+    for name, spec in added.items():
+        (container,) = spec["template"]["spec"]["containers"]
+        told = {one["name"]: one["value"] for one in container["env"]}
+        assert told["MAILYARD_SHARD"] == "east" and "MAILYARD_WORKER_LANES" not in told
+        assert container["args"] == [name.rpartition("-")[2]]
+    assert of_kind(sharded, "PodDisruptionBudget").keys() == after.keys()
+    assert of_kind(sharded, "HorizontalPodAutoscaler").keys() == (
+        of_kind(plain, "HorizontalPodAutoscaler").keys()
+    )
+
+
 def test_only_pages_and_mail_are_let_in() -> None:
     policies = of_kind(rendered(), "NetworkPolicy")
     everywhere = policies["yard"]["spec"]
@@ -290,10 +311,31 @@ def test_it_is_installed_upgraded_and_taken_away_without_a_trace(
     cluster.until(lambda: _hashes(cluster, namespace) not in (set(), {first}))
     config = cluster.get("configmap", "yard", namespace)
     assert config is not None and config["data"]["MAILYARD_LOG_LEVEL"] == "debug"
-    cluster.helm("uninstall", "yard", "-n", namespace, "--wait", "--timeout", "60s")
+    cluster.helm("uninstall", "yard", "-n", namespace, "--wait", "--timeout", "300s")
     cluster.until(lambda: cluster.everything(namespace, *EVERYTHING) == before)
     left = cluster.everything(namespace, "secrets")
     assert left == {"secret/mailyard"}, "and the operator's own Secret stays"
+
+
+def test_objects_of_operators_are_taken_by_their_real_definitions(
+    cluster: Cluster, namespace: str
+) -> None:
+    """By the API server, with the definitions that KEDA and External Secrets ship."""
+    for file in sorted(CRDS.glob("*.yaml")):
+        cluster.kubectl("apply", "--server-side", "-f", file)
+        cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", file)
+    install(cluster, namespace, "scaling.by=keda", *OUTSIDE)
+    there = cluster.everything(namespace, "scaledobjects.keda.sh")
+    assert there == {f"scaledobject.keda.sh/yard-{one}" for one in SCALED}
+    secret = cluster.get("externalsecrets.external-secrets.io", "mailyard", namespace)
+    assert secret is not None and secret["spec"]["secretStoreRef"]["name"] == "vault"
+    wrong = of_kind(rendered("scaling.by=keda"), "ScaledObject")["yard-api"]
+    wrong["metadata"] = {"name": "wrong", "namespace": namespace}
+    wrong["spec"]["minReplicaCount"] = "two"
+    with pytest.raises(AssertionError, match="minReplicaCount"):
+        cluster.apply(wrong)
+    cluster.helm("uninstall", "yard", "-n", namespace, "--wait", "--timeout", "60s")
+    cluster.until(lambda: not cluster.everything(namespace, "scaledobjects.keda.sh"))
 
 
 def _pods(cluster: Cluster, namespace: str, component: str) -> list[dict[str, Any]]:

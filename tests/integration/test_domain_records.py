@@ -143,7 +143,9 @@ async def test_each_of_our_addresses_is_asked_for_the_name_that_it_says(
     checks = [(one["purpose"], one["name"], one["state"]) for one in seen["checks"]]
     names = {name: state for purpose, name, state in checks if purpose == "address_name"}
     assert names == {"192.0.2.1": "good", "192.0.2.2": "good"}
-    assert [name for purpose, name, _ in checks if purpose == "tls"] == [HOST], "the other only sends"
+    assert [name for purpose, name, _ in checks if purpose == "tls"] == [HOST], (
+        "the other only sends"
+    )
 
 
 async def test_each_record_says_what_is_wrong_with_it_and_what_to_write(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,11 +12,14 @@ import asyncpg
 import pytest
 from mail_platform import MailPlatform, about, mail_platform
 
+from mailyard.access.audit import Audit
 from mailyard.campaigns.contact import Contacts
 from mailyard.campaigns.contact_list import Lists
+from mailyard.cli.operator import operator
 from mailyard.core.errors import ConfigurationError, Conflict, InvalidInput, Unavailable
-from mailyard.core.ids import uuid7
-from mailyard.fleet.shards import move
+from mailyard.core.ids import WORKSPACE, type_id, uuid7
+from mailyard.fleet.duties.moves import go_on
+from mailyard.fleet.shards import jobs, move
 from mailyard.fleet.shards.move import Mover
 from mailyard.fleet.shards.tables import read_tables, sort_out
 from mailyard.mailbox.inbox_value import NewInbox
@@ -26,6 +29,8 @@ from mailyard.storage.directory import Directory
 from mailyard.storage.queries import Query
 
 HOME, EAST = "home", "east"
+LATER_JOBS = ["early", "late", "other"]
+jobs_send = jobs.send
 LATER = datetime.now(UTC) + timedelta(hours=1)
 
 
@@ -99,6 +104,7 @@ async def test_it_takes_all_its_rows_and_jobs_along_and_leaves_only_the_fence(tw
     )
     before = await two.rows(two.home.database)
     moved = await two.mover().move(two.workspace, EAST)
+    before["audit_log"] = before.get("audit_log", 0) + 1  # of the move
     assert await two.subjects(two.east) == [f"mail {number}" for number in range(5)]
     after = await two.rows(two.east.database)
     stay = {"queue_line", "live_event", "cache_change"}
@@ -111,6 +117,23 @@ async def test_it_takes_all_its_rows_and_jobs_along_and_leaves_only_the_fence(tw
     assert moved.rows > 10 and moved.frozen_s < 10
     await two.east.deliver("you@inbox.test", content=about("mail 5"))
     assert len(await two.subjects(two.east)) == 6
+
+
+async def test_who_moved_it_stands_in_its_own_log_once(two: Two) -> None:
+    """Also where the mover died behind the commit and another went on."""
+
+    async def die(at: str) -> None:
+        if at == "arrived":
+            raise Killed
+
+    with pytest.raises(Killed):
+        await two.mover(pause=die, actor=operator).move(two.workspace, EAST)
+    await two.mover(actor=operator).move(two.workspace, EAST)
+    entries = await Audit(database=two.east.database).list(two.workspace)
+    [moved] = [entry for entry in entries if entry.action == "workspace.move"]
+    assert (moved.actor_kind, "@" in moved.actor) == ("command", True)
+    assert moved.subject == type_id(WORKSPACE, two.workspace)
+    assert (moved.before, moved.after) == ({"shard": HOME}, {"shard": EAST})
 
 
 async def test_what_changes_while_it_is_copied_is_copied_again(two: Two) -> None:
@@ -193,6 +216,99 @@ async def test_a_mover_that_is_killed_anywhere_is_followed_by_one_that_finishes(
     ]
     assert set(await two.rows(two.home.database)) == {"queue_line"}
     assert moved.rows > 10
+
+
+@pytest.mark.parametrize("step", ["closed", "arrived", "switched"])
+async def test_a_scheduler_goes_on_with_a_move_whose_mover_is_dead(
+    two: Two, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await two.home.deliver("you@inbox.test", content=about("mail"))
+    clusters = {HOME: two.home.database, EAST: two.east.database}
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[dict[str, Database]]:
+        yield clusters
+
+    duty = go_on(two.home.database, opened, name_of_home=HOME, left_s=0.0)
+
+    async def stop(at: str) -> None:
+        if at == step:
+            assert not await duty.do()  # a mover that lives is let be
+            raise Killed
+
+    with monkeypatch.context() as dead:
+        dead.setattr(move._Run, "_thaw", _nothing)
+        with pytest.raises(Killed):
+            await two.mover(pause=stop).move(two.workspace, EAST)
+    state = Query("SELECT state FROM shard_move")
+    assert await two.home.database.fetchval(state) in ("frozen", "switched")
+    await duty.do()
+    assert await two.home.database.fetchval(state) == "done"
+    assert await two.subjects(two.east) == ["mail"]
+
+
+@pytest.mark.parametrize("after", ["held", "sent"])
+async def test_a_late_job_is_brought_once_by_whoever_goes_on(
+    two: Two, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came into a line of the old cluster when all had arrived, and then the mover died."""
+    for name in ("early", "other"):
+        await two.home.engine.enqueue(
+            [NewJob(EMAIL_SEND, name, name.encode(), two.workspace, run_at=LATER)]
+        )
+
+    async def late(at: str) -> None:
+        if at == "arrived":
+            await two.home.engine.enqueue(
+                [NewJob(EMAIL_SEND, "late", b"late", two.workspace, run_at=LATER)]
+            )
+
+    calls: list[int] = []
+
+    async def second_dies(*given: Any) -> tuple[list[int], int]:
+        calls.append(1)  # the first is of the arrival
+        if len(calls) > 1:
+            raise Killed
+        return await jobs_send(*given)
+
+    async def die(*_: object) -> None:
+        raise Killed
+
+    if after == "held":
+        monkeypatch.setattr(jobs, "send", second_dies)
+    else:
+        monkeypatch.setattr(jobs, "forget", die)
+    with pytest.raises(Killed):
+        await two.mover(pause=late).move(two.workspace, EAST)
+    monkeypatch.undo()
+    _quick(monkeypatch)
+    await two.mover().move(two.workspace, EAST)
+    kinds = Query("SELECT kind FROM job ORDER BY kind")
+    found = [row["kind"] for row in await two.east.database.fetch(kinds)]
+    assert [one for one in found if one in LATER_JOBS] == LATER_JOBS
+    left = Query("SELECT count(*) FROM job WHERE kind IN ('early', 'late', 'other')")
+    assert await two.home.database.fetchval(left) == 0
+    assert await two.east.database.fetchval(Query("SELECT count(*) FROM shard_came_job")) == 0
+
+
+async def test_an_arrival_that_is_committed_late_is_waited_for(two: Two) -> None:
+    """By a mover that goes on: the one before died behind its COMMIT, which the server did."""
+    reached, go = asyncio.Event(), asyncio.Event()
+
+    async def stop(at: str) -> None:
+        if at == "compared":
+            reached.set()
+            await go.wait()
+
+    first = asyncio.create_task(two.mover(pause=stop).move(two.workspace, EAST))
+    await reached.wait()
+    run = move._Run(two.mover(), uuid7(), two.workspace, HOME, EAST)
+    asked = asyncio.create_task(run.arrival())
+    await asyncio.sleep(0.3)
+    assert not asked.done()
+    go.set()
+    await first
+    await asked
 
 
 async def test_what_was_under_way_holds_the_fence_and_what_comes_later_is_refused(
@@ -292,9 +408,9 @@ async def test_mail_that_comes_all_the_while_is_all_there_afterwards(two: Two) -
     async def work() -> None:
         while not stop.is_set():
             for platform in monkey.values():
-                if jobs := await platform.lease():
+                if leased := await platform.lease():
                     try:
-                        await platform.run(jobs)
+                        await platform.run(leased)
                     except Unavailable:
                         continue
             await asyncio.sleep(0.01)
@@ -315,8 +431,8 @@ async def test_mail_that_comes_all_the_while_is_all_there_afterwards(two: Two) -
         await asyncio.sleep(0.5)
         stop.set()
     assert 10 < before < len(said)
-    while jobs := await two.home.lease():
-        await two.home.run(jobs)
+    while leased := await two.home.lease():
+        await two.home.run(leased)
     assert await two.subjects(two.home) == sorted(said)
 
 
@@ -324,10 +440,10 @@ async def test_it_stays_where_it_was_when_its_jobs_do_not_end_and_can_be_given_u
     two: Two,
 ) -> None:
     await two.home.send("you@inbox.test", content=about("at work"))
-    jobs = await two.home.lease()
+    at_work = await two.home.lease()
     with pytest.raises(Unavailable, match="1 ingest"):
         await two.mover(patience_s=0.3).move(two.workspace, EAST)
-    await two.home.run(jobs)
+    await two.home.run(at_work)
     await two.home.deliver("you@inbox.test", content=about("afterwards"))
     directory = Directory(database=two.home.database, home=HOME)
     assert not (await directory.place(two.workspace)).moving

@@ -22,6 +22,11 @@ COMPOSE = sorted((DEPLOY / "compose").glob("*.yaml"))
 KINDS = {f"MAILYARD_{one.name.upper()}": one.metadata["kind"] for one in fields(Settings)}
 COMMANDS = {"up", "api", "smtp", "worker", "scheduler", "migrate", "queue", "provision"}
 FILLED = re.compile(r"\$\{(\w+):\?\}")
+# Files that go over another one, and the services that they bring.
+OVER = {
+    "regions": ("fleet", {"copy"}),
+    "shards": ("separate-roles", {"east", "worker-east", "scheduler-east-1", "scheduler-east-2"}),
+}
 EXAMPLES = {
     "POSTGRES_PASSWORD": "secret",
     "SERVICE_PASSWORD": "secret",
@@ -33,13 +38,14 @@ EXAMPLES = {
 
 
 def composed(file: Path) -> dict[str, Any]:
-    """A file as Compose reads it, under its variables; `regions` over the fleet."""
+    """A file as Compose reads it, under its variables; over another where it is so made."""
     text = FILLED.sub(lambda found: EXAMPLES[found[1]], file.read_text())
     found = dict(yaml.safe_load(text))
-    if file.stem != "regions":
+    if file.stem not in OVER:
         return found
-    under = composed(file.with_name("fleet.yaml"))
-    assert {"copy", *under["services"]} >= found["services"].keys()
+    name, brings = OVER[file.stem]
+    under = composed(file.with_name(f"{name}.yaml"))
+    assert brings | under["services"].keys() == found["services"].keys() | under["services"].keys()
     for name, one in found["services"].items():
         service = under["services"].setdefault(name, {})
         environment = {**service.get("environment", {}), **one.get("environment", {})}
@@ -127,6 +133,16 @@ def test_a_region_has_all_of_the_fleet_under_names_of_its_own_and_a_copy_of_anot
         assert told["MAILYARD_INBOX_DOMAIN"] in regions["eu"]["domains"]
         assert told["MAILYARD_HOSTNAME"] in regions["eu"]["smtp"]
     assert "copy" in services
+
+
+def test_every_process_knows_the_clusters_and_each_cluster_has_processes_of_its_own() -> None:
+    services = composed(DEPLOY / "compose/shards.yaml")["services"]
+    own = {name: one for name, one in services.items() if one.get("image") == "mailyard:1"}
+    shards = {one["environment"]["MAILYARD_SHARDS"] for one in own.values()}
+    assert len(shards) == 1
+    of_east = [one for one in own.values() if one["environment"].get("MAILYARD_SHARD") == "east"]
+    assert [one["command"] for one in of_east] == [["worker"], ["scheduler"], ["scheduler"]]
+    assert all("MAILYARD_DATABASE_URL" in one["environment"] for one in of_east)  # the directory
 
 
 @pytest.mark.parametrize("stage", [Stage.SEPARATE_ROLES, Stage.FLEET])

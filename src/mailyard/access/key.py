@@ -22,6 +22,8 @@ from mailyard.cache.layered import LayeredCache
 from mailyard.core import ids
 from mailyard.core.errors import NotFound
 from mailyard.storage.database import Connection, Database
+from mailyard.storage.names import KEY as KEY_NAME
+from mailyard.storage.names import Names
 from mailyard.storage.queries import load
 
 _SQL = load("access")
@@ -84,11 +86,18 @@ class ApiKeys:
     """Makes, lists, revokes and recognises keys."""
 
     def __init__(
-        self, *, database: Database, audit: Audit, cache: LayeredCache | None = None
+        self,
+        *,
+        database: Database,
+        audit: Audit,
+        cache: LayeredCache | None = None,
+        names: Names | None = None,
     ) -> None:
+        """`names`: where there are several database clusters."""
         self._database = database
         self._audit = audit
         self._cache = cache
+        self._names = names
 
     async def create(
         self,
@@ -117,6 +126,8 @@ class ApiKeys:
             scopes,
             tx=tx,
         )
+        if self._names is not None:
+            await self._names.note(KEY_NAME, prefix, workspace_id, tx)
         await self._audit.record(
             actor,
             "key.create",

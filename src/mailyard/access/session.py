@@ -23,6 +23,7 @@ from mailyard.cache.layered import LayeredCache
 from mailyard.core import ids
 from mailyard.core.errors import NotAllowed, NotFound
 from mailyard.storage.database import Connection, Database
+from mailyard.storage.names import SESSION, Names
 from mailyard.storage.queries import load
 
 _SQL = load("access")
@@ -107,12 +108,14 @@ class Sessions:
         audit: Audit,
         members: Members | None = None,
         cache: LayeredCache | None = None,
+        names: Names | None = None,
     ) -> None:
-        """`members` reads through the same `cache`."""
+        """`members` reads through the same `cache`. `names`: where there are several clusters."""
         self._database = database
         self._audit = audit
         self._members = members or Members(database=database, cache=cache)
         self._cache = cache
+        self._names = names
 
     async def start(self, user_id: UUID, workspace_id: UUID, user_agent: str) -> StartedSession:
         """A new session of a person in a workspace of theirs."""
@@ -129,6 +132,7 @@ class Sessions:
                 tx=tx,
             )
             assert row is not None, "an insert returns its row"
+            await self._named(token_hash(token), workspace_id, tx)
             await self._audit.record(
                 Actor("user", row["email"], workspace_id),
                 "session.start",
@@ -174,6 +178,10 @@ class Sessions:
         return await self._cache.get_or_make(
             USER, ANY_WORKSPACE, tag, read, [tag], ends_at=lambda row: row["expires_at"]
         )
+
+    async def _named(self, hashed: bytes, workspace_id: UUID, tx: Connection) -> None:
+        if self._names is not None:
+            await self._names.note(SESSION, hashed.hex(), workspace_id, tx)
 
     async def _changed(self, hashed: bytes, tx: Connection) -> None:
         if self._cache is not None:
@@ -263,6 +271,7 @@ class Sessions:
             row = await self._database.fetchrow(_SQL.move_session, hashed, workspace_id, tx=tx)
             if row is None:
                 raise NotFound("no such workspace")
+            await self._named(hashed, workspace_id, tx)
             await self._changed(hashed, tx)
             await self._audit.record(
                 Actor("user", row["email"], workspace_id),

@@ -7,6 +7,7 @@ A person is known by an address and may belong to several workspaces, with a rol
 import asyncio
 from uuid import UUID
 
+import asyncpg
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import Argon2Error, InvalidHashError
 
@@ -17,6 +18,7 @@ from mailyard.core import ids
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.protocol.address import normalise
 from mailyard.storage.database import Connection, Database
+from mailyard.storage.names import Names
 from mailyard.storage.queries import load
 
 _SQL = load("access")
@@ -32,12 +34,12 @@ _HASHER = PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=1, type
 _HASHES_AT_ONCE = 2
 
 
-def check_password(password: str, field: str = "password") -> str:
+def check_password(password: str) -> str:
     """The password, if it is long enough. Raises InvalidInput."""
     if not PASSWORD_CHARACTERS_MIN <= len(password) <= PASSWORD_CHARACTERS_MAX:
         raise InvalidInput(
             f"a password has {PASSWORD_CHARACTERS_MIN} to {PASSWORD_CHARACTERS_MAX} characters",
-            field=field,
+            field="password",
         )
     return password
 
@@ -45,7 +47,16 @@ def check_password(password: str, field: str = "password") -> str:
 class Users:
     """Accounts, passwords and memberships."""
 
-    def __init__(self, *, database: Database, audit: Audit, members: Members | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        audit: Audit,
+        members: Members | None = None,
+        names: Names | None = None,
+    ) -> None:
+        """`names`: where there are several database clusters."""
+        self._names = names
         self._database = database
         self._audit = audit
         self._members = members or Members(database=database)
@@ -76,10 +87,10 @@ class Users:
                 return await self.add(workspace_id, email, role, actor=actor, tx=own)
         email = normalise(email)
         role = check_role(role)
-        row = await self._database.fetchrow(_SQL.add_user, ids.uuid7(), email, tx=tx)
-        assert row is not None, "an insert that updates on conflict returns its row"
-        if actor.kind not in OPERATORS and await self._database.fetchval(
-            _SQL.belongs_elsewhere, row["id"], workspace_id, tx=tx
+        row, elsewhere = await self._account(workspace_id, email, tx)
+        if actor.kind not in OPERATORS and (
+            elsewhere
+            or await self._database.fetchval(_SQL.belongs_elsewhere, row["id"], workspace_id, tx=tx)
         ):
             raise Conflict("this person belongs to another workspace", field="email")
         since = await self._database.fetchval(_SQL.add_member, workspace_id, row["id"], role, tx=tx)
@@ -106,8 +117,7 @@ class Users:
         Every way in that an account had whose holder is not known to read that mail is forgotten.
         Who is a member already stays what they are.
         """
-        row = await self._database.fetchrow(_SQL.add_user, ids.uuid7(), email, tx=tx)
-        assert row is not None, "an insert that updates on conflict returns its row"
+        row, _ = await self._account(workspace_id, email, tx)
         user_id: UUID = row["id"]
         person = await self._database.fetchrow(_ACCOUNT_SQL.find_person, email, tx=tx)
         assert person is not None, "it was added just now"
@@ -121,6 +131,18 @@ class Users:
                 actor, "user.join", ids.type_id(ids.USER, user_id), None, told, tx
             )
         return user_id
+
+    async def _account(
+        self, workspace_id: UUID, email: str, tx: Connection
+    ) -> tuple[asyncpg.Record, bool]:
+        """The account with this address, made where there is none; and whether it is known to
+        belong to a workspace in another database cluster, where it has the same id."""
+        user_id, elsewhere = ids.uuid7(), False
+        if self._names is not None:
+            user_id, elsewhere = await self._names.claim_person(email, user_id, workspace_id, tx)
+        row = await self._database.fetchrow(_SQL.add_user, user_id, email, tx=tx)
+        assert row is not None, "an insert that updates on conflict returns its row"
+        return row, elsewhere
 
     async def get(self, workspace_id: UUID, user_id: UUID) -> User:
         """A member of the workspace. Raises NotFound."""

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from mailyard.access.master_key import FILE_NAME, ensure_master_key, parse_master_keys
 from mailyard.access.vault import Vault
-from mailyard.app.foundation import blob_store
+from mailyard.app.foundation import blob_store, database_address
 from mailyard.core.errors import ConfigurationError
 from mailyard.settings import Settings
 from mailyard.storage import cluster
@@ -35,7 +35,10 @@ def backups_of(application: "Application") -> "Backups":
 def place_of(settings: Settings) -> "BackupPlace":
     from mailyard.storage.backup.keeper import BackupPlace
 
-    if settings.embedded:
+    if settings.shard:
+        url = database_address(settings).direct_url
+        role = urlsplit(url).username or "postgres"
+    elif settings.embedded:
         url = cluster.url_of(settings.data, role=cluster.SUPERUSER)
         role = cluster.SUPERUSER
     else:
@@ -44,8 +47,8 @@ def place_of(settings: Settings) -> "BackupPlace":
         )
         role = urlsplit(url).username or "postgres"
     return BackupPlace(
-        store=lambda: store_of(settings.backup),
-        name=_name_of(settings.backup),
+        store=lambda: store_of(store_url(settings)),
+        name=_name_of(store_url(settings)),
         passphrase=settings.backup_passphrase,
         master_keys=lambda: master_keys_of(settings),
         keys_file=lambda: _keys_file(settings),
@@ -55,6 +58,14 @@ def place_of(settings: Settings) -> "BackupPlace":
         keep_days=settings.backup_keep_days,
         part_every_s=settings.backup_wal_s,
     )
+
+
+def store_url(settings: Settings) -> str:
+    """Where the backups of this database cluster lie: those of a shard in a folder of its own."""
+    if not settings.shard:
+        return settings.backup
+    parts = urlsplit(settings.backup)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/shard-{settings.shard}"))
 
 
 def store_of(url: str) -> "Store":

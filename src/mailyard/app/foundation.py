@@ -1,9 +1,9 @@
 """What every service stands on: settings, clock, database, queue, bus, cache."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from mailyard.app.fleet_stores import FleetStores, fleet_stores
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from mailyard.ratelimit.ratelimit import RateLimit
     from mailyard.storage.blob import BlobStore
     from mailyard.storage.blob_upkeep import BlobUpkeep
-    from mailyard.storage.directory import Residence
+    from mailyard.storage.directory import Home, Residence
+    from mailyard.storage.names import Names
 
 # Live events that say that the mail of an inbox has changed, and where they name it.
 _OF_MAIL = {MESSAGE_RECEIVED: "inbox_id", MAILBOX_CHANGED: "inbox_id"}
@@ -121,11 +122,16 @@ class Foundation:
         self.database = database_of(settings)
         # All of the installation's, by name, where this process serves several (app/shards.py).
         self.clusters: Mapping[str, Database] = {HOME: self.database}
+        # The home cluster's, where somebody in this process has opened it (app/shards.py).
+        self.home_database: Database | None = None
         self.process_id = uuid7()  # as which this process is known to the others
         self.fleet: FleetStores | None = fleet_stores(settings, self.database, self.clock)
         self.bus = self._bus()
         self.live = LiveEvents(database=self.database, bus=self.bus)
         self.ends: list[Callable[[], Awaitable[None]]] = []  # of services that hold something
+        self.check_log: Callable[[], Coroutine[Any, Any, None]] | None = (
+            None  # where the queue has a log
+        )
         self.engine = self._engine()
 
     def _engine(self) -> "PostgresEngine | KafkaEngine":
@@ -144,6 +150,7 @@ class Foundation:
             lanes=parse_lanes(self.settings.kafka_lanes),
         )
         self.ends.append(engine.close)
+        self.check_log = engine.check_log
         return engine
 
     def _bus(self) -> Bus:
@@ -192,6 +199,22 @@ class Foundation:
         from mailyard.app.shards import residence_of
 
         return residence_of(self)
+
+    @cached_property
+    def home(self) -> "Home":
+        """The home cluster, where there are several."""
+        from mailyard.app.shards import home_of
+
+        return home_of(self)
+
+    @cached_property
+    def names(self) -> "Names | None":
+        """What makes names one of a kind over all clusters, where there are several."""
+        if not self.settings.shards:
+            return None
+        from mailyard.app.shards import names_of
+
+        return names_of(self)
 
     @cached_property
     def presence(self) -> "Presence":

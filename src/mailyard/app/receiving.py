@@ -61,6 +61,7 @@ class Receiving(Access):
             clock=self.clock,
             cache=self.cache,
             allowance=self.allowance,
+            names=self.names,
         )
 
     @cached_property
@@ -97,6 +98,7 @@ class Receiving(Access):
             installation=[self.settings.inbox_domain],
             host=self.mail_host,
             clock=self.clock,
+            names=self.names,
         )
 
     @cached_property
@@ -150,7 +152,9 @@ class Receiving(Access):
     def reservations(self) -> "Reservations":
         from mailyard.mailbox.reservation import Reservations
 
-        return Reservations(database=self.database, domains=[self.settings.inbox_domain])
+        return Reservations(
+            database=self.database, domains=[self.settings.inbox_domain], names=self.names
+        )
 
     @cached_property
     def elsewhere(self) -> "Elsewhere":
@@ -175,6 +179,7 @@ class Receiving(Access):
             engine=self.engine,
             allowance=self.allowance,
             raw_mail=self.raw_mail,
+            clock=self.clock,
         )
 
     @cached_property
@@ -247,7 +252,11 @@ class Receiving(Access):
         """Who sent mail, as it was found, and what inboxes do with forged mail."""
         from mailyard.receiving.verdict import Verdicts
 
-        return Verdicts(database=self.database, authserv_id=self.settings.smtp_name)
+        return Verdicts(
+            database=self.database,
+            authserv_id=self.settings.smtp_name,
+            raw_mail=self.raw_mail,
+        )
 
     @cached_property
     def authenticator(self) -> "Authenticator":

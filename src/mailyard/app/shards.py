@@ -1,17 +1,22 @@
 """One application for each database cluster, and which of them a caller belongs to.
 
-The home cluster has the directory (`storage/directory.py`), which knows workspaces. What a caller
-shows before its workspace is known (an API key, a session, a link in a mail) lies in the cluster of
-its workspace and nowhere else, so all clusters are asked for it at once and the answer is kept: a
-name never changes its workspace. A table of names beside them would be a second truth, to be kept
-in step with every key, session and inbox that is made.
+The home cluster has the directory, which knows where workspaces are (`storage/directory.py`) and
+whose names are (`storage/names.py`): API keys, sessions, providers' addresses, inboxes, receiving
+domains. One question there leads to the one cluster that a caller belongs to, and the answer is
+kept.
+
+All clusters are asked, at once, for what has no name there: links in mails and return-paths, of
+which a campaign has millions; people, who may belong to workspaces in several; and strangers,
+before they are told that they are. So are all while the home cluster is away.
 """
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -21,10 +26,12 @@ from mailyard.app.application import Application
 from mailyard.app.foundation import Foundation, database_address
 from mailyard.core.errors import MailyardError, Unavailable
 from mailyard.fleet.shards.overview import OPERATOR
+from mailyard.fleet.shards.upkeep import NamesUpkeep
 from mailyard.settings import HOME, Settings
 from mailyard.storage.database import Database
-from mailyard.storage.directory import Directory, Place, Residence
+from mailyard.storage.directory import BELIEVED_S, Directory, Home, Place, Residence
 from mailyard.storage.migrate import migrate
+from mailyard.storage.names import HOOK, KEY, SESSION, NameBook, Named, Names
 from mailyard.storage.partitions import ensure_partitions
 from mailyard.storage.queries import load
 
@@ -36,6 +43,7 @@ ASK_S = 2.0  # one cluster, for a name
 AGAIN_S = 2.0  # between two tries to reach a cluster
 _REMEMBERED = 50_000
 _CHANGING = frozenset({"person"})  # whoever belongs to a workspace today
+_CLAIMED = frozenset({HOOK, KEY, SESSION})
 
 _LOG = structlog.get_logger(__name__)
 
@@ -49,6 +57,19 @@ def clusters_of(settings: Settings) -> dict[str, Database]:
     """A database for each cluster, by name, the home one first; not opened."""
     names = [HOME, *settings.shard_urls]
     return {name: Database(database_address(settings_of(settings, name))) for name in names}
+
+
+@asynccontextmanager
+async def opened_clusters(settings: Settings) -> AsyncIterator[Mapping[str, Database]]:
+    """All clusters, open for a while. Raises Unavailable when one is away."""
+    clusters = clusters_of(settings)
+    try:
+        for cluster in clusters.values():
+            await cluster.open()
+        yield clusters
+    finally:
+        for cluster in clusters.values():
+            await cluster.close()
 
 
 async def prepare(cluster: Database, name: str) -> list[str]:
@@ -67,13 +88,38 @@ async def prepare(cluster: Database, name: str) -> list[str]:
 
 def residence_of(foundation: Foundation) -> Residence:
     """Which workspaces are in the cluster of `foundation`."""
-    settings = foundation.settings
-    if not settings.shard:
-        return Residence(home=foundation.database, shard=HOME, name_of_home=HOME, opened=True)
-    home = Database(replace(database_address(settings_of(settings, HOME)), connections=1))
-    residence = Residence(home=home, shard=settings.shard, name_of_home=HOME, opened=False)
-    foundation.ends.append(residence.close)
-    return residence
+    shard = foundation.settings.shard or HOME
+    return Residence(home=foundation.home, shard=shard, name_of_home=HOME)
+
+
+def names_of(foundation: Foundation) -> Names:
+    """What claims names for the workspaces in the cluster of `foundation`."""
+    at_home = not foundation.settings.shard
+    return Names(foundation.home, name_of_home=HOME, at_home=at_home)
+
+
+def upkeep_of(database: Database, home: Home, shard: str) -> NamesUpkeep:
+    """What keeps the directory of names true to the cluster `shard`, which is `database`."""
+    return NamesUpkeep(
+        database=database,
+        home=home,
+        residence=Residence(home=home, shard=shard, name_of_home=HOME),
+        names=Names(home, name_of_home=HOME, at_home=shard == HOME),
+        shard=shard,
+        name_of_home=HOME,
+    )
+
+
+def home_of(foundation: Foundation) -> Home:
+    """The home cluster: as somebody has opened it already, or with a connection of its own."""
+    if not foundation.settings.shard:
+        return Home(foundation.database, opened=True)
+    if foundation.home_database is not None:
+        return Home(foundation.home_database, opened=True)
+    address = database_address(settings_of(foundation.settings, HOME))
+    home = Home(Database(replace(address, connections=1)), opened=False)
+    foundation.ends.append(home.close)
+    return home
 
 
 class Shards:
@@ -89,9 +135,12 @@ class Shards:
             },
         }
         home.clusters = {name: one.database for name, one in self.applications.items()}
+        for one in self.applications.values():
+            one.home_database = home.database
+        self.names = NameBook(home.database)
         self.directory = Directory(database=home.database, home=HOME)
         self._up = {HOME}
-        self._names: dict[tuple[str, str], UUID] = {}
+        self._known: dict[Named, tuple[UUID, float]] = {}  # until when it is believed
         self._opening: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
@@ -134,18 +183,34 @@ class Shards:
     async def find(self, kind: str, name: str) -> UUID | None:
         """The workspace behind a name; None for one that is nobody's.
 
-        Raises Unavailable when it may be one of a cluster that does not answer.
+        The directory of names says it. Where it does not, all clusters are asked before the name is
+        nobody's: it may be one that nobody can claim (a delivery's, a link's), or was made by a
+        process that did not know of shards. Raises Unavailable when it may be one of a cluster that
+        does not answer.
         """
-        known = self._names.get((kind, name))
-        if known is not None:
+        asked = Named(kind, name)
+        known, until = self._known.get(asked, (None, 0.0))
+        if known is not None and monotonic() < until:
             return known
+        found = None
+        if kind in _CLAIMED:
+            try:
+                found = (await self.names.find([asked])).get(asked)
+            except Unavailable:
+                found = known  # else whoever is in a cluster that is there is found there
+        if found is None:
+            found = await self._ask_all(kind, name)
+        if found is not None and kind not in _CHANGING:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            until = monotonic() + BELIEVED_S if kind == SESSION else inf
+            self._known[asked] = found, until
+        return found
+
+    async def _ask_all(self, kind: str, name: str) -> UUID | None:
         answers = await asyncio.gather(*(self._ask(one, kind, name) for one in self.applications))
         found = next((answer for answer in answers if isinstance(answer, UUID)), None)
         if found is not None:
-            if len(self._names) >= _REMEMBERED:
-                self._names.clear()
-            if kind not in _CHANGING:
-                self._names[(kind, name)] = found
             return found
         for answer in answers:
             if isinstance(answer, Unavailable):

@@ -10,7 +10,7 @@ from typing import Annotated
 import asyncpg
 import typer
 
-from mailyard.app.backup import master_keys_of, store_of
+from mailyard.app.backup import master_keys_of, store_of, store_url
 from mailyard.core.errors import ConfigurationError, InvalidInput
 from mailyard.settings import Settings, load_settings
 from mailyard.storage.backup.recover import Restored, restore
@@ -77,7 +77,7 @@ def _moment(text: str) -> datetime | None:
 async def _restore(
     settings: Settings, data: Path, at: datetime | None, *, send: bool, quiet: bool
 ) -> Restored:
-    store = store_of(settings.backup)
+    store = store_of(store_url(settings))
     sealer = await sealer_of(
         store, settings.backup_passphrase, lambda: master_keys_of(settings, make=False)
     )

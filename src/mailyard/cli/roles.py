@@ -76,6 +76,7 @@ def main() -> None:
 
 def _for_shard(settings: Settings, shard: str) -> Settings:
     """The settings of a role that works for one database cluster. Raises ConfigurationError."""
+    shard = shard or settings.shard
     if not shard:
         return settings
     if shard not in (HOME, *settings.shard_urls):
@@ -83,7 +84,12 @@ def _for_shard(settings: Settings, shard: str) -> Settings:
             f"no shard is named {shard!r}; MAILYARD_SHARDS names "
             f"{', '.join(settings.shard_urls) or 'none'}"
         )
-    return replace(settings, shard="" if shard == HOME else shard)
+    return _of_shard(settings, "" if shard == HOME else shard)
+
+
+def _of_shard(settings: Settings, shard: str) -> Settings:
+    """How many processes there are is decided by the home cluster's scheduler."""
+    return replace(settings, shard=shard, autoscale="off" if shard else settings.autoscale)
 
 
 def _run(role: str, settings: Settings, descriptor: int | None) -> int:
@@ -156,7 +162,7 @@ def _follow(
 
     def take(new: Settings) -> str:
         nonlocal known
-        told = reload(known, replace(new, shard=known.shard))
+        told = reload(known, _of_shard(new, known.shard))
         application.reload(told.settings)
         service.reload(told.settings)
         log.set_level(told.settings.log_level)

@@ -7,14 +7,16 @@ from uuid import UUID
 
 import typer
 
-from mailyard.app.shards import clusters_of, prepare
+from mailyard.app.shards import clusters_of, prepare, upkeep_of
 from mailyard.cli.client import AsJson, say, say_rows
+from mailyard.cli.operator import operator
 from mailyard.core import ids
 from mailyard.core.errors import ConfigurationError, Unavailable
 from mailyard.fleet.shards.move import PATIENCE_S, Mover
 from mailyard.fleet.shards.overview import Overview
 from mailyard.settings import HOME, load_settings
 from mailyard.storage.database import Database
+from mailyard.storage.directory import Home
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -132,6 +134,7 @@ def move(
             say=_tell if not as_json else _silent,
             whole=check_bytes,
             patience_s=patience,
+            actor=operator,
         )
         if give_up:
             await mover.give_up(workspace_id)
@@ -151,6 +154,46 @@ def move(
         else f"{done['rows']} rows are in {to}; for {done['frozen_s']} s it took no changes"
     )
     say(done, as_json, line)
+
+
+@app.command()
+def names(as_json: AsJson = False) -> None:
+    """Mend the directory of names now, which schedulers do by themselves every ten minutes.
+
+    A name without a row is let go, a row without a name gets one; who is called in two clusters is
+    told. After clusters were restored from backups of different times, do this first.
+
+    Example: mailyard shard names
+    """
+
+    async def work(clusters: Mapping[str, Database]) -> Any:
+        home = Home(clusters[HOME], opened=True)
+        passes = {
+            name: await upkeep_of(cluster, home, name).whole() for name, cluster in clusters.items()
+        }
+        return {
+            "shards": [
+                {"name": name, "claimed": one.claimed, "released": one.released}
+                for name, one in passes.items()
+            ],
+            "twice": [
+                {"shard": shard, "kind": found.kind, "name": found.name}
+                for shard, one in passes.items()
+                for found in one.twice
+            ],
+        }
+
+    found = _run(work)
+    if as_json:
+        say(found, as_json, "")
+        return
+    say_rows(
+        found["shards"],
+        as_json,
+        [("Shard", "name"), ("Claimed", "claimed"), ("Released", "released")],
+    )
+    for one in found["twice"]:
+        print(f"{one['kind']} {one['name']} of {one['shard']} is another cluster's already")
 
 
 def _run(work: Callable[[Mapping[str, Database]], Awaitable[Any]], *, opened: bool = True) -> Any:

@@ -30,7 +30,6 @@ from mailyard.mailbox.inbox_value import (
     check_labels,
     check_most,
     check_name,
-    generated_name,
     inbox_of,
     lifetime,
     mail_days_of,
@@ -42,9 +41,8 @@ from mailyard.receiving.retention import class_for, is_longer
 from mailyard.sending.suppress import Suppressions
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.derived import move_with_inbox, move_with_messages
+from mailyard.storage.names import ADDRESS, Names
 from mailyard.storage.queries import load
-
-__all__ = ["Inbox", "InboxPage", "Inboxes", "NewInbox", "generated_name", "tags_of"]
 
 QUERIES = load("inbox")
 RECEIVING = load("receiving")
@@ -71,13 +69,16 @@ class Inboxes:
         clock: Clock | None = None,
         cache: LayeredCache | None = None,
         allowance: Allowance | None = None,
+        names: Names | None = None,
     ) -> None:
+        """`names`: where there are several database clusters."""
         if not domains:
             raise ConfigurationError("at least one domain for inboxes is needed")
         self._database = database
         self._clock = clock or SystemClock()
         self._domains = tuple(domain.lower() for domain in domains)
         self._cache = cache
+        self._names = names
         self._allowance = allowance if allowance is not None and allowance.any else None
 
     async def create(
@@ -328,7 +329,12 @@ class Inboxes:
         free = {row["address"] for row in made}
         for place, inbox in enumerate(inboxes):
             if inbox.address not in free:
-                raise Conflict(f"{inbox.address} is taken", field=f"inboxes.{place}.address")
+                raise _taken(inbox, place)
+        if self._names is not None:
+            elsewhere = await self._names.claim(ADDRESS, sorted(free), workspace_id, tx)
+            for place, inbox in enumerate(inboxes):
+                if inbox.address in elsewhere:
+                    raise _taken(inbox, place)
         await Suppressions(database=self._database).lift_bounced(workspace_id, sorted(free), tx)
 
     async def _extend(
@@ -391,6 +397,10 @@ class Inboxes:
 def tags_of(inbox_id: UUID) -> list[str]:
     """What carries anything of an inbox in a cache."""
     return [_tag(inbox_id), MAIL_TAG + type_id(INBOX_ID, inbox_id)]
+
+
+def _taken(inbox: Inbox, place: int) -> Conflict:
+    return Conflict(f"{inbox.address} is taken", field=f"inboxes.{place}.address")
 
 
 def _tag(inbox_id: UUID) -> str:

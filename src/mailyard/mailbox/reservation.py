@@ -6,6 +6,7 @@ from uuid import UUID
 from mailyard.core.errors import Conflict, InvalidInput
 from mailyard.protocol.address import normalise
 from mailyard.storage.database import Connection, Database
+from mailyard.storage.names import ADDRESS, Names
 from mailyard.storage.queries import load
 
 _SQL = load("receiving_domain")
@@ -15,7 +16,11 @@ RESERVED_MAX = 100_000  # of one workspace
 class Reservations:
     """The reserved addresses of all workspaces. The caller writes the audit rows."""
 
-    def __init__(self, *, database: Database, domains: Sequence[str]) -> None:
+    def __init__(
+        self, *, database: Database, domains: Sequence[str], names: Names | None = None
+    ) -> None:
+        """`names`: where there are several database clusters."""
+        self._names = names
         self._database = database
         self._domains = frozenset(domain.lower() for domain in domains)
 
@@ -41,6 +46,8 @@ class Reservations:
         distinct = list(dict.fromkeys(wanted))
         rows = await self._database.fetch(_SQL.reserve, workspace_id, distinct, tx=tx)
         got = {row["address"] for row in rows}
+        if self._names is not None:
+            got -= set(await self._names.claim(ADDRESS, sorted(got), workspace_id, tx))
         for place, address in enumerate(wanted):
             if address not in got:
                 raise Conflict(f"{address} is taken", field=f"addresses.{place}")

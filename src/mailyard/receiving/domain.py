@@ -23,6 +23,7 @@ from mailyard.protocol.address import ascii_domain
 from mailyard.protocol.dkim.tags import domain_value
 from mailyard.protocol.dns_answer import Answer, MxRecord, Result, TemporaryFailure
 from mailyard.storage.database import Connection, Database
+from mailyard.storage.names import DOMAIN, Names
 from mailyard.storage.queries import load
 
 _SQL = load("receiving_domain")
@@ -102,7 +103,10 @@ class ReceivingDomains:
         installation: Sequence[str],
         host: str,
         clock: Clock | None = None,
+        names: Names | None = None,
     ) -> None:
+        """`names`: where there are several database clusters."""
+        self._names = names
         self._database = database
         self._installation = frozenset(name.lower() for name in installation)
         self.host = host.lower()
@@ -186,7 +190,19 @@ class ReceivingDomains:
                 )
         except asyncpg.UniqueViolationError:
             raise Conflict(f"another workspace has proved {domain.name} this moment") from None
+        if proved and domain.proved_at is None:
+            await self._claim(domain, tx)
         return _existing(row)
+
+    async def _claim(self, domain: ReceivingDomain, tx: Connection) -> None:
+        """Raises Conflict when a workspace in another cluster has the domain."""
+        if self._names is not None and await self._names.claim(
+            DOMAIN, [domain.name], domain.workspace_id, tx
+        ):
+            raise Conflict(
+                f"a workspace in another database cluster has {domain.name}; it has to remove "
+                "the domain first, or the operator moves one of the two to the other's cluster"
+            )
 
     async def _take_over(
         self, domain: ReceivingDomain, tokens: frozenset[str], tx: Connection

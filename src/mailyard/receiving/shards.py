@@ -1,9 +1,10 @@
 """Which database cluster takes a mail: the listener's decisions over one acceptor for each.
 
-A recipient is asked for in the cluster that took him last, else in all of them at once; each asks
-many addresses with one query, so the second way costs as many queries as there are clusters. He is
-unknown (550) only when every cluster has said so, by a directory that is not old: otherwise the
-peer comes back (451), because a mail that is refused for good is a mail lost.
+A recipient is asked for in the cluster that took him last, else in the one that the directory of
+names leads to: that of his address, or of his domain, where a workspace has it. Only whom the
+directory does not know is asked for in all clusters at once, before he is refused for good. He is
+unknown (550) only by a directory that is not old: otherwise the peer comes back (451), because a
+mail that is refused for good is a mail lost.
 
 A mail for recipients in several clusters is stored in each, and acknowledged when all have it.
 Where one could not, the peer repeats it to all, and those that had it have it twice.
@@ -28,6 +29,9 @@ _REMEMBERED = 50_000
 Answering = Reply | Later | Awaitable[Reply]
 # The cluster that mail to an address comes back to; None: it is no return-path.
 Returning = Callable[[str], Awaitable[str | None]]
+# The cluster that the directory has an address in, and whether it has its whole domain; None: it
+# does not know the address.
+Naming = Callable[[str], Awaitable[tuple[str, bool] | None]]
 
 
 def residence(directory: Directory, shard: str) -> Callable[[UUID], Reply | None]:
@@ -52,12 +56,14 @@ class ShardedAcceptor:
         shards: Callable[[], Mapping[str, bool]],
         directory: Directory,
         returning: Returning,
+        naming: Naming,
     ) -> None:
         """`acceptor_of` raises Unavailable; `shards`: all by name, and whether each was reached."""
         self._acceptor_of = acceptor_of
         self._shards = shards
         self._directory = directory
         self._returning = returning
+        self._naming = naming
         self._took: dict[str, str] = {}  # by address, the cluster that said 250
 
     async def accept_recipient(self, peer: Peer, reverse_path: str, address: str) -> Reply:
@@ -73,13 +79,27 @@ class ShardedAcceptor:
             reply = await self._ask_one(known, peer, reverse_path, address)
             if reply.code == 250:
                 return reply
-        reply = await self._ask_all(peer, reverse_path, address)
+        reply = await self._ask_named(peer, reverse_path, address)
         if reply.code // 100 == 5 and not self._directory.fresh:
             await self._directory.look()
-            reply = await self._ask_all(peer, reverse_path, address)
+            reply = await self._ask_named(peer, reverse_path, address)
             if reply.code // 100 == 5 and not self._directory.fresh:
                 return TRY_LATER
         return reply
+
+    async def _ask_named(self, peer: Peer, reverse_path: str, address: str) -> Reply:
+        """What the cluster says that the directory leads to; all of them where it leads nowhere, or
+        cannot be asked."""
+        try:
+            named = await self._naming(address)
+        except MailyardError:
+            named = None
+        if named is not None:
+            shard, whole_domain = named
+            reply = await self._ask_one(shard, peer, reverse_path, address)
+            if whole_domain or reply is not NO_SUCH_INBOX:
+                return reply
+        return await self._ask_all(peer, reverse_path, address)
 
     async def _ask_all(self, peer: Peer, reverse_path: str, address: str) -> Reply:
         """The best answer: 250, then one that says more than that he is unknown."""

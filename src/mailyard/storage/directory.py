@@ -132,22 +132,45 @@ class Directory:
                 self._tell(str(error))
 
 
+class Home:
+    """The home cluster, for who asks it now and then: opened with the first question. `opened`:
+    whether somebody else opens and closes it."""
+
+    def __init__(self, database: Database, *, opened: bool) -> None:
+        self._database = database
+        self._others = opened
+        self._open = opened
+        self._opening = asyncio.Lock()
+
+    async def get(self) -> Database:
+        """The database, to be asked. Raises Unavailable."""
+        if not self._open:
+            async with self._opening:
+                if not self._open:
+                    await self._database.open()
+                    self._open = True
+        return self._database
+
+    async def close(self) -> None:
+        """Let go of what was opened here."""
+        if not self._others:
+            await self._database.close()
+            self._open = False
+
+
 class Residence:
     """Which workspaces are in the cluster `shard`, for who asks now and then: reads the table each
-    time. `opened`: whether somebody else opens and closes `home`."""
+    time."""
 
-    def __init__(self, *, home: Database, shard: str, name_of_home: str, opened: bool) -> None:
+    def __init__(self, *, home: Home, shard: str, name_of_home: str) -> None:
         self._home = home
         self._shard = shard
         self._name_of_home = name_of_home
-        self._opened = opened
 
     async def here(self, workspaces: Collection[UUID]) -> set[UUID]:
         """Those of `workspaces` that are here and not about to leave. Raises Unavailable."""
-        if not self._opened:
-            await self._home.open()
-            self._opened = True
-        rows = await self._home.fetch(QUERIES.places_of, list(workspaces))
+        home = await self._home.get()
+        rows = await home.fetch(QUERIES.places_of, list(workspaces))
         elsewhere = {
             row["workspace_id"]
             for row in rows
@@ -157,7 +180,3 @@ class Residence:
         if self._shard != self._name_of_home:
             elsewhere |= set(workspaces) - named
         return set(workspaces) - elsewhere - {_NOBODY}
-
-    async def close(self) -> None:
-        """Let go of what was opened here."""
-        await self._home.close()

@@ -12,7 +12,7 @@ from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.receiving.accept import MOVING, NO_SUCH_INBOX, RECIPIENT_OK, Acceptor
 from mailyard.receiving.commit import TRY_LATER
-from mailyard.receiving.shards import ShardedAcceptor, residence
+from mailyard.receiving.shards import Naming, ShardedAcceptor, residence
 from mailyard.storage.directory import Directory, Place
 
 PEER = Peer(address="192.0.2.1", port=25, hello="peer", esmtp=True, tls=False)
@@ -58,14 +58,16 @@ def book() -> Book:
     return Book()
 
 
-def over(book: Book, clusters: Mapping[str, Cluster | None]) -> ShardedAcceptor:
+def over(
+    book: Book, clusters: Mapping[str, Cluster | None], naming: Naming | None = None
+) -> ShardedAcceptor:
     def acceptor_of(name: str) -> Acceptor:
         found = clusters[name]
         if found is None:
             raise Unavailable(f"{name} is away")
         return cast(Any, found)
 
-    async def nowhere(_: str) -> str | None:
+    async def nowhere(_: str) -> None:
         return None
 
     return ShardedAcceptor(
@@ -73,6 +75,7 @@ def over(book: Book, clusters: Mapping[str, Cluster | None]) -> ShardedAcceptor:
         shards=lambda: {name: one is not None for name, one in clusters.items()},
         directory=cast(Directory, book),
         returning=nowhere,
+        naming=naming or nowhere,
     )
 
 
@@ -90,6 +93,33 @@ async def test_a_recipient_is_taken_where_he_is_and_asked_for_there_the_next_tim
     assert (home.asked, east.asked) == (1, 3)
     assert await acceptor.accept_message(mail("ada@x"), b"") is STORED
     assert (home.stored, east.stored) == ([], [("ada@x",)])
+
+
+async def test_whom_the_directory_names_is_asked_for_in_one_cluster(book: Book) -> None:
+    home, east, west = Cluster(), Cluster(ada=RECIPIENT_OK), Cluster(eve=RECIPIENT_OK)
+
+    async def naming(address: str) -> tuple[str, bool] | None:
+        name, _, domain = address.partition("@")
+        if domain == "own":
+            return "east", True
+        return ("east", False) if name in ("ada", "eve") else None
+
+    acceptor = over(book, {"home": home, "east": east, "west": west}, naming)
+    assert await acceptor.accept_recipient(PEER, "", "ada@x") is RECIPIENT_OK
+    assert await acceptor.accept_recipient(PEER, "", "stranger@own") is NO_SUCH_INBOX
+    assert (home.asked, east.asked, west.asked) == (0, 2, 0)
+    # A name whose cluster does not have it (any more) is looked for before it is refused for good.
+    assert await acceptor.accept_recipient(PEER, "", "eve@x") is RECIPIENT_OK
+    assert (home.asked, west.asked) == (1, 1)
+
+
+async def test_without_the_directory_of_names_all_clusters_are_asked(book: Book) -> None:
+    async def away(_: str) -> tuple[str, bool] | None:
+        raise Unavailable("home is away")
+
+    east = Cluster(ada=RECIPIENT_OK)
+    acceptor = over(book, {"home": Cluster(), "east": east}, away)
+    assert await acceptor.accept_recipient(PEER, "", "ada@x") is RECIPIENT_OK
 
 
 async def test_nobody_is_unknown_while_a_cluster_is_away(book: Book) -> None:

@@ -89,7 +89,7 @@ metadata:
   labels: {{- include "mailyard.labels" .root | nindent 4 }}
     app.kubernetes.io/component: {{ .component }}
 spec:
-  {{- if or (eq .component "scheduler") (eq .root.Values.scaling.by "none") }}
+  {{- if or (eq .component "scheduler") (eq .root.Values.scaling.by "none") .shard }}
   replicas: {{ .values.replicas }}
   {{- end }}
   selector:
@@ -113,11 +113,14 @@ spec:
           {{- if not (has .role (list "api" "smtp")) }}
           env:
             - {name: MAILYARD_ALIVE_FILE, value: /tmp/alive}
+            {{- with .shard }}
+            - {name: MAILYARD_SHARD, value: {{ . }}}
+            {{- end }}
             {{- with .values.lanes }}
             - {name: MAILYARD_WORKER_LANES, value: {{ join "," . | quote }}}
             {{- end }}
           {{- end }}
-          resources: {{- toYaml .values.resources | nindent 12 }}
+          resources: {{- toYaml (.values.resources | default dict) | nindent 12 }}
           {{- if eq .role "api" }}
           ports:
             - {name: http, containerPort: 8025}

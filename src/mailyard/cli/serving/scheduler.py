@@ -1,6 +1,7 @@
 """The scheduler role: leads or stands by; the leader does the duties."""
 
 import asyncio
+from functools import partial
 
 from mailyard.app import Application
 from mailyard.core.ids import uuid7
@@ -13,7 +14,7 @@ from mailyard.fleet.leader import Leader
 from mailyard.fleet.vital import vital
 from mailyard.queue.schedule import Scheduler
 from mailyard.sending.tls_count import report_schedule
-from mailyard.settings import Settings
+from mailyard.settings import HOME, Settings
 from mailyard.storage.partitions import Keep
 
 
@@ -21,6 +22,7 @@ class SchedulerService:
     """Of all schedulers of an installation, one works."""
 
     def __init__(self, application: Application, control: Control) -> None:
+        self._application = application
         self._leader = Leader(
             database=application.database,
             duty="scheduler",
@@ -29,18 +31,25 @@ class SchedulerService:
                 [*duties(application, fence), *watching(application, control)], fence
             ),
         )
-        self._running: asyncio.Task[None] | None = None
+        self._running: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        self._running = vital(asyncio.create_task(self._leader.run(), name="leader"))
+        self._running.append(vital(asyncio.create_task(self._leader.run(), name="leader")))
+        neighbours = self._application.neighbours
+        if neighbours is not None:
+            from mailyard.fleet.region_watch import CopyWatch
+
+            copies = asyncio.create_task(CopyWatch(neighbours).run(), name="region-copies")
+            self._running.append(vital(copies))
 
     def reload(self, settings: Settings) -> None:
         """Nothing here goes by a setting that may change."""
 
     async def drain(self, timeout_s: float) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running], timeout=timeout_s)
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
 
 
 def duties(application: Application, fence: Fence) -> list[Duty]:
@@ -75,6 +84,7 @@ def duties(application: Application, fence: Fence) -> list[Duty]:
             )
         ),
         processes.reap(database),
+        *_of_shards(application),
         secrets.seal_anew(
             application.domains,
             application.providers,
@@ -95,6 +105,22 @@ def watching(application: Application, control: Control) -> list[Duty]:
         watch.tell(application.notifier),
         watch.forget(application.alert_board.forget, application.decisions.forget),
     ]
+
+
+def _of_shards(application: Application) -> list[Duty]:
+    """Loaded only where there are several clusters."""
+    settings = application.settings
+    if not settings.shards:
+        return []
+    from mailyard.app.shards import opened_clusters, upkeep_of
+    from mailyard.fleet.duties import moves, names
+
+    shard = settings.shard or HOME
+    mend = names.mend(upkeep_of(application.database, application.home, shard))
+    if settings.shard:
+        return [mend]
+    clusters = partial(opened_clusters, settings)
+    return [mend, moves.go_on(application.database, clusters, name_of_home=HOME)]
 
 
 def _backups(application: Application) -> list[Duty]:

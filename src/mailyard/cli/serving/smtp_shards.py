@@ -14,6 +14,7 @@ from mailyard.receiving.accept import Acceptor
 from mailyard.receiving.shards import ShardedAcceptor, residence
 from mailyard.sending.submission import Submitter
 from mailyard.settings import HOME
+from mailyard.storage.names import ADDRESS, DOMAIN, Named
 
 _PREFIX = slice(3, 13)  # of an API key: my_<prefix>_<secret>
 _TRY_LATER = Reply(454, "4.7.0", "Cannot be checked now, try again later")
@@ -31,6 +32,7 @@ class SmtpShards:
             shards=self._reached,
             directory=self._shards.directory,
             returning=self._returning,
+            naming=self._naming,
         )
         self.decider = ShardedDecider(self._shards)
 
@@ -75,6 +77,20 @@ class SmtpShards:
         if place.moving:
             raise Unavailable("the workspace moves")
         return place.shard
+
+    async def _naming(self, address: str) -> tuple[str, bool] | None:
+        """The cluster that the directory of names leads to; whether for all of the domain."""
+        try:
+            whole = normalise(address)
+        except InvalidInput:
+            return None
+        own, domain = Named(ADDRESS, whole), Named(DOMAIN, whole.rpartition("@")[2])
+        found = await self._shards.names.find([own, domain])
+        workspace_id = found.get(domain) or found.get(own)
+        if workspace_id is None:
+            return None
+        place = await self._shards.place(workspace_id)
+        return place.shard, domain in found
 
 
 class ShardedDecider:

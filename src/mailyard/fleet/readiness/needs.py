@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from types import MappingProxyType
 
-from mailyard.fleet.checkup import Finding, Grade
+from mailyard.fleet.checkup.finding import Finding, Grade
 from mailyard.fleet.readiness.item import Item, Standing
 from mailyard.fleet.stage import Stage
 
@@ -38,6 +38,7 @@ DNS = "DNS"
 MASTER_KEY = "master key"
 SPARE = "two of each role"
 REGIONS = "regions"
+SHARDS = "shards"
 
 _NOT, _WISHED, _MUST = Need.NOT, Need.WISHED, Need.MUST
 
@@ -65,6 +66,7 @@ NEEDS: Mapping[str, tuple[Need, Need, Need, Need]] = MappingProxyType(
         MASTER_KEY: (_NOT, _MUST, _MUST, _MUST),
         SPARE: (_NOT, _MUST, _MUST, _MUST),
         REGIONS: (_NOT, _NOT, _NOT, _MUST),
+        SHARDS: (_MUST, _MUST, _MUST, _MUST),
     }
 )
 

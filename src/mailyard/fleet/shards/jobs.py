@@ -7,6 +7,7 @@ were.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from time import monotonic
@@ -18,6 +19,7 @@ from mailyard.core.errors import Unavailable
 from mailyard.fleet.shards.tables import QUERIES
 from mailyard.queue.job import EMAIL_EVENTS
 from mailyard.storage.database import Connection, Database
+from mailyard.storage.queries import Query
 
 _JOBS = 500  # a statement
 _LOOK_S = 0.1
@@ -48,16 +50,26 @@ async def release(database: Database, workspace_id: UUID) -> None:
     await database.execute(QUERIES.release_jobs, workspace_id)
 
 
-async def come_to_rest(database: Database, workspace_id: UUID, *, patience_s: float) -> None:
-    """Hold the jobs until nobody works on one. Raises Unavailable after `patience_s`."""
+async def come_to_rest(
+    database: Database, workspace_id: UUID, *, patience_s: float, busy: bool = False
+) -> None:
+    """Hold the jobs until nobody works on one. Raises Unavailable after `patience_s`.
+
+    `busy`: the workspace still takes mail, so there is always a job that has just begun. Then it is
+    enough that those have ended that were at work when this began.
+    """
     until = monotonic() + patience_s
+    first: set[int] | None = None
     while True:
         await hold(database, workspace_id)
         at_work = await database.fetch(QUERIES.jobs_at_work, workspace_id)
-        if not at_work:
+        ids = {row["id"] for row in at_work}
+        first = ids if first is None or not busy else first & ids
+        if not first:
             return
         if monotonic() > until:
-            kinds = ", ".join(f"{row['jobs']} {row['kind']}" for row in at_work)
+            count = Counter(row["kind"] for row in at_work if row["id"] in first)
+            kinds = ", ".join(f"{jobs} {kind}" for kind, jobs in sorted(count.items()))
             raise Unavailable(
                 f"jobs of the workspace are still at work after {patience_s:.0f} s ({kinds}); "
                 "pause its campaigns, or try again"
@@ -85,12 +97,14 @@ async def events_told(
         await asyncio.sleep(_LOOK_S)
 
 
-async def send(source: Database, target: Connection, workspace_id: UUID) -> int:
-    """Bring the held and the buried jobs into the target's transaction; how many. They stay in the
-    source until `forget`."""
-    return await _send(
+async def send(source: Database, target: Connection, workspace_id: UUID) -> tuple[list[int], int]:
+    """Bring the held and the buried jobs into the target's transaction, which notes each: those
+    that an earlier call has brought do not come twice. Their numbers in the source, where they stay
+    until `forget`, and how many are new."""
+    held, new_held = await _send(
         source, target, workspace_id, QUERIES.leaving_jobs, QUERIES.arrive_jobs, "run_at"
-    ) + await _send(
+    )
+    dead, new_dead = await _send(
         source,
         target,
         workspace_id,
@@ -99,22 +113,32 @@ async def send(source: Database, target: Connection, workspace_id: UUID) -> int:
         "buried_at",
         "again_at",
     )
+    return held + dead, new_held + new_dead
 
 
 async def _send(
     source: Database,
     target: Connection,
     workspace_id: UUID,
-    leaving: str,
-    arrive: str,
+    leaving: Query,
+    arrive: Query,
     *times: str,
-) -> int:
-    behind, count = -(1 << 62), 0
+) -> tuple[list[int], int]:
+    behind, seen, count = -(1 << 62), list[int](), 0
     while True:
         async with source.connection() as connection:
-            rows = await connection.fetch(leaving, workspace_id, behind, _JOBS)
+            found = await connection.fetch(leaving, workspace_id, behind, _JOBS)
+        if not found:
+            return seen, count
+        behind = found[-1]["id"]
+        seen += [row["id"] for row in found]
+        noted = await target.fetch(
+            QUERIES.note_came_jobs, workspace_id, [row["id"] for row in found]
+        )
+        new = {row["job_id"] for row in noted}
+        rows = [row for row in found if row["id"] in new]
         if not rows:
-            return count
+            continue
         await target.execute(
             QUERIES.arrive_lines,
             workspace_id,
@@ -124,13 +148,13 @@ async def _send(
         await target.execute(
             arrive, workspace_id, *(_column(rows, name) for name in (*_COLUMNS, *times))
         )
-        behind, count = rows[-1]["id"], count + len(rows)
+        count += len(rows)
 
 
 def _column(rows: Sequence[asyncpg.Record], name: str) -> list[object]:
     return [row[name] for row in rows]
 
 
-async def forget(source: Database, workspace_id: UUID) -> int:
-    """They are over there; how many went."""
-    return int(await source.fetchval(QUERIES.drop_jobs, workspace_id))
+async def forget(source: Database, workspace_id: UUID, jobs: Sequence[int]) -> int:
+    """Those of `jobs` are over there; how many went."""
+    return int(await source.fetchval(QUERIES.drop_jobs, workspace_id, jobs))

@@ -27,6 +27,8 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from mailyard.access.audit import Actor, Audit
+from mailyard.access.member import ANY_WORKSPACE, session_tag
 from mailyard.cache.layered import LayeredCache
 from mailyard.core import ids
 from mailyard.core.errors import Conflict, InvalidInput, MailyardError, NotFound
@@ -70,6 +72,11 @@ async def _go_on(step: str) -> None:
     """Between two steps. Tests stop here."""
 
 
+def _nobody(workspace_id: UUID) -> Actor:
+    """A mover that nobody in particular has called."""
+    return Actor("system", "shard move", workspace_id)
+
+
 class Mover:
     """Moves workspaces between `clusters`, by name, of which `home` has the directory."""
 
@@ -82,8 +89,10 @@ class Mover:
         whole: bool = False,
         patience_s: float = PATIENCE_S,
         pause: Pause = _go_on,
+        actor: Callable[[UUID], Actor] = _nobody,
     ) -> None:
-        """`whole`: both sides are compared byte by byte, bodies of mail included."""
+        """`whole`: both sides are compared byte by byte, bodies of mail included. `actor`: who
+        moves a workspace, for its audit log."""
         self._clusters = clusters
         self._home_name = home
         self._home = clusters[home]
@@ -91,6 +100,7 @@ class Mover:
         self._whole = whole
         self._patience_s = patience_s
         self._pause = pause
+        self._actor = actor
 
     async def move(self, workspace_id: UUID, to: str) -> Moved:
         """Bring the workspace to the cluster `to`, or go on with a move there that was cut short.
@@ -177,6 +187,7 @@ class _Run:
         self._mover = mover
         self._id = move_id
         self._workspace_id = workspace_id
+        self._from = source
         self._to = target
         self._home = mover._home
         self._source = mover.cluster(source)
@@ -192,8 +203,11 @@ class _Run:
         return self._tables
 
     async def arrival(self) -> int | None:
-        """How many rows arrived with this move; None before."""
-        row = await self._target.fetchrow(QUERIES.arrived, self._workspace_id)
+        """How many rows arrived with this move; None before. A commit that a mover has left behind
+        unanswered is waited for."""
+        async with self._target.transaction() as tx:
+            await self._transfer.wait(tx)
+            row = await tx.fetchrow(QUERIES.arrived, self._workspace_id)
         return row["rows_moved"] if row is not None and row["move_id"] == self._id else None
 
     # -- copying ------------------------------------------------------------------------------
@@ -287,12 +301,13 @@ class _Run:
         await self._pause("switched")
 
     async def _come_to_rest(self) -> None:
-        """Nothing is under way any more. It still takes everything, which then waits a little."""
+        """What was under way has ended, so that the freeze need not wait for it. The workspace
+        still takes everything, which then waits a little."""
         await set_fence(
             self._source, self._workspace_id, COPYING, patience_s=self._mover._patience_s
         )
         await jobs.come_to_rest(
-            self._source, self._workspace_id, patience_s=self._mover._patience_s
+            self._source, self._workspace_id, patience_s=self._mover._patience_s, busy=True
         )
         await self._catch_up()
         await self._pause("rested")
@@ -335,13 +350,33 @@ class _Run:
                     ) from error
             for table in tables.left:
                 await self._transfer.clear(table, tx)
-            count = await jobs.send(self._source, tx, self._workspace_id)
+            _, count = await jobs.send(self._source, tx, self._workspace_id)
             await tx.execute(QUERIES.keep_webhook_order, self._workspace_id)
             rows = count + await self._compare(tables, tx)
             await self._pause("compared")
+            await self._part_ways_in(tx)
             await LayeredCache(database=self._target).clear(self._workspace_id, tx)
             await tx.execute(QUERIES.note_arrival, self._workspace_id, self._id, rows)
+            await self._audit(tx)
         return rows
+
+    async def _audit(self, tx: Connection) -> None:
+        """Who moved it, in its own log, where it is from now on."""
+        await Audit(database=self._target).record(
+            self._mover._actor(self._workspace_id),
+            "workspace.move",
+            ids.type_id(ids.WORKSPACE, self._workspace_id),
+            {"shard": self._from},
+            {"shard": self._to},
+            tx,
+        )
+
+    async def _part_ways_in(self, tx: Connection) -> None:
+        """A session of a person in this workspace opens no other one of theirs in the target."""
+        rows = await tx.fetch(QUERIES.part_ways_in, self._workspace_id)
+        if rows:
+            tags = [session_tag(row["token_hash"]) for row in rows]
+            await LayeredCache(database=self._target).change(ANY_WORKSPACE, tags, tx)
 
     async def _compare(self, tables: Tables, tx: Connection) -> int:
         """How many rows both have. A table in which they differ is copied whole once more, under
@@ -397,6 +432,7 @@ class _Run:
                 await self._remove(table.name)
                 await self._pause("removed")
         await self._source.execute(QUERIES.forget_all_changes, self._workspace_id)
+        await self._target.execute(QUERIES.forget_came_jobs, self._workspace_id)
         await self._home.execute(
             QUERIES.step_move, self._id, self._workspace_id, "done", None, None
         )
@@ -406,13 +442,14 @@ class _Run:
         return Moved(self._id, row["rows_moved"] or 0, frozen_s)
 
     async def _bring_late_jobs(self) -> None:
-        """The jobs are over there; so go those that came into the lines here since."""
-        await jobs.forget(self._source, self._workspace_id)
+        """The jobs are over there; so go those that came into the lines here since. The target
+        knows which have come, so a mover that dies in between loses none and repeats none."""
         while True:
             await jobs.hold(self._source, self._workspace_id)
             async with self._target.transaction() as tx:
-                late = await jobs.send(self._source, tx, self._workspace_id)
-            await jobs.forget(self._source, self._workspace_id)
+                await self._transfer.wait(tx)
+                brought, late = await jobs.send(self._source, tx, self._workspace_id)
+            await jobs.forget(self._source, self._workspace_id, brought)
             if not late:
                 return
 

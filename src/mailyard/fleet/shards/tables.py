@@ -67,13 +67,15 @@ LEFT: dict[str, str] = {
     "queue_line": "made anew with the jobs, under numbers of the other cluster",
     "shard_change": "of the move itself",
     "shard_held_job": "of the move itself",
+    "shard_came_job": "of the move itself",
     "shard_fence": "of the move itself; the fence stays",
     "shard_arrival": "of the move itself",
     "shard_place": "the directory, in the home cluster",
     "shard_move": "the directory, in the home cluster",
+    "shard_name": "the directory, in the home cluster",
 }
 _NEVER_REMOVED = frozenset(
-    {"queue_line", "shard_fence", "shard_arrival", "shard_place", "shard_move"}
+    {"queue_line", "shard_fence", "shard_arrival", "shard_place", "shard_move", "shard_name"}
 )
 
 # Without a workspace of their own, but a workspace's.

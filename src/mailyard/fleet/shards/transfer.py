@@ -73,10 +73,14 @@ class Transfer:
     async def begin(self, tx: Connection) -> None:
         """Every transaction of a mover in the target begins so: one at a time, and none once the
         workspace is there. Raises Conflict then."""
-        await tx.execute(QUERIES.begin_arrival, self._number)
+        await self.wait(tx)
         await tx.execute(QUERIES.let_pass, str(self.workspace_id))
         if await tx.fetchval(QUERIES.arrived, self.workspace_id) is not None:
             raise Conflict("the workspace has arrived already: another mover was faster")
+
+    async def wait(self, tx: Connection) -> None:
+        """Until no other transaction of a mover of the workspace is open in the target."""
+        await tx.execute(QUERIES.begin_arrival, self._number)
 
     async def whole(self, table: Table, tx: Connection) -> None:
         """Copy all rows of `table` in `tx`, instead of what is there. People may be there already,

@@ -20,6 +20,7 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.sending.returns.hooks.kinds import kind_of
 from mailyard.storage.database import Connection, Database
+from mailyard.storage.names import HOOK, Names
 from mailyard.storage.queries import load
 
 _SQL = load("provider_hook")
@@ -69,7 +70,16 @@ class OpenHook:
 class ProviderHooks:
     """The endpoints of all workspaces. The caller writes the audit rows."""
 
-    def __init__(self, *, database: Database, vault: Vault, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        vault: Vault,
+        clock: Clock | None = None,
+        names: Names | None = None,
+    ) -> None:
+        """`names`: where there are several database clusters."""
+        self._names = names
         self._database = database
         self._vault = vault
         self._clock = clock or SystemClock()
@@ -88,6 +98,8 @@ class ProviderHooks:
         await self._database.execute(
             _SQL.add_hook, workspace_id, hook_id, kind, name, _hash(token), sealed, tx=tx
         )
+        if self._names is not None:
+            await self._names.note(HOOK, _hash(token).hex(), workspace_id, tx)
         return NewProviderHook(ProviderHook(hook_id, workspace_id, kind, name, None), token)
 
     async def change_secret(

@@ -15,6 +15,98 @@ INSERT INTO workspace (id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING;
 -- The newest migration of a cluster.
 SELECT max(number) FROM schema_migration;
 
+-- name: find_names
+-- Whose the names $2 of the kinds $1 are, by the directory: of whichever workspace_id, that is what is
+-- asked.
+SELECT held.kind, held.name, held.workspace_id
+FROM unnest($1::text[], $2::text[]) AS given (kind, name)
+JOIN shard_name AS held ON held.kind = given.kind AND held.name = given.name;
+
+-- name: claim_names
+-- The names $2 of the kind $1 are the workspace's $3 from now on; those that are. A name of a
+-- workspace in the same cluster goes over: which of the two has it, the cluster's own tables have
+-- decided. $4: the cluster of those without a place.
+INSERT INTO shard_name AS held (kind, name, workspace_id)
+SELECT $1, given.name, $3 FROM unnest($2::text[]) AS given (name) ORDER BY given.name
+ON CONFLICT (kind, name) DO UPDATE
+SET workspace_id = EXCLUDED.workspace_id, claimed_at = clock_timestamp()
+WHERE held.workspace_id = EXCLUDED.workspace_id
+   OR coalesce((SELECT shard FROM shard_place WHERE workspace_id = held.workspace_id), $4)
+    = coalesce((SELECT shard FROM shard_place WHERE workspace_id = EXCLUDED.workspace_id), $4)
+RETURNING name;
+
+-- name: claim_person
+-- The account of the address $1: $2, if it has none yet, by way of the workspace_id $3; and whether
+-- it is one of another cluster. $4: the cluster of workspaces without a place.
+INSERT INTO shard_name AS held (kind, name, workspace_id, person_id) VALUES ('person', $1, $3, $2)
+ON CONFLICT (kind, name) DO UPDATE SET claimed_at = clock_timestamp()
+RETURNING person_id,
+          coalesce((SELECT shard FROM shard_place WHERE workspace_id = held.workspace_id), $4)
+       <> coalesce((SELECT shard FROM shard_place WHERE workspace_id = $3), $4) AS elsewhere;
+
+-- name: claimed_names
+-- The next $5 names behind ($1, $2) that workspaces of the cluster $3 had claimed $4 seconds ago; $6:
+-- the cluster of those without a place.
+SELECT held.kind, held.name, held.workspace_id, held.claimed_at
+FROM shard_name AS held
+LEFT JOIN shard_place AS place ON place.workspace_id = held.workspace_id
+WHERE (held.kind, held.name) > ($1::text, $2::text)
+  AND coalesce(place.shard, $6) = $3 AND coalesce(place.state, 'active') = 'active'
+  AND held.claimed_at < now() - make_interval(secs => $4)
+ORDER BY held.kind, held.name LIMIT $5;
+
+-- name: release_names
+-- The names $2 of the kinds $1 are nobody's, where they are still as they were claimed at $4 by the
+-- workspaces $3 (workspace_id). How many.
+WITH gone AS (
+    DELETE FROM shard_name AS held
+    USING unnest($1::text[], $2::text[], $3::uuid[], $4::timestamptz[])
+          AS given (kind, name, workspace_id, claimed_at)
+    WHERE held.kind = given.kind AND held.name = given.name
+      AND held.workspace_id = given.workspace_id AND held.claimed_at = given.claimed_at
+    RETURNING 1
+)
+SELECT count(*) FROM gone;
+
+-- name: keys_here
+-- API keys of this cluster behind the prefix $1, $2 of them.
+SELECT prefix AS name, workspace_id FROM api_key
+WHERE prefix > $1 AND revoked_at IS NULL ORDER BY prefix LIMIT $2;
+
+-- name: hooks_here
+-- Hooks of providers in this cluster behind $1.
+SELECT encode(token_hash, 'hex') AS name, workspace_id FROM provider_hook
+WHERE token_hash > decode($1, 'hex') ORDER BY token_hash LIMIT $2;
+
+-- name: sessions_here
+-- Living sessions of this cluster behind $1.
+SELECT encode(token_hash, 'hex') AS name, workspace_id FROM session
+WHERE token_hash > decode($1, 'hex') AND expires_at > now() ORDER BY token_hash LIMIT $2;
+
+-- name: people_here
+-- Who belongs to workspaces of this cluster: addresses behind $1, each by way of the oldest
+-- workspace_id.
+SELECT person.email AS name, person.id AS person_id,
+       (SELECT min(workspace_id::text)::uuid FROM membership WHERE user_id = person.id) AS workspace_id
+FROM user_account AS person
+WHERE person.email > $1 AND EXISTS (SELECT FROM membership WHERE user_id = person.id)
+ORDER BY person.email LIMIT $2;
+
+-- name: addresses_here
+-- Addresses of living inboxes of this cluster, behind $1.
+SELECT address AS name, workspace_id FROM address
+WHERE address > $1 AND (expires_at IS NULL OR expires_at > now()) ORDER BY address LIMIT $2;
+
+-- name: reserved_here
+-- Addresses that workspaces of this cluster hold, behind $1.
+SELECT address AS name, workspace_id FROM reserved_address
+WHERE address > $1 ORDER BY address LIMIT $2;
+
+-- name: domains_here
+-- Proved receiving domains of this cluster, behind $1.
+SELECT name, workspace_id FROM receiving_domain
+WHERE name > $1 AND proved_at IS NOT NULL ORDER BY name LIMIT $2;
+
 -- name: find_workspaces
 -- The workspace behind each of the names $2 of the kind $1 in this cluster, as far as it has it. The
 -- caller knows the name and not the workspace: that is what is asked. Names are hexadecimal where
@@ -43,6 +135,16 @@ SELECT name, workspace_id FROM (
     SELECT person.email, member.workspace_id
     FROM user_account AS person JOIN membership AS member ON member.user_id = person.id
     WHERE $1 = 'person' AND person.email = ANY ($2::text[])
+    UNION ALL
+    SELECT address, workspace_id FROM address
+    WHERE $1 = 'address' AND address = ANY ($2::text[])
+      AND (expires_at IS NULL OR expires_at > now())
+    UNION ALL
+    SELECT address, workspace_id FROM reserved_address
+    WHERE $1 = 'address' AND address = ANY ($2::text[])
+    UNION ALL
+    SELECT name, workspace_id FROM receiving_domain
+    WHERE $1 = 'domain' AND name = ANY ($2::text[]) AND proved_at IS NOT NULL
     UNION ALL
     SELECT id::text, workspace_id FROM delivery
     WHERE $1 = 'delivery' AND id = ANY (
@@ -84,6 +186,14 @@ INSERT INTO shard_move (id, workspace_id, source, target) VALUES ($1, $2, $3, $4
 SELECT id, workspace_id, source, target, state FROM shard_move
 WHERE workspace_id = $1 AND state IN ('copying', 'frozen', 'switched');
 
+-- name: left_moves
+-- Moves of all workspaces (workspace_id) that have been frozen, or have been letting go, for $1
+-- seconds.
+SELECT workspace_id, target FROM shard_move
+WHERE state IN ('frozen', 'switched')
+  AND coalesce(switched_at, frozen_at) < now() - make_interval(secs => $1)
+ORDER BY id;
+
 -- name: move_of
 -- A move $1, and how long it was frozen. The caller has it from its workspace_id.
 SELECT rows_moved, frozen_at, switched_at FROM shard_move WHERE id = $1;
@@ -97,7 +207,8 @@ FROM shard_move ORDER BY id DESC LIMIT $1;
 -- The move $1 of workspace $2 is $3 now; $4 rows; $5 what was in the way.
 UPDATE shard_move
 SET state = $3, rows_moved = coalesce($4, rows_moved), trouble = $5,
-    frozen_at = CASE WHEN $3 = 'frozen' THEN now() WHEN $3 = 'copying' THEN NULL ELSE frozen_at END,
+    frozen_at = CASE WHEN $3 = 'frozen' THEN coalesce(frozen_at, now())
+                     WHEN $3 = 'copying' THEN NULL ELSE frozen_at END,
     switched_at = CASE WHEN $3 = 'switched' THEN now() ELSE switched_at END,
     ended_at = CASE WHEN $3 IN ('done', 'given up') THEN now() END
 WHERE id = $1 AND workspace_id = $2;
@@ -166,10 +277,6 @@ SELECT set_config('lock_timeout', $1, true);
 -- The fence of the workspace $1 is $2.
 INSERT INTO shard_fence (workspace_id, state) VALUES ($1, $2)
 ON CONFLICT (workspace_id) DO UPDATE SET state = EXCLUDED.state, since = now();
-
--- name: fence_of
--- The fence of the workspace.
-SELECT state FROM shard_fence WHERE workspace_id = $1;
 
 -- name: lift_fence
 -- The workspace's rows may change here as they like.
@@ -349,6 +456,26 @@ WHERE a.attrelid = $1::text::regclass AND a.attname = ANY ($2::text[]);
 SELECT given.email FROM unnest($1::uuid[], $2::text[]) AS given (id, email)
 JOIN user_account AS person ON person.email = given.email AND person.id <> given.id;
 
+-- name: part_ways_in
+-- People who come with the workspace $1 and belong to others here: nobody who could come in there in
+-- their name comes in here. Their sessions and links of there end; where they are not known to read
+-- the mail of their address, so do those of here, and the password. The sessions that ended.
+WITH both_sides AS MATERIALIZED (
+    SELECT person.id, person.verified_at IS NULL AS doubtful
+    FROM user_account AS person
+    JOIN membership AS own ON own.user_id = person.id AND own.workspace_id = $1
+    WHERE EXISTS (SELECT FROM membership AS other
+                  WHERE other.user_id = person.id AND other.workspace_id <> $1)
+),
+spent AS (DELETE FROM login_link WHERE user_id IN (SELECT id FROM both_sides)),
+forgotten AS (
+    UPDATE user_account SET password_hash = NULL
+    WHERE id IN (SELECT id FROM both_sides WHERE doubtful) AND password_hash IS NOT NULL
+)
+DELETE FROM session USING both_sides
+WHERE session.user_id = both_sides.id AND (session.workspace_id = $1 OR both_sides.doubtful)
+RETURNING session.token_hash;
+
 -- name: people
 -- The people of a workspace.
 SELECT id, email FROM user_account
@@ -397,7 +524,7 @@ held AS (
 SELECT count(*) FROM held;
 
 -- name: jobs_at_work
--- What kinds of jobs of the workspace $1 somebody works on, and how many of each.
+-- The jobs of the workspace $1 that somebody works on.
 WITH
 -- use: lines
 waiting AS (
@@ -405,12 +532,9 @@ waiting AS (
     UNION ALL SELECT job_id FROM job_ready WHERE line_id IN (SELECT id FROM both_ids)
     UNION ALL SELECT job_id FROM job_scheduled
     UNION ALL SELECT job_id FROM job_parked
-),
-work AS (
-    SELECT kind FROM job
-    WHERE line_id IN (SELECT id FROM both_ids) AND id NOT IN (SELECT job_id FROM waiting)
 )
-SELECT kind, count(*) AS jobs FROM work GROUP BY kind ORDER BY kind;
+SELECT id, kind FROM job
+WHERE line_id IN (SELECT id FROM both_ids) AND id NOT IN (SELECT job_id FROM waiting);
 
 -- name: returns_at_work
 -- Whether a job of nobody's line on the queue $1 that is due was enqueued before $2: mail that came
@@ -518,17 +642,34 @@ counted AS (
 )
 SELECT count(*) FROM added;
 
+-- name: note_came_jobs
+-- The jobs $2 of the cluster that the workspace $1 leaves come with this transaction: those of them
+-- that have not come before.
+INSERT INTO shard_came_job (workspace_id, job_id)
+SELECT $1, job_id FROM unnest($2::bigint[]) AS given (job_id)
+ON CONFLICT DO NOTHING
+RETURNING job_id;
+
+-- name: forget_came_jobs
+-- Nothing of the workspace comes any more.
+DELETE FROM shard_came_job WHERE workspace_id = $1;
+
 -- name: drop_jobs
--- The held and the buried jobs of the workspace $1 are elsewhere now.
+-- Those of the held and the buried jobs of the workspace $1 that are among $2 are elsewhere now.
 WITH
 -- use: lines
-held AS (DELETE FROM shard_held_job WHERE workspace_id = $1 RETURNING job_id),
+held AS (
+    DELETE FROM shard_held_job WHERE workspace_id = $1 AND job_id = ANY ($2::bigint[])
+    RETURNING job_id
+),
 gone AS (
     DELETE FROM job WHERE id IN (SELECT job_id FROM held) RETURNING id, line_id
 ),
 freed AS (DELETE FROM job_slot WHERE job_id IN (SELECT job_id FROM held)),
 dead AS (
-    DELETE FROM job_dead WHERE line_id IN (SELECT id FROM both_ids) RETURNING line_id
+    DELETE FROM job_dead
+    WHERE line_id IN (SELECT id FROM both_ids) AND id = ANY ($2::bigint[])
+    RETURNING line_id
 ),
 counted AS (
     INSERT INTO queue_delta (queue, scheduled, dead)
@@ -538,16 +679,6 @@ counted AS (
     GROUP BY own.queue
 )
 SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM dead);
-
--- name: jobs_here
--- How many jobs of the workspace $1 there are, buried ones included.
-WITH
--- use: lines
-found AS (
-    SELECT id FROM job WHERE line_id IN (SELECT id FROM both_ids)
-    UNION ALL SELECT id FROM job_dead WHERE line_id IN (SELECT id FROM both_ids)
-)
-SELECT count(*) FROM found;
 
 -- name: undealt_events
 -- Whether the stream has events of the workspace $1 that webhooks have not been dealt yet.
