@@ -18,6 +18,8 @@ TESTS  ?= tests
 FUZZ_S ?= 60
 # Processes that run the tests. They wait more than they compute: one more than a small machine's cores.
 JOBS   ?= 3
+# Those of test-fleet start whole clusters beside themselves.
+FLEET_JOBS ?= 2
 
 # Short names for the settings that one changes most.
 ifdef PORT
@@ -48,7 +50,7 @@ test: install-dev
 test-fleet: install-dev
 	tests/services/install.sh
 	tests/services/install_fleet.sh
-	$(PY) -m pytest tests/fleet
+	$(PY) -m pytest tests/fleet --numprocesses $(FLEET_JOBS) --dist loadfile --no-loadscope-reorder
 
 check: install-dev
 	$(PY) -m ruff check .

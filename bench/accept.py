@@ -23,7 +23,8 @@ from measure import Row, free_port, note, process, report, wait_for_port
 from platform_parts import product_postgres
 
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import Inboxes, NewInbox
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.storage.database import Database, DatabaseAddress
 
 SECONDS = float(os.environ.get("SECONDS", 20))

@@ -28,7 +28,7 @@ import uvloop
 from measure import FULL, Row, free_port, median_of, note, process, report, wait_for_port
 from platform_parts import Parts, cpu_seconds, peak_bytes, product_postgres
 
-from mailyard.campaigns.campaign import NewCampaign
+from mailyard.campaigns.campaign_value import NewCampaign
 from mailyard.campaigns.states import State
 from mailyard.cli.roles import GC_THRESHOLDS
 from mailyard.core import ids

@@ -22,7 +22,8 @@ from measure import FULL, Row, note, report
 from platform_parts import Parts, on_cpu_s, product_postgres
 
 from mailyard.core import ids
-from mailyard.mailbox.inbox import Inboxes, NewInbox
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.storage.queries import load
 
 INBOXES = int(os.environ.get("INBOXES", 10_000_000 if FULL else 1_000_000))

@@ -29,7 +29,8 @@ from mailyard.access.key import ApiKeys
 from mailyard.access.scope import EVENTS_READ, INBOXES_READ
 from mailyard.access.workspace import Workspaces
 from mailyard.core.ids import INBOX, type_id
-from mailyard.mailbox.inbox import Inboxes, NewInbox
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.storage.database import Database, DatabaseAddress
 
 SECONDS = float(os.environ.get("SECONDS", 20))

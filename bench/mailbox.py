@@ -27,7 +27,8 @@ from platform_parts import Parts, Server, product_postgres
 
 from mailyard.app import Application
 from mailyard.core import ids
-from mailyard.mailbox.inbox import Inbox, Inboxes, NewInbox
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.inbox_value import Inbox, NewInbox
 from mailyard.queue.job import INBOUND_EMAIL, NewJob
 from mailyard.queue.worker import Worker
 from mailyard.receiving.commit import COLUMNS, INGEST

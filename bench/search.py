@@ -28,7 +28,8 @@ from platform_parts import Parts, on_cpu_s, product_postgres
 
 from mailyard.cache.layered import LayeredCache
 from mailyard.core import ids
-from mailyard.mailbox.inbox import Inboxes, NewInbox
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.mailbox.search.index import Indexer, jobs_for
 from mailyard.mailbox.search.search import BEST, NEWEST, Search
 from mailyard.mailbox.search.vectors import Vectors

@@ -21,7 +21,7 @@ from measure import FULL, Row, note, report
 from platform_parts import Parts, product_postgres
 
 from mailyard.campaigns.audience import Audience, Audiences
-from mailyard.campaigns.campaign import NewCampaign
+from mailyard.campaigns.campaign_value import NewCampaign
 from mailyard.campaigns.plan import Planner
 from mailyard.campaigns.segment import Segments
 from mailyard.core import ids

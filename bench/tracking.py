@@ -18,7 +18,7 @@ from campaign import HTML, WORKERS, one_campaign, sink, work
 from measure import FULL, Row, free_port, note, report, wait_for_port
 from platform_parts import cpu_seconds, product_postgres
 
-from mailyard.campaigns.campaign import Following
+from mailyard.campaigns.campaign_value import Following
 
 RECIPIENTS = int(os.environ.get("RECIPIENTS", 400_000 if FULL else 60_000))
 PAIRS = int(os.environ.get("PAIRS", 3))

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
-from mailyard.access.account import Accounts, LimitNotices
+from mailyard.access.account import Accounts
 from mailyard.access.audit import Actor, Audit
 from mailyard.access.bootstrap import FirstStart, bootstrap
 from mailyard.access.business import BusinessFigures
@@ -18,6 +18,7 @@ from mailyard.access.feature import Features
 from mailyard.access.idempotency import Idempotency
 from mailyard.access.key import ApiKeys
 from mailyard.access.letter import Letter
+from mailyard.access.limit_notice import LimitNotices
 from mailyard.access.member import Members
 from mailyard.access.plan import NO_PLANS, PlanBook, Plans
 from mailyard.access.region import NO_REGIONS
@@ -524,11 +525,13 @@ async def call_asgi(
     }
     waiting = list(pieces)
     status, received, answered = 0, bytearray(), {}
+    whole = asyncio.Event()
 
     async def receive() -> dict[str, Any]:
         await asyncio.sleep(0)
         if not waiting:
-            await asyncio.Event().wait()  # the client waits for its answer
+            await whole.wait()  # the client waits for its answer, and goes
+            return {"type": "http.disconnect"}
         piece = waiting.pop(0)
         return {"type": "http.request", "body": piece, "more_body": bool(waiting)}
 
@@ -539,6 +542,8 @@ async def call_asgi(
             answered.update((k.decode(), v.decode("latin-1")) for k, v in message["headers"])
         else:
             received.extend(message.get("body", b""))
+            if not message.get("more_body"):
+                whole.set()
 
     await asgi(scope, receive, send)
     return Reply(status, answered, bytes(received))

@@ -109,6 +109,7 @@ class Things:
             "readInboxes": {"inbox_ids": [self.ids["ibx"]]},
             "reindexMail": {"again": True},
             "changeSearchSettings": {"language": "german"},
+            "setInboxSearch": {"by_meaning": False},
             "setSenderPolicy": {"on_forged": "tag"},
             "changeMailbox": {"labels": ["changed"]},
             "changeMessage": {"ttl_s": 86_400},

@@ -9,7 +9,7 @@ from uuid import UUID
 from mailyard.access.audit import Actor
 from mailyard.access.authenticate import Principal
 from mailyard.core.errors import NotAuthenticated
-from mailyard.mailbox.message import ReadMessage
+from mailyard.mailbox.message_value import ReadMessage
 from mailyard.web.live.app import Live
 
 

@@ -3,7 +3,6 @@
 import base64
 import hmac
 import os
-import socket
 import subprocess
 import urllib.request
 from contextlib import suppress
@@ -15,6 +14,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 
 import pytest
+from ports import free_ports
 
 VERSION = "3.35.0"
 ACCOUNT = "mailyardtest"
@@ -26,7 +26,7 @@ _CACHE = Path(os.environ.get("MAILYARD_FLEET_CACHE") or (
 _FOLDER = _CACHE / f"azurite-{VERSION}"
 _PROGRAM = _FOLDER / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 _API = "2021-08-06"
-_PATIENCE_S = 60.0
+_PATIENCE_S = 120.0
 
 
 class AzureServer:
@@ -34,9 +34,7 @@ class AzureServer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

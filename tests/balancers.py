@@ -40,7 +40,9 @@ class Role:
     def __init__(self, role: str, database_url: str, folder: Path) -> None:
         (self.port,) = free_ports(1)
         name = "MAILYARD_PORT" if role == "api" else "MAILYARD_SMTP_PORT"
-        environment = {
+        self._role = role
+        self._log = folder / f"{role}-{self.port}.log"
+        self._environment = {
             **os.environ,
             **BEHIND,
             "MAILYARD_DATABASE_URL": database_url,
@@ -50,13 +52,18 @@ class Role:
             "MAILYARD_SUBMISSION_PORT": "0",
             "MAILYARD_SUBMISSIONS_PORT": "0",
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mailyard.cli.main", role],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=(folder / f"{role}-{self.port}.log").open("w"),
-            preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
-        )
+        self.start()
+
+    def start(self) -> None:
+        """Also again, on the same port, when it has ended."""
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mailyard.cli.main", self._role],
+                env=self._environment,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
+            )
 
     def end(self) -> None:
         self.process.kill()
@@ -65,19 +72,26 @@ class Role:
 
 @contextmanager
 def roles(database_url: str, folder: Path) -> Iterator[dict[str, Role]]:
-    """Two API and two SMTP processes, under the names that `deploy/` gives them."""
+    """Two API and two SMTP processes, under the names that `deploy/` gives them; they begin."""
     running = {
         f"{role}-{number}": Role(role, database_url, folder)
         for role in ("api", "smtp")
         for number in (1, 2)
     }
     try:
-        for one in running.values():
-            wait_until(lambda one=one: listens(one.port), 60.0)
         yield running
     finally:
         for one in running.values():
             one.end()
+
+
+def bring_back(running: Mapping[str, Role]) -> None:
+    """Start those that have ended, and wait until all listen."""
+    for one in running.values():
+        if one.process.poll() is not None:
+            one.start()
+    for one in running.values():
+        wait_until(lambda one=one: listens(one.port), 180.0)
 
 
 def _placed(text: str, backends: Mapping[str, Role]) -> str:
@@ -150,7 +164,7 @@ def _running(
 ) -> Iterator[None]:
     process = subprocess.Popen(command, env={**os.environ, **environment})
     try:
-        wait_until(lambda: all(map(listens, ports)), 20.0)
+        wait_until(lambda: all(map(listens, ports)))
         yield
     finally:
         process.terminate()

@@ -15,11 +15,13 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
 
 import asyncpg
 import parallel
 import pytest
 
+from mailyard.core.ids import uuid7
 from mailyard.storage.database import Database, DatabaseAddress
 from mailyard.storage.migrate import migrate
 from mailyard.storage.partitions import ensure_partitions
@@ -143,3 +145,9 @@ async def _drop(server_url: str, name: str) -> None:
         await server.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
     finally:
         await server.close()
+
+
+@pytest.fixture
+def workspace_id() -> UUID:
+    """A workspace that nobody has used before."""
+    return uuid7()

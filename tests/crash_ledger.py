@@ -75,7 +75,7 @@ async def build_world(address: Address, folder: Path, inboxes: int) -> World:
             yield "".join(f"{one},Box {n}\n" for n, one in enumerate(addresses)).encode()
 
         begun = await client.upload("/v1/imports", csv(), "text/csv", list_id=list_id)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while begun["state"] != "finished":
                 await asyncio.sleep(0.1)
                 begun = await client.get(f"/v1/imports/{begun['id']}")

@@ -22,7 +22,7 @@ from mailyard.net.http import HttpClient, HttpOptions
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.sending.transport import Handoff, Outcome, Outgoing, Recipient
 from mailyard.sending.transports.http_provider import HttpProvider, ProviderOptions
-from mailyard.sending.transports.vendor import Vendor
+from mailyard.sending.transports.vendor import ID_PREFIX, Vendor
 
 LOOPBACK = networks(["127.0.0.0/8", "::1/128"])
 QUICK = Backoff(first_s=0.01, cap_s=0.02)
@@ -224,3 +224,10 @@ async def sending(
     finally:
         await provider.close(1)
         await client.close()
+
+
+def message_id_of(reply: str) -> str | None:
+    """The provider's id in the reply of an accepted mail."""
+    if not reply.startswith(ID_PREFIX):
+        return None
+    return reply[len(ID_PREFIX) :].split(" ", 1)[0] or None

@@ -11,17 +11,17 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from ports import free_ports
 
 LOG_SEGMENT_BYTES = 16 * 1024 * 1024
 SMALL_DISK_BYTES = 512 * 1024 * 1024
-_START_S = 60.0
+_START_S = 180.0  # a broker starts in 6 s when the machine has nothing else to do
 _PR_SET_PDEATHSIG = 1
 _HEAP = ("-Xms128m", "-Xmx320m")
 USER, PASSWORD = "mailyard", "a secret of the tests"
@@ -82,7 +82,7 @@ class KafkaCluster:
             self._configure(node)
         formats = [self._format(node) for node in self.nodes]
         for one in formats:
-            assert one.wait(60) == 0, "the broker's folder was not formatted"
+            assert one.wait(_START_S) == 0, "the broker's folder was not formatted"
         for node in self.nodes:
             self.start_node(node)
         self.wait_for(set(self.nodes))
@@ -277,18 +277,6 @@ class KafkaCluster:
 
 def _die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def free_ports(count: int) -> list[int]:
-    """TCP ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _cluster_id() -> str:

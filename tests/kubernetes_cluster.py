@@ -32,7 +32,7 @@ NODES = 2
 _CACHE = Path(os.environ.get("MAILYARD_FLEET_CACHE") or (
     Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mailyard-fleet"
 ))  # fmt: skip
-_PATIENCE_S = 60.0
+_PATIENCE_S = 180.0
 
 
 def _key(*names: str) -> str:
@@ -41,12 +41,13 @@ def _key(*names: str) -> str:
 
 TOOLS = _CACHE / f"kubernetes-{_key('go.mod', 'go.sum')}"
 MODELS = _CACHE / f"kubernetes-models-{_key('models/package-lock.json', 'models/check.mjs')}"
+CRDS = _CACHE / f"kubernetes-crds-{_key('crds.txt')}"
 SCHEMAS = _CACHE / f"kubernetes-schemas-{_key('schemas.txt')}"
 
 
 def is_installed() -> bool:
     """Whether the programs are here. In CI they must be."""
-    if all((folder / "complete").exists() for folder in (TOOLS, SCHEMAS, MODELS)):
+    if all((folder / "complete").exists() for folder in (TOOLS, SCHEMAS, MODELS, CRDS)):
         return True
     if os.environ.get("CI"):
         pytest.fail("Kubernetes is missing: tests/services/install_kubernetes.sh")
@@ -62,7 +63,7 @@ def tool(name: str, *arguments: str | Path, stdin: str = "", home: Path | None =
         env=environment,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, f"{name} {arguments}: {done.stderr or done.stdout}"
@@ -76,7 +77,7 @@ def wrong_for_operators(objects: list[dict[str, Any]]) -> list[str]:
         input=json.dumps(objects),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=True,
     )
     return list(json.loads(done.stdout))

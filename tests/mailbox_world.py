@@ -13,7 +13,8 @@ from mailyard.access.audit import Actor
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.mailbox.draft import Drafts
 from mailyard.mailbox.follow import Follower
-from mailyard.mailbox.mailbox import Changed, Mailboxes
+from mailyard.mailbox.mailbox import Mailboxes
+from mailyard.mailbox.mailbox_value import Changed
 from mailyard.mailbox.note import Notes
 from mailyard.mailbox.send import Sender, Waker
 from mailyard.mailbox.state import Act

@@ -33,7 +33,7 @@ def _process(command: Sequence[str], folder: Path, ready: Callable[[], object]) 
             preexec_fn=lambda: die_with_parent(signal.SIGKILL, ours),
         )
     try:
-        wait_until(ready, 60.0)
+        wait_until(ready, 180.0)
         yield
     finally:
         process.kill()

@@ -18,7 +18,7 @@ from mailyard.storage.unprivileged import die_with_parent
 
 SLOTS = 16_384
 NAME = "yard"
-_PATIENCE_S = 30.0
+_PATIENCE_S = 90.0
 
 
 @dataclass
@@ -193,14 +193,13 @@ class Cluster:
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
     """A cluster of three, put together by hand, which is quicker than redis-cli's way."""
-    ports: list[int] = []
-    while len(ports) < 3:  # the nodes talk to each other on a port 10,000 above
-        ports += [port for port in free_ports(3 - len(ports)) if port < 55_000]
+    ports, own_ports = free_ports(3), free_ports(3)  # on these the nodes talk to each other
     with ExitStack() as stack:
         servers = []
-        for port in ports:
+        for port, own in zip(ports, own_ports, strict=True):
             server = _server(
-                folder, port, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000"
+                *(folder, port, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000"),
+                *("--cluster-port", str(own)),
             )
             stack.callback(server.kill)
             server.start()
@@ -211,7 +210,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
             server.ask("CLUSTER", "ADDSLOTSRANGE", low, high)
             server.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for server in servers[1:]:
-            server.ask("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
+            server.ask("CLUSTER", "MEET", "127.0.0.1", servers[0].port, own_ports[0])
         found = Cluster(servers)
         wait_until(lambda: all(_knows_all(one, len(servers)) for one in servers))
         yield found

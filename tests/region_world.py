@@ -5,6 +5,7 @@ between them that lets everything through late. One of them is lost, and the oth
 import asyncio
 import json
 import re
+import shutil
 import smtplib
 import subprocess
 import sys
@@ -21,17 +22,24 @@ from crash_ledger import ApiSender, SmtpClient, World, build_world
 from crash_verdict import INBOUND_WAITING, JOBS_THAT_DELIVER, Findings, compare
 from far_link import FarLink, far_link
 from postgres_servers import Server, primary_in, standby_of
-from running_platform import free_ports
+from running_platform import free_ports, wait_until
 
 from mailyard.app import Application
 from mailyard.proving.client import ApiClient
 from mailyard.proving.own_platform import Address, OwnPlatform
 from mailyard.settings import load_settings
 from mailyard.storage import cluster
+from mailyard.storage.blobs.folder import MARK
 
 DELAY_S = 0.080  # each way
 EU, US = "eu", "us"
 KEY = b64encode(b"a master key for all the regions").decode()
+SHORT_RULES = """
+[region-copy]
+warning = 1
+warning_for_s = 0
+resolve_for_s = 0
+"""
 ANSWERS = re.compile(r"^([\d.]+) (?:250|202) (\S+)", re.M)
 
 
@@ -56,6 +64,14 @@ class Regions:
     fronts: dict[str, tuple[FarLink, FarLink]] = field(default_factory=dict)
     far_smtp: dict[str, FarLink] = field(default_factory=dict)  # its listener, from far away
     stacks: dict[str, Stack] = field(default_factory=dict)
+
+    def blobs(self, region: str, site: str) -> Path:
+        """A region's blob store at its own site, or its copy at the other."""
+        return self.folder / f"blobs-of-{region}-at-{site}"
+
+    def copy_blobs(self, region: str, site: str) -> None:
+        """What a store's own replication does, some time later."""
+        shutil.copytree(self.blobs(region, region), self.blobs(region, site), dirs_exist_ok=True)
 
     async def start(self, region: str, database: Server, site: str, *, key: str = "") -> Stack:
         """The processes of a region, at a site; its names lead to them once they are ready."""
@@ -82,6 +98,8 @@ class Regions:
             )
         file = folder / "regions.toml"
         file.write_text("\n".join(lines))
+        rules = folder / "alerts.toml"
+        rules.write_text(SHORT_RULES)
         port, smtp_port = free_ports(2)
         return {
             "MAILYARD_REGION": region,
@@ -94,7 +112,9 @@ class Regions:
             "MAILYARD_MASTER_KEY": KEY,
             "MAILYARD_PROVIDER_NETWORKS": "127.0.0.0/8",
             "MAILYARD_WORKER_PROCESSES": "1",
-            "MAILYARD_ALERTS": "false",
+            "MAILYARD_ALERTS_FILE": str(rules),
+            "MAILYARD_BLOBS": f"file://{self.blobs(region, site)}",
+            "MAILYARD_BLOBS_ABOVE": "16KB",
         }
 
     def command(self, region: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -129,6 +149,9 @@ def two_regions(folder: Path, delay_s: float = DELAY_S) -> Iterator[Regions]:
             away.chmod(0o755)
             copy = standby_of(primary, away / region, link.port)
             stack.callback(copy.stop)
+            for at in (region, other):
+                world.blobs(region, at).mkdir()
+                (world.blobs(region, at) / MARK).touch()
             world.primaries[region], world.copies[region] = primary, copy
             world.links[region] = link
             nowhere = ("127.0.0.1", 9)
@@ -146,6 +169,7 @@ class Outcome:
 
     promises: int
     lost: int
+    lost_of_the_copied: int  # of those that had reached the copy, which must be none
     window_s: float  # from the first promise that was lost to the end of the site
     decided_s: float  # from the end of the site to the command's success
     back_s: float  # … to the first mail that was taken again
@@ -166,7 +190,10 @@ async def lose_and_take_over(world: Regions, *, mails: int, synchronous: bool) -
         *(asyncio.create_task(SmtpClient(ledger, f"smtp{n}", 0.01).run()) for n in range(4)),
         *(asyncio.create_task(ApiSender(ledger, f"api{n}", 0.02).run()) for n in range(2)),
     ]
-    await promised(ledger, mails)
+    await promised(ledger, mails // 2)
+    copied = {*ledger.ledger.by_smtp, *ledger.ledger.by_api}
+    await asyncio.to_thread(until_copied, world)
+    await promised(ledger, mails - mails // 2)
     lost_at = time.monotonic()
     world.links[EU].fall_silent()  # what is under way does not arrive any more
     await eu.platform.kill()
@@ -181,17 +208,25 @@ async def lose_and_take_over(world: Regions, *, mails: int, synchronous: bool) -
     await asyncio.gather(*clients)
     findings = await settled(again, ledger)
     times = {token: float(at) for at, token in ANSWERS.findall(ledger.ledger.file.read_text())}
-    lost = [times[line.partition(":")[0].split()[1]] for line in findings.lost]
+    lost = {line.partition(":")[0].split()[1] for line in findings.lost}
     return Outcome(
         promises=findings.checked,
         lost=len(lost),
-        window_s=max([lost_at - at for at in lost], default=0.0),
+        lost_of_the_copied=len(lost & copied),
+        window_s=max([lost_at - times[token] for token in lost], default=0.0),
         decided_s=decided_at - lost_at,
         back_s=min(at for at in times.values() if at > decided_at) - lost_at,
         accept_ms=accept_ms,
         findings=findings,
         told=told,
     )
+
+
+def until_copied(world: Regions) -> None:
+    """Until the copy has received all that `eu` has committed by now."""
+    position = world.primaries[EU].sql("SELECT pg_current_wal_flush_lsn()")
+    there = f"SELECT pg_last_wal_receive_lsn() >= '{position}'"
+    wait_until(lambda: world.copies[EU].sql(there) == "t", 120.0)
 
 
 def take_over(world: Regions) -> dict[str, Any]:
@@ -206,7 +241,7 @@ async def promised(world: World, more: int) -> None:
     """Wait until so many more promises were given, by both ways together."""
     ledger = world.ledger
     wanted = len(ledger.by_smtp) + len(ledger.by_api) + more
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):
         while len(ledger.by_smtp) + len(ledger.by_api) < wanted:
             await asyncio.sleep(0.01)
 
@@ -216,7 +251,7 @@ async def settled(stack: Stack, world: World) -> Findings:
     application = Application(load_settings(stack.platform.environment))
     await application.open()
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(300):
             while True:
                 waiting = await application.database.fetchval(INBOUND_WAITING)
                 if not waiting and not await application.database.fetch(JOBS_THAT_DELIVER):

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,26 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ports import free_ports
+
 from mailyard.storage.unprivileged import die_with_parent
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+def wait_until(condition: Any, patience_s: float = 60.0) -> None:
+    """Return when `condition()` is true; fail after `patience_s`.
 
-
-def wait_until(condition: Any, patience_s: float = 20.0) -> None:
-    """Return when `condition()` is true; fail after `patience_s`."""
-    deadline = time.monotonic() + patience_s
+    What takes long is looked at less and less often: a look may cost a process of its own.
+    """
+    started = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
+        waited_s = time.monotonic() - started
+        assert waited_s < patience_s, f"waited {patience_s:g} s in vain"
+        time.sleep(min(0.3, 0.02 + waited_s / 50))
 
 
 def children_of(pid: int) -> list[int]:
@@ -87,7 +81,7 @@ class Platform:
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal the supervisor and wait for its end; its exit status."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=180)
 
 
 def begin(data: Path, **settings: str) -> Platform:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import urllib.request
 from contextlib import suppress
@@ -11,6 +10,7 @@ from time import monotonic, sleep
 from urllib.error import URLError
 
 import pytest
+from ports import free_ports
 
 VERSION = "v1.8.0"
 ACCESS_KEY, SECRET_KEY = "test", "testsecret123"
@@ -19,7 +19,7 @@ _CACHE = Path(os.environ.get("MAILYARD_FLEET_CACHE") or (
     Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mailyard-fleet"
 ))  # fmt: skip
 BINARY = _CACHE / f"versitygw-{VERSION}" / "versitygw"
-_PATIENCE_S = 30.0
+_PATIENCE_S = 90.0
 
 
 class S3Server:
@@ -28,9 +28,7 @@ class S3Server:
     def __init__(self, folder: Path, region: str = "us-east-1") -> None:
         self._folder = folder
         self._region = region
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        (self.port,) = free_ports(1)
         for name in ("data", "meta", f"data/{BUCKET}"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self._process: subprocess.Popen[bytes] | None = None

@@ -6,7 +6,7 @@ from uuid import UUID
 from mail_platform import MailPlatform
 
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import Inbox, NewInbox
+from mailyard.mailbox.inbox_value import Inbox, NewInbox
 from mailyard.mailbox.search.embedder import Embedder
 from mailyard.mailbox.search.index import Indexer, IndexFollower
 from mailyard.mailbox.search.search import Found, Search

@@ -13,7 +13,8 @@ from mailyard.access.vault import Vault
 from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.live import LiveEvents
 from mailyard.campaigns.audience import Audiences
-from mailyard.campaigns.campaign import Campaigns, NewCampaign
+from mailyard.campaigns.campaign import Campaigns
+from mailyard.campaigns.campaign_value import NewCampaign
 from mailyard.campaigns.chunk import ChunkSender
 from mailyard.campaigns.plan import Planner
 from mailyard.campaigns.progress import Progress, ProgressEvents
@@ -29,6 +30,7 @@ from mailyard.queue.worker import Worker
 from mailyard.ratelimit.adapters.memory import MemoryRateLimit
 from mailyard.sending.accept import Emails
 from mailyard.sending.deliver import Deliverer
+from mailyard.sending.delivery import Deliveries, Delivery, StoryEvent
 from mailyard.sending.handoff import Window
 from mailyard.sending.imprint import Imprints
 from mailyard.sending.return_path import ReturnPaths
@@ -341,3 +343,20 @@ class World:
 
 def addresses_of(mails: Sequence[Outgoing]) -> list[str]:
     return [recipient.address for mail in mails for recipient in mail.recipients]
+
+
+async def told(world: World) -> list[tuple[Delivery, list[StoryEvent]]]:
+    """Every delivery of the workspace with its story."""
+    deliveries = Deliveries(database=world.database)
+    page = await deliveries.page(world.workspace_id)
+    return [await deliveries.get(world.workspace_id, one.id) for one in page.items]
+
+
+async def until_told(world: World, wanted: Callable[[list[Delivery]], bool]) -> list[Delivery]:
+    """The deliveries, once they are as `wanted`; within 20 seconds."""
+    async with asyncio.timeout(20):
+        while True:
+            found = [delivery for delivery, _ in await told(world)]
+            if found and wanted(found):
+                return found
+            await asyncio.sleep(0.02)

@@ -105,13 +105,15 @@ class Process:
         )
 
     def until_ready(self) -> None:
-        wait_until(lambda: self._process.poll() is not None or "ready" in self._log.read_text(), 90)
+        wait_until(
+            lambda: self._process.poll() is not None or "ready" in self._log.read_text(), 240
+        )
         assert self._process.poll() is None, self._log.read_text()
 
     def drain(self) -> None:
         """As a rolling upgrade ends it; it has to end by itself, and in good order."""
         self._process.send_signal(signal.SIGTERM)
-        status = self._process.wait(60)
+        status = self._process.wait(180)
         assert status == 0, f"{self.role} ended with {status}:\n{self._log.read_text()[-4000:]}"
 
     def end(self) -> None:

@@ -44,3 +44,9 @@ def payloads(jobs: Iterable[LeasedJob]) -> list[str]:
 
 def ids(jobs: Iterable[LeasedJob]) -> set[int]:
     return {leased.id for leased in jobs}
+
+
+async def bury(engine: Engine, *names: str, **rest: Any) -> list[int]:
+    given = await add(engine, *names, **rest)
+    await engine.bury(await take(engine, queue=rest.get("queue", Q)), "no")
+    return given

@@ -4,6 +4,7 @@ by two verifiers of others."""
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from corpora.conftest import corpora_folder, files_of
 from dkim_peers import dkimpy_passes, opendkim
 
 from mailyard.core import limits
-from mailyard.protocol.address import mailboxes_in
+from mailyard.core.errors import InvalidInput
+from mailyard.protocol.address import parse_mailbox_list
 from mailyard.protocol.dkim import (
     Mail,
     Result,
@@ -242,8 +244,10 @@ def as_sent(raw: bytes) -> bytes:
         and len(field) <= limits.HEADER_VALUE_BYTES
     ]
     sender = b"From: sender@mail.example.org"
-    if len(senders) == 1 and mailboxes_in(senders[0][5:].decode(errors="replace")):
-        sender = senders[0]
+    if len(senders) == 1:
+        with suppress(InvalidInput):
+            parse_mailbox_list(senders[0][5:].decode(errors="replace"))
+            sender = senders[0]
     return b"\r\n".join([*kept, sender, b"", mail.body])
 
 

@@ -13,14 +13,14 @@ from corpora.agreement.families import FAMILIES
 from corpora.conftest import files_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "PARSER.md"
-ROW = re.compile(r"^\| (mime-\w+) \| `([^`]+)` \| [^|]{3,} \|$", re.MULTILINE)
+ROW = re.compile(r"^\| (mime-\w+|address) \| `([^`]+)` \| [^|]{3,} \|$", re.MULTILINE)
 LEAST_SHARE = 0.97
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_facts_agree_but_for_what_the_docs_tell(corpora: Path, family: str) -> None:
     tally = Tally(FAMILIES[family](dict(files_of(corpora / family))))
-    assert tally.compared.total() > 400
+    assert tally.compared.total() > 300
     assert tally.share >= LEAST_SHARE
     told = [pattern for name, pattern in ROW.findall(DOCS.read_text()) if name == family]
     found = [one.key for one in tally.disagreements]

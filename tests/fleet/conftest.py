@@ -1,11 +1,19 @@
-"""What the tests against real services share. A service that is missing fails them."""
+"""What the tests against real services share. A service that is missing fails them.
+
+`make test-fleet` runs them in two processes, for they wait more than they compute. None may depend
+on how fast the machine is: what is waited for is a condition, and its bound only says when it is
+given up.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from pathlib import Path, PurePath
 from secrets import token_hex
+from typing import Any
 
 import pytest
 import redis_servers
+from xdist.scheduler import LoadFileScheduling
 
 from mailyard.storage.redis.address import parse_address
 from mailyard.storage.redis.link import RedisLink
@@ -18,6 +26,36 @@ pytest.register_assert_rewrite(
     "contract.test_presence",
 )
 REDIS_FORMS = ("single", "sentinel", "cluster")
+TEST_S = 600.0  # a test that takes longer stands still
+LONG = ("kafka", "test_stages", "test_experiments", "test_kubernetes", "test_balancers")
+
+
+def part_of(nodeid: str) -> str:
+    """What one process runs, in its order: a file, or files that share services."""
+    file = PurePath(nodeid.partition("::")[0])
+    return "kafka" if file.parent.name == "kafka" else file.stem
+
+
+class ByPart(LoadFileScheduling):
+    """Each part to one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return part_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPart:
+    return ByPart(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long parts first, so that none of them is left alone at the end."""
+    rank = {part: place for place, part in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(part_of(item.nodeid), len(LONG)))
+    for item in items:
+        here = item.path.is_relative_to(Path(__file__).parent)
+        if here and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_S))
 
 
 @pytest.fixture(scope="session")

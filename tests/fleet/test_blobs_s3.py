@@ -20,7 +20,7 @@ from mailyard.app import Application
 from mailyard.app.foundation import blob_store
 from mailyard.core.errors import ConfigurationError
 from mailyard.core.ids import MESSAGE, type_id, uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.receiving.accept import Acceptor
 from mailyard.settings import Settings
@@ -208,14 +208,14 @@ async def test_mail_is_deferred_while_the_store_is_away_and_none_is_lost(
     while sum(reply.code == 250 for reply in replies) < 5:
         await asyncio.sleep(0.01)
     yard.server.kill() if way == "killed" else yard.server.freeze()
-    async with asyncio.timeout(20.0):
+    async with asyncio.timeout(120.0):
         await away.wait()
     first = await yard.app.database.pool.fetchval("SELECT min(id::text)::uuid FROM message")
     with pytest.raises(BlobsAway):
         await yard.app.messages.raw(yard.workspace, await visible(yard, first))
     yard.server.start() if way == "killed" else yard.server.thaw()
     back.set()
-    async with asyncio.timeout(60.0):
+    async with asyncio.timeout(180.0):
         await asyncio.gather(*peers)
 
     assert {reply.code for reply in replies} == {250, 451}
@@ -283,7 +283,7 @@ async def test_a_folder_moves_to_s3_and_from_there_to_another_while_it_goes_away
     server.kill()
     await asyncio.sleep(0.5)
     server.start()
-    async with asyncio.timeout(60.0):
+    async with asyncio.timeout(180.0):
         with_break = await asyncio.gather(task, return_exceptions=True)
     if isinstance(with_break[0], BaseException):  # a list was under way
         assert isinstance(with_break[0], BlobsAway)

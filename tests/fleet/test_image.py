@@ -148,7 +148,7 @@ def test_what_it_makes_runs_under_a_root_that_nobody_can_write_to(
             assert process.poll() is None, (folder / "log").read_text()
             return is_ready(env)
 
-        wait_until(begun, 90.0)
+        wait_until(begun, 240.0)
         refused = run([*inside, "touch", str(program / "x")], env, Path("/"))
         assert "Read-only file system" in refused.stderr
         health = exec_form(last(STEPS, "HEALTHCHECK"))
@@ -162,7 +162,7 @@ def test_what_it_makes_runs_under_a_root_that_nobody_can_write_to(
         owners = {one.stat().st_uid for one in folder.joinpath("data").rglob("*")}
         assert owners == {10001}
         process.send_signal(getattr(signal, last(STEPS, "STOPSIGNAL")))
-        assert process.wait(60) == 0
+        assert process.wait(180) == 0
 
 
 def test_a_step_is_read_with_its_lines_joined(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import yaml
 from external_metrics import Metrics, registration, served
 from kubernetes_cluster import (
     CHART,
+    CRDS,
     SCHEMAS,
     TOOLS,
     VERSION,
@@ -79,7 +80,7 @@ def install(cluster: Cluster, namespace: str, *settings: str) -> None:
         namespace,
         "--wait",
         "--timeout",
-        "90s",
+        "300s",
         *chosen,
     )
 
@@ -310,10 +311,31 @@ def test_it_is_installed_upgraded_and_taken_away_without_a_trace(
     cluster.until(lambda: _hashes(cluster, namespace) not in (set(), {first}))
     config = cluster.get("configmap", "yard", namespace)
     assert config is not None and config["data"]["MAILYARD_LOG_LEVEL"] == "debug"
-    cluster.helm("uninstall", "yard", "-n", namespace, "--wait", "--timeout", "60s")
+    cluster.helm("uninstall", "yard", "-n", namespace, "--wait", "--timeout", "300s")
     cluster.until(lambda: cluster.everything(namespace, *EVERYTHING) == before)
     left = cluster.everything(namespace, "secrets")
     assert left == {"secret/mailyard"}, "and the operator's own Secret stays"
+
+
+def test_objects_of_operators_are_taken_by_their_real_definitions(
+    cluster: Cluster, namespace: str
+) -> None:
+    """By the API server, with the definitions that KEDA and External Secrets ship."""
+    for file in sorted(CRDS.glob("*.yaml")):
+        cluster.kubectl("apply", "--server-side", "-f", file)
+        cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", file)
+    install(cluster, namespace, "scaling.by=keda", *OUTSIDE)
+    there = cluster.everything(namespace, "scaledobjects.keda.sh")
+    assert there == {f"scaledobject.keda.sh/yard-{one}" for one in SCALED}
+    secret = cluster.get("externalsecrets.external-secrets.io", "mailyard", namespace)
+    assert secret is not None and secret["spec"]["secretStoreRef"]["name"] == "vault"
+    wrong = of_kind(rendered("scaling.by=keda"), "ScaledObject")["yard-api"]
+    wrong["metadata"] = {"name": "wrong", "namespace": namespace}
+    wrong["spec"]["minReplicaCount"] = "two"
+    with pytest.raises(AssertionError, match="minReplicaCount"):
+        cluster.apply(wrong)
+    cluster.helm("uninstall", "yard", "-n", namespace, "--wait", "--timeout", "60s")
+    cluster.until(lambda: not cluster.everything(namespace, "scaledobjects.keda.sh"))
 
 
 def _pods(cluster: Cluster, namespace: str, component: str) -> list[dict[str, Any]]:

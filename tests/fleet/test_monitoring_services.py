@@ -48,7 +48,7 @@ SHORT = "\n".join(
         ("workers-failing", "critical"),
     )
 )
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 @dataclass
@@ -206,6 +206,9 @@ RARE = {
     "mailyard_cache_hit_ratio",
     "mailyard_redis_hit_ratio",
     "mailyard_queue_failed_ratio",
+    "mailyard_replica_left_out",
+    "mailyard_region_copy_silent_seconds",
+    "mailyard_blobs_away",
 }
 
 
@@ -242,7 +245,7 @@ def test_an_alert_is_raised_here_and_in_prometheus_told_in_every_way_and_resolve
         wait_until(lambda: world.told("live-connections"), PATIENCE_S)
         fired = ("MailyardLiveConnections", "warning")
         wait_until(lambda: fired in scraper.firing(), PATIENCE_S)
-        assert scraper.value("mailyard_live_ratio") == 1.0
+        wait_until(lambda: scraper.value("mailyard_live_ratio") == 1.0, PATIENCE_S)
     wait_until(lambda: len(world.told("live-connections")) >= 2, PATIENCE_S)
     wait_until(lambda: fired not in scraper.firing(), PATIENCE_S)
     begun, over = world.told("live-connections")
@@ -317,10 +320,14 @@ def test_influxdb_has_the_figures(world: World) -> None:
 
     count = "SELECT last(\"count\") FROM mailyard_process WHERE subject = '{}'"
     wait_until(lambda: last(count.format("api")) == 1.0, PATIENCE_S)
-    assert last(count.format("worker")) == 1.0
-    figures = json.loads(world.get("/monitoring/metrics"))["figures"]
-    used = last("SELECT last(used) FROM mailyard_disk")
-    assert used == pytest.approx(figures["disk.used"][""], abs=0.02)
+    wait_until(lambda: last(count.format("worker")) == 1.0, PATIENCE_S)
+
+    def as_it_is() -> bool:
+        """Others write to the disk meanwhile."""
+        now = json.loads(world.get("/monitoring/metrics"))["figures"]["disk.used"][""]
+        return last("SELECT last(used) FROM mailyard_disk") == pytest.approx(now, abs=0.02)
+
+    wait_until(as_it_is, PATIENCE_S)
     depths = world.influx.ask('SELECT last(depth) FROM mailyard_queue GROUP BY "subject"')
     assert {one["tags"]["subject"] for one in depths} >= {"email-send", "inbound-email"}
 

@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,16 +32,15 @@ from mailyard.queue.schedule import Scheduler
 from mailyard.storage.database import Database
 from mailyard.storage.unprivileged import die_with_parent
 
-pytestmark = pytest.mark.timeout(240)
-
-TAKE_OVER_S = UNSEAT_S + 30.0  # on a busy machine
+TAKE_OVER_S = UNSEAT_S + 180.0  # on a busy machine
 # What fires is written down where it happens, and a minute's schedule is made one of a moment's.
 LEDGER = """
 CREATE TABLE fired (
-    name text, tick timestamptz, port int, at timestamptz DEFAULT clock_timestamp());
+    name text, tick timestamptz, port int, at timestamptz DEFAULT clock_timestamp(), epoch bigint);
 CREATE FUNCTION write_down() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO fired (name, tick, port) VALUES (OLD.name, OLD.next_at, inet_client_port());
+    INSERT INTO fired (name, tick, port, epoch)
+    SELECT OLD.name, OLD.next_at, inet_client_port(), epoch FROM leader WHERE duty = 'scheduler';
     NEW.next_at := greatest(OLD.next_at, clock_timestamp() - interval '0.2 s') + interval '0.2 s';
     RETURN NEW;
 END $$;
@@ -73,6 +73,16 @@ class Candidate:
         self.process.wait(20)
 
 
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """Of one tick: when (seconds since 1970), by whom, in whose term."""
+
+    tick: str
+    at_s: float
+    who: Candidate
+    epoch: int
+
+
 class Ledger:
     """What has been fired, and by whom."""
 
@@ -80,23 +90,34 @@ class Ledger:
         self._server = server
         self._candidates = candidates
 
-    def rows(self) -> list[tuple[str, Candidate, float]]:
-        """(tick, by whom, when), in the order of firing."""
+    def rows(self, only: str = "") -> list[Firing]:
+        """In the order of firing."""
         text = self._server.sql(
-            "SELECT name || tick, port, extract(epoch FROM at) FROM fired ORDER BY at"
+            "SELECT name || tick, extract(epoch FROM at), port, epoch "
+            f"FROM fired ORDER BY at {only}"
         )
         lines = [line.split("|") for line in text.splitlines()]
-        return [(tick, self._who(int(port)), float(at)) for tick, port, at in lines]
+        return [
+            Firing(tick, float(at), self._who(int(port)), int(epoch))
+            for tick, at, port, epoch in lines
+        ]
 
-    def last(self) -> Candidate | None:
+    def leader(self) -> Candidate:
         """Who fired last."""
-        rows = self.rows()
-        return rows[-1][1] if rows else None
+        (last,) = self.rows("DESC LIMIT 1")
+        return last.who
 
     def goes_on(self) -> None:
         """Wait for some more ticks."""
-        wanted = len(self.rows()) + 8
-        wait_until(lambda: len(self.rows()) >= wanted, TAKE_OVER_S)
+        wanted = self._count() + 8
+        wait_until(lambda: self._count() >= wanted, TAKE_OVER_S)
+
+    def another_leads(self, than: Candidate) -> None:
+        """Wait for it."""
+        wait_until(lambda: self.leader() is not than, TAKE_OVER_S)
+
+    def _count(self) -> int:
+        return int(self._server.sql("SELECT count(*) FROM fired"))
 
     def _who(self, port: int) -> Candidate:
         (who,) = [one for one in self._candidates if port in one.link.out_ports]
@@ -129,37 +150,46 @@ def candidates(server: Server, tmp_path: Path) -> Iterator[list[Candidate]]:
 def test_no_tick_is_fired_twice_whatever_becomes_of_the_leader(
     server: Server, candidates: list[Candidate]
 ) -> None:
-    wait_until(lambda: server.sql("SELECT count(*) FROM queue_schedule") != "0", 60.0)
+    wait_until(lambda: server.sql("SELECT count(*) FROM queue_schedule") != "0", TAKE_OVER_S)
     server.sql(LEDGER)
     ledger = Ledger(server, candidates)
     ledger.goes_on()
-    first = ledger.last()
-    (second,) = [one for one in candidates if one is not first]
-    assert first is not None
 
-    first.process.send_signal(signal.SIGSTOP)
-    stopped = time.time()
-    wait_until(lambda: ledger.last() is second, TAKE_OVER_S)
-    assert ledger.rows()[-1][2] - stopped > LEASE_S, "not before its lease has run out"
-    first.process.send_signal(signal.SIGCONT)
-    ledger.goes_on()
-    ledger.goes_on()
-
-    second.link.fall_silent()  # whatever it was saying comes to the server later
-    wait_until(lambda: ledger.last() is first, TAKE_OVER_S)
-    second.link.go_on()
+    stopped = ledger.leader()
+    stopped.process.send_signal(signal.SIGSTOP)
+    before, renewed_s = len(ledger.rows()), renewed_at_s(server)
+    ledger.another_leads(than=stopped)
+    other = next(one for one in ledger.rows()[before:] if one.who is not stopped)
+    assert other.at_s - renewed_s > LEASE_S, "not before its lease has run out"
+    stopped.process.send_signal(signal.SIGCONT)
     ledger.goes_on()
     ledger.goes_on()
 
-    first.process.kill()
-    wait_until(lambda: ledger.last() is second, TAKE_OVER_S)
+    silent = ledger.leader()
+    silent.link.fall_silent()  # whatever it was saying comes to the server later
+    ledger.another_leads(than=silent)
+    silent.link.go_on()
+    ledger.goes_on()
+    ledger.goes_on()
+
+    killed = ledger.leader()
+    killed.process.kill()
+    ledger.another_leads(than=killed)
     ledger.goes_on()
 
     rows = ledger.rows()
-    assert len({tick for tick, _, _ in rows}) == len(rows), "a tick was fired twice"
-    turns = [who for who, _ in groupby(rows, key=lambda row: row[1])]
-    assert turns == [first, second, first, second], "one who had been replaced has fired"
-    assert server.sql("SELECT epoch FROM leader") == "4"
+    assert len({one.tick for one in rows}) == len(rows), "a tick was fired twice"
+    assert len({(one.who, one.epoch) for one in rows}) == len({one.epoch for one in rows})
+    assert all(one.epoch <= after.epoch for one, after in pairwise(rows)), (
+        "one who had been replaced has fired"
+    )
+    assert len({one.epoch for one in rows}) >= 4
+    assert server.sql("SELECT epoch FROM leader") == str(rows[-1].epoch)
+
+
+def renewed_at_s(server: Server) -> float:
+    """When the leader's lease was renewed last."""
+    return float(server.sql("SELECT extract(epoch FROM renewed_at) FROM leader"))
 
 
 async def test_a_leader_whose_term_is_over_can_fire_nothing(database: Database) -> None:
@@ -197,9 +227,9 @@ async def test_a_leader_that_sleeps_inside_a_tick_is_ended_and_not_waited_for(
         await transaction.start()
         await Fence(database, "scheduler", 1, lease_s=10.0).hold(asleep)  # type: ignore[arg-type]
         started = time.monotonic()
-        await database.pool.execute("UPDATE leader SET epoch = 2", timeout=30)
-        assert 3.0 < time.monotonic() - started < 20.0
-        async with asyncio.timeout(10):  # the driver hears of it a moment later
+        await database.pool.execute("UPDATE leader SET epoch = 2", timeout=60)
+        assert time.monotonic() - started > 3.0, "it was waited for: it might have gone on"
+        async with asyncio.timeout(60):  # the driver hears of it a moment later
             while not asleep.is_closed():
                 await asyncio.sleep(0.01)
     finally:
@@ -213,9 +243,12 @@ async def test_no_duty_is_begun_once_the_lease_has_run_out(database: Database) -
         done.append(fence.holds)
         return True
 
-    fence = Fence(database, "scheduler", 1, lease_s=0.05)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5):
-            await perform([Duty("busy", 0.01, do)], fence)
-    assert done and all(done[:-1])
-    assert fence.left_s == 0.0
+    fence = Fence(database, "scheduler", 1, lease_s=1.0)
+    working = asyncio.create_task(perform([Duty("busy", 0.01, do)], fence))
+    while fence.holds:
+        await asyncio.sleep(0.01)
+    begun = len(done)
+    await asyncio.sleep(0.3)
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    assert begun > 0 and len(done) <= begun + 1, "but one that was about to begin just then"

@@ -28,7 +28,7 @@ from mailyard.storage.redis.address import parse_address
 from mailyard.storage.redis.link import RedisAway, RedisLink
 from mailyard.storage.redis.script import command
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 def count(outcome: str) -> float:
@@ -42,7 +42,7 @@ def alone(tmp_path: Path) -> Iterator[Server]:
 
 
 async def test_a_stopped_redis_costs_each_call_at_most_once_and_comes_back(alone: Server) -> None:
-    link = RedisLink(parse_address(f"redis://127.0.0.1:{alone.port}"), call_s=0.5)
+    link = RedisLink(parse_address(f"redis://127.0.0.1:{alone.port}"), call_s=2.0)
     await link.open()
     limit = FleetRateLimit(
         shared=RedisRateLimit(link=link), processes=lambda: 2, clock=SystemClock()
@@ -110,7 +110,7 @@ async def test_wake_ups_go_by_postgresql_while_redis_is_stopped(
     alone: Server, database: Database
 ) -> None:
     links = [
-        RedisLink(parse_address(f"redis://127.0.0.1:{alone.port}"), call_s=0.5) for _ in range(2)
+        RedisLink(parse_address(f"redis://127.0.0.1:{alone.port}"), call_s=2.0) for _ in range(2)
     ]
     speaker, listener = (
         FleetBus(link=link, database=database, clock=SystemClock()) for link in links
@@ -217,7 +217,6 @@ SETTINGS = {
 }
 
 
-@pytest.mark.timeout(300)
 def test_the_platform_goes_on_while_redis_is_stopped(tmp_path: Path, alone: Server) -> None:
     url = f"redis://127.0.0.1:{alone.port}"
     with running_platform(tmp_path / "data", redis_url=url, **SETTINGS) as platform:
@@ -239,7 +238,6 @@ def test_the_platform_goes_on_while_redis_is_stopped(tmp_path: Path, alone: Serv
         assert roles(platform) == processes  # nothing was started anew
 
 
-@pytest.mark.timeout(300)
 def test_the_platform_goes_on_through_a_failover(tmp_path: Path) -> None:
     with ExitStack() as stack:
         guarded = stack.enter_context(redis_servers.watched(tmp_path / "redis"))

@@ -49,7 +49,7 @@ async def settled(bus: RedisBus | FleetBus) -> None:
         news = bus.subscribe("anything")
         for _ in range(2):  # the first may be the beginning, the second is what was sent
             bus._postgres.send("anything")
-            assert await news.wait(20.0)
+            assert await news.wait(120.0)
         news.close()
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import redis_servers
 from running_platform import free_ports
 
-from mailyard.fleet.check_redis import check_redis
-from mailyard.fleet.checkup import Grade
+from mailyard.fleet.checkup.finding import Grade
+from mailyard.fleet.checkup.redis import check_redis
 from mailyard.observe.metrics import REGISTRY
 from mailyard.storage.redis.address import parse_address
 from mailyard.storage.redis.facts import read_facts

@@ -22,7 +22,8 @@ from mailyard.app import Application
 from mailyard.proving.own_platform import Address
 from mailyard.settings import load_settings
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
+PATIENCE_S = 240.0
 
 ROLES = ("scheduler", "worker", "smtp", "api")
 BUILDS = "SELECT string_agg(DISTINCT coalesce(build, 'this'), ' ' ORDER BY coalesce(build, 'this'))"
@@ -91,7 +92,7 @@ async def some_more(world: World, count: int = 15) -> None:
     """Wait until so many more promises were given by each way."""
     ledger = world.ledger
     wanted = len(ledger.by_smtp) + count, len(ledger.by_api) + count
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while len(ledger.by_smtp) < wanted[0] or len(ledger.by_api) < wanted[1]:
             await asyncio.sleep(0.05)
 
@@ -125,7 +126,7 @@ async def test_a_rolling_upgrade_and_its_way_back_lose_nothing(tmp_path: Path) -
         await some_more(world)
         world.stopping.set()
         await asyncio.gather(*clients)
-        findings = await audit(environment, world, settle_s=60.0)
+        findings = await audit(environment, world, settle_s=PATIENCE_S)
         assert world.ledger.refused == []
         assert (findings.lost, findings.twice, findings.unknown) == ([], [], 0)
         assert findings.on_its_way == 0
@@ -149,7 +150,7 @@ async def jobs_of_the_newer_build_wait_for_it(server: Server, fleet: Fleet, new:
     server.sql("UPDATE job_scheduled SET run_at = now()")
     worker = fleet.start(new, "worker")
     await asyncio.to_thread(worker.until_ready)
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(PATIENCE_S):
         while int(server.sql(left)):
             await asyncio.sleep(0.2)
     assert server.sql(dead) == "0"

@@ -15,9 +15,10 @@ from monitoring_servers import Posted
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from running_platform import Platform, running_platform, wait_until
 
+from mailyard.campaigns.chunk import FOLLOWED
 from mailyard.client import Mailyard
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 SECRET = "Zebrafink"
 
 
@@ -81,25 +82,36 @@ def platform(tmp_path_factory: pytest.TempPathFactory, collector: Posted) -> Ite
         yield running
 
 
+def call(
+    platform: Platform,
+    path: str,
+    body: Any = None,
+    traceparent: str = "",
+    method: str = "POST",
+    media_type: str = "application/json",
+) -> Any:
+    """A request as a program makes it; what is answered."""
+    headers = {
+        "Authorization": f"Bearer {platform.ready['api_key']}",
+        "Content-Type": media_type,
+    }
+    if traceparent:
+        headers["traceparent"] = traceparent
+    content = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
+    url = f"{platform.ready['page']}{path}"
+    with urlopen(Request(url, content, headers, method=method), timeout=30) as answer:
+        return msgspec.json.decode(answer.read() or b"null")
+
+
 def send(platform: Platform, to: str, traceparent: str = "") -> None:
-    """A request to `/v1/emails` as a program makes it."""
+    """An email over `/v1/emails`."""
     mail = {
         "from": "me@inbox.localhost",
         "to": [to],
         "subject": f"{SECRET} subject",
         "text": f"{SECRET} text",
     }
-    headers = {
-        "Authorization": f"Bearer {platform.ready['api_key']}",
-        "Content-Type": "application/json",
-    }
-    if traceparent:
-        headers["traceparent"] = traceparent
-    request = Request(
-        f"{platform.ready['page']}/v1/emails", msgspec.json.encode(mail), headers, method="POST"
-    )
-    with urlopen(request, timeout=30) as answer:
-        assert answer.status == 202
+    call(platform, "/v1/emails", mail, traceparent)
 
 
 def test_one_trace_from_the_call_over_the_job_to_the_smtp_answer(
@@ -145,6 +157,41 @@ def test_one_trace_from_the_call_over_the_job_to_the_smtp_answer(
     assert all(one.get("Authorization") == "Bearer collector" for one in headers)
     whole = b"".join(collector.at("/v1/traces"))
     assert SECRET.encode() not in whole and inbox.address.encode() not in whole
+
+
+def test_one_trace_from_a_campaigns_start_over_its_chunk_to_the_first_smtp_answers(
+    platform: Platform, collector: Posted
+) -> None:
+    trace = token_hex(16)
+    with Mailyard(platform.ready["page"], platform.ready["api_key"]) as client:
+        addresses = [client.create_inbox().address for _ in range(FOLLOWED + 3)]
+    members = call(platform, "/v1/lists", {"name": "traced"})
+    rows = "\n".join(["email", *addresses, ""]).encode()
+    path = f"/v1/imports?list_id={members['id']}"
+    upload = call(platform, path, rows, media_type="text/csv")
+    path = f"/v1/imports/{upload['id']}"
+    wait_until(lambda: call(platform, path, method="GET")["state"] == "finished", PATIENCE_S)
+    body = {"name": "traced", "subject": f"{SECRET} news", "text": f"{SECRET} news"}
+    template = call(platform, "/v1/templates", body)
+    body = {"name": "traced", "list": members["id"], "template": template["id"],
+            "from": "me@inbox.localhost"}  # fmt: skip
+    campaign = call(platform, "/v1/campaigns", body)
+    path = f"/v1/campaigns/{campaign['id']}/start"
+    call(platform, path, traceparent=f"00-{trace}-{token_hex(8)}-01")
+
+    def mine(name: str) -> list[Seen]:
+        return [one for one in seen(collector) if (one.trace, one.name) == (trace, name)]
+
+    wait_until(
+        lambda: len(mine("hand over")) >= FOLLOWED and mine("job campaign-chunk"), PATIENCE_S
+    )
+    [chunk], hand_overs = mine("job campaign-chunk"), mine("hand over")
+    assert len(hand_overs) == FOLLOWED, "of a chunk's thousand a few"
+    assert {one.parent for one in hand_overs} == {chunk.span}
+    assert {one.attributes["smtp.reply_code"] for one in hand_overs} == {250}
+    assert {one.attributes["mailyard.outcome"] for one in hand_overs} == {"accepted"}
+    whole = b"".join(collector.at("/v1/traces"))
+    assert SECRET.encode() not in whole and not any(one.encode() in whole for one in addresses)
 
 
 def test_what_its_caller_does_not_sample_is_followed_nowhere(

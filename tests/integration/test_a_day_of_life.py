@@ -24,7 +24,7 @@ from mailyard.cli.serving.scheduler import duties
 from mailyard.core.clock import ManualClock, SystemClock
 from mailyard.core.ids import uuid7
 from mailyard.fleet.fence import Fence
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.receiving.accept import Acceptor
 from mailyard.settings import Settings
 from mailyard.storage.migrate import migrate

@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 import pytest
 from api_platform import Platform, Reply, start
 
-from mailyard.access.account import LimitNotices
 from mailyard.access.authenticate import SESSION_COOKIE
 from mailyard.access.letter import Letter, invitation, quoted
+from mailyard.access.limit_notice import LimitNotices
 from mailyard.access.plan import read_plans
 from mailyard.core import ids
 from mailyard.core.errors import Conflict, NotAllowed, RateLimited

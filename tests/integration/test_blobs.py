@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from app_work import ask, receive, work
 from mail_platform import envelope
+from report_mails import aggregate, carried, row
 from sending_world import Ledger, LedgerTransport
 
 from mailyard.app import Application
@@ -16,7 +17,7 @@ from mailyard.app.foundation import backups_reach_back_s
 from mailyard.core.clock import ManualClock
 from mailyard.core.errors import NotFound
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.queue.batch import Batch
 from mailyard.queue.job import CLEANUP, EMAIL_SEND
@@ -25,9 +26,10 @@ from mailyard.receiving.accept import Acceptor
 from mailyard.sending.deliver import Deliverer
 from mailyard.sending.request import Attachment, EmailRequest
 from mailyard.settings import Settings
-from mailyard.storage.blob import BlobDamaged, BlobsAway, parse_name
+from mailyard.storage.blob import BlobDamaged, BlobMissing, BlobsAway, parse_name
 from mailyard.storage.blob_upkeep import BlobUpkeep
 from mailyard.storage.blobs.folder import MARK
+from mailyard.web.api.problem import answer_of
 
 ABOVE = 16 * 1024
 WORD = "oblongata"
@@ -77,6 +79,7 @@ class Yard:
     async def their_time_comes(self) -> None:
         """Jobs that wait for the store are due."""
         await self.app.database.pool.execute("UPDATE job_scheduled SET run_at = now()")
+        vars(self.app.engine)["_stage"].hasten()  # it knows when the first was due, and waits
 
     async def try_to_send(self, address: str, content: bytes) -> Reply:
         assert (await ask(self.acceptor, address)).code == 250
@@ -237,6 +240,31 @@ async def test_a_sweep_finds_what_no_row_names_once_it_is_old(yard: Yard) -> Non
     assert len(yard.blobs()) == 2
 
 
+async def test_a_sweep_leaves_alone_what_another_installation_keeps_in_the_same_bucket(
+    yard: Yard,
+) -> None:
+    theirs = await yard.app.raw_mail.put(uuid7(), 7, uuid7(), LARGE)
+    ours = await yard.app.raw_mail.put(yard.workspace, 7, uuid7(), LARGE)
+    clock = ManualClock(yard.app.clock.now() + timedelta(days=1))
+    upkeep = BlobUpkeep(database=yard.app.database, store=yard.app.blobs, clock=clock)
+    assert await upkeep.sweep(_NEVER) == 1
+    assert yard.blobs() == [theirs] and theirs != ours
+
+
+async def test_a_blob_that_is_not_there_yet_is_not_now_and_comes(yard: Yard) -> None:
+    [inbox] = await yard.app.inboxes.create(yard.workspace, [NewInbox("quokka")])
+    large = await receive(yard.acceptor, inbox.address, content=LARGE)
+    await work(yard.app)
+    [key] = yard.blobs()
+    (yard.folder / key).rename(yard.folder / "on-its-way")
+    with pytest.raises(BlobMissing) as missing:
+        await yard.app.messages.raw(yard.workspace, large)
+    answer = answer_of(missing.value, "req_1")
+    assert answer.status == 503 and b"retry-after" in dict(answer.headers)
+    (yard.folder / "on-its-way").rename(yard.folder / key)
+    assert LARGE in await yard.app.messages.raw(yard.workspace, large)
+
+
 async def test_the_blob_of_a_deleted_mail_stays_as_long_as_backups_reach_back(yard: Yard) -> None:
     clock = ManualClock(yard.app.clock.now())
     upkeep = BlobUpkeep(
@@ -361,3 +389,15 @@ async def test_large_mail_to_send_is_not_taken_and_not_lost_while_the_store_is_a
     await yard.their_time_comes()
     await deliver(yard, ledger)
     assert ledger.left == {"ada@example.net": 2}
+
+
+async def test_a_report_that_lies_outside_is_read(yard: Yard) -> None:
+    [inbox] = await yard.app.inboxes.create(yard.workspace, [NewInbox("reports")])
+    rows = "".join(row(f"192.0.2.{n}", 1, "pass", "fail") for n in range(100))
+    day_s = int(yard.app.clock.now().timestamp()) // 86_400 * 86_400
+    report = carried(aggregate(day_s - 86_400, "large", rows), "peer.xml", packed=False)
+    await receive(yard.acceptor, inbox.address, content=report)
+    assert len(yard.blobs()) == 1
+    await work(yard.app)
+    [domain] = await yard.app.reports.domains(yard.workspace, 30)
+    assert (domain.domain, domain.messages, domain.passed) == ("ours.example", 100, 100)

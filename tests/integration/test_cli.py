@@ -6,7 +6,7 @@ import os
 import re
 import smtplib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
@@ -18,8 +18,9 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from returned_mail import notification
-from typer.testing import CliRunner
+from typer.main import get_command
 
+from mailyard.cli import exit_code
 from mailyard.cli.main import COMMANDS
 from mailyard.proving.client import ApiClient
 from mailyard.proving.own_platform import Address, OwnPlatform
@@ -496,6 +497,34 @@ async def test_exit_codes_tell_refused_wrong_usage_away_and_misconfigured(shell:
     assert wrong_key.code == 1
 
 
+async def test_what_a_command_cannot_read_or_write_is_named(shell: Shell, tmp_path: Path) -> None:
+    latin = tmp_path / "latin.html"
+    latin.write_bytes("<p>\n<b>café</b>".encode("latin-1"))
+    absent, nowhere = str(tmp_path / "absent"), str(tmp_path / "no" / "where.csv")
+    mail = ("send", "--from", "a@inbox.localhost", "--to", "b@inbox.localhost", "--subject", "x")
+    for words, said in (
+        ((*mail, "--html", absent), "absent cannot be read: No such file"),
+        ((*mail, "--attach", str(tmp_path)), "cannot be read: Is a directory"),
+        ((*mail, "--html", str(latin)), "latin.html is not UTF-8 text: line 2"),
+        (("template", "push", "x", "--html", str(latin)), "is not UTF-8 text: line 2"),
+        (("route", "set", "--file", str(latin)), "is not UTF-8 text: line 2"),
+        (("route", "set", "--file", absent), "absent cannot be read: No such file"),
+        (("import", absent), "absent is not a file"),
+        (("import", "history", absent), "absent is not a file"),
+        (("suppression", "export", nowhere), "where.csv: No such file or directory"),
+    ):
+        ran = await shell.run(*words)
+        assert (ran.code, said in ran.err) == (1, True), (words, ran.err)
+        assert "Traceback" not in ran.err
+
+
+async def test_a_key_that_can_be_none_is_said_without_asking_anybody(shell: Shell) -> None:
+    for key in ("my_…", "my key", "ключ"):
+        ran = await shell.run("inbox", "list", MAILYARD_API_KEY=key)
+        assert (ran.code, "MAILYARD_API_KEY is no API key" in ran.err) == (78, True), ran.err
+        assert key not in ran.err
+
+
 async def test_the_key_may_stand_in_the_data_folder(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "api-key").write_text(shell.address.api_key + "\n")
     ran = await shell.run("inbox", "list", MAILYARD_API_KEY="", MAILYARD_DATA=str(tmp_path))
@@ -528,34 +557,38 @@ async def test_webhooks_are_made_tried_listed_and_removed(shell: Shell) -> None:
     assert (await shell.run("webhook", "list", "--json")).answer["items"] == []
 
 
-COMMANDS_FOR_PEOPLE = (
-    *("send", "import", "demo"),
-    *("inbox create", "inbox list", "inbox read", "inbox wait", "inbox delete"),
-    *("inbox change", "inbox extend", "inbox end-message", "inbox purge"),
-    *("address hold", "address list", "address release"),
-    *("member sessions", "member end-session"),
-    *("campaign create", "campaign start", "campaign pause", "campaign resume"),
-    *("campaign cancel", "campaign watch", "campaign list"),
-    *("template list", "template push", "template publish", "template republish"),
-    *("template rollback", "template versions", "template preview", "template test"),
-    *("segment create", "segment change", "segment delete", "segment list"),
-    *("segment estimate", "segment count", "segment contacts"),
-    *("email show", "email cancel", "limits show", "limits set"),
-    *("limits policies", "limits reset", "feature list", "feature set"),
-    *("queue list", "queue pause", "queue resume", "queue dead", "queue redrive"),
-    *("provider add", "provider list", "provider show", "provider change", "provider test"),
-    *("provider remove", "route list", "route set", "route clear"),
-    *("shaping show", "shaping events", "shaping pause", "shaping resume", "shaping tls"),
-    *("shaping sources", "webhook add", "webhook replay"),
-)
+def _leaves() -> Iterator[tuple[str, Any]]:
+    """Every command with what it is called, sub-commands each."""
+    for name, (module, _) in COMMANDS.items():
+        command = get_command(import_module(module).app)
+        below = getattr(command, "commands", {})
+        yield from [(f"{name} {word}", one) for word, one in below.items()] or [(name, command)]
 
 
-@pytest.mark.parametrize("command", COMMANDS_FOR_PEOPLE)
-async def test_help_shows_an_example(command: str) -> None:
-    name, *words = command.split()
-    shown = CliRunner().invoke(import_module(COMMANDS[name][0]).app, [*words, "--help"])
-    assert shown.exit_code == 0
-    assert f"Example: mailyard {command}" in shown.output
+LEAVES = dict(_leaves())
+# What has no answer in two forms: processes that serve until they are told to end, a file that is
+# printed as JSON in any case, and one in a form that DNS hosts read.
+_ONE_FORM = {"api", "smtp", "worker", "scheduler", "mcp", "report read", "domain zone"}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+async def test_help_shows_an_example_and_programs_get_json(name: str) -> None:
+    text = " ".join((LEAVES[name].help or "").split())
+    assert re.search(rf"Example: (?:\S+=\S+ )*mailyard {name}(?!\w)", text)
+    options = {option for one in LEAVES[name].params for option in one.opts}
+    assert ("--json" in options) is (name not in _ONE_FORM)
+    unexplained = [one.name for one in LEAVES[name].params if not getattr(one, "help", None)]
+    assert unexplained == [], "each option says what it is for"
+
+
+async def test_exit_codes_are_documented(shell: Shell) -> None:
+    shown = await shell.run("--help")
+    assert shown.code == 0
+    codes = [value for name, value in vars(exit_code).items() if name.isupper()]
+    assert len(codes) == 6
+    assert [code for code in codes if not re.search(rf"(?:^|[ ;]){code} \w", shown.out)] == []
+    listed = [line.split("  ")[1].strip() for line in shown.out.splitlines() if line[:2] == "  "]
+    assert set(COMMANDS) <= set(listed)
 
 
 async def test_a_provider_is_added_routed_to_tried_and_removed(shell: Shell) -> None:

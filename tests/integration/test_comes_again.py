@@ -6,10 +6,9 @@ from datetime import datetime, timedelta
 from typing import cast
 
 import pytest
-from sending_world import LedgerTransport, Process, World
+from sending_world import LedgerTransport, Process, World, told, until_told
 
 from mailyard.campaigns.states import State as CampaignState
-from mailyard.sending.delivery import Deliveries, Delivery, StoryEvent
 from mailyard.sending.request import EmailRequest
 from mailyard.sending.states import State
 from mailyard.sending.transport import Handoff, Outcome, Outgoing, Recipient
@@ -81,21 +80,6 @@ class Working:
         await self._task
 
 
-async def told(world: World) -> list[tuple[Delivery, list[StoryEvent]]]:
-    deliveries = Deliveries(database=world.database)
-    page = await deliveries.page(world.workspace_id)
-    return [await deliveries.get(world.workspace_id, one.id) for one in page.items]
-
-
-async def until(world: World, wanted: Callable[[list[Delivery]], bool]) -> list[Delivery]:
-    async with asyncio.timeout(20):
-        while True:
-            found = [delivery for delivery, _ in await told(world)]
-            if found and wanted(found):
-                return found
-            await asyncio.sleep(0.02)
-
-
 async def test_what_is_handed_back_untried_comes_at_its_time_with_all_its_attempts(
     world: World,
 ) -> None:
@@ -110,12 +94,12 @@ async def test_what_is_handed_back_untried_comes_at_its_time_with_all_its_attemp
         EmailRequest(sender="a@example.org", to=["ada@example.com"], subject="x", text="y"),
     )
     async with Working(world, answers) as transport:
-        (waiting,) = await until(world, lambda found: found[0].state is State.DEFERRED)
+        (waiting,) = await until_told(world, lambda found: found[0].state is State.DEFERRED)
         assert waiting.attempts == 0 and waiting.next_attempt_at == noon
         assert waiting.reply == "no place before noon"
         await world.next_lease(300.0)  # longer than any first backoff
         await world.next_lease(301.0)
-        (done,) = await until(world, lambda found: found[0].state is State.ACCEPTED)
+        (done,) = await until_told(world, lambda found: found[0].state is State.ACCEPTED)
     assert transport.asked == ["ada@example.com"] * 2, "not before its time"
     assert (done.attempts, done.transport) == (1, "two")
     ((_, story),) = await told(world)
@@ -139,11 +123,11 @@ async def test_who_waits_longer_is_not_asked_when_another_recipients_turn_has_co
         EmailRequest(sender="a@example.org", to=list(times), subject="x", text="y"),
     )
     async with Working(world, answers) as transport:
-        await until(world, lambda found: all(one.state is State.DEFERRED for one in found))
+        await until_told(world, lambda found: all(one.state is State.DEFERRED for one in found))
         await world.next_lease(61.0)
-        await until(world, lambda found: any(one.state is State.ACCEPTED for one in found))
+        await until_told(world, lambda found: any(one.state is State.ACCEPTED for one in found))
         await world.next_lease(60 * 86_400.0)
-        await until(world, lambda found: all(one.state is State.ACCEPTED for one in found))
+        await until_told(world, lambda found: all(one.state is State.ACCEPTED for one in found))
     assert sorted(transport.asked) == ["ada@example.com"] * 2 + ["bob@example.com"] * 2
 
 
@@ -165,12 +149,14 @@ async def test_a_campaign_keeps_who_had_each_mail_in_each_attempt(world: World) 
 
     async with Working(world, answers):
         await world.campaigns.start(world.workspace_id, campaign_id)
-        await until(
+        await until_told(
             world, lambda found: sum(one.state is State.DEFERRED for one in found) == 10
             and len(found) == 40
         )  # fmt: skip
         await world.next_lease(100.0)
-        await until(world, lambda found: sum(one.state is State.DEFERRED for one in found) == 5)
+        await until_told(
+            world, lambda found: sum(one.state is State.DEFERRED for one in found) == 5
+        )
         await world.next_lease(3600.0)
         progress = await world.until(campaign_id, CampaignState.FINISHED)
     assert progress.counts["accepted"] == 40 and progress.counts["deferred"] == 0

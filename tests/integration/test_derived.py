@@ -7,7 +7,7 @@ import pytest
 from mail_platform import about, mail_platform
 
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.storage import derived, partitions
 from mailyard.storage.database import Database
 from mailyard.storage.derived import DERIVED, Derived, Of
@@ -17,6 +17,8 @@ MAIL = {"inbox", "inbox_message", "message"}
 # Tables with an inbox's or a message's id in a column, that are derived from neither, and why.
 OTHERS = {
     "address": "freed when its inbox ends or is deleted; a purge deletes it",
+    "dmarc_report": "kept for 400 days whatever becomes of its mail; a purge deletes it",
+    "tls_report": "kept for 400 days whatever becomes of its mail; a purge deletes it",
     "delivery_event": "its message_id is what a provider called a mail that we sent",
 }
 

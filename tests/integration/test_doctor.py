@@ -12,6 +12,9 @@ import pytest
 from conftest import with_database
 from running_platform import free_ports, running_platform
 
+from mailyard.fleet.checkup.finding import Grade
+from mailyard.fleet.checkup.machine import check_data
+
 
 def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     environment = {
@@ -66,6 +69,24 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         status, findings = examine(tmp_path, port=str(other.getsockname()[1]))
     assert status == 78
     assert "set MAILYARD_PORT to a free port" in findings["HTTP port"]["found"]
+
+
+def test_a_data_folder_that_cannot_be_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    found, *_ = check_data(tmp_path / "file" / "data")
+    assert (found.grade, found.fix) == (Grade.BAD, "name a folder in MAILYARD_DATA")
+    exists = Path.exists
+
+    def hidden(place: Path) -> bool:
+        if "hidden" in place.parts:
+            raise PermissionError(13, "Permission denied", str(place))
+        return exists(place)
+
+    monkeypatch.setattr(Path, "exists", hidden)
+    found, *_ = check_data(tmp_path / "hidden" / "data")
+    assert found.check == "data folder"
 
 
 def test_a_database_that_is_away_is_named(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Reports of unexpected errors: over a socket, by the guarded client, without a word of mail."""
 
 import asyncio
+import io
 import json
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -13,11 +15,12 @@ from monitoring_servers import Posted
 
 from mailyard.core.errors import ConfigurationError, InvalidInput, Unavailable
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.net.guard import networks
 from mailyard.net.http import HttpClient
 from mailyard.observe import log, report
 from mailyard.protocol.mime import summary
+from mailyard.queue import batch, lane
 from mailyard.queue.batch import Handler
 from mailyard.queue.job import INBOUND_EMAIL
 from mailyard.queue.worker import Worker
@@ -39,7 +42,17 @@ def posted() -> Iterator[Posted]:
 
 
 @pytest.fixture
-async def reporting(posted: Posted) -> AsyncIterator[report.Reporter]:
+def logged(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What the worker logs. Loggers remember where they wrote first: these are new ones."""
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", written)
+    for module in (batch, lane):
+        monkeypatch.setattr(module, "_LOG", structlog.get_logger(module.__name__))
+    return written
+
+
+@pytest.fixture
+async def reporting(posted: Posted, logged: io.StringIO) -> AsyncIterator[report.Reporter]:
     """As `app/observing.py` does it, with the log as a process sets it up."""
     dsn = report.read_dsn(f"http://key@127.0.0.1:{posted.port}/prefix/7")
     http = HttpClient(user_agent="test", allowed=networks(["127.0.0.0/8"]))
@@ -80,6 +93,7 @@ async def test_of_a_mail_that_makes_a_parser_crash_nothing_is_in_the_report(
     posted: Posted,
     reporting: report.Reporter,
     monkeypatch: pytest.MonkeyPatch,
+    logged: io.StringIO,
 ) -> None:
     def crashing(raw: bytes) -> summary.Summary:
         text = raw.decode("latin-1")
@@ -99,7 +113,14 @@ async def test_of_a_mail_that_makes_a_parser_crash_nothing_is_in_the_report(
         body, event = await first(posted)
         worker.drain()
         await working
+        rows = await database.pool.fetch("SELECT j::text AS kept FROM job AS j")
 
+    lines = logged.getvalue()
+    assert "job failed" in lines or "jobs failed" in lines
+    kept = " ".join(row["kept"] for row in rows)
+    assert "KeyError in mailyard." in kept
+    for word in WORDS:
+        assert word not in lines and word not in kept, word
     text = body.decode()
     for word in (*WORDS, "peer.test", "inbox.test", "you@", "X-Own", "text/plain"):
         assert word.lower() not in text.lower(), word

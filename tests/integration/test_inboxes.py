@@ -12,16 +12,12 @@ from mailyard.access.workspace import Workspaces
 from mailyard.core.clock import ManualClock
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import Inboxes, NewInbox
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.sending.suppress import Reason, Suppressions
 from mailyard.storage.database import Database
 
 DAY_S = 86_400.0
-
-
-@pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from mail_platform import MailPlatform, about, mail_platform
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import Inbox, NewInbox
+from mailyard.mailbox.inbox_value import Inbox, NewInbox
 from mailyard.mailbox.mail_file import EML, MBOX, TAR, UNKNOWN, Format, Imported, MailFiles
 from mailyard.protocol.tar import END, tar_entry
 from mailyard.storage.database import Connection, Database
@@ -24,11 +24,6 @@ MAILS = 40
 async def platform(database: Database) -> AsyncIterator[MailPlatform]:
     async with mail_platform(database) as platform:
         yield platform
-
-
-@pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.core.clock import SystemClock
 from mailyard.core.errors import InvalidInput
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import Inboxes, NewInbox
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.net.guard import networks
 from mailyard.net.http import HttpClient
 from mailyard.protocol.smtp.envelope import Peer

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -10,11 +12,11 @@ from mailbox_world import ACTOR, MailboxWorld, mailbox_world
 
 from mailyard.core.clock import ManualClock
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
-from mailyard.core.ids import MESSAGE, THREAD, type_id, uuid7
+from mailyard.core.ids import MESSAGE, THREAD, type_id
 from mailyard.core.limits import LEASE_S
-from mailyard.mailbox.draft import Content
-from mailyard.mailbox.inbox import Inbox, NewInbox
-from mailyard.mailbox.mailbox import Wanted
+from mailyard.mailbox.draft_value import Content
+from mailyard.mailbox.inbox_value import Inbox, NewInbox
+from mailyard.mailbox.mailbox_value import Wanted
 from mailyard.mailbox.note import Words
 from mailyard.mailbox.state import Act
 from mailyard.protocol.mime.message import parse
@@ -30,11 +32,6 @@ def clock() -> ManualClock:
 async def world(database: Database, clock: ManualClock) -> AsyncIterator[MailboxWorld]:
     async with mailbox_world(database, clock) as world:
         yield world
-
-
-@pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
 
 
 @pytest.fixture
@@ -114,6 +111,51 @@ async def test_what_somebody_has_changed_since_is_left_alone_by_an_undo(
     assert list(undone.message_ids) == [second]
     assert await subjects(world, workspace_id, ada) == ["mail 1"]
     assert await subjects(world, workspace_id, ada, folder="archive") == ["mail 0"]
+
+
+ACTS = (
+    Act("read"), Act("unread"), Act("star"), Act("unstar"), Act("archive"), Act("trash"),
+    Act("restore"), Act("mute"), Act("unmute"), Act("wake"), Act("move", folder="Orders"),
+    Act("move", folder="inbox"), Act("label", labels=("a", "b")), Act("label", labels=("b", "c")),
+    Act("unlabel", labels=("b",)), Act("snooze", until=datetime(2030, 1, 1, tzinfo=UTC)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_was_done_at_once_is_taken_back_step_by_step(
+    world: MailboxWorld, workspace_id: UUID, ada: Inbox, seed: int
+) -> None:
+    """Any acts on any mails, then an undo of each, the last first: every state of before comes
+    again; and an undo of the undos, the last first, leads to where it began."""
+    random, of = Random(seed), (workspace_id, ada.id)
+    ids = [await world.mail.deliver("ada@inbox.test", content=written(f"m{n}")) for n in range(5)]
+
+    async def states() -> dict[UUID, tuple[object, ...]]:
+        async with world.database.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT message_id, folder, back_to, labels, seen, starred, muted, snoozed_until"
+                " FROM line_state"
+            )
+        return {row["message_id"]: tuple(row)[1:] for row in rows}
+
+    async def take_back(done: list[tuple[int, dict[UUID, tuple[object, ...]]]]) -> list[Any]:
+        undone = []
+        for seq, before in reversed(done):
+            now = await states()
+            back = await world.undo(*of, seq)
+            assert await states() == before
+            undone.append((back.seq, now))
+        return undone
+
+    done = []
+    for _ in range(14):
+        before = await states()
+        some = random.sample(ids, random.randint(1, len(ids)))
+        changed = await world.act(*of, random.choice(ACTS), message_ids=some)
+        if changed.seq is not None:
+            done.append((changed.seq, before))
+    assert len(done) > 5
+    await take_back(await take_back(done))
 
 
 async def test_a_thread_is_listed_once_acted_on_whole_and_stays_muted(

@@ -18,7 +18,7 @@ from mailyard.bus.adapters.memory import MemoryBus
 from mailyard.bus.live import ANALYSIS_DONE, START, LiveEvents, StoredEvent
 from mailyard.core.errors import NotFound
 from mailyard.core.ids import MESSAGE, type_id, uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.protocol.meaning import read
 from mailyard.queue.batch import Batch
 from mailyard.queue.engines.postgres import PostgresEngine

@@ -15,8 +15,8 @@ from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.core.ids import uuid7
 from mailyard.fleet.sweep import drop_lines
 from mailyard.mailbox.ending import END
-from mailyard.mailbox.inbox import Inbox, NewInbox
-from mailyard.mailbox.mailbox import Wanted
+from mailyard.mailbox.inbox_value import Inbox, NewInbox
+from mailyard.mailbox.mailbox_value import Wanted
 from mailyard.queue.job import CLEANUP, NewJob
 from mailyard.receiving.accept import Acceptor
 from mailyard.settings import Settings
@@ -91,6 +91,29 @@ async def test_from_its_instant_on_nothing_shows_it_whatever_runs(app: Applicati
             await reads
     with pytest.raises(NotFound):
         await _end(app, workspace, ending, None)
+
+
+async def test_mail_past_the_life_that_its_inbox_allows_is_shown_by_nothing(
+    app: Application,
+) -> None:
+    """It lies there until its partition leaves; the other inbox has its own rule."""
+    workspace, one, other, ending, _ = await _two_mails(app)
+    asked = (workspace, one.id)
+    assert (await app.mailboxes.overview(*asked)).unseen["inbox"] == 2
+    await app.inboxes.limit(*asked, message_ttl_s=1.0, messages_max=None, bytes_max=None)
+    await app.database.pool.execute("SELECT pg_sleep(1.1)")
+    for text in ("metronome", "xylophone", "subject:metronome", "is:unread", "*metronom*"):
+        assert (await app.search.find(workspace, text, inbox_id=one.id)).hits == []
+    assert (await app.search.find(workspace, "metronome")).hits == []
+    found = await app.search.find(workspace, "xylophone")
+    assert [(hit.summary.id, hit.summary.inbox_id) for hit in found.hits] == [(ending, other.id)]
+    assert (await app.mailboxes.list(*asked, Wanted())).items == []
+    assert (await app.mailboxes.overview(*asked)).unseen["inbox"] == 0
+    assert await app.mailboxes.people(*asked) == []
+    pieces = [piece async for piece in await app.mail_files.export(*asked, "mbox")]
+    assert b"".join(pieces) == b""
+    with pytest.raises(NotFound):
+        await app.messages.read(workspace, ending, one.id)
 
 
 async def test_its_bytes_leave_and_the_mailboxes_tell_of_it(app: Application) -> None:

@@ -12,7 +12,7 @@ from mail_platform import MailPlatform, about, mail_platform
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput, NotFound, TooLarge
 from mailyard.core.ids import INBOX, MESSAGE, time_of, type_id, uuid7
-from mailyard.mailbox.inbox import Inbox, NewInbox
+from mailyard.mailbox.inbox_value import Inbox, NewInbox
 from mailyard.queue.job import INBOUND_EMAIL, NewJob
 from mailyard.receiving.commit import INGEST
 from mailyard.receiving.ingest import Arrival
@@ -25,11 +25,6 @@ DAY_S = 86_400.0
 async def platform(database: Database) -> AsyncIterator[MailPlatform]:
     async with mail_platform(database) as platform:
         yield platform
-
-
-@pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from api_platform import Platform, start
 
+from mailyard.core.errors import Unavailable
 from mailyard.storage.database import Database
 from mailyard.web.api.openapi import document
 from mailyard.web.api.routes import DOCUMENTED
@@ -87,14 +88,20 @@ async def test_a_process_without_its_database_is_alive_and_not_ready(platform: P
 
     class Away:
         async def fetchval(self, *_: Any) -> Any:
-            from mailyard.core.errors import Unavailable
-
             raise Unavailable("away")
+
+        fetch = fetchval
 
     platform.asgi._app.database = Away()
     assert (await platform.call("GET", "/health/live")).status == 200
     ready = await platform.call("GET", "/health/ready")
     assert (ready.status, ready.headers["retry-after"]) == (503, "1")
+    for path in ("/stats", "/health/regions"):
+        answer = await platform.call("GET", path)
+        assert (answer.status, answer.headers["retry-after"]) == (503, "2"), path
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    shown = await platform.call("GET", "/metrics", key="nonsense")
+    assert (shown.status, shown.headers["www-authenticate"][:6]) == (401, "Bearer")
 
 
 async def test_the_rate_limit_is_told_and_kept(database: Database) -> None:
@@ -118,3 +125,26 @@ async def test_strangers_are_limited_by_their_address(platform: Platform) -> Non
     ]
     assert {reply.status for reply in replies} == {401, 429}
     assert (await platform.call("GET", "/v1/inboxes", client="10.1.1.1")).status == 200
+
+
+async def test_whom_nobody_can_look_up_now_is_no_stranger(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many good callers behind one address, while the database starts again: 503 and not 429."""
+
+    async def away(*_: Any) -> Any:
+        raise Unavailable("PostgreSQL is away")
+
+    monkeypatch.setattr(type(platform.app.keys), "authenticate", away)
+    replies = [await platform.call("GET", "/v1/inboxes", client="10.1.1.2") for _ in range(260)]
+    assert {reply.status for reply in replies} == {503}
+    assert replies[-1].headers["retry-after"]
+
+
+def test_each_operation_with_a_key_may_be_at_home_elsewhere() -> None:
+    paths = document(DOCUMENTED)["paths"]
+    for route in DOCUMENTED:
+        answers = paths[route.public_path][route.method.lower()]["responses"]
+        assert ("307" in answers) is (route.scope is not None), route.operation
+    where = document(DOCUMENTED)["components"]["responses"]["Problem307"]
+    assert set(where["headers"]) == {"Location"}

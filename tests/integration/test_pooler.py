@@ -22,7 +22,7 @@ from running_platform import free_ports, running_platform, wait_until
 
 from mailyard.bus.adapters.postgres import PostgresBus
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.storage.database import Database, DatabaseAddress
 from mailyard.storage.migrate import migrate
 from mailyard.storage.partitions import drop_expired, ensure_partitions

@@ -19,6 +19,7 @@ from http_script import (
     by_request,
     hang_up,
     letter,
+    message_id_of,
     raw,
     scripted,
     sending,
@@ -39,7 +40,6 @@ from mailyard.sending.transports.resend import Resend
 from mailyard.sending.transports.sendgrid import SendGrid
 from mailyard.sending.transports.ses import Ses
 from mailyard.sending.transports.sigv4 import AwsCredentials
-from mailyard.sending.transports.vendor import message_id_of
 
 TAKEN = answer(200, {"id": "<1@mg>", "message": "Queued. Thank you."})
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

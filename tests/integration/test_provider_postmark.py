@@ -9,11 +9,10 @@ documentation: 500 messages, 50 MB, 50 recipients, a token, 422 with one error f
 from typing import Any
 from uuid import uuid4
 
-from http_script import Seen, Step, answer, by_request, letter, scripted, sending
+from http_script import Seen, Step, answer, by_request, letter, message_id_of, scripted, sending
 
 from mailyard.sending.transport import Outcome
 from mailyard.sending.transports.postmark import Postmark
-from mailyard.sending.transports.vendor import message_id_of
 
 TOKEN = "8f1c2a6e-server-token"
 INACTIVE = "gone@example.com"

@@ -6,14 +6,13 @@ from typing import Any
 
 import boto3
 import pytest
-from http_script import letter, sending
+from http_script import letter, message_id_of, sending
 from moto.backends import get_backend
 from moto.server import ThreadedMotoServer
 
 from mailyard.sending.transport import Outcome
 from mailyard.sending.transports.ses import Ses
 from mailyard.sending.transports.sigv4 import AwsCredentials
-from mailyard.sending.transports.vendor import message_id_of
 
 REGION = "eu-west-1"
 ACCOUNT = "123456789012"  # moto's

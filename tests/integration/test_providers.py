@@ -1,19 +1,18 @@
 """Providers and routes as they are kept and as the workers follow them, over the API and below."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from api_platform import Platform, Reply, start
 from provider_world import Ways
-from sending_world import World
+from sending_world import World, told, until_told
 from smtp_wire import NotingHandler, listening
 
 from mailyard.core.clock import SystemClock
 from mailyard.core.ids import PROVIDER, parse_type_id
 from mailyard.proving.own_platform import free_port
-from mailyard.sending.delivery import Deliveries, Delivery, StoryEvent
 from mailyard.sending.provider import NewProvider, ProviderChange
 from mailyard.sending.provider_health import ProviderWatch
 from mailyard.sending.request import EmailRequest
@@ -147,21 +146,6 @@ async def send(world: World, *to: str) -> None:
     )
 
 
-async def told(world: World) -> list[tuple[Delivery, list[StoryEvent]]]:
-    deliveries = Deliveries(database=world.database)
-    page = await deliveries.page(world.workspace_id)
-    return [await deliveries.get(world.workspace_id, one.id) for one in page.items]
-
-
-async def until(world: World, true: Callable[[list[Delivery]], bool]) -> list[Delivery]:
-    async with asyncio.timeout(20):
-        while True:
-            found = [delivery for delivery, _ in await told(world)]
-            if found and true(found):
-                return found
-            await asyncio.sleep(0.02)
-
-
 async def test_a_single_mail_is_passed_on_with_its_way_written_down_before(world: World) -> None:
     """The dead one is named, refuses, and the other is named: the story says both."""
     handler = NotingHandler()
@@ -172,7 +156,7 @@ async def test_a_single_mail_is_passed_on_with_its_way_written_down_before(world
         await ways.route(StoredLeg("dead", order=0), StoredLeg("well", order=1))
         async with ways.worker():
             await send(world, "ada@example.com", "bob@example.com")
-            await until(world, lambda found: all(one.state is State.ACCEPTED for one in found))
+            await until_told(world, lambda found: all(one.state is State.ACCEPTED for one in found))
     assert len(handler.stored) in (1, 2), "the recipients of one mail may go together"
     for _, story in await told(world):
         assert [(event.state, event.transport) for event in story] == [
@@ -199,7 +183,7 @@ async def test_what_may_have_been_taken_stays_with_who_may_have_it(world: World)
         )
         await world.engine.retry([job], 0.0, "its worker died")
         async with ways.worker():
-            await until(world, lambda found: found[0].state is State.ACCEPTED)
+            await until_told(world, lambda found: found[0].state is State.ACCEPTED)
     assert (len(one.stored), len(two.stored)) == (1, 0)
     ((delivery, story),) = await told(world)
     assert delivery.transport == "one"
@@ -217,13 +201,13 @@ async def test_workers_follow_changes_and_tell_each_other_of_outages(world: Worl
         await others.upkeep.open()
         async with ways.worker():
             await send(world, "ada@example.com")
-            await until(world, lambda found: found[0].transport == "ledger")
+            await until_told(world, lambda found: found[0].transport == "ledger")
             await ways.route(StoredLeg("dead", order=0), StoredLeg("well", order=1))
             async with asyncio.timeout(5):  # the bus says it
                 while ways.outbound.choose(world.workspace_id, "", "", "x@y.example", ()) != "dead":
                     await asyncio.sleep(0.01)
             await send(world, "bob@example.com")
-            await until(world, lambda found: all(one.state is State.ACCEPTED for one in found))
+            await until_told(world, lambda found: all(one.state is State.ACCEPTED for one in found))
             async with asyncio.timeout(5):
                 while others.outbound.choose(world.workspace_id, "", "", "x@y.example", ()) != (
                     "well"

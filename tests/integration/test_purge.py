@@ -2,11 +2,14 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from app_work import ask, receive, work
 from http_script import scripted
 from model_world import openai
+from report_mails import DAY_S, aggregate, carried, row
 
 from mailyard.access.audit import Actor
 from mailyard.analysis.book import NewModel
@@ -15,7 +18,8 @@ from mailyard.app import Application
 from mailyard.bus.live import ANALYSIS_DONE, DELIVERY_CHANGED, MESSAGE_AUTHENTICATED
 from mailyard.core.errors import NotFound
 from mailyard.core.ids import INBOX, MESSAGE, type_id, uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
+from mailyard.queue.job import MEDIA, NewJob
 from mailyard.receiving.accept import Acceptor
 from mailyard.settings import Settings
 from mailyard.storage.derived import DERIVED
@@ -59,7 +63,7 @@ async def app(
     await application.close()
 
 
-async def found(app: Application, *marks: str) -> dict[str, set[str]]:
+async def found_in(app: Application, *marks: str) -> dict[str, set[str]]:
     """The tables whose rows hold a mark, as text or as bytes, and which; and the blob store, whose
     names count too."""
     patterns = [f"%{mark}%" for mark in marks]
@@ -88,8 +92,18 @@ async def found(app: Application, *marks: str) -> dict[str, set[str]]:
     return hits
 
 
-async def test_a_purge_leaves_no_byte_behind(app: Application) -> None:
+async def test_a_purge_leaves_no_byte_behind(
+    app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace, pool = uuid7(), app.database.pool
+    payloads, lease = [], app.engine.lease
+
+    async def noted(*asked: Any) -> Any:
+        jobs = await lease(*asked)
+        payloads.extend(job.payload for job in jobs)
+        return jobs
+
+    monkeypatch.setattr(app.engine, "lease", noted)
     await pool.execute("INSERT INTO workspace VALUES ($1, 'Shop')", workspace)
     acceptor = Acceptor(
         database=app.database,
@@ -133,7 +147,7 @@ async def test_a_purge_leaves_no_byte_behind(app: Application) -> None:
             tx,
         )
     await app.messages.list(workspace, purged.id)  # into the caches
-    before = await found(app, *WORDS, "platypus")
+    before = await found_in(app, *WORDS, "platypus")
     filled = {
         one.table
         for one in DERIVED
@@ -164,9 +178,9 @@ async def test_a_purge_leaves_no_byte_behind(app: Application) -> None:
     assert (await ask(acceptor, purged.address)).code == 550
     await work(app)
 
-    assert "platypus" not in str(await found(app, "platypus"))
+    assert "platypus" not in str(await found_in(app, "platypus"))
     ids = (str(purged.id), name, str(alone), type_id(MESSAGE, alone))
-    assert set(await found(app, *ids)) <= NAMES_ONLY.keys()
+    assert set(await found_in(app, *ids)) <= NAMES_ONLY.keys()
     # What the other inbox has of the mail that both had is whole.
     page = await app.messages.list(workspace, other.id)
     assert [item.id for item in page.items] == [shared]
@@ -174,7 +188,11 @@ async def test_a_purge_leaves_no_byte_behind(app: Application) -> None:
     async with app.database.transaction() as tx:
         await app.purges.ask(workspace, [other.id], tx)
     await work(app)
-    assert await found(app, *WORDS) == {}
+    assert await found_in(app, *WORDS) == {}
+    # Kafka keeps jobs for a while: nothing of what a mail says was ever in one.
+    assert len(payloads) > 5
+    said = [word for word in WORDS for payload in payloads if word.encode() in payload.lower()]
+    assert said == []
     with pytest.raises(NotFound):
         async with app.database.transaction() as tx:
             await app.purges.ask(workspace, [purged.id], tx)
@@ -192,7 +210,7 @@ async def test_mail_that_comes_while_its_inbox_is_purged_leaves_nothing(app: App
     async with app.database.transaction() as tx:
         await app.purges.ask(workspace, [inbox.id], tx)
     await work(app)
-    assert await found(app, *WORDS) == {}
+    assert await found_in(app, *WORDS) == {}
     await acceptor.close()
 
 
@@ -229,9 +247,53 @@ async def test_a_purge_takes_what_models_said_of_a_mail_unless_another_mail_asks
         await work(app)
         assert await pool.fetchval("SELECT count(*) FROM message_analysis") == left
         assert await pool.fetchval("SELECT count(*) FROM analysis_result") == left
-    assert await found(app, *WORDS) == {}
+    assert await found_in(app, *WORDS) == {}
     await acceptor.close()
     await app.close()
+
+
+async def test_a_purge_takes_what_reports_in_the_inbox_said_and_what_failures_quote(
+    app: Application,
+) -> None:
+    """Reports are read into tables of their own, and a job that fails says why."""
+    workspace, pool = uuid7(), app.database.pool
+    await pool.execute("INSERT INTO workspace VALUES ($1, 'Shop')", workspace)
+    acceptor = Acceptor(
+        database=app.database, engine=app.engine, hostname="mx.test", raw_mail=app.raw_mail
+    )
+    alone, shared = await app.inboxes.create(workspace, [NewInbox("alone"), NewInbox("shared")])
+    begin_s = int(app.clock.now().timestamp()) // DAY_S * DAY_S - 2 * DAY_S
+    rows = row("192.0.2.1", 7, "pass", "fail").replace("ours.example", "quokkamail.example")
+    for report_id, addresses in (
+        ("oblongata", (alone.address,)),
+        ("zephyrine", (alone.address, shared.address)),
+        ("marzipanic", (alone.address,)),
+        ("marzipanic", (shared.address,)),  # the same report again, elsewhere
+    ):
+        content = carried(aggregate(begin_s, report_id, rows), "peer.xml.gz")
+        message = await receive(acceptor, *addresses, content=content)
+    await work(app)
+    found, _ = await app.reports.dmarc_reports(workspace, "", before=None, limit=10)
+    assert {one.report_id for one in found} == {"oblongata", "zephyrine", "marzipanic"}
+    assert (await app.reports.domains(workspace, 30))[0].messages == 21  # into the caches
+    dead = NewJob(MEDIA, "index", msgspec.json.encode([[message, 0, 9]]), workspace)
+    await app.engine.enqueue([dead])
+    leased = list(await app.engine.lease([MEDIA], 9, 0.0, "test"))
+    await app.engine.bury(leased, "cannot read 'zephyrine'")
+
+    async with app.database.transaction() as tx:
+        await app.purges.ask(workspace, [alone.id], tx)
+    await work(app)
+    found, _ = await app.reports.dmarc_reports(workspace, "", before=None, limit=10)
+    assert {one.report_id for one in found} == {"zephyrine", "marzipanic"}
+    assert (await app.reports.domains(workspace, 30))[0].messages == 14
+    assert await pool.fetchval("SELECT error FROM job_dead") == "cannot read 'zephyrine'"
+    assert "dmarc_report" not in await found_in(app, str(alone.id))
+    async with app.database.transaction() as tx:
+        await app.purges.ask(workspace, [shared.id], tx)
+    await work(app)
+    assert await found_in(app, *WORDS) == {}
+    await acceptor.close()
 
 
 async def test_another_workspaces_inbox_is_not_purged(app: Application) -> None:

@@ -13,7 +13,7 @@ from mail_platform import MAIL, PEER, MailPlatform, about, envelope, mail_platfo
 from mailyard.core.clock import ManualClock
 from mailyard.core.errors import Unavailable
 from mailyard.core.ids import MESSAGE, parse_type_id, uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.queue.job import NewJob
 from mailyard.receiving.accept import Acceptor
@@ -25,11 +25,6 @@ from mailyard.storage.queries import load
 async def platform(database: Database) -> AsyncIterator[MailPlatform]:
     async with mail_platform(database) as platform:
         yield platform
-
-
-@pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
 
 
 async def stored(database: Database) -> list[asyncpg.Record]:

@@ -12,7 +12,7 @@ from mailyard.app.route_inboxes import RouteInboxes
 from mailyard.core.clock import SystemClock
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.mailbox.reservation import Reservations
 from mailyard.net.dns import DnsLimits, Resolver
 from mailyard.receiving.domain import Look, ReceivingDomain, ReceivingDomains

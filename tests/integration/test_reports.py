@@ -6,17 +6,17 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from email.message import EmailMessage
 from typing import Any
 from uuid import UUID
 
 import pytest
 from dns_server import ScriptedDns
 from mail_platform import MailPlatform, mail_platform
+from report_mails import DAY_S, aggregate, carried, row
 
 from mailyard.core.clock import ManualClock, SystemClock
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.net.dns import Resolver
 from mailyard.net.http import HttpAnswer
 from mailyard.protocol.mime.message import parse
@@ -29,34 +29,6 @@ from mailyard.receiving.reports import KEPT_DAYS, ReadReports, ReportFollower, R
 from mailyard.sending.tls_count import TlsCounter
 from mailyard.sending.tls_report import TlsReporter, due_hour
 from mailyard.storage.database import Database
-
-DAY_S = 86_400
-
-
-def aggregate(begin_s: int, report_id: str = "r1", rows: str = "") -> bytes:
-    return f"""<?xml version="1.0"?><feedback><report_metadata><org_name>Peer</org_name>
-    <email>dmarc@peer.test</email><report_id>{report_id}</report_id>
-    <date_range><begin>{begin_s}</begin><end>{begin_s + DAY_S - 1}</end></date_range>
-    </report_metadata><policy_published><domain>Ours.Example</domain><p>reject</p>
-    </policy_published>{rows}</feedback>""".encode()
-
-
-def row(source: str, count: int, dkim: str, spf: str, disposition: str = "none") -> str:
-    return (
-        f"<record><row><source_ip>{source}</source_ip><count>{count}</count><policy_evaluated>"
-        f"<disposition>{disposition}</disposition><dkim>{dkim}</dkim><spf>{spf}</spf>"
-        "</policy_evaluated></row><identifiers><header_from>ours.example</header_from>"
-        "</identifiers></record>"
-    )
-
-
-def carried(data: bytes, name: str) -> bytes:
-    mail = EmailMessage()
-    mail["From"], mail["To"] = "dmarc@peer.test", "reports@inbox.test"
-    mail["Subject"] = "Report Domain: ours.example Submitter: peer.test Report-ID: r1"
-    mail.set_content("see the file")
-    mail.add_attachment(gzip.compress(data), maintype="application", subtype="gzip", filename=name)
-    return mail.as_bytes().replace(b"\n", b"\r\n")
 
 
 @pytest.fixture

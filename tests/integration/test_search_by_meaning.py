@@ -7,7 +7,7 @@ import pytest
 from mail_platform import mail_platform
 from search_world import World, mail
 
-from mailyard.core.errors import ConfigurationError, Conflict, InvalidInput
+from mailyard.core.errors import ConfigurationError, Conflict, InvalidInput, NotFound
 from mailyard.core.ids import uuid7
 from mailyard.mailbox.search.embedders import wordllama
 from mailyard.mailbox.search.embedders.wordllama import WordLlama
@@ -24,8 +24,17 @@ class MeaningWorld(World):
         async with self.database.transaction() as tx:
             await self.indexer.change(self.workspace_id, by_meaning=on, tx=tx)
 
+    async def say(self, inbox: str, on: bool | None) -> None:
+        async with self.database.transaction() as tx:
+            await self.indexer.say(self.workspace_id, self.inboxes[inbox].id, on, tx)
+
     async def said(self, text: str, inbox: str | None = None, **more: object) -> list[UUID]:
         return await self.ids(text, inbox, mode=MEANING, **more)
+
+
+async def vectors_of(world: MeaningWorld) -> int:
+    async with world.database.connection() as connection:
+        return int(await connection.fetchval("SELECT count(*) FROM search_vector"))
 
 
 @pytest.fixture
@@ -100,6 +109,33 @@ async def test_it_is_off_until_a_workspace_switches_it_on(world: MeaningWorld) -
     world.search._vectors = Vectors(database=world.database, embedder=None)
     with pytest.raises(InvalidInput, match="MAILYARD_SEMANTIC_SEARCH"):
         await world.said("finances")
+
+
+async def test_an_inbox_says_for_itself_whether_its_mail_is_found_so(world: MeaningWorld) -> None:
+    await world.switch(False)
+    await world.say("a", True)
+    in_a = await world.deliver(mail("a meeting about the budget"), "a")
+    await world.deliver(mail("a meeting about the budget"), "b")
+    in_both = await world.deliver(mail("the budget and its meeting"), "a", "b")
+    await world.index()
+    assert set(await world.said("finances talk")) == {in_a, in_both}
+    assert set(await world.said("finances talk", "a")) == {in_a, in_both}
+    with pytest.raises(InvalidInput, match="switched off in this inbox"):
+        await world.said("finances", "b")
+    assert await vectors_of(world) == 2, "nothing is made for an inbox that does not want it"
+
+    await world.switch(True)
+    await world.say("a", False)
+    later = await world.deliver(mail("about the money that is left"), "b")
+    await world.deliver(mail("about the money that is left"), "a")
+    await world.index()
+    assert await world.said("finances talk") == [later], "what was made for it is not looked at"
+    with pytest.raises(InvalidInput, match="switched off in this inbox"):
+        await world.said("finances", "a")
+    await world.say("a", None)
+    assert set(await world.said("finances talk", "a")) == {in_a, in_both}
+    with pytest.raises(NotFound):
+        await world.indexer.says(uuid7(), world.inboxes["a"].id)
 
 
 async def test_it_is_said_in_words(world: MeaningWorld) -> None:

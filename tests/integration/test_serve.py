@@ -92,14 +92,16 @@ async def test_a_port_that_another_program_has_is_said_clearly() -> None:
     taken.bind(("127.0.0.1", 0))
     taken.listen()
     port = taken.getsockname()[1]
-    with pytest.raises(ConfigurationError, match=f":{port}: another program listens there"):
+    with pytest.raises(
+        ConfigurationError, match=f":{port}: another program, or another Mailyard, listens there"
+    ):
         await _started(_App(), port=port)
     taken.close()
 
 
 async def test_an_address_that_is_not_ours_is_said_clearly() -> None:
     server = HttpServer(_App(), host="203.0.113.1", port=0)
-    with pytest.raises(ConfigurationError, match="no such address"):
+    with pytest.raises(ConfigurationError, match="no such address; set MAILYARD_HOST"):
         await server.start()
 
 

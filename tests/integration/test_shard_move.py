@@ -12,10 +12,12 @@ import asyncpg
 import pytest
 from mail_platform import MailPlatform, about, mail_platform
 
+from mailyard.access.audit import Audit
 from mailyard.campaigns.contact import Contacts
 from mailyard.campaigns.contact_list import Lists
+from mailyard.cli.operator import operator
 from mailyard.core.errors import ConfigurationError, Conflict, InvalidInput, Unavailable
-from mailyard.core.ids import uuid7
+from mailyard.core.ids import WORKSPACE, type_id, uuid7
 from mailyard.fleet.duties.moves import go_on
 from mailyard.fleet.shards import jobs, move
 from mailyard.fleet.shards.move import Mover
@@ -102,6 +104,7 @@ async def test_it_takes_all_its_rows_and_jobs_along_and_leaves_only_the_fence(tw
     )
     before = await two.rows(two.home.database)
     moved = await two.mover().move(two.workspace, EAST)
+    before["audit_log"] = before.get("audit_log", 0) + 1  # of the move
     assert await two.subjects(two.east) == [f"mail {number}" for number in range(5)]
     after = await two.rows(two.east.database)
     stay = {"queue_line", "live_event", "cache_change"}
@@ -114,6 +117,23 @@ async def test_it_takes_all_its_rows_and_jobs_along_and_leaves_only_the_fence(tw
     assert moved.rows > 10 and moved.frozen_s < 10
     await two.east.deliver("you@inbox.test", content=about("mail 5"))
     assert len(await two.subjects(two.east)) == 6
+
+
+async def test_who_moved_it_stands_in_its_own_log_once(two: Two) -> None:
+    """Also where the mover died behind the commit and another went on."""
+
+    async def die(at: str) -> None:
+        if at == "arrived":
+            raise Killed
+
+    with pytest.raises(Killed):
+        await two.mover(pause=die, actor=operator).move(two.workspace, EAST)
+    await two.mover(actor=operator).move(two.workspace, EAST)
+    entries = await Audit(database=two.east.database).list(two.workspace)
+    [moved] = [entry for entry in entries if entry.action == "workspace.move"]
+    assert (moved.actor_kind, "@" in moved.actor) == ("command", True)
+    assert moved.subject == type_id(WORKSPACE, two.workspace)
+    assert (moved.before, moved.after) == ({"shard": HOME}, {"shard": EAST})
 
 
 async def test_what_changes_while_it_is_copied_is_copied_again(two: Two) -> None:

@@ -38,11 +38,6 @@ async def app(platform: MailPlatform) -> AsyncIterator[Live]:
     await app.drain()
 
 
-@pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
-
-
 def numbers(events: list[dict[str, str]]) -> list[int]:
     return [json.loads(event["data"])["n"] for event in events]
 

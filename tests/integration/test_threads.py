@@ -12,7 +12,7 @@ from mail_platform import MailPlatform, mail_platform
 
 from mailyard.core.ids import INBOX, MESSAGE, THREAD, type_id, uuid7
 from mailyard.mailbox.follow import Follower
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.protocol.mime.summary import Summary
 from mailyard.receiving.ingest import Arrival
 from mailyard.storage.database import Connection, Database
@@ -33,11 +33,6 @@ async def platform(database: Database) -> AsyncIterator[MailPlatform]:
     async with mail_platform(database, [late]) as platform:
         late.inner = Follower(database=database, live=platform.live)
         yield platform
-
-
-@pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
 
 
 def written(own: str, *references: str, subject: str = "Hello") -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from sending_world import LedgerTransport, Process, World
 
 from mailyard.campaigns import plan, timing
-from mailyard.campaigns.campaign import NewCampaign
+from mailyard.campaigns.campaign_value import NewCampaign
 from mailyard.campaigns.start import Starter
 from mailyard.campaigns.states import State
 from mailyard.core import ids

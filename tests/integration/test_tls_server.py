@@ -44,7 +44,6 @@ def serve(
         server = TlsServer(
             "127.0.0.1",
             0,
-            reuse_port=True,
             context=context,
             protocol=lambda _: Greeter(),
             has_room=has_room,

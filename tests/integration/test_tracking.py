@@ -7,7 +7,7 @@ import pytest
 from link_visitor import Visitor, html_of, links_of, mail_of
 from sending_world import BASE, World
 
-from mailyard.campaigns.campaign import Following, Utm
+from mailyard.campaigns.campaign_value import Following, Utm
 from mailyard.campaigns.states import State
 from mailyard.core.errors import Unavailable
 from mailyard.queue.job import EMAIL_EVENTS, NewJob

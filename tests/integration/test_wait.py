@@ -12,7 +12,7 @@ from asgi_client import Client, authenticate, present
 from mail_platform import MailPlatform, about, mail_platform
 
 from mailyard.core.ids import INBOX, MESSAGE, type_id, uuid7
-from mailyard.mailbox.inbox import Inbox, NewInbox
+from mailyard.mailbox.inbox_value import Inbox, NewInbox
 from mailyard.storage.database import Database
 from mailyard.web.live.app import Live, build_live
 
@@ -34,11 +34,6 @@ async def app(platform: MailPlatform) -> AsyncIterator[Live]:
     await app.start()
     yield app
     await app.drain()
-
-
-@pytest.fixture
-def workspace_id() -> UUID:
-    return uuid7()
 
 
 @pytest.fixture

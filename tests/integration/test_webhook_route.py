@@ -11,7 +11,7 @@ from webhook_world import Endpoint
 from mailyard.app import Application
 from mailyard.bus.filter import make_filter
 from mailyard.core.ids import INBOX, MESSAGE, type_id, uuid7
-from mailyard.mailbox.inbox import NewInbox
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.receiving.accept import Acceptor
 from mailyard.receiving.domain import Look
 from mailyard.receiving.domain_route import NewRoute

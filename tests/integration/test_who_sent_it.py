@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -12,7 +13,7 @@ from mail_platform import MailPlatform, mail_platform
 from mailyard.bus.live import MESSAGE_AUTHENTICATED, MESSAGE_RECEIVED, MESSAGE_REFUSED
 from mailyard.core.clock import SystemClock
 from mailyard.core.ids import uuid7
-from mailyard.mailbox.inbox import Inbox, NewInbox
+from mailyard.mailbox.inbox_value import Inbox, NewInbox
 from mailyard.net.dns import DnsLimits, Resolver
 from mailyard.net.special_names import unasked
 from mailyard.protocol.authentication import Standing
@@ -25,7 +26,9 @@ from mailyard.receiving.gate import Gate
 from mailyard.receiving.ingest import Ingest
 from mailyard.receiving.late_verdict import PAUSES_S, LateJudge
 from mailyard.receiving.verdict import REFUSED, WAITING, OnForged, Verdicts
+from mailyard.storage.blobs.folder import FolderBlobs
 from mailyard.storage.database import Database
+from mailyard.storage.raw_mail import RawMail
 
 KEY = generate_ed25519()
 NOW_S = 1_700_000_000
@@ -218,12 +221,33 @@ async def test_what_is_kept_out_can_be_let_in_and_outlives_others_deleting_it(
     both = ("strict@inbox.test", "plain@inbox.test")
     forged = await world.platform.deliver(*both, content=mail("bank.org"))
     await world.platform.messages.delete(world.workspace_id, [forged])
+    rows = await world.verdicts.rows(world.workspace_id, [forged])
     async with world.platform.database.transaction() as tx:
         gone = await world.verdicts.let_go(world.workspace_id, [(strict.id, forged)], tx)
-        rows = await world.verdicts.rows(world.workspace_id, [forged], tx)
         await world.platform.ingest.admit(rows, gone, tx)
     assert await world.inside(strict) == [forged]
     assert await world.outside(strict) == []
+
+
+async def test_large_mail_that_is_kept_out_is_let_in_whole(world: World, tmp_path: Path) -> None:
+    """Its bytes lie in the blob store: its line says what it says all the same."""
+    store = FolderBlobs(tmp_path / "blobs")
+    await store.prepare()
+    outside = RawMail(store, 1_000)
+    strict = await world.inbox("strict", OnForged.REFUSE)
+    platform = world.platform
+    forged = mail("bank.org").replace(b"To:", b"Subject: the whole of it\r\nTo:")
+    message_id = await platform.deliver("strict@inbox.test", content=forged)
+    key = await outside.put(world.workspace_id, 0, message_id, forged + b"x" * 2_000)
+    async with platform.database.connection() as connection:
+        await connection.execute("UPDATE message SET raw = '', blob = $1", key)
+    verdicts = Verdicts(database=platform.database, authserv_id="mx.inbox.test", raw_mail=outside)
+    [held] = await verdicts.rows(world.workspace_id, [message_id])
+    async with platform.database.transaction() as tx:
+        gone = await verdicts.let_go(world.workspace_id, [(strict.id, message_id)], tx)
+        await platform.ingest.admit([held], gone, tx)
+    [line] = (await platform.messages.list(world.workspace_id, strict.id)).items
+    assert (line.subject, line.from_address) == ("the whole of it", "ada@bank.org")
 
 
 async def test_a_flaw_in_the_checks_holds_up_no_mail(

@@ -46,7 +46,10 @@ if [ ! -e "$models/complete" ]; then
     (cd "$models" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
     touch "$models/complete"
 fi
-[ ! -e "$into/complete" ] || exit 0
+
+# The same definitions as the operators ship them, for the API server: out of their Go modules.
+crds="$cache/kubernetes-crds-$(sha256sum "$modules/crds.txt" | cut -c1-16)"
+[ ! -e "$into/complete" ] || [ ! -e "$crds/complete" ] || exit 0
 
 go=$(command -v go || echo /usr/local/go/bin/go)
 if [ ! -x "$go" ]; then
@@ -59,6 +62,19 @@ if [ ! -x "$go" ]; then
     apt-get install -y -q --no-install-recommends golang-go
     go=$(command -v go)
 fi
+
+if [ ! -e "$crds/complete" ]; then
+    rm -rf "$crds"
+    mkdir -p "$crds"
+    while read -r module path sum; do
+        folder=$(cd "$crds" && "$go" mod download -json "$module" |
+            sed -n 's/^[[:space:]]*"Dir": "\(.*\)",\{0,1\}$/\1/p')
+        install -m 644 "$folder/$path" "$crds/"
+        echo "$sum  $crds/$(basename "$path")" | sha256sum -c --quiet -
+    done <"$modules/crds.txt"
+    touch "$crds/complete"
+fi
+[ ! -e "$into/complete" ] || exit 0
 
 # Tests that start a cluster ask the binaries who they are: helm by the chart's kubeVersion.
 version=$(cd "$modules" && "$go" list -mod=readonly -m -f '{{.Version}}' k8s.io/kubernetes)

@@ -9,10 +9,9 @@ was made by a workspace's owner (`Users.add`) is not, and whoever made it may ha
 up an invitation, or setting a new password, takes those ways away.
 """
 
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from ipaddress import ip_address
 from typing import Literal
 from uuid import UUID
@@ -21,11 +20,11 @@ import msgspec
 
 from mailyard.access import letter
 from mailyard.access.audit import Actor, Audit
+from mailyard.access.errand import WRITE, Errand, job_of, new_token
 from mailyard.access.letter import Letter
 from mailyard.access.plan import Plans
 from mailyard.access.scope import OWNER, check_role
 from mailyard.access.session import token_hash
-from mailyard.access.usage import Usage
 from mailyard.access.user import Users, check_password
 from mailyard.access.workspace import Workspaces, check_name
 from mailyard.core import ids
@@ -33,7 +32,7 @@ from mailyard.core.errors import Conflict, InvalidInput, NotAllowed, NotFound, R
 from mailyard.protocol.address import normalise
 from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
-from mailyard.queue.job import EMAIL_SEND, NewJob
+from mailyard.queue.job import EMAIL_SEND
 from mailyard.ratelimit.ratelimit import RateLimit
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
@@ -42,7 +41,6 @@ _SQL = load("account")
 _USAGE_SQL = load("usage")
 _ACCESS_SQL = load("access")
 
-WRITE = "account-letter"
 SIGN_UP_S = 24 * 3600.0
 RESET_S = 30 * 60.0
 INVITATION_S = 7 * 24 * 3600.0
@@ -55,22 +53,6 @@ _ALL_PER_S, _ALL_AT_ONCE = 2.0, 200  # letters that strangers can make us write
 
 # Delivers a letter: durable when it returns; one with the same key is written once.
 Post = Callable[[Letter, str], Awaitable[None]]
-
-
-class Errand(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the worker is to write about. `id` is an invitation's.
-
-    `token` goes into the link: made with the errand, so that one that is run again writes the same.
-    """
-
-    about: Literal["sign_up", "reset", "changed", "invitation", "limit"]
-    token: str = ""
-    email: str = ""
-    id: str = ""
-    kind: str = ""
-    level: str = ""
-    used: int = 0
-    most: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +126,7 @@ class Accounts:
         if _is_public(peer):  # else it is a proxy's, and everybody's
             await self._admit(f"account-peer:{peer}", _PER_PEER / _HOUR_S, _PER_PEER)
         await self._admit("account-letters", _ALL_PER_S, _ALL_AT_ONCE)
-        await self._engine.enqueue([_job(Errand(about, _token(), email=address))])
+        await self._engine.enqueue([job_of(Errand(about, new_token(), email=address))])
 
     async def _admit(self, key: str, per_s: float, burst: int) -> None:
         wait_s = await self._limits.take(key, 1, per_s, burst)
@@ -197,7 +179,7 @@ class Accounts:
             rows = await self._database.fetch(_ACCESS_SQL.workspaces_of_user, person["id"], tx=tx)
             actor = Actor("user", email, rows[0]["workspace_id"] if rows else _FIRST)
             await self._own(person["id"], email, encoded, actor, tx)
-            await self._engine.enqueue([_job(Errand("changed", email=email))], tx=tx)
+            await self._engine.enqueue([job_of(Errand("changed", email=email))], tx=tx)
         user_id: UUID = person["id"]
         return user_id
 
@@ -241,8 +223,8 @@ class Accounts:
         name = ids.type_id(ids.INVITATION, row["id"])
         told = {"email": address, "role": role}
         await self._audit.record(actor, "invitation.create", name, None, told, tx)
-        errand = Errand("invitation", _token(), id=str(row["id"]))
-        await self._engine.enqueue([_job(errand, workspace_id)], tx=tx)
+        errand = Errand("invitation", new_token(), id=str(row["id"]))
+        await self._engine.enqueue([job_of(errand, workspace_id)], tx=tx)
         return Invitation(row["id"], address, role, actor.name, row["expires_at"])
 
     async def invitations(
@@ -375,49 +357,6 @@ class Accounts:
         await self._database.execute(_SQL.sweep_links)
 
 
-class LimitNotices:
-    """Tells owners that a day's limit of their plan is near, or reached: once a day for each."""
-
-    def __init__(self, *, database: Database, engine: Engine, plans: Plans, usage: Usage) -> None:
-        self._database = database
-        self._engine = engine
-        self._plans = plans
-        self._usage = usage
-
-    async def look(self) -> None:
-        """One look over all workspaces that have a plan."""
-        if not self._plans.any:
-            return
-        today, book = self._usage.today(), self._plans.book
-        await self._database.execute(_USAGE_SQL.forget_notices, today)
-        for row in await self._database.fetch(_USAGE_SQL.beyond, today):
-            plan = book.plan(row["plan"])
-            most = plan.messages_per_day if row["kind"] == "messages" else plan.sends_per_day
-            if most is None or row["amount"] < most * book.soft:
-                continue
-            level = "soft" if row["amount"] < most else "hard"
-            errand = Errand("limit", kind=row["kind"], level=level, used=row["amount"], most=most)
-            await self._tell(row["workspace_id"], today, errand)
-
-    async def _tell(self, workspace_id: UUID, today: date, errand: Errand) -> None:
-        async with self._database.transaction() as tx:
-            if await self._database.fetchval(
-                _USAGE_SQL.note, workspace_id, today, errand.kind, errand.level, tx=tx
-            ):
-                await self._engine.enqueue([_job(errand, workspace_id)], tx=tx)
-
-
-def _job(errand: Errand, workspace_id: UUID | None = None) -> NewJob:
-    return NewJob(
-        queue=EMAIL_SEND,
-        kind=WRITE,
-        payload=msgspec.json.encode(errand),
-        workspace_id=workspace_id,
-        priority=1,
-        max_attempts=12,
-    )
-
-
 def _bucket(about: str, address: str) -> str:
     return f"account:{about}:{address}"
 
@@ -425,10 +364,6 @@ def _bucket(about: str, address: str) -> str:
 def account_buckets(address: str) -> list[str]:
     """What letters to the normalised `address` count against (`RateLimit.forget`)."""
     return [_bucket(about, address) for about in ("sign_up", "reset", "invite")]
-
-
-def _token() -> str:
-    return secrets.token_urlsafe(32)
 
 
 def _is_public(peer: str) -> bool:

@@ -39,7 +39,6 @@ async def bootstrap(
     users: Users,
     keys: ApiKeys,
     sessions: Sessions,
-    owner: str = FIRST_OWNER,
 ) -> FirstStart | None:
     """Set an empty installation up; None when it has a workspace already."""
     async with database.transaction() as tx:
@@ -50,7 +49,7 @@ async def bootstrap(
             FIRST_WORKSPACE, actor_kind="system", actor_name="first start", tx=tx
         )
         actor = Actor("system", "first start", workspace.id)
-        user = await users.add(workspace.id, owner, OWNER, actor=actor, tx=tx)
+        user = await users.add(workspace.id, FIRST_OWNER, OWNER, actor=actor, tx=tx)
         key = await keys.create(workspace.id, "first key", [ADMIN], actor=actor, tx=tx)
         link = await sessions.create_link(user.id, actor=actor, tx=tx)
     return FirstStart(workspace.id, user.id, user.email, key.secret, link)

@@ -4,9 +4,11 @@ Asked only for what is unknown here: a key, a recipient. A copy that cannot be a
 answer "not now" and never "unknown": mail for a neighbour is not refused for good because of it.
 """
 
+import asyncio
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -15,28 +17,29 @@ import asyncpg
 
 from mailyard.access.key import prefix_of
 from mailyard.access.region import AtHomeElsewhere, Region, Regions
-from mailyard.core.errors import Unavailable
+from mailyard.core.errors import MailyardError, Unavailable
 from mailyard.storage.database import Database, DatabaseAddress
 from mailyard.storage.queries import load
+from mailyard.storage.written import Together
 
 _ACCESS = load("access")
 _SQL = load("region")
 _CONNECTIONS = 2  # of a process to each copy: strangers are few
+ASK_S = 3.0  # a copy that has not said by then how it stands is away
+STREAMS, SILENT, PROMOTED, AWAY = "streams", "silent", "promoted", "away"
 _PLUS = re.compile(r"\+[^@]*@")
 
 
 @dataclass(frozen=True, slots=True)
 class CopyState:
-    """How the copy of a region's database stands. `behind_s`: since the last commit that it has;
-    large also where nobody commits."""
+    """How the copy of a region's database stands. `word`: STREAMS; SILENT: it hears nothing of its
+    primary; PROMOTED: it is no copy any more; AWAY: it does not answer, `why` says how."""
 
     region: str
-    follows: bool
-    streams: bool
-    unreplayed_bytes: int
-    last_commit_at: datetime | None
-    position: str
-    behind_s: float | None
+    word: str
+    unreplayed_bytes: int = 0
+    last_commit_at: datetime | None = None
+    why: str = ""
 
 
 def _domain_of(address: str) -> str:
@@ -49,6 +52,10 @@ class Neighbours:
     def __init__(self, regions: Regions) -> None:
         self.regions = regions
         self._copies: dict[str, Database] = {}
+        # One that hangs is asked by one question, however many want to know.
+        self._asking = {
+            region.name: Together[str, CopyState](self._ask) for region in self._with_copies()
+        }
 
     async def redirect_key(self, text: str) -> None:
         """Raises AtHomeElsewhere when `text` is a good API key of another region; Unavailable."""
@@ -81,25 +88,33 @@ class Neighbours:
             found |= {row["address"]: region for row in rows}
         return found
 
-    async def state_of(self, region: Region) -> CopyState:
-        """How its copy stands. Raises Unavailable."""
-        copy = await self._copy(region)
+    async def copies(self) -> list[CopyState]:
+        """How each copy stands that is kept here. Raises nothing; takes ASK_S at most."""
+        return list(await asyncio.gather(*map(self.copy_of, self._with_copies())))
+
+    async def copy_of(self, region: Region) -> CopyState:
+        """How the copy of `region` stands. Raises nothing; takes ASK_S at most."""
+        try:
+            async with asyncio.timeout(ASK_S):
+                return await self._asking[region.name](region.name)
+        except TimeoutError:
+            return CopyState(region.name, AWAY, why=f"has not answered in {ASK_S:.0f} s")
+        except (MailyardError, asyncpg.PostgresError) as error:
+            return CopyState(region.name, AWAY, why=str(error))
+
+    async def _ask(self, names: Sequence[str]) -> Mapping[str, CopyState]:
+        (name,) = names
+        copy = await self._copy(self.regions.find(name))
         row = await copy.fetchrow(_SQL.copy_state)
         assert row is not None, "a row of the server's own figures"
-        last = row["last_commit_at"]
-        return CopyState(
-            region.name,
-            row["follows"],
-            row["streams"],
-            row["unreplayed_bytes"],
-            last,
-            row["position"],
-            None if last is None else (row["now"] - last).total_seconds(),
-        )
+        word = (STREAMS if row["streams"] else SILENT) if row["follows"] else PROMOTED
+        return {name: CopyState(name, word, row["unreplayed_bytes"], row["last_commit_at"])}
 
     async def close(self) -> None:
         for copy in self._copies.values():
-            await copy.close()
+            with suppress(TimeoutError):  # one that hangs is let go
+                async with asyncio.timeout(ASK_S):
+                    await copy.close()
         self._copies.clear()
 
     def _with_copies(self) -> list[Region]:

@@ -34,12 +34,12 @@ _HASHER = PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=1, type
 _HASHES_AT_ONCE = 2
 
 
-def check_password(password: str, field: str = "password") -> str:
+def check_password(password: str) -> str:
     """The password, if it is long enough. Raises InvalidInput."""
     if not PASSWORD_CHARACTERS_MIN <= len(password) <= PASSWORD_CHARACTERS_MAX:
         raise InvalidInput(
             f"a password has {PASSWORD_CHARACTERS_MIN} to {PASSWORD_CHARACTERS_MAX} characters",
-            field=field,
+            field="password",
         )
     return password
 

@@ -9,15 +9,14 @@ Nothing is held in the database while a model is asked.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from random import Random
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import structlog
 from msgspec import Struct
 
 from mailyard.analysis.book import ModelBook, OpenModel
+from mailyard.analysis.breakers import MODELS_KEPT, Breakers, Rest
 from mailyard.analysis.model import Model, ModelFailure, Said
 from mailyard.analysis.models import rules
 from mailyard.analysis.policy import Budget, Policies, Policy
@@ -26,37 +25,15 @@ from mailyard.analysis.results import Results, Sealed
 from mailyard.analysis.shown import Shown, shown_of
 from mailyard.analysis.task import Ask
 from mailyard.analysis.wall import NotAnAnswer, Passed, passed
-from mailyard.core.backoff import Backoff
 from mailyard.core.clock import Clock
 from mailyard.observe.limit_use import LIMIT_USE
 from mailyard.observe.metrics import ANALYSIS_CALLS, ANALYSIS_SECONDS, ANALYSIS_TOKENS
 from mailyard.protocol.meaning.finding import Findings
 from mailyard.protocol.meaning.letter import Letter
 from mailyard.ratelimit.ratelimit import RateLimit
-from mailyard.sending.route.breaker import (
-    CLOSED,
-    Breaker,
-    BreakerEvent,
-    BreakerOptions,
-    Position,
-    Ticket,
-    admit,
-    record,
-    trip,
-)
 from mailyard.storage.database import Connection, Database
-from mailyard.storage.queries import load
 
-_SQL = load("analysis")
-_LOG = structlog.get_logger(__name__)
-
-_BREAKER = BreakerOptions(
-    window_s=120.0, least=5, share=0.5, in_a_row=5, open_for=Backoff(15.0, 600.0), probes=1,
-    probe_lost_s=150.0,
-)  # fmt: skip
 _TRIES = 2  # of one model that answers something else than was asked for
-_DECISIVE_REST_S = 600.0
-_MODELS_KEPT = 1_000  # whose breakers a process remembers
 
 Make = Callable[[OpenModel], Model]
 
@@ -134,8 +111,7 @@ class Analyst:
         self._make = make
         self._rate = rate
         self._clock = clock
-        self._random = random
-        self._breakers: dict[UUID, Breaker] = {}
+        self._breakers = Breakers(database=database, clock=clock, random=random)
         self._places: dict[UUID, tuple[int, asyncio.Semaphore]] = {}
 
     async def answer(
@@ -213,24 +189,27 @@ class Analyst:
     ) -> tuple[Said, Outcome] | None:
         """The answer of one model, or None with the reason noted. Raises _BudgetUsed."""
         for _ in range(_TRIES):
-            ticket = self._admitted(model, found)
-            if ticket is None or not await self._within_limits(model, prompt, found):
+            ticket = self._breakers.admit(model)
+            if isinstance(ticket, Rest):
+                found.note(model, ticket.why, ticket.wait_s)
+                return None
+            if not await self._within_limits(model, prompt, found):
                 return None
             try:
                 async with self._place_of(model):
                     said = await self._call(workspace_id, model, policy, prompt)
             except ModelFailure as error:
-                await self._failed(workspace_id, model, ticket, error)
+                await self._breakers.failed(workspace_id, model, ticket, error)
                 wait_s = max(error.retry_after_s, 1.0) if error.passing else None
                 found.note(model, error.why, wait_s)
                 return None
             try:
                 through = passed(*about[:2], said.text, about[2])
             except NotAnAnswer as error:
-                await self._note_result(workspace_id, model, ticket, str(error))
+                await self._breakers.note(workspace_id, model, ticket, str(error))
                 found.note(model, str(error))
                 continue
-            await self._note_result(workspace_id, model, ticket, "")
+            await self._breakers.note(workspace_id, model, ticket, "")
             return said, _outcome(model, through, said, tuple(found.notes))
         return None
 
@@ -291,81 +270,11 @@ class Analyst:
         wanted = model.entry.settings.concurrency
         known = self._places.get(model.entry.id)
         if known is None or known[0] != wanted:
-            if len(self._places) >= _MODELS_KEPT:
+            if len(self._places) >= MODELS_KEPT:
                 self._places.clear()
             known = (wanted, asyncio.Semaphore(wanted))
             self._places[model.entry.id] = known
         return known[1]
-
-    # The breaker ----------------------------------------------------------------------------------
-
-    def _admitted(self, model: OpenModel, found: _Round) -> Ticket | None:
-        now_s = self._clock.now().timestamp()
-        breaker = self._breakers.get(model.entry.id, CLOSED)
-        told = model.entry.resting_until
-        if told is not None and told.timestamp() > now_s and breaker.position is Position.CLOSED:
-            found.note(model, f"it rests: {model.entry.why}", told.timestamp() - now_s)
-            return None
-        if told is None and breaker.position is Position.OPEN:
-            breaker = CLOSED  # somebody has mended it
-        breaker, ticket, _ = admit(now_s, breaker, _BREAKER, self._random)
-        self._remember(model, breaker)
-        if ticket is None:
-            wait_s = max(1.0, breaker.open_until_s - now_s)
-            found.note(model, f"it rests: {breaker.why}", wait_s)
-        return ticket
-
-    async def _failed(
-        self, workspace_id: UUID, model: OpenModel, ticket: Ticket, error: ModelFailure
-    ) -> None:
-        if not (error.decisive or error.retry_after_s):
-            counts = error.passing
-            await self._note_result(workspace_id, model, ticket, error.why if counts else "")
-            return
-        now_s = self._clock.now().timestamp()
-        rest_s = error.retry_after_s or _DECISIVE_REST_S
-        breaker, events = trip(
-            now_s,
-            self._breakers.get(model.entry.id, CLOSED),
-            _BREAKER,
-            error.why,
-            self._random,
-            rest_s,
-        )
-        self._remember(model, breaker)
-        await self._tell(workspace_id, model, events)
-
-    async def _note_result(
-        self, workspace_id: UUID, model: OpenModel, ticket: Ticket, failure: str
-    ) -> None:
-        now_s = self._clock.now().timestamp()
-        breaker, events = record(
-            now_s,
-            self._breakers.get(model.entry.id, CLOSED),
-            _BREAKER,
-            ticket,
-            failure,
-            self._random,
-        )
-        self._remember(model, breaker)
-        await self._tell(workspace_id, model, events)
-
-    async def _tell(
-        self, workspace_id: UUID, model: OpenModel, events: tuple[BreakerEvent, ...]
-    ) -> None:
-        """Let the other processes and the page know."""
-        for event in events:
-            until = None
-            if event.position is Position.OPEN and event.until_s is not None:
-                until = datetime.fromtimestamp(event.until_s, UTC)
-            _LOG.warning("a model's breaker", model=model.entry.name, position=event.position.value)
-            why = "" if until is None else event.why[:300]
-            await self._database.execute(_SQL.rest_model, workspace_id, model.entry.id, until, why)
-
-    def _remember(self, model: OpenModel, breaker: Breaker) -> None:
-        if len(self._breakers) >= _MODELS_KEPT:
-            self._breakers.clear()
-        self._breakers[model.entry.id] = breaker
 
 
 def _question(model: OpenModel, ask: Ask, shown: Shown) -> bytes:

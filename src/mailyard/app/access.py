@@ -8,12 +8,12 @@ from mailyard.core.errors import ConfigurationError
 from mailyard.settings import Settings
 
 if TYPE_CHECKING:
-    from mailyard.access.account import LimitNotices
     from mailyard.access.audit import Audit
     from mailyard.access.business import BusinessFigures
     from mailyard.access.feature import Features
     from mailyard.access.idempotency import Idempotency
     from mailyard.access.key import ApiKeys
+    from mailyard.access.limit_notice import LimitNotices
     from mailyard.access.member import Members
     from mailyard.access.neighbours import Neighbours
     from mailyard.access.plan import PlanBook, Plans
@@ -148,7 +148,7 @@ class Access(Foundation):
 
     @cached_property
     def limit_notices(self) -> "LimitNotices":
-        from mailyard.access.account import LimitNotices
+        from mailyard.access.limit_notice import LimitNotices
 
         return LimitNotices(
             database=self.database, engine=self.engine, plans=self.plans, usage=self.usage

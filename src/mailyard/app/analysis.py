@@ -35,10 +35,10 @@ class Analysing(Receiving):
     @cached_property
     def model_http(self) -> "HttpClient":
         """The way to models' servers."""
-        from mailyard.net.guard import networks
+        from mailyard.net.guard import networks_in
         from mailyard.net.http import HttpClient, HttpOptions
 
-        allowed = networks(self.settings.analysis_networks.replace(",", " ").split())
+        allowed = networks_in(self.settings.analysis_networks)
         # A model that thinks sends nothing for long.
         http = HttpClient(allowed=allowed, options=HttpOptions(read_s=120.0, total_s=120.0))
         self.ends.append(http.close)

@@ -1,9 +1,9 @@
 """What every service stands on: settings, clock, database, queue, bus, cache."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from mailyard.app.fleet_stores import FleetStores, fleet_stores
@@ -129,6 +129,9 @@ class Foundation:
         self.bus = self._bus()
         self.live = LiveEvents(database=self.database, bus=self.bus)
         self.ends: list[Callable[[], Awaitable[None]]] = []  # of services that hold something
+        self.check_log: Callable[[], Coroutine[Any, Any, None]] | None = (
+            None  # where the queue has a log
+        )
         self.engine = self._engine()
 
     def _engine(self) -> "PostgresEngine | KafkaEngine":
@@ -147,6 +150,7 @@ class Foundation:
             lanes=parse_lanes(self.settings.kafka_lanes),
         )
         self.ends.append(engine.close)
+        self.check_log = engine.check_log
         return engine
 
     def _bus(self) -> Bus:

@@ -179,13 +179,13 @@ class Operating(Webhooking):
     def kubernetes_actuator(self) -> "Actuator":
         """What scales Deployments, as the settings say; a pod's own account where they do not."""
         from mailyard.fleet.autoscale.actuators.kubernetes import KubernetesActuator, authority
-        from mailyard.net.guard import networks
+        from mailyard.net.guard import ANYWHERE
         from mailyard.net.http import HttpClient
 
         folder = self.settings.autoscale_kubernetes_folder
         http = HttpClient(
             user_agent="Mailyard (autoscaler)",
-            allowed=networks(["0.0.0.0/0", "::/0"]),  # the operator names it, nobody else can
+            allowed=ANYWHERE,  # the operator names it, nobody else can
             tls_context=authority(folder),
         )
         self.ends.append(http.close)
@@ -194,12 +194,12 @@ class Operating(Webhooking):
 
     @cached_property
     def _operations_http(self) -> "HttpClient":
-        from mailyard.net.guard import networks
+        from mailyard.net.guard import networks_in
         from mailyard.net.http import HttpClient
 
         http = HttpClient(
             user_agent="Mailyard (monitoring)",
-            allowed=networks(self.settings.alerts_networks.replace(",", " ").split()),
+            allowed=networks_in(self.settings.alerts_networks),
         )
         self.ends.append(http.close)
         return http

@@ -26,7 +26,7 @@ class OwnDelivery(Analysing):
     @cached_property
     def doorkeeper(self) -> "Doorkeeper":
         """What a listener asks whom workspaces take mail from."""
-        from mailyard.net.guard import networks
+        from mailyard.net.guard import ANYWHERE
         from mailyard.net.http import HttpClient
         from mailyard.receiving.policy import Doorkeeper, Scanner
         from mailyard.receiving.scan import RspamdScanner, RulesScanner
@@ -34,7 +34,7 @@ class OwnDelivery(Analysing):
         scanner: Scanner = RulesScanner()
         if self.settings.rspamd_url:
             # The operator's own machine, wherever it is: nobody else names this address.
-            http = HttpClient(allowed=networks(["0.0.0.0/0", "::/0"]))
+            http = HttpClient(allowed=ANYWHERE)
             self.ends.append(http.close)
             scanner = RspamdScanner(
                 http=http, url=self.settings.rspamd_url, otherwise=RulesScanner()
@@ -95,11 +95,11 @@ class OwnDelivery(Analysing):
     @cached_property
     def sts(self) -> "StsCache":
         """What MTA-STS asks of the domains that are written to."""
-        from mailyard.net.guard import networks
+        from mailyard.net.guard import networks_in
         from mailyard.net.http import HttpClient
         from mailyard.sending.sts import HttpsFetcher, StsCache
 
-        allowed = networks(self.settings.mx_networks.replace(",", " ").split())
+        allowed = networks_in(self.settings.mx_networks)
         http = HttpClient(allowed=allowed)
         cache = StsCache(
             database=self.database, dns=self.dns, fetcher=HttpsFetcher(http), clock=self.clock
@@ -116,7 +116,7 @@ class OwnDelivery(Analysing):
         """A way out of our own, from the addresses of a pool. Raises ConfigurationError."""
         from random import Random
 
-        from mailyard.net.guard import networks, refusal
+        from mailyard.net.guard import networks_in, refusal
         from mailyard.net.mail_route import MailRouter
         from mailyard.sending.late_stops import LateStops
         from mailyard.sending.shaping_board import SiteBoard
@@ -127,7 +127,7 @@ class OwnDelivery(Analysing):
 
         settings = self.settings
         stops = LateStops(database=self.database, suppressions=self.suppressions, source=name)
-        allowed = networks(settings.mx_networks.replace(",", " ").split())
+        allowed = networks_in(settings.mx_networks)
         router = MailRouter(
             self.dns,
             Random(),

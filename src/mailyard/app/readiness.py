@@ -10,10 +10,11 @@ from typing import TypeVar
 import asyncpg
 
 from mailyard import __version__
+from mailyard.access.region import Regions
 from mailyard.app.application import Application
 from mailyard.app.foundation import database_address
 from mailyard.core.errors import ConfigurationError, MailyardError
-from mailyard.fleet.checkup import Finding
+from mailyard.fleet.checkup.finding import Finding
 from mailyard.fleet.readiness import (
     front,
     limits,
@@ -28,7 +29,7 @@ from mailyard.fleet.readiness import (
 )
 from mailyard.fleet.readiness.item import Item
 from mailyard.fleet.stage import Stage
-from mailyard.net.guard import networks
+from mailyard.net.guard import ANYWHERE
 from mailyard.net.http import HttpClient
 from mailyard.net.tls import client_context
 from mailyard.sending.return_path import is_public
@@ -51,7 +52,9 @@ async def examine(
             *await _watched(settings, kept),
             *await _processes(application, kept),
             *await _stores(application, machine),
-            regions.judge_regions(await _regions(application)),
+            regions.judge_regions(
+                machine, _regions(application), kafka=settings.queue_engine == "kafka"
+            ),
             shards.judge_shards(await _shards(settings, machine)),
             *_limits(settings),
             *await _outside(application),
@@ -189,27 +192,11 @@ async def _stores(application: Application, machine: Sequence[Finding]) -> list[
     ]
 
 
-async def _regions(application: Application) -> regions.RegionsSeen:
+def _regions(application: Application) -> Regions | str:
     try:
-        known, neighbours = application.regions, application.neighbours
+        return application.regions
     except ConfigurationError as error:
-        return regions.RegionsSeen("", (), wrong=error.message)
-    copies = []
-    for region in known.others:
-        if neighbours is None or not region.standby:
-            continue
-        try:
-            state = await neighbours.state_of(region)
-        except MailyardError:
-            copies.append(regions.CopySeen(region.name, "away"))
-            continue
-        word = "streams" if state.streams else "silent"
-        copies.append(
-            regions.CopySeen(
-                region.name, word if state.follows else "promoted", state.unreplayed_bytes
-            )
-        )
-    return regions.RegionsSeen(known.own, [one.name for one in known.others], copies)
+        return error.message
 
 
 async def _shards(settings: Settings, machine: Sequence[Finding]) -> list[shards.ShardSeen]:
@@ -275,4 +262,4 @@ async def _outside(application: Application) -> list[Item]:
 
 def _http() -> HttpClient:
     """Goes where the operator's own settings say, which may be inside."""
-    return HttpClient(user_agent=_USER_AGENT, allowed=networks(["0.0.0.0/0", "::/0"]))
+    return HttpClient(user_agent=_USER_AGENT, allowed=ANYWHERE)

@@ -179,6 +179,7 @@ class Receiving(Access):
             engine=self.engine,
             allowance=self.allowance,
             raw_mail=self.raw_mail,
+            clock=self.clock,
         )
 
     @cached_property
@@ -251,7 +252,11 @@ class Receiving(Access):
         """Who sent mail, as it was found, and what inboxes do with forged mail."""
         from mailyard.receiving.verdict import Verdicts
 
-        return Verdicts(database=self.database, authserv_id=self.settings.smtp_name)
+        return Verdicts(
+            database=self.database,
+            authserv_id=self.settings.smtp_name,
+            raw_mail=self.raw_mail,
+        )
 
     @cached_property
     def authenticator(self) -> "Authenticator":

@@ -22,7 +22,7 @@ class RouteInboxes:
         self, workspace_id: UUID, domain: str, name: str, message_ttl_s: float, tx: Connection
     ) -> tuple[UUID, str]:
         """A new inbox under `domain`, under an address that nobody guesses."""
-        from mailyard.mailbox.inbox import NewInbox, generated_name
+        from mailyard.mailbox.inbox_value import NewInbox, generated_name
 
         wanted = NewInbox(
             address=f"route-{generated_name()}@{domain}",

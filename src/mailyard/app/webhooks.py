@@ -121,9 +121,9 @@ class Webhooking(Campaigning):
         return Gaps(database=self.database, clock=self.clock)
 
     def _webhook_networks(self) -> tuple["Network", ...]:
-        from mailyard.net.guard import networks
+        from mailyard.net.guard import networks_in
 
-        return networks(self.settings.webhook_networks.replace(",", " ").split())
+        return networks_in(self.settings.webhook_networks)
 
     async def _message_of(
         self, workspace_id: "UUID", item: Mapping[str, Any]

@@ -12,17 +12,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from math import sqrt
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
 from mailyard.campaigns.contact import Contact, contact_of
+from mailyard.campaigns.estimate import ANCHOR_EVERY, Estimate, Sums
+from mailyard.campaigns.filter.names import names_in, nothing_named, with_ids
 from mailyard.campaigns.filter.parse import parse
 from mailyard.campaigns.filter.sql import FIRST_PARAMETER, Named, TopicId, condition
-from mailyard.campaigns.filter.tokens import FilterError, Kind, tokens
-from mailyard.campaigns.filter.tree import And, InList, InTopic, Node, Not, Or
+from mailyard.campaigns.filter.tree import InList, InTopic, Node
 from mailyard.campaigns.filter.write import write
 from mailyard.core import ids
 from mailyard.core.clock import Clock, SystemClock
@@ -33,7 +33,6 @@ from mailyard.storage.queries import Query, load
 _SQL = load("segment")
 _CONTACT_SQL = load("contact")
 
-ANCHOR_EVERY = 64  # contacts, on average: see contact_anchor
 FIRST_ID, LAST_ID = UUID(int=0), UUID(int=(1 << 128) - 1)
 
 COUNT_ALL_ANCHORS = 1_000  # up to so many, some 64,000 contacts, everybody is looked at
@@ -42,9 +41,7 @@ RUN_CONTACTS = 40  # behind each anchor: a page of the table or two
 SAMPLES = 48  # as many parts of those anchors, taken one after the other
 LANES = 2  # statements at a time
 RUNS_LEAST = 300  # from so many on the error of a sample can be told
-ESTIMATE_ERROR = 0.04  # of the estimate, at 95 %: where a sample is large enough
 ESTIMATE_S = 0.4  # for which samples are drawn
-_DEVIATIONS = 1.96  # of 95 %
 
 SLICE_ANCHORS = 3_200  # of a count: some 200,000 contacts
 COUNT_STEP_S = 1.0
@@ -64,19 +61,7 @@ class Audience:
 
     def pinned(self) -> str:
         """The filter with ids in place of names: it means the same whatever is renamed."""
-        return write(_with_ids(self.tree, self.named))
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """`low` to `high` holds the truth 19 times of 20. `of`: contacts of the workspace, about;
-    `looked`: how many of them were looked at."""
-
-    contacts: int
-    low: int
-    high: int
-    looked: int
-    of: int
+        return write(with_ids(self.tree, self.named))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,40 +85,6 @@ class Members:
     upto: UUID | None
 
 
-@dataclass(slots=True)
-class _Sums:
-    """What samples sum up to."""
-
-    runs: int = 0
-    looked: int = 0
-    matched: int = 0
-    looked_looked: int = 0
-    looked_matched: int = 0
-    matched_matched: int = 0
-
-    def add(self, row: asyncpg.Record) -> None:
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + (row[name] or 0))
-
-    @property
-    def share(self) -> float:
-        return self.matched / self.looked if self.looked else 0.0
-
-    @property
-    def error(self) -> float:
-        """The standard error of `share` (Cochran, Sampling Techniques, 3rd ed., section 11.7: the
-        ratio to size in cluster sampling)."""
-        if self.runs < 2:
-            return 1.0
-        share, size = self.share, self.looked / self.runs
-        squares = (
-            self.matched_matched
-            - 2 * share * self.looked_matched
-            + share * share * self.looked_looked
-        )
-        return sqrt(max(0.0, squares) / (self.runs * (self.runs - 1))) / size
-
-
 class Audiences:
     """Looks filters up among the contacts of a workspace."""
 
@@ -144,7 +95,7 @@ class Audiences:
     async def read(self, workspace_id: UUID, source: str, tx: Connection | None = None) -> Audience:
         """What a filter says. Raises FilterError, also for a list or topic that is not there."""
         tree = parse(source)
-        wanted_lists, wanted_topics = _names(tree, InList), _names(tree, InTopic)
+        wanted_lists, wanted_topics = names_in(tree, InList), names_in(tree, InTopic)
         lists: dict[str, UUID] = {}
         topics: dict[str, TopicId] = {}
         if wanted_lists:
@@ -158,10 +109,10 @@ class Audiences:
                 topics[row["name"]] = topics[ids.type_id(ids.TOPIC, row["id"])] = topic
         for name in wanted_lists:
             if name not in lists:
-                raise _nothing_named(source, "list", name)
+                raise nothing_named(source, "list", name)
         for name in wanted_topics:
             if name not in topics:
-                raise _nothing_named(source, "topic", name)
+                raise nothing_named(source, "topic", name)
         return Audience(workspace_id, tree, Named(lists, topics))
 
     async def read_pinned(
@@ -169,8 +120,8 @@ class Audiences:
     ) -> Audience:
         """A filter that `pinned` has written: nobody is in a list or topic that is gone."""
         tree = parse(source)
-        lists = {name: ids.parse_type_id(ids.LIST, name) for name in _names(tree, InList)}
-        wanted = _names(tree, InTopic)
+        lists = {name: ids.parse_type_id(ids.LIST, name) for name in names_in(tree, InList)}
+        wanted = names_in(tree, InTopic)
         rows = await self._named(_SQL.find_topics, workspace_id, wanted, ids.TOPIC, tx)
         on_request = {row["id"]: row["on_request"] for row in rows}
         topics = {}
@@ -208,7 +159,7 @@ class Audiences:
         drawn = [row["id"] for row in rows]
         found = condition(audience.tree, audience.named, self._clock.now(), sliced=False)
         query = Query(_SQL.sample.replace("{filter}", found.text))
-        sums, waiting = _Sums(), [drawn[place::SAMPLES] for place in range(SAMPLES)]
+        sums, waiting = Sums(), [drawn[place::SAMPLES] for place in range(SAMPLES)]
 
         async def look(sample: Sequence[UUID]) -> float:
             started = self._clock.monotonic()
@@ -221,13 +172,13 @@ class Audiences:
 
         async def lane() -> None:
             took_s = 0.0  # as long as the next one will
-            while waiting and not (sums.runs >= RUNS_LEAST and _is_good(sums)):
+            while waiting and not (sums.runs >= RUNS_LEAST and sums.is_good):
                 if self._clock.monotonic() - began + took_s > ESTIMATE_S:
                     break
                 took_s = await look(waiting.pop())
 
         await asyncio.gather(*(lane() for _ in range(LANES)))
-        return _estimate(sums, anchors)
+        return sums.estimate(anchors)
 
     async def _count_all(self, audience: Audience) -> Estimate:
         everybody = await self._slice(audience, FIRST_ID, LAST_ID)
@@ -392,63 +343,3 @@ class Audiences:
                 template, audience, after, end or LAST_ID, now, tx, limit=limit, **more
             )
         return rows, rows[-1]["contact_id"] if len(rows) == limit else end
-
-
-def _is_good(sums: _Sums) -> bool:
-    return sums.matched > 0 and _DEVIATIONS * sums.error <= ESTIMATE_ERROR * sums.share
-
-
-def _estimate(sums: _Sums, anchors: int) -> Estimate:
-    of = anchors * ANCHOR_EVERY
-    contacts = round(sums.share * of)
-    if not sums.matched:
-        # Nobody of so many: with 95 % there is less than one in a third of them (rule of three).
-        high = min(of, round(3 * of / max(1, sums.looked)))
-        return Estimate(0, 0, high, sums.looked, of)
-    # Both errors: of the share, and of how many contacts there are.
-    relative = sqrt((sums.error / sums.share) ** 2 + 1 / anchors)
-    off = round(contacts * _DEVIATIONS * relative)
-    return Estimate(contacts, max(0, contacts - off), min(of, contacts + off), sums.looked, of)
-
-
-def _names(tree: Node, kind: type[InList] | type[InTopic]) -> list[str]:
-    """The names that conditions of `kind` use, each once."""
-    found: dict[str, None] = {}
-    below: list[Node] = [tree]
-    while below:
-        match below.pop():
-            case And(parts) | Or(parts):
-                below.extend(parts)
-            case Not(part):
-                below.append(part)
-            case InList(name) if kind is InList:
-                found[name] = None
-            case InTopic(name) if kind is InTopic:
-                found[name] = None
-    return list(found)
-
-
-def _with_ids(tree: Node, named: Named) -> Node:
-    match tree:
-        case And(parts):
-            return And(tuple(_with_ids(part, named) for part in parts))
-        case Or(parts):
-            return Or(tuple(_with_ids(part, named) for part in parts))
-        case Not(part):
-            return Not(_with_ids(part, named))
-        case InList(name):
-            return InList(ids.type_id(ids.LIST, named.lists[name]))
-        case InTopic(name):
-            return InTopic(ids.type_id(ids.TOPIC, named.topics[name].id))
-        case _:
-            return tree
-
-
-def _nothing_named(source: str, what: str, name: str) -> FilterError:
-    place, before = 0, ""
-    for token in tokens(source):
-        if token.kind is Kind.TEXT and token.text == name and before == what:
-            place = token.place
-            break
-        before = token.text.lower()
-    return FilterError(source, place, f"there is no {what} named {name!r}")

@@ -9,18 +9,19 @@ Of a segment: what its filter says at the first start, with days counted from th
 when the chunk that he would stand in is cut is in it, and stays in it.
 """
 
-import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
-import msgspec
 
 from mailyard.campaigns.audience import Audience
+from mailyard.campaigns.campaign_value import (
+    Campaign,
+    NewCampaign,
+    campaign_of,
+    check_new,
+    checked_utm,
+)
 from mailyard.campaigns.mail import CampaignMail, today
 from mailyard.campaigns.plan import chunk_job, plan_job
 from mailyard.campaigns.progress import Progress, ProgressEvents, read_progress
@@ -33,91 +34,15 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, MailyardError, NotFound
 from mailyard.queue.engine import Engine
 from mailyard.sending.imprint import Imprints
-from mailyard.sending.request import check_line, check_mailbox, check_type
 from mailyard.sending.template import Templates
-from mailyard.sending.track.tracking import Asked, Tracking, format_utm
+from mailyard.sending.track.tracking import Asked, Tracking
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
 _SQL = load("campaign")
 _LAST_ID = UUID(int=(1 << 128) - 1)
 
-NAME_CHARACTERS = 200
-RATE_MAX_PER_S = 1_000_000.0
 SAMPLE_CONTACTS = 100
-UTM_CHARACTERS = 200
-
-
-class Following(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whether opens and clicks are followed; what is not said is as the workspace has it."""
-
-    opens: bool | None = None
-    clicks: bool | None = None
-
-
-class Utm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is appended to the links of a campaign as `utm_source`, `utm_medium`, …"""
-
-    source: str = ""
-    medium: str = ""
-    campaign: str = ""
-    term: str = ""
-    content: str = ""
-
-
-class NewCampaign(msgspec.Struct, frozen=True, rename={"sender": "from"}):
-    """What a caller creates a campaign from, to a list or to a segment. Ids are TypeIDs;
-    `rate_per_s` None: no limit.
-
-    A start before `send_at` waits for it. `local_time` (`2026-12-24T09:00`) is on each recipient's
-    clock.
-    """
-
-    name: str
-    template: str
-    sender: str
-    list: str | None = None
-    segment: str | None = None
-    reply_to: str = ""
-    list_unsubscribe: str = ""
-    rate_per_s: float | None = None
-    type: str = "campaign"
-    template_version: int | None = None
-    topic: str | None = None
-    track: Following = Following()
-    utm: Utm = Utm()
-    send_at: datetime | None = None
-    local_time: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Campaign:
-    """A campaign as it stands."""
-
-    id: UUID
-    workspace_id: UUID
-    name: str
-    type: str
-    template_id: UUID
-    template_version: int
-    list_id: UUID | None
-    segment_id: UUID | None
-    sender: str
-    reply_to: str
-    list_unsubscribe: str
-    rate_per_s: float | None
-    state: State
-    created_at: datetime
-    first_started_at: datetime | None
-    finished_at: datetime | None
-    recipients: int
-    planned: bool
-    topic_id: UUID | None
-    track_opens: bool
-    track_clicks: bool
-    utm: str
-    send_at: datetime | None
-    local_time: datetime | None
 
 
 class Campaigns:
@@ -150,17 +75,9 @@ class Campaigns:
         self, workspace_id: UUID, new: NewCampaign, tx: Connection | None = None
     ) -> Campaign:
         """A draft. Raises InvalidInput naming the field, NotFound for the list or the template."""
-        check_line(new.name, "name", NAME_CHARACTERS)
-        if not new.name.strip():
-            raise InvalidInput("a campaign needs a name", field="name")
-        check_type(new.type)
-        check_mailbox(new.sender, "from")
-        if new.reply_to:
-            check_mailbox(new.reply_to, "reply_to")
-        _check_unsubscribe(new.list_unsubscribe)
-        _check_rate(new.rate_per_s)
+        check_new(new)
         local_time = check_when(new.send_at, new.local_time, self._clock.now())
-        utm = _checked_utm(new.utm)
+        utm = checked_utm(new.utm)
         topic_id = None
         if new.topic is not None:
             topic_id = ids.parse_type_id(ids.TOPIC, new.topic, "topic")
@@ -206,7 +123,7 @@ class Campaigns:
         row = await self._database.fetchrow(_SQL.get_campaign, workspace_id, campaign_id, tx=tx)
         if row is None:
             raise NotFound("no such campaign")
-        return _campaign(row)
+        return campaign_of(row)
 
     async def page(
         self,
@@ -219,7 +136,7 @@ class Campaigns:
         rows = await self._database.fetch(
             _SQL.page_campaigns, workspace_id, before or _LAST_ID, limit
         )
-        return [_campaign(row) for row in rows]
+        return [campaign_of(row) for row in rows]
 
     # The moves. With `tx` they are part of the caller's transaction, who calls `tell` after it.
 
@@ -408,28 +325,3 @@ class Campaigns:
                     f"the mail for {row['address']} cannot be written: {error.message}",
                     field="template",
                 ) from error
-
-
-def _check_unsubscribe(url: str) -> None:
-    check_line(url, "list_unsubscribe", limits.HEADER_LINE_BYTES - 100)
-    if url and (urlsplit(url).scheme != "https" or not urlsplit(url).hostname):
-        raise InvalidInput("an https address (RFC 8058 section 3.1)", field="list_unsubscribe")
-
-
-def _checked_utm(utm: Utm) -> str:
-    tags = msgspec.structs.asdict(utm)
-    for name, value in tags.items():
-        check_line(value, f"utm.{name}", UTM_CHARACTERS)
-    return format_utm(tags)
-
-
-def _check_rate(rate_per_s: float | None) -> None:
-    if rate_per_s is None:
-        return
-    if not math.isfinite(rate_per_s) or not 0.01 <= rate_per_s <= RATE_MAX_PER_S:
-        raise InvalidInput(f"from 0.01 to {RATE_MAX_PER_S:g} a second", field="rate_per_s")
-
-
-def _campaign(row: asyncpg.Record) -> Campaign:
-    values: dict[str, Any] = {**row, "state": State(row["state"])}
-    return Campaign(**values)

@@ -16,6 +16,7 @@ only if it does: after a pause they are looked at again.
 
 import asyncio
 import math
+from dataclasses import replace
 from datetime import datetime
 from random import Random
 from uuid import UUID
@@ -27,7 +28,7 @@ from mailyard.campaigns.hand_off import HandOff, Means, Place
 from mailyard.campaigns.mail import CampaignMail, campaign_mail
 from mailyard.campaigns.plan import CHUNK, chunk_job
 from mailyard.campaigns.progress import ProgressEvents
-from mailyard.campaigns.retry import retry_jobs
+from mailyard.campaigns.retry_job import retry_jobs
 from mailyard.campaigns.states import State
 from mailyard.campaigns.timing import Timing, cap_reason
 from mailyard.core import limits
@@ -38,6 +39,7 @@ from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_BULK
 from mailyard.ratelimit.ratelimit import RateLimit
 from mailyard.sending.allowance import NO_LIMITS, Allowances, Limits
+from mailyard.sending.followed import FollowedTransport
 from mailyard.sending.handoff import Window
 from mailyard.sending.return_path import ReturnPaths
 from mailyard.sending.sign import Signing
@@ -50,8 +52,9 @@ from mailyard.storage.queries import load
 _SQL = load("campaign")
 _TIMING_SQL = load("timing")
 
-CONCURRENCY = 4
+CONCURRENCY = 3  # one is recorded to its end, one sends, one is ready; more would wait in vain
 RATED_AT_ONCE = 2  # chunks of campaigns with a rate, which hold a slot while they wait
+FOLLOWED = 4  # recipients of a chunk whose hand-over is in the trace of its campaign
 RATED_SLICE_S = 15.0  # after which such a chunk lets others have its slot
 
 
@@ -150,7 +153,11 @@ class ChunkRun:
         self._own = sender
         self._batch = batch
         self._place = place
-        self._hand_off = HandOff(sender.means, place, row, mail)
+        means = sender.means
+        if marks := batch.marks_of(place.job):
+            followed = FollowedTransport(means.transport, marks, FOLLOWED)
+            means = replace(means, transport=followed)
+        self._hand_off = HandOff(means, place, row, mail)
         self._rate: float | None = row["rate_per_s"]
         self._list_id: UUID | None = row["list_id"]
         self._topic_id: UUID | None = row["topic_id"]

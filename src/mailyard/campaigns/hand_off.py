@@ -19,7 +19,8 @@ import asyncpg
 from mailyard.campaigns.chunk_rows import ChunkRows
 from mailyard.campaigns.mail import CampaignMail, Draft, Written, today
 from mailyard.campaigns.progress import ProgressEvents
-from mailyard.campaigns.retry import RETRY_BACKOFF, UNWANTED, Waiting
+from mailyard.campaigns.retry import RETRY_BACKOFF, UNWANTED
+from mailyard.campaigns.retry_job import Waiting
 from mailyard.campaigns.states import State
 from mailyard.core.backoff import Backoff
 from mailyard.core.clock import Clock
@@ -263,8 +264,10 @@ class HandOff:
 
     async def _wait(self) -> None:
         """Until enough has come back for a step, or what has come back has waited long enough."""
-        if not self._away:
-            await self._means.window.opened()
+        window = self._means.window
+        if not self._away:  # the chunk before has all places, until its answers are recorded
+            await self._write_until(lambda: window.room > 0)
+            await window.opened()
             return
         await self._write_until(self._due.is_set)
         await self._due.wait()

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from mailyard.core.ids import deterministic_uuid7
 from mailyard.protocol.address import parse_mailbox
-from mailyard.protocol.dkim.sign import Prepared, Signer, prepare_all
+from mailyard.protocol.dkim.sign import Prepared, Series, Signer
 from mailyard.sending import header
 from mailyard.sending.delivery import unix_ms
 from mailyard.sending.mould import Mould
@@ -51,10 +51,10 @@ class Draft(NamedTuple):
     def signed(self) -> Written:
         if not self.fields:
             return self.written
-        outgoing = self.written.outgoing
-        head = b"".join([field.signed() for field in self.fields])
-        return self.written._replace(
-            outgoing=structs.replace(outgoing, content=head + outgoing.content)
+        delivery_id, contact_id, address, outgoing, links = self.written
+        content = b"".join([*[field.signed() for field in self.fields], outgoing.content])
+        return Written(
+            delivery_id, contact_id, address, structs.replace(outgoing, content=content), links
         )
 
 
@@ -102,7 +102,7 @@ class CampaignMail:
         self._list_unsubscribe = list_unsubscribe
         self._unsubscribe_is_own = DELIVERY_MARK in list_unsubscribe
         self._hostname = hostname
-        self._signers = signers
+        self._series = Series(signers) if signers else None
         self._return_paths = return_paths
         self._return_domain = return_domain  # the sending domain's own; empty: the shared one
 
@@ -179,8 +179,8 @@ class CampaignMail:
             unsubscribe,
         )
         fields: Sequence[Prepared] = ()
-        if self._signers:
-            fields = prepare_all(self._signers, content, date.timestamp())
+        if self._series is not None:
+            fields = self._series.prepare(content, date.timestamp())
         reverse_path = self._reverse_path
         if self._return_paths is not None:
             reverse_path = self._return_paths.reverse_path(

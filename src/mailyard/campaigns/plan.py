@@ -100,7 +100,7 @@ class Planner:
 
     def handler(self) -> Handler:
         """What the worker runs."""
-        return Handler(PLAN, EMAIL_BULK, self.handle, batch_size=1, concurrency=1)
+        return Handler(PLAN, EMAIL_BULK, self.handle, batch_size=1, concurrency=1, rare=True)
 
     async def handle(self, batch: Batch) -> None:
         """Cut as far as may be now; ends the job in the commit of the last step."""

@@ -9,7 +9,7 @@ named and not recorded is `unknown` and is not tried again: campaign mail never 
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from random import Random
 from uuid import UUID
 
@@ -17,6 +17,7 @@ import asyncpg
 
 from mailyard.campaigns.mail import CampaignMail, Written, campaign_mail, today
 from mailyard.campaigns.progress import ProgressEvents
+from mailyard.campaigns.retry_job import RETRY, Waiting, retry_jobs
 from mailyard.campaigns.states import State
 from mailyard.campaigns.timing import Timing
 from mailyard.core.backoff import Backoff
@@ -24,7 +25,7 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, Unavailable
 from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
-from mailyard.queue.job import EMAIL_BULK, LeasedJob, NewJob
+from mailyard.queue.job import EMAIL_BULK, LeasedJob
 from mailyard.sending.allowance import Allowances
 from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.handoff import Window
@@ -43,51 +44,13 @@ from mailyard.storage.queries import load
 _SQL = load("campaign")
 _SENDING_SQL = load("sending")
 
-RETRY = "campaign-retry"
 RETRY_BACKOFF = Backoff(first_s=60.0, cap_s=6 * 3600.0)
 ATTEMPTS = 16  # about two days
 RECONNECT = Backoff(first_s=0.1, cap_s=2.0)
 RECONNECTS = 20  # longer than a lease: by then the job is somebody else's
 PAUSED_S = 60.0  # how often a retry looks whether its campaign goes on
-JOB_RECIPIENTS = 1_000
-_TOGETHER = timedelta(seconds=5)
 UNWANTED = "the recipient does not want this topic"
 _MOVED = ("accepted", "bounced", "failed", "suppressed", "unknown", "cancelled")
-
-Waiting = tuple[UUID, datetime]  # a delivery, and when it is to be tried again
-
-
-def retry_jobs(
-    workspace_id: UUID, campaign_id: UUID, number: int, waiting: Sequence[Waiting]
-) -> list[NewJob]:
-    """The jobs that try recipients of chunk `number` again, each not before its instant."""
-    head = campaign_id.bytes + number.to_bytes(4, "big")
-    jobs = []
-    for together in _together(waiting):
-        payload = head + b"".join(delivery_id.bytes for delivery_id, _ in together)
-        jobs.append(
-            NewJob(
-                queue=EMAIL_BULK,
-                kind=RETRY,
-                payload=payload,
-                workspace_id=workspace_id,
-                run_at=together[-1][1],
-                max_attempts=1000,
-            )
-        )
-    return jobs
-
-
-def _together(waiting: Sequence[Waiting]) -> list[list[Waiting]]:
-    """Who is due within TOGETHER_S of one another shares a job, as far as its size allows."""
-    groups: list[list[Waiting]] = []
-    for one in sorted(waiting, key=lambda each: (each[1], each[0])):
-        group = groups[-1] if groups else []
-        if not group or one[1] - group[0][1] > _TOGETHER or len(group) >= JOB_RECIPIENTS:
-            groups.append([one])
-        else:
-            group.append(one)
-    return groups
 
 
 class RetrySender:
@@ -128,7 +91,7 @@ class RetrySender:
 
     def handler(self) -> Handler:
         """What the worker runs."""
-        return Handler(RETRY, EMAIL_BULK, self.handle, batch_size=1, concurrency=1)
+        return Handler(RETRY, EMAIL_BULK, self.handle, batch_size=1, concurrency=1, rare=True)
 
     async def handle(self, batch: Batch) -> None:
         """One round over a job's recipients."""

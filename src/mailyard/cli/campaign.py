@@ -197,7 +197,8 @@ def tracking(campaign: _Campaign, as_json: AsJson = False) -> None:
 
 @app.command(name="list")
 def list_campaigns(
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
+    as_json: AsJson = False,
 ) -> None:
     """List campaigns, the newest first.
 

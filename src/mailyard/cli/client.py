@@ -29,15 +29,25 @@ T = TypeVar("T")
 def api_key(settings: Settings) -> str:
     """The key that commands use. Raises ConfigurationError when there is none."""
     if settings.api_key:
-        return settings.api_key
+        return _checked(settings.api_key, "MAILYARD_API_KEY")
     path = settings.data / KEY_FILE
     try:
-        return path.read_text("utf-8").strip()
+        return _checked(path.read_text("utf-8", "replace").strip(), str(path))
     except OSError:
         raise ConfigurationError(
-            f"an API key is needed: set MAILYARD_API_KEY (the first start printed one), or put it "
-            f"into {path}"
+            f"an API key is needed: set MAILYARD_API_KEY (the first start printed one; "
+            f"`mailyard key create` makes another), or put it into {path}"
         ) from None
+
+
+def _checked(key: str, where: str) -> str:
+    """A key that can stand in a request. Raises ConfigurationError, which does not show it."""
+    if not key.isascii() or not key.isprintable() or " " in key or not key:
+        raise ConfigurationError(
+            f"{where} is no API key: one is a single word like my_… of letters and digits, as "
+            "`mailyard key create` prints it"
+        )
+    return key
 
 
 def ask(work: Callable[[ApiClient], Awaitable[T]]) -> T:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,8 +14,8 @@ from mailyard.app import Application, database_address
 from mailyard.app.foundation import blob_store
 from mailyard.cli import exit_code
 from mailyard.core.errors import ConfigurationError, Unavailable
-from mailyard.fleet import checkup
-from mailyard.fleet.checkup import Finding, Grade
+from mailyard.fleet.checkup import blobs, database, machine
+from mailyard.fleet.checkup.finding import Finding, Grade
 from mailyard.fleet.stage import Stage, parse_stage
 from mailyard.settings import (
     HOME,
@@ -90,35 +90,24 @@ def _good(stage: Stage | None, findings: Sequence[Finding]) -> str:
 
 
 async def _examine(stage: Stage | None) -> list[Finding]:
-    findings = list(checkup.check_machine())
+    findings = list(machine.check_machine())
     try:
         settings = load_settings()
     except ConfigurationError as error:
         return [*findings, Finding("settings", Grade.BAD, error.message)]
     findings.append(Finding("settings", Grade.GOOD, "every one is known and allowed"))
-    findings += checkup.check_data(settings.data)
-    running = checkup.platform_runs(settings.data)
-    for name, host, port, setting in (
-        ("HTTP port", settings.host, settings.port, "MAILYARD_PORT"),
-        ("SMTP port", settings.smtp_host, settings.smtp_port, "MAILYARD_SMTP_PORT"),
-    ):
-        findings.append(checkup.check_port(name, host, port, setting, running=running))
-    for name, wanted, setting in (
-        ("submission port", settings.submission_port, "MAILYARD_SUBMISSION_PORT"),
-        ("submissions port", settings.submissions_port, "MAILYARD_SUBMISSIONS_PORT"),
-    ):
-        if wanted:  # else the usual one is taken when it is free
-            found = checkup.check_port(name, settings.smtp_host, wanted, setting, running=running)
-            findings.append(found)
+    findings += machine.check_data(settings.data)
+    running = machine.platform_runs(settings.data)
+    findings += _check_ports(settings, running)
     if settings.embedded:
-        findings += checkup.check_embedded(settings.data)
+        findings += machine.check_embedded(settings.data)
     if running or not settings.embedded:
-        findings += await checkup.check_database(
+        findings += await database.check_database(
             database_address(settings).direct_url, lambda limit: _budget(settings, limit)
         )
         findings.append(await _check_backup(settings))
     if settings.database_replicas:
-        from mailyard.fleet.replica_checkup import check_replicas
+        from mailyard.fleet.checkup.replicas import check_replicas
 
         findings += await check_replicas(
             database_address(settings).direct_url,
@@ -130,12 +119,12 @@ async def _examine(stage: Stage | None) -> list[Finding]:
     if settings.shards and not settings.shard:
         findings += await _check_shards(settings)
     if settings.redis_url:
-        from mailyard.fleet.check_redis import check_redis
+        from mailyard.fleet.checkup.redis import check_redis
         from mailyard.storage.redis.address import parse_address
 
         findings += await check_redis(parse_address(settings.redis_url))
     if settings.tls_cert is not None and settings.tls_key is not None:
-        findings.append(checkup.check_certificate(settings.tls_cert, settings.tls_key))
+        findings.append(machine.check_certificate(settings.tls_cert, settings.tls_key))
     findings += await _check_blobs(settings)
     findings += _check_delivery(settings)
     if settings.queue_engine == "kafka":
@@ -148,9 +137,23 @@ async def _examine(stage: Stage | None) -> list[Finding]:
     return [_short(finding) for finding in findings]
 
 
+def _check_ports(settings: Settings, running: bool) -> Iterator[Finding]:
+    for name, host, port, setting in (
+        ("HTTP port", settings.host, settings.port, "MAILYARD_PORT"),
+        ("SMTP port", settings.smtp_host, settings.smtp_port, "MAILYARD_SMTP_PORT"),
+    ):
+        yield machine.check_port(name, host, port, setting, running=running)
+    for name, wanted, setting in (
+        ("submission port", settings.submission_port, "MAILYARD_SUBMISSION_PORT"),
+        ("submissions port", settings.submissions_port, "MAILYARD_SUBMISSIONS_PORT"),
+    ):
+        if wanted:  # else the usual one is taken when it is free
+            yield machine.check_port(name, settings.smtp_host, wanted, setting, running=running)
+
+
 async def _check_regions(settings: Settings) -> list[Finding]:
     """Whether this site is its region, and the copies that it keeps of others."""
-    from mailyard.fleet.region_checkup import check_regions
+    from mailyard.fleet.checkup.regions import check_regions
 
     application = Application(settings)
     try:
@@ -178,7 +181,7 @@ async def _check_blobs(settings: Settings) -> list[Finding]:
     ):
         if url:
             try:
-                found.append(await checkup.check_blobs(name, setting, blob_store(url)))
+                found.append(await blobs.check_blobs(name, setting, blob_store(url)))
             except ConfigurationError as error:
                 found.append(Finding(name, Grade.BAD, error.message, f"mend {setting}"))
     return found
@@ -212,13 +215,13 @@ def _check_delivery(settings: Settings) -> list[Finding]:
 async def _check_shards(settings: Settings) -> list[Finding]:
     """The same of each other database cluster as of the home one, and what is on its way."""
     from mailyard.app.shards import clusters_of, settings_of
-    from mailyard.fleet.shard_checkup import check_moves
+    from mailyard.fleet.checkup.shards import check_moves
     from mailyard.fleet.shards.overview import Overview
 
     found: list[Finding] = []
     for name in settings.shard_urls:
         own = settings_of(settings, name)
-        about = await checkup.check_database(
+        about = await database.check_database(
             database_address(own).direct_url, lambda limit: _budget(settings, limit)
         )
         about.append(await _check_backup(own))
@@ -243,7 +246,7 @@ async def _check_shards(settings: Settings) -> list[Finding]:
 
 async def _check_kafka(settings: Settings) -> list[Finding]:
     from mailyard.app.foundation import kafka_options
-    from mailyard.fleet.kafka_check import check_kafka
+    from mailyard.fleet.checkup.kafka import check_kafka
     from mailyard.queue.lanes import parse_lanes
 
     try:
@@ -253,7 +256,7 @@ async def _check_kafka(settings: Settings) -> list[Finding]:
 
 
 async def _check_backup(settings: Settings) -> Finding:
-    from mailyard.fleet.backup_checkup import check_backup
+    from mailyard.fleet.checkup.backup import check_backup
 
     application = Application(settings)
 

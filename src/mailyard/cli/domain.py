@@ -13,7 +13,6 @@ from mailyard.proving.client import ApiClient
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 _Domain = Annotated[str, typer.Argument(help="A domain's name, or its id (dom_…).")]
-_PAGE = 500
 _COLUMNS = (
     ("ID", "id"),
     ("Name", "name"),
@@ -46,7 +45,7 @@ def list_domains(as_json: AsJson = False) -> None:
 
     Example: mailyard domain list
     """
-    say_rows(ask(_all), as_json, _COLUMNS)
+    say_rows(ask(lambda client: client.all("/v1/domains")), as_json, _COLUMNS)
 
 
 @app.command()
@@ -144,23 +143,11 @@ def remove(domain: _Domain, as_json: AsJson = False) -> None:
     say({"id": gone}, as_json, f"{gone} removed")
 
 
-async def _all(client: ApiClient) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = []
-    cursor: str | None = None
-    while True:
-        more = {"cursor": cursor} if cursor else {}
-        page = await client.get("/v1/domains", limit=_PAGE, **more)
-        items += page["items"]
-        cursor = page["next_cursor"]
-        if not cursor:
-            return items
-
-
 async def _found(client: ApiClient, domain: str) -> dict[str, Any]:
     if domain.startswith("dom_"):
         found: dict[str, Any] = await client.get(f"/v1/domains/{domain}")
         return found
-    for one in await _all(client):
+    for one in await client.all("/v1/domains"):
         if one["name"] == domain.lower().removesuffix("."):
             return one
     raise NotFound(f"{domain} is no sending domain here; `mailyard domain list` names them")

@@ -79,7 +79,7 @@ def experiment(
         outcome = _one(name, short=short, as_json=as_json)
         held = held and outcome.holds
         if folder is not None:
-            _write(outcome, folder)
+            write(outcome, folder)
         _tell(outcome, as_json=as_json)
     if not held:
         raise typer.Exit(exit_code.REFUSED)
@@ -100,7 +100,8 @@ async def _run(run: Run, folder: Path, short: bool, say: Say) -> Outcome:
     return await run(folder, short, say)
 
 
-def _write(outcome: Outcome, folder: Path) -> None:
+def write(outcome: Outcome, folder: Path) -> None:
+    """Its table, figures and picture: NAME.csv, NAME.json and NAME.svg in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = msgspec.json.format(msgspec.json.encode(outcome.as_json()), indent=2).decode()
     for ending, text in (

@@ -114,15 +114,10 @@ async def _list_id(client: ApiClient, wanted: str | None) -> str | None:
     """The list's id: given as such, or found by its name, or made."""
     if wanted is None or wanted.startswith("lst_"):
         return wanted
-    cursor: str | None = None
-    while True:
-        page = await client.get("/v1/lists", limit=500, cursor=cursor)
-        for one in page["items"]:
-            if one["name"] == wanted:
-                return str(one["id"])
-        cursor = page["next_cursor"]
-        if cursor is None:
-            return str((await client.post("/v1/lists", {"name": wanted}))["id"])
+    for one in await client.all("/v1/lists"):
+        if one["name"] == wanted:
+            return str(one["id"])
+    return str((await client.post("/v1/lists", {"name": wanted}))["id"])
 
 
 def _mapping(columns: list[str]) -> dict[str, str | None]:

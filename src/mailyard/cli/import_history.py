@@ -12,9 +12,9 @@ import msgspec
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from mailyard.access.audit import Actor
 from mailyard.app import Application
 from mailyard.cli.client import AsJson, progress_console, say
+from mailyard.cli.operator import operator
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.core.ids import WORKSPACE, parse_type_id, type_id
 from mailyard.sending.history.columns import MEANINGS, read_columns, read_states
@@ -162,7 +162,7 @@ async def _note(application: Application, workspace_id: UUID, file: Path, source
     """Who imports what into whose history, in the audit log."""
     async with application.database.transaction() as tx:
         await application.audit.record(
-            Actor("command", "mailyard import history", workspace_id),
+            operator(workspace_id),
             "history.import",
             type_id(WORKSPACE, workspace_id),
             None,

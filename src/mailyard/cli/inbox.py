@@ -83,7 +83,7 @@ def create(
 @app.command(name="list")
 def list_inboxes(
     label: Annotated[str, typer.Option(help="Only those with this label.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List inboxes, the newest first.
@@ -105,7 +105,7 @@ def read(
     ] = None,
     subject: Annotated[str, typer.Option(help="Only mail with this in its subject.")] = "",
     sender: Annotated[str, typer.Option("--from", help="Only mail from here.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List an inbox's mail, or show one message.
@@ -134,6 +134,7 @@ def export_mail(
     form: Annotated[
         str, typer.Option("--format", help="mbox, or eml: a tar archive of .eml files.")
     ] = "mbox",
+    as_json: AsJson = False,
 ) -> None:
     """Write all mail of an inbox into a file.
 
@@ -152,7 +153,8 @@ def export_mail(
 
     size_bytes = ask(work)
     if str(file) != "-":
-        typer.echo(f"{size_bytes:,} bytes written to {file}")
+        written = {"file": str(file), "bytes": size_bytes}
+        say(written, as_json, f"{size_bytes:,} bytes written to {file}")
 
 
 @app.command(name="import")

@@ -4,19 +4,17 @@ Whoever may run this on the machine is the operator: the audit log names the use
 """
 
 import asyncio
-import getpass
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
 
-from mailyard.access.audit import Actor
 from mailyard.access.key import ApiKey
 from mailyard.access.scope import ADMIN, OWNER, SCOPES
 from mailyard.app import Application
 from mailyard.cli.client import AsJson, say, say_rows
+from mailyard.cli.operator import operator
 from mailyard.core import ids
 from mailyard.core.errors import NotFound
 from mailyard.protocol.address import normalise
@@ -55,7 +53,7 @@ def create(
 
     async def work(application: Application, workspace_id: UUID) -> dict[str, Any]:
         made = await application.keys.create(
-            workspace_id, name, scope or [ADMIN], actor=_operator(workspace_id)
+            workspace_id, name, scope or [ADMIN], actor=operator(workspace_id)
         )
         return {**_row(made.key), "secret": made.secret}
 
@@ -95,7 +93,7 @@ def revoke(
 
     async def work(application: Application, workspace_id: UUID) -> dict[str, Any]:
         return _row(
-            await application.keys.revoke(workspace_id, key_id, actor=_operator(workspace_id))
+            await application.keys.revoke(workspace_id, key_id, actor=operator(workspace_id))
         )
 
     revoked = _at_database(work, workspace)
@@ -125,7 +123,7 @@ def link(
         ]
         if not chosen:
             raise NotFound(f"nobody here is {email or 'an owner'}", field="email")
-        token = await application.sessions.create_link(chosen[0].id, actor=_operator(workspace_id))
+        token = await application.sessions.create_link(chosen[0].id, actor=operator(workspace_id))
         return {"email": chosen[0].email, "link": f"{settings.page_url}/sign-in/{token}"}
 
     made = _at_database(work, workspace)
@@ -149,10 +147,6 @@ def _at_database(work: Callable[[Application, UUID], Awaitable[T]], workspace: s
             await application.database.close()
 
     return asyncio.run(run())
-
-
-def _operator(workspace_id: UUID) -> Actor:
-    return Actor("command", f"{getpass.getuser()}@{socket.gethostname()}", workspace_id)
 
 
 def _row(key: ApiKey) -> dict[str, Any]:

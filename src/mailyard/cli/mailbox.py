@@ -46,7 +46,7 @@ def threads(
     inbox: _Inbox,
     folder: Annotated[str, typer.Option(help="Of which folder.")] = "inbox",
     unread: Annotated[bool, typer.Option(help="Only those with mail nobody has read.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List the conversations of a folder, the newest first.
@@ -144,7 +144,7 @@ def undo(
 def changes(
     inbox: _Inbox,
     after: Annotated[int, typer.Option(min=0, help="The last number that you have seen.")] = 0,
-    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """Show what has changed in a mailbox since a number.

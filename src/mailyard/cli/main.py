@@ -129,6 +129,11 @@ def _run(arguments: list[str]) -> int:
     except MailyardError as error:
         print(f"mailyard: {error.message}", file=sys.stderr)
         return exit_code.of(error)
+    except OSError as error:
+        if error.filename is None:
+            raise  # not a file's fault, so ours
+        print(f"mailyard: {error.filename}: {error.strerror}", file=sys.stderr)
+        return exit_code.REFUSED
     except KeyboardInterrupt:
         return exit_code.INTERRUPTED
     return exit_code.DONE

@@ -133,6 +133,7 @@ def reset_limits(
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="Where the two files are written.")] = Path(),
+    as_json: AsJson = False,
 ) -> None:
     """Write Prometheus rules and a Grafana dashboard, made from the alert rules in force.
 
@@ -140,9 +141,11 @@ def export(
     """
     rules = Application(load_settings()).alert_rules
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("mailyard.rules.yml", prometheus_rules(rules)),
-        ("mailyard.dashboard.json", grafana_dashboard(rules)),
-    ):
+    texts = {
+        "mailyard.rules.yml": prometheus_rules(rules),
+        "mailyard.dashboard.json": grafana_dashboard(rules),
+    }
+    for name, text in texts.items():
         (folder / name).write_text(text, "utf-8")
-        print(folder / name)
+    written = [str(folder / name) for name in texts]
+    say({"files": written}, as_json, "\n".join(written))

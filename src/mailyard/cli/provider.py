@@ -45,7 +45,7 @@ def list_providers(as_json: AsJson = False) -> None:
     """
 
     async def work(client: ApiClient) -> list[dict[str, Any]]:
-        return await _all(client)
+        return await client.all("/v1/providers")
 
     rows = ask(work)
     if rows or as_json:
@@ -168,18 +168,9 @@ def remove(provider: Name, as_json: AsJson = False) -> None:
     say(ask(work), as_json, f"{provider} is gone")
 
 
-async def _all(client: ApiClient) -> list[dict[str, Any]]:
-    page = await client.get("/v1/providers", limit=500)
-    found: list[dict[str, Any]] = page["items"]
-    while page["next_cursor"]:
-        page = await client.get("/v1/providers", limit=500, cursor=page["next_cursor"])
-        found += page["items"]
-    return found
-
-
 async def _id(client: ApiClient, provider: str) -> str:
     """The id of the provider with that name or id."""
-    for one in await _all(client):
+    for one in await client.all("/v1/providers"):
         if provider in (one["id"], one["name"]):
             return str(one["id"])
     raise InvalidInput(f"there is no provider {provider!r}; `mailyard provider list` shows them")

@@ -77,7 +77,7 @@ def resume(queue: _Queue, as_json: AsJson = False) -> None:
 @app.command()
 def dead(
     queue: Annotated[str | None, typer.Option(help="Only of this queue.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List jobs that were given up, the newest first, with the reason.

@@ -12,7 +12,6 @@ from mailyard.proving.client import ApiClient
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 _Domain = Annotated[str, typer.Argument(help="A domain's name, or its id (rdm_…).")]
-_PAGE = 500
 _COLUMNS = (
     ("ID", "id"),
     ("Name", "name"),
@@ -47,7 +46,7 @@ def list_domains(as_json: AsJson = False) -> None:
 
     Example: mailyard receiving-domain list
     """
-    say_rows(ask(_all), as_json, _COLUMNS)
+    say_rows(ask(lambda client: client.all("/v1/receiving-domains")), as_json, _COLUMNS)
 
 
 @app.command()
@@ -167,22 +166,10 @@ def remove(domain: _Domain, as_json: AsJson = False) -> None:
     say({"id": gone}, as_json, f"{gone} removed")
 
 
-async def _all(client: ApiClient) -> list[dict[str, Any]]:
-    items: list[dict[str, Any]] = []
-    cursor: str | None = None
-    while True:
-        more = {"cursor": cursor} if cursor else {}
-        page = await client.get("/v1/receiving-domains", limit=_PAGE, **more)
-        items += page["items"]
-        cursor = page["next_cursor"]
-        if not cursor:
-            return items
-
-
 async def _id(client: ApiClient, domain: str) -> str:
     if domain.startswith("rdm_"):
         return domain
-    for one in await _all(client):
+    for one in await client.all("/v1/receiving-domains"):
         if one["name"] == domain.lower().removesuffix("."):
             return str(one["id"])
     raise NotFound(

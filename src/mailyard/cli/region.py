@@ -69,6 +69,7 @@ def take_over(
 
 async def _take_over(name: str, *, force: bool) -> dict[str, object]:
     from mailyard.app import Application
+    from mailyard.cli.operator import operator
     from mailyard.core.errors import ConfigurationError
     from mailyard.fleet.take_over import take_over as promote
     from mailyard.settings import load_settings
@@ -86,7 +87,9 @@ async def _take_over(name: str, *, force: bool) -> dict[str, object]:
     await application.database.open()
     try:
         await copy.open()
-        taken = await promote(copy, application.database, region, regions.own, force=force)
+        taken = await promote(
+            copy, application.database, region, regions.own, actor=operator, force=force
+        )
     finally:
         await copy.close()
         await application.database.close()

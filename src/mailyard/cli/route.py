@@ -1,6 +1,5 @@
 """`mailyard route`: which providers may have which mail."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +7,7 @@ import msgspec
 import typer
 
 from mailyard.cli.client import AsJson, ask, say, say_rows
+from mailyard.cli.files import read_text
 from mailyard.core.errors import InvalidInput
 from mailyard.proving.client import ApiClient
 
@@ -90,9 +90,8 @@ def _legs(texts: list[str]) -> list[dict[str, Any]]:
 
 def _from_file(file: Path) -> list[Any]:
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
-        given = msgspec.json.decode(text)
-    except (OSError, msgspec.DecodeError) as error:
+        given = msgspec.json.decode(read_text(file))
+    except msgspec.DecodeError as error:
         raise InvalidInput(f"{file} cannot be read as JSON: {error}") from None
     routes = given.get("items") if isinstance(given, dict) else given
     if not isinstance(routes, list):

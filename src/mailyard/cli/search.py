@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from mailyard.cli.client import AsJson, ask, say, say_rows
-from mailyard.core.errors import NotFound
+from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.proving.client import ApiClient
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -28,7 +28,7 @@ def mail(
     meaning: Annotated[
         bool, typer.Option("--meaning", help="What says the like, not what says the words.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 30,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 30,
     cursor: Annotated[str, typer.Option(help="Go on where a page ended.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -74,6 +74,34 @@ def reindex(
         return await client.post("/v1/search/reindex", {"again": again})
 
     say(ask(work) or {"started": True}, as_json, "started; mail is found as it is indexed")
+
+
+@app.command()
+def inbox(
+    inbox: Annotated[str, typer.Argument(help="The inbox: its id or its address.")],
+    meaning: Annotated[
+        str | None,
+        typer.Option(help="Found by meaning: on, off, or workspace (as the workspace says)."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show or set whether an inbox's mail can be found by meaning.
+
+    Example: mailyard search inbox support@inbox.localhost --meaning on
+    """
+    words = {"on": True, "off": False, "workspace": None}
+    if meaning is not None and meaning not in words:
+        raise InvalidInput(f"on, off or workspace, not {meaning}", field="meaning")
+
+    async def work(client: ApiClient) -> Any:
+        path = f"/v1/inboxes/{await _id_of(client, inbox)}/search"
+        if meaning is None:
+            return await client.get(path)
+        return await client.call("PUT", path, body={"by_meaning": words[meaning]})
+
+    said = ask(work)
+    shown = {word: name for name, word in words.items()}[said["by_meaning"]]
+    say(said, as_json, f"by meaning: {shown}")
 
 
 async def _id_of(client: ApiClient, inbox: str) -> str:

@@ -57,12 +57,13 @@ def change(
 
 
 @app.command()
-def delete(segment: _Segment) -> None:
+def delete(segment: _Segment, as_json: AsJson = False) -> None:
     """Remove a segment; its contacts stay.
 
     Example: mailyard segment delete seg_…
     """
     ask(lambda client: client.delete(f"/v1/segments/{segment}"))
+    say({"id": segment, "deleted": True}, as_json, f"{segment} removed")
 
 
 @app.command()
@@ -110,7 +111,7 @@ def count(which: _Which, as_json: AsJson = False) -> None:
 @app.command()
 def contacts(
     segment: _Segment,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """Show some of the contacts in a segment.
@@ -127,7 +128,8 @@ def contacts(
 
 @app.command(name="list")
 def list_segments(
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
+    as_json: AsJson = False,
 ) -> None:
     """List segments, the newest first.
 

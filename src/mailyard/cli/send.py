@@ -1,7 +1,6 @@
 """`mailyard send`: one mail through the API."""
 
 import base64
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ import msgspec
 import typer
 
 from mailyard.cli.client import AsJson, ask, say
+from mailyard.cli.files import read, read_text
 from mailyard.core.errors import InvalidInput
 from mailyard.proving.client import ApiClient
 
@@ -45,9 +45,9 @@ def send(
     """
     body: dict[str, Any] = {"from": sender, "to": to, "subject": subject}
     if text is not None:
-        body["text"] = sys.stdin.read() if text == "-" else text
+        body["text"] = read_text(Path("-")) if text == "-" else text
     if html is not None:
-        body["html"] = _read(html).decode("utf-8", "replace")
+        body["html"] = read_text(html)
     if template is not None:
         body["template"] = template
         body["data"] = _object(data or "{}")
@@ -63,7 +63,7 @@ def send(
     body |= {name: text for name, text in said.items() if text}
     if attach:
         body["attachments"] = [
-            {"filename": path.name, "content": base64.b64encode(_read(path)).decode()}
+            {"filename": path.name, "content": base64.b64encode(read(path)).decode()}
             for path in attach
         ]
 
@@ -77,13 +77,6 @@ def send(
         for one in accepted["recipients"]
     ]
     say(accepted, as_json, "\n".join(lines))
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _object(text: str) -> dict[str, Any]:

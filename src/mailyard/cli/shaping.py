@@ -61,7 +61,7 @@ def show(
     held: Annotated[
         bool, typer.Option("--held", help="Only what is slower, paused or probing.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """Show how destinations are written to now.
@@ -82,7 +82,8 @@ def show(
 
 @app.command()
 def events(
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
+    as_json: AsJson = False,
 ) -> None:
     """List what happened to destinations, the newest first.
 
@@ -148,7 +149,7 @@ def sources(as_json: AsJson = False) -> None:
 @app.command()
 def tls(
     day: Annotated[str | None, typer.Option(help="As 2026-11-23; today when not said.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """Show how TLS went with the domains of a day.

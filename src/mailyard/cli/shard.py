@@ -9,6 +9,7 @@ import typer
 
 from mailyard.app.shards import clusters_of, prepare, upkeep_of
 from mailyard.cli.client import AsJson, say, say_rows
+from mailyard.cli.operator import operator
 from mailyard.core import ids
 from mailyard.core.errors import ConfigurationError, Unavailable
 from mailyard.fleet.shards.move import PATIENCE_S, Mover
@@ -133,6 +134,7 @@ def move(
             say=_tell if not as_json else _silent,
             whole=check_bytes,
             patience_s=patience,
+            actor=operator,
         )
         if give_up:
             await mover.give_up(workspace_id)

@@ -34,7 +34,7 @@ def list_suppressions(
     address: Annotated[str, typer.Option(help="Only this address.")] = "",
     stream: _Stream = "",
     reason: _Reason = "",
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List addresses that get no mail, the newest first.
@@ -137,6 +137,7 @@ def import_file(
 @app.command()
 def export(
     file: Annotated[Path, typer.Argument(help="Where the CSV file goes.")],
+    as_json: AsJson = False,
 ) -> None:
     """Write the whole list as CSV. No cell begins like a formula.
 
@@ -149,7 +150,7 @@ def export(
         return len(answer.body)
 
     size_bytes = ask(work)
-    console().print(f"{file}: {size_bytes:,} bytes")
+    say({"file": str(file), "bytes": size_bytes}, as_json, f"{file}: {size_bytes:,} bytes")
 
 
 async def _chunks(file: Path) -> AsyncIterator[bytes]:

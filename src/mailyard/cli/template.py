@@ -7,6 +7,7 @@ import msgspec
 import typer
 
 from mailyard.cli.client import AsJson, ask, say, say_rows
+from mailyard.cli.files import read_text
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.proving.client import ApiClient
 
@@ -17,12 +18,16 @@ _Version = Annotated[int | None, typer.Option("--version", help="Instead of the 
 _Draft = Annotated[bool, typer.Option("--draft", help="The draft instead of a version.")]
 _Data = Annotated[str, typer.Option(help='What the variables are: {"name": "Ann"}.')]
 _Contact = Annotated[str | None, typer.Option(help="Whose fields: a contact's id (con_…).")]
-_File = typer.Option(exists=True, dir_okay=False)
+
+
+def _source(what: str) -> Any:
+    return typer.Option(exists=True, dir_okay=False, help=f"A file with its {what}.")
 
 
 @app.command(name="list")
 def list_templates(
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 50, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 50,
+    as_json: AsJson = False,
 ) -> None:
     """List templates, the newest first.
 
@@ -40,9 +45,9 @@ def list_templates(
 def push(
     name: Annotated[str, typer.Argument(help="The template's name; it is made when it is new.")],
     subject: Annotated[str | None, typer.Option(help="If not said, as it was.")] = None,
-    html: Annotated[Path | None, _File] = None,
-    mjml: Annotated[Path | None, _File] = None,
-    text: Annotated[Path | None, _File] = None,
+    html: Annotated[Path | None, _source("HTML")] = None,
+    mjml: Annotated[Path | None, _source("MJML")] = None,
+    text: Annotated[Path | None, _source("text part")] = None,
     kind: Annotated[str, typer.Option(help="Of a new one: email, layout or block.")] = "email",
     keep_css: Annotated[bool, typer.Option(help="Leave style sheets as they are.")] = False,
     draft: Annotated[bool, typer.Option("--draft", help="Keep it as a draft.")] = False,
@@ -55,9 +60,9 @@ def push(
     if html is not None and mjml is not None:
         raise InvalidInput("a template has HTML or MJML, not both", field="mjml")
     sources = {
-        "html": html.read_text("utf-8") if html else "",
-        "mjml": mjml.read_text("utf-8") if mjml else "",
-        "text": text.read_text("utf-8") if text else "",
+        "html": read_text(html) if html else "",
+        "mjml": read_text(mjml) if mjml else "",
+        "text": read_text(text) if text else "",
         "inline_css": not keep_css,
     }
 

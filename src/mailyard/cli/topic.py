@@ -32,7 +32,8 @@ def create(
 
 @app.command(name="list")
 def list_topics(
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 100, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 100,
+    as_json: AsJson = False,
 ) -> None:
     """List topics, the newest first.
 

@@ -41,7 +41,8 @@ def check(domain: _Domain, as_json: AsJson = False) -> None:
 
 @app.command(name="list")
 def list_domains(
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 100, as_json: AsJson = False
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 100,
+    as_json: AsJson = False,
 ) -> None:
     """List names, the newest first.
 

@@ -11,12 +11,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from mailyard.core.errors import ConfigurationError, MailyardError, Unavailable
-from mailyard.fleet.child import ChildSpec
+from mailyard.cli.preparing import FirstAccess, Preparation
+from mailyard.cli.serving.children import ROLES, specs
+from mailyard.core.errors import ConfigurationError, MailyardError
 from mailyard.fleet.local.service import Moment
 from mailyard.fleet.local.services.balancer import Front
 from mailyard.fleet.local.stage import LocalStage, read_stage
@@ -25,12 +26,10 @@ from mailyard.fleet.ports import check_free, settled
 from mailyard.fleet.stage import Stage, parse_stage
 from mailyard.fleet.supervisor import Supervisor
 from mailyard.settings import (
-    HOME,
     SUBMISSION_PORT,
     SUBMISSIONS_PORT,
     Settings,
     as_environment,
-    check_budget,
     given_settings,
     load_settings,
     reload,
@@ -38,12 +37,8 @@ from mailyard.settings import (
 )
 from mailyard.storage.embedded import EmbeddedPostgres
 
-if TYPE_CHECKING:
-    from mailyard.access.bootstrap import FirstStart
-
 app = typer.Typer(add_completion=False)
 
-_ROLES = ("smtp", "api", "worker", "scheduler")
 _POSTGRES_AGAIN_S = 0.5
 _GRACE_S = 3.0  # roles keep the drain's limit themselves; who has not is killed after this
 
@@ -95,7 +90,7 @@ class Platform:
         self._postgres: EmbeddedPostgres | None = None
         self._watching: asyncio.Task[None] | None = None
         self._supervisor = Supervisor(
-            _specs(settings),
+            specs(settings),
             environment={**environment, **as_environment(settings)},
             drain_s=settings.drain_s + _GRACE_S,
             say=self._say,
@@ -105,7 +100,7 @@ class Platform:
         self._yard.stand_before(
             _front(settings),
             settings.page_url,
-            {role: self._supervisor.names(role) for role in _ROLES},
+            {role: self._supervisor.names(role) for role in ROLES},
         )
 
     async def run(self) -> None:
@@ -154,7 +149,7 @@ class Platform:
         self._supervisor.reload(
             {**self._environment, **environment},
             drain_s=self._settings.drain_s + _GRACE_S,
-            caps={role: getattr(self._settings, f"{role}_memory") for role in _ROLES},
+            caps={role: getattr(self._settings, f"{role}_memory") for role in ROLES},
             told=environment,
         )
         self._say("mailyard", reloaded(told))
@@ -165,20 +160,24 @@ class Platform:
             check_free(settings.host, settings.port, "MAILYARD_PORT")
         if settings.smtp_processes:
             check_free(settings.smtp_host, settings.smtp_port, "MAILYARD_SMTP_PORT")
+        environment = {**self._environment, **as_environment(settings)}
+        preparation = Preparation(environment, lambda line: self._say("mailyard", line))
+        await preparation.spawn()
         spawning = asyncio.create_task(self._supervisor.spawn())
         beside = asyncio.create_task(self._yard.start(Moment.FIRST))
         try:
             if settings.embedded or self._yard.runs_pooler:
                 await self._start_postgres()
             await self._yard.start(Moment.DATABASE)
-            first = await self._prepare_database()
+            first = await preparation.database()
             await beside
             if self._yard.runs_kafka:
-                await self._prepare_queue()
+                await preparation.queue()
         finally:
             beside.cancel()
             await asyncio.gather(beside, return_exceptions=True)
             await spawning
+            await preparation.end()
         self._supervisor.release()
         await self._supervisor.until_ready()
         await self._yard.start(Moment.ROLES)
@@ -208,57 +207,7 @@ class Platform:
                     self._say("postgres", error.message)
                     await asyncio.sleep(_POSTGRES_AGAIN_S)
 
-    async def _prepare_database(self) -> "FirstStart | None":
-        """Migrations, partitions, the connection budget, and what a very first start needs."""
-        from mailyard.app import Application
-        from mailyard.storage.migrate import migrate
-        from mailyard.storage.partitions import ensure_partitions
-        from mailyard.storage.queries import load
-
-        application = Application(self._settings)
-        for name in await migrate(application.database.direct_url):
-            self._say("mailyard", f"migrated: {name}")
-        await application.database.open()
-        try:
-            limit = await application.database.fetchval(load("process").server_limit)
-            check_budget(self._settings, limit)
-            await ensure_partitions(application.database, datetime.now(UTC))
-            if self._settings.shards:
-                await self._prepare_shards()
-            if await application.database.fetchval(load("access").any_workspace):
-                return None
-            from mailyard.access.bootstrap import bootstrap
-
-            return await bootstrap(
-                database=application.database,
-                workspaces=application.workspaces,
-                users=application.users,
-                keys=application.keys,
-                sessions=application.sessions,
-            )
-        finally:
-            await application.database.close()
-
-    async def _prepare_queue(self) -> None:
-        """The topics, in the Kafka that is ours."""
-        from mailyard.app.foundation import provision_topics
-
-        await provision_topics(self._settings)
-
-    async def _prepare_shards(self) -> None:
-        """The same for the other clusters. One that is away is prepared by `mailyard shard add`, or
-        at the next start: the others serve meanwhile."""
-        from mailyard.app.shards import clusters_of, prepare
-
-        for name, cluster in clusters_of(self._settings).items():
-            if name != HOME:
-                try:
-                    for migration in await prepare(cluster, name):
-                        self._say("mailyard", f"migrated in {name}: {migration}")
-                except Unavailable as error:
-                    self._say("mailyard", f"shard {name}: {error.message}")
-
-    def _announce(self, first: "FirstStart | None") -> None:
+    def _announce(self, first: FirstAccess | None) -> None:
         settings = self._settings
         smtp = f"{settings.smtp_host}:{settings.smtp_port}"
         ways = f"SMTP {smtp}{_submission(settings)}"
@@ -375,35 +324,3 @@ def _submission(settings: Settings) -> str:
         if port
     ]
     return f", submission on {' and '.join(places)}" if places else ""
-
-
-def _specs(settings: Settings) -> list[ChildSpec]:
-    """The children. What works on jobs and duties is there once more for each other cluster."""
-    return [*_specs_at_home(settings), *_specs_of_shards(settings)]
-
-
-def _specs_of_shards(settings: Settings) -> list[ChildSpec]:
-    return [
-        ChildSpec(
-            name=f"{role}@{shard}-{number}",
-            role=f"{role}@{shard}",
-            command=(sys.executable, "-m", "mailyard.cli.roles", f"{role}@{shard}"),
-            memory_bytes=getattr(settings, f"{role}_memory"),
-        )
-        for shard in settings.shard_urls
-        for role in ("worker", "scheduler")
-        for number in range(1, getattr(settings, f"{role}_processes") + 1)
-    ]
-
-
-def _specs_at_home(settings: Settings) -> list[ChildSpec]:
-    return [
-        ChildSpec(
-            name=f"{role}-{number}",
-            role=role,
-            command=(sys.executable, "-m", "mailyard.cli.roles", role),
-            memory_bytes=getattr(settings, f"{role}_memory"),
-        )
-        for role in _ROLES
-        for number in range(1, getattr(settings, f"{role}_processes") + 1)
-    ]

@@ -13,6 +13,7 @@ import structlog
 
 from mailyard.core.backoff import Backoff
 from mailyard.fleet.fence import Fence
+from mailyard.observe.reason import reason_of
 
 _LOG = structlog.get_logger(__name__)
 AFTER_FAILURE = Backoff(first_s=1.0, cap_s=30.0)
@@ -53,8 +54,9 @@ async def _repeat(duty: Duty, fence: Fence | None, random: Random) -> None:
             more = await duty.do()
         except Exception as error:
             failures += 1
+            reason = reason_of(error)
             _LOG.warning(
-                "duty_failed", duty=duty.name, failures=failures, error=str(error), exc_info=error
+                "duty_failed", duty=duty.name, failures=failures, error=reason, exc_info=error
             )
             await asyncio.sleep(AFTER_FAILURE.delay_s(failures, random))
             continue

@@ -12,7 +12,13 @@ from mailyard.fleet.look import Look
 _UNITS = {"_s": "_seconds", "_share": "_ratio", "_bytes": "_bytes"}
 # Figures whose names are those of metrics that each process has of itself (observe/metrics.py).
 _COUNTED_HERE_TOO = ("live.connections", "smtp.sessions", "redis.memory_bytes")
-_SUBJECTS = {"queue": "queue", "process": "role", "provider": "limit"}
+_SUBJECTS = {
+    "queue": "queue",
+    "process": "role",
+    "provider": "limit",
+    "region": "region",
+    "replica": "replica",
+}
 
 
 def prometheus_name(figure: str) -> str:

@@ -59,7 +59,8 @@ def steps(before: Look | None, now: Look) -> list[Step]:
 
 @dataclass(frozen=True, slots=True)
 class QueueFlow:
-    """One queue's work between two looks, over all workers. `service_s`: seconds of one job."""
+    """One queue's work between two looks, over all workers. `service_s`: seconds of one job;
+    `seconds`: of all slots together."""
 
     done: float
     per_s: float
@@ -67,6 +68,7 @@ class QueueFlow:
     service_s: float | None
     batches: float
     slots: float  # of one worker, the mean
+    seconds: float = 0.0
 
 
 def queue_flows(made: Sequence[Step]) -> dict[str, QueueFlow]:
@@ -100,6 +102,7 @@ def _flow(name: str, made: Sequence[Step]) -> QueueFlow:
         service_s=seconds / tried if tried > 0 else None,
         batches=batches,
         slots=slots / workers if workers else 0.0,
+        seconds=seconds,
     )
 
 
@@ -149,8 +152,9 @@ def _all(made: Sequence[Step], now: Look, budget: int) -> _Told:
     for one in now.processes:
         for name, value in one.stats.totals.more.items():
             more[name] = max(value, more.get(name, value))
-    for name, value in sorted(more.items()):
-        yield name, "", value
+    for told, value in sorted(more.items()):
+        name, _, subject = told.partition(" ")
+        yield name, subject, value
 
 
 def _api(made: Sequence[Step]) -> _Told:

@@ -39,17 +39,13 @@ class Leader:
         holder: UUID,
         lead: Callable[[Fence], Awaitable[None]],
         ask_s: float = ASK_S,
-        lease_s: float = LEASE_S,
-        unseat_s: float = UNSEAT_S,
     ) -> None:
-        assert ask_s < lease_s < unseat_s, "renewed several times, and over before it is taken"
+        assert ask_s < LEASE_S < UNSEAT_S, "renewed several times, and over before it is taken"
         self._database = database
         self._duty = duty
         self._holder = holder
         self._lead = lead
         self._ask_s = ask_s
-        self._lease_s = lease_s
-        self._unseat_s = unseat_s
         self.epoch: int | None = None
 
     async def run(self) -> None:
@@ -70,7 +66,7 @@ class Leader:
                 await self._unseat(connection)
                 await asyncio.sleep(self._ask_s)
             epoch = int(await self._ask(connection, QUERIES.take_epoch, self._duty, self._holder))
-            fence = Fence(self._database, self._duty, epoch, self._lease_s)
+            fence = Fence(self._database, self._duty, epoch, LEASE_S)
             self.epoch = epoch
             _LOG.info("leading", duty=self._duty, epoch=epoch)
             leading = asyncio.ensure_future(self._lead(fence))
@@ -103,14 +99,14 @@ class Leader:
     async def _unseat(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         """End the session of a leader whose lease has run out."""
         try:
-            ended = await self._ask(connection, QUERIES.unseat, self._duty, self._unseat_s)
+            ended = await self._ask(connection, QUERIES.unseat, self._duty, UNSEAT_S)
         except asyncpg.InsufficientPrivilegeError as error:
             _LOG.warning("leader_cannot_be_unseated", duty=self._duty, error=str(error))
             return
         if ended:
-            _LOG.warning("leader_unseated", duty=self._duty, silent_s=self._unseat_s)
+            _LOG.warning("leader_unseated", duty=self._duty, silent_s=UNSEAT_S)
 
     async def _ask(
         self, connection: "asyncpg.Connection[asyncpg.Record]", query: str, *args: object
     ) -> Any:
-        return await connection.fetchval(query, *args, timeout=self._lease_s)
+        return await connection.fetchval(query, *args, timeout=LEASE_S)

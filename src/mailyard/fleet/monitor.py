@@ -12,6 +12,7 @@ FRESH_S = 2.0  # who asks more often gets the same
 _LOOKS = 8
 _BEATS_S = 6.0  # so long and every process that lives has beaten once more
 _WINDOW_S = 15.0  # rates are over at least so long, where somebody has asked before
+_SLOWEST = 10  # queries that are named
 
 
 class Monitor:
@@ -43,11 +44,11 @@ class Monitor:
             self._figures = complete(found, self._live_places)
         return self._looks[-1], self._figures
 
-    def slowest(self, most: int = 10) -> list[tuple[str, float, float]]:
+    def slowest(self) -> list[tuple[str, float, float]]:
         """(query, share of a second, mean seconds) as of the newest look."""
         if not self._looks:
             return []
-        return slowest_queries(self._before(self._looks[-1]), self._looks[-1], most)
+        return slowest_queries(self._before(self._looks[-1]), self._looks[-1], _SLOWEST)
 
     def _before(self, now: Look) -> Look | None:
         """The newest look that is old enough; else the oldest, unless it is too old to compare."""

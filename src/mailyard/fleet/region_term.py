@@ -15,7 +15,7 @@ import structlog
 
 from mailyard.access.region import Region, Regions
 from mailyard.core.errors import ConfigurationError, MailyardError
-from mailyard.net.guard import networks
+from mailyard.net.guard import ANYWHERE
 from mailyard.net.http import HttpClient
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
@@ -25,7 +25,6 @@ WATCH_S = 15.0
 _ASK_S = 5.0
 PATH = "/health/regions"
 # The operator's own file says where neighbours are: private networks and loopback are no surprise.
-_ANYWHERE = networks(["0.0.0.0/0", "::/0"])
 _LOG = structlog.get_logger(__name__)
 
 
@@ -53,7 +52,7 @@ class TermWatch:
     def __init__(self, database: Database, regions: Regions) -> None:
         self._database = database
         self._regions = regions
-        self._http = HttpClient(allowed=_ANYWHERE)
+        self._http = HttpClient(allowed=ANYWHERE)
 
     async def check(self) -> None:
         """Raises ConfigurationError when a neighbour knows of a later term."""

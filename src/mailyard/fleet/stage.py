@@ -1,8 +1,6 @@
 """The stages that an installation grows through. `docs/DEPLOYMENT.md` describes each."""
 
-from collections.abc import Mapping
 from enum import IntEnum
-from types import MappingProxyType
 
 from mailyard.core.errors import InvalidInput
 
@@ -18,18 +16,6 @@ class Stage(IntEnum):
     @property
     def word(self) -> str:
         return self.name.lower().replace("_", "-")
-
-
-ABOUT: Mapping[Stage, str] = MappingProxyType(
-    {
-        Stage.ONE_SERVER: "all roles and an embedded PostgreSQL on one machine",
-        Stage.SEPARATE_ROLES: "several of each role behind a balancer; PostgreSQL with a replica, "
-        "PgBouncer, Redis",
-        Stage.FLEET: "many machines or Kubernetes, scaled by load; Redis that fails over, Kafka, "
-        "an object store",
-        Stage.REGIONS: "a fleet in each of several regions",
-    }
-)
 
 
 def parse_stage(text: str) -> Stage:

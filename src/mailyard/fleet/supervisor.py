@@ -167,6 +167,8 @@ class Supervisor:
                         child.kill()
                 await asyncio.wait(late)
         self._keepers.clear()
+        for child in [one for one in self._living if one.running]:
+            await self._end(child)  # it came meanwhile, and nobody keeps it
 
     def hurry(self) -> None:
         """Kill what still drains. Nothing accepted is lost by it: that is what leases are for."""
@@ -178,11 +180,21 @@ class Supervisor:
         await child.spawn({**self._environment, **self._own(spec.name, self._environment)})
         self._children[spec.name] = child
         self._living.add(child)
-        if self._released.is_set():
+        if self._stopping.is_set():
+            child.drain()  # the others have been told
+        elif self._released.is_set():
             child.go()
             self._tell(child)
         self._changed.set()
         return child
+
+    async def _end(self, child: Child) -> None:
+        child.drain()
+        try:
+            await asyncio.wait_for(child.wait(), self._drain_s)
+        except TimeoutError:
+            child.kill()
+            await child.wait()
 
     def _tell(self, child: Child) -> None:
         if child.spec.role == _TOLD:

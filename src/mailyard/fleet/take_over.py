@@ -7,17 +7,21 @@ copy streams from answers, it is not lost.
 
 import asyncio
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 import asyncpg
 
+from mailyard.access.audit import Actor, Audit
 from mailyard.access.region import Region
 from mailyard.core.errors import ConfigurationError, Conflict
 from mailyard.storage.database import Database
 from mailyard.storage.queries import load
 
 _SQL = load("region")
+_ACCESS = load("access")
 ANSWER_S = 5.0
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)  # every PostgreSQL answers it with one byte
 PROMOTE_S = 60
@@ -36,9 +40,16 @@ class Taken:
 
 
 async def take_over(
-    copy: Database, own: Database, region: Region, site: str, *, force: bool = False
+    copy: Database,
+    own: Database,
+    region: Region,
+    site: str,
+    *,
+    actor: Callable[[UUID], Actor],
+    force: bool = False,
 ) -> Taken:
-    """Promote `copy` and begin a new term of `region`, told in it and in `own`.
+    """Promote `copy` and begin a new term of `region`, told in it and in `own`, where the log of
+    the installation's workspace says that `actor` did it.
 
     `force`: also when its primary answers. Raises Conflict, ConfigurationError. May be repeated
     when it was cut off in the middle.
@@ -62,8 +73,14 @@ async def take_over(
         ],
         default=0,
     )
-    for database in (copy, own):
-        await database.execute(_SQL.begin_term, region.name, epoch, site, state["position"])
+    await copy.execute(_SQL.begin_term, region.name, epoch, site, state["position"])
+    async with own.transaction() as tx:
+        await tx.execute(_SQL.begin_term, region.name, epoch, site, state["position"])
+        first = await tx.fetchval(_ACCESS.first_workspace)
+        if first is not None:
+            after = {"term": epoch, "site": site, "position": state["position"]}
+            audit = Audit(database=own)
+            await audit.record(actor(first), "region.take_over", region.name, None, after, tx)
     return Taken(
         region.name, epoch, state["position"], state["last_commit_at"], state["unreplayed_bytes"]
     )

@@ -8,29 +8,39 @@ A draft that is sent waits for its undo window, as a job that is due at its end 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Literal
+from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
 from mailyard.access.audit import Actor
-from mailyard.core import limits
 from mailyard.core.clock import Clock, SystemClock
-from mailyard.core.errors import Conflict, InvalidInput, NotFound, TooLarge
-from mailyard.core.ids import DRAFT, MESSAGE, parse_type_id, type_id, uuid7
-from mailyard.mailbox.inbox import Inbox, Inboxes
-from mailyard.mailbox.mailbox import Held, Mailboxes
+from mailyard.core.errors import Conflict, InvalidInput, NotFound
+from mailyard.core.ids import DRAFT, MESSAGE, type_id, uuid7
+from mailyard.mailbox.draft_value import (
+    Content,
+    Draft,
+    Mode,
+    Saved,
+    Sent,
+    SourceFile,
+    check,
+    draft_of,
+    encode,
+    request_of,
+)
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.mailbox import Mailboxes
+from mailyard.mailbox.mailbox_value import Held
 from mailyard.mailbox.message import Messages
 from mailyard.mailbox.note import Notes, signed
-from mailyard.mailbox.reply import check_message_id, forward, headers_of, reply, written
-from mailyard.protocol.address import Mailbox
+from mailyard.mailbox.reply import forward, reply
 from mailyard.protocol.mime.message import parse
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import EMAIL_SEND, NewJob
-from mailyard.sending.request import Attachment, EmailRequest, prepare
+from mailyard.sending.request import prepare
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -40,66 +50,6 @@ SEND = "mailbox-send"
 UNDO_S_MAX = 3_600.0
 DRAFTS_PER_MAILBOX = 1_000
 _DRAFT = ["draft"]
-
-Mode = Literal["new", "reply", "reply_all", "forward"]
-
-
-class SourceFile(msgspec.Struct, frozen=True):
-    """A file of a mail in this mailbox that goes along: looked up when the draft is sent."""
-
-    message_id: str
-    index: int
-    filename: str = ""
-
-
-class Content(msgspec.Struct, frozen=True):
-    """What a draft says. Mailboxes as people write them; message ids without angle brackets."""
-
-    to: tuple[str, ...] = ()
-    cc: tuple[str, ...] = ()
-    bcc: tuple[str, ...] = ()
-    subject: str = ""
-    text: str = ""
-    html: str = ""
-    mode: Mode = "new"
-    source: str = ""  # the message that it answers or forwards
-    in_reply_to: str = ""
-    references: tuple[str, ...] = ()
-    files: tuple[SourceFile, ...] = ()
-    attachments: tuple[Attachment, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A draft. `send_at`: when it leaves, if it was sent; `problem`: why it came back."""
-
-    id: UUID
-    inbox_id: UUID
-    revision: int
-    content: Content
-    conflict_of: UUID | None
-    send_at: datetime | None
-    leaving: bool
-    problem: str
-    updated_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """Where what was saved lies now. `other`: what somebody else had saved meanwhile."""
-
-    draft: Draft
-    other: Draft | None = None
-
-
-class Sent(msgspec.Struct, frozen=True):
-    """The payload of a `mailbox-send` job."""
-
-    inbox_id: UUID
-    draft_id: UUID
-    revision: int
-    actor_kind: str
-    actor: str
 
 
 class Drafts:
@@ -136,7 +86,7 @@ class Drafts:
         inbox = await self._inboxes.get(workspace_id, inbox_id)
         key = (workspace_id, inbox_id, inbox.retention_days)
         rows = await self._database.fetch(QUERIES.list, *key, _DRAFT, DRAFTS_PER_MAILBOX)
-        return [_draft(inbox_id, row) for row in rows]
+        return [draft_of(inbox_id, row) for row in rows]
 
     async def start(
         self,
@@ -186,7 +136,7 @@ class Drafts:
         self, workspace_id: UUID, inbox_id: UUID, content: Content, *, tx: Connection
     ) -> Draft:
         """Raises NotFound, InvalidInput, TooLarge, and Conflict when there are too many."""
-        _check(content)
+        check(content)
         held = await self._mailboxes.hold(workspace_id, inbox_id, tx)
         return await self._add(held, content, None)
 
@@ -208,7 +158,7 @@ class Drafts:
         held = await self._mailboxes.hold(workspace_id, inbox_id, tx)
         draft = await self._held(held, draft_id)
         content = msgspec.structs.replace(draft.content, **said)
-        _check(content)
+        check(content)
         if draft.content == content:
             return Saved(draft)
         if draft.revision != revision:
@@ -216,7 +166,7 @@ class Drafts:
         if draft.send_at is not None:
             raise Conflict("this draft is being sent: take it back first")
         row = await self._database.fetchrow(
-            QUERIES.change, *held.key, draft_id, _encode(content), self._clock.now(), tx=tx
+            QUERIES.change, *held.key, draft_id, encode(content), self._clock.now(), tx=tx
         )
         saved = _existing(inbox_id, row)
         await self._tell(held, "draft.saved", saved)
@@ -298,7 +248,7 @@ class Drafts:
         )
         if row is None:
             return None
-        draft = _draft(held.inbox.id, row)
+        draft = draft_of(held.inbox.id, row)
         if draft.leaving and draft.revision == sent.revision + 1:
             return draft  # a worker before us died with it
         if draft.send_at is None or draft.revision != sent.revision:
@@ -332,7 +282,7 @@ class Drafts:
         """Keep `content` beside `draft`, once."""
         of = draft.conflict_of or draft.id
         rows = await self._database.fetch(QUERIES.versions, *held.key, of, tx=held.tx)
-        for version in (_draft(held.inbox.id, row) for row in rows):
+        for version in (draft_of(held.inbox.id, row) for row in rows):
             if version.content == content:
                 return Saved(version, draft)
         return Saved(await self._add(held, content, of), draft)
@@ -346,7 +296,7 @@ class Drafts:
             *held.key,
             uuid7(),
             "draft",
-            _encode(content),
+            encode(content),
             conflict_of,
             self._clock.now(),
             tx=held.tx,
@@ -362,68 +312,7 @@ class Drafts:
         await self._mailboxes.tell(held, kind, item)
 
 
-def request_of(inbox: Inbox, content: Content, files: Sequence[Attachment]) -> EmailRequest:
-    """The draft as a request to send; `files` are those of mails that it takes along."""
-    return EmailRequest(
-        sender=written(Mailbox(inbox.name, inbox.address)),
-        to=list(content.to),
-        cc=list(content.cc),
-        bcc=list(content.bcc),
-        subject=content.subject,
-        html=content.html or None,
-        text=content.text or ("" if content.html else "\n"),
-        headers=headers_of(content.in_reply_to, content.references),
-        attachments=[*files, *content.attachments],
-        type="mailbox",
-    )
-
-
-def _check(content: Content) -> None:
-    """A draft may be unfinished, but it must fit. Raises InvalidInput, TooLarge."""
-    for field, texts in (("to", content.to), ("cc", content.cc), ("bcc", content.bcc)):
-        if len(texts) > limits.RECIPIENTS_PER_EMAIL:
-            raise InvalidInput(f"at most {limits.RECIPIENTS_PER_EMAIL}", field=field)
-        for place, text in enumerate(texts):
-            if len(text) > limits.HEADER_VALUE_BYTES or not text.isprintable():
-                raise InvalidInput("too long, or with control characters", field=f"{field}.{place}")
-    if len(content.subject) > limits.SUBJECT_CHARACTERS or not content.subject.isprintable():
-        raise InvalidInput("too long, or with control characters", field="subject")
-    for field, body in (("text", content.text), ("html", content.html)):
-        if len(body.encode("utf-8", "replace")) > limits.BODY_BYTES:
-            raise TooLarge(f"longer than {limits.BODY_BYTES} bytes", field=field)
-        if "\0" in body:
-            raise InvalidInput("NUL is not allowed", field=field)
-    if content.in_reply_to:
-        check_message_id(content.in_reply_to, "in_reply_to")
-    for place, one in enumerate(content.references):
-        check_message_id(one, f"references.{place}")
-    if len(content.files) + len(content.attachments) > limits.ATTACHMENTS_PER_EMAIL:
-        raise InvalidInput(f"at most {limits.ATTACHMENTS_PER_EMAIL} files", field="attachments")
-    if sum(len(one.content) for one in content.attachments) > limits.EMAIL_BYTES:
-        raise TooLarge(f"more than {limits.EMAIL_BYTES} bytes", field="attachments")
-    for place, file in enumerate(content.files):
-        parse_type_id(MESSAGE, file.message_id, f"files.{place}.message_id")
-
-
-def _encode(content: Content) -> str:
-    return msgspec.json.encode(content).decode().replace("\\u0000", "")
-
-
 def _existing(inbox_id: UUID, row: asyncpg.Record | None) -> Draft:
     if row is None:
         raise NotFound("no such draft")
-    return _draft(inbox_id, row)
-
-
-def _draft(inbox_id: UUID, row: asyncpg.Record) -> Draft:
-    return Draft(
-        id=row["text_id"],
-        inbox_id=inbox_id,
-        revision=row["revision"],
-        content=msgspec.json.decode(row["content"], type=Content),
-        conflict_of=row["conflict_of"],
-        send_at=row["send_at"],
-        leaving=row["leaving"],
-        problem=row["problem"],
-        updated_at=row["updated_at"],
-    )
+    return draft_of(inbox_id, row)

@@ -30,7 +30,6 @@ from mailyard.mailbox.inbox_value import (
     check_labels,
     check_most,
     check_name,
-    generated_name,
     inbox_of,
     lifetime,
     mail_days_of,
@@ -44,8 +43,6 @@ from mailyard.storage.database import Connection, Database
 from mailyard.storage.derived import move_with_inbox, move_with_messages
 from mailyard.storage.names import ADDRESS, Names
 from mailyard.storage.queries import load
-
-__all__ = ["Inbox", "InboxPage", "Inboxes", "NewInbox", "generated_name", "tags_of"]
 
 QUERIES = load("inbox")
 RECEIVING = load("receiving")

@@ -18,9 +18,11 @@ import msgspec
 from mailyard.access.plan import MESSAGES
 from mailyard.access.usage import Allowance
 from mailyard.core import limits
+from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput
 from mailyard.core.ids import MESSAGE, lowest_at, time_of, type_id, uuid7
-from mailyard.mailbox.inbox import Inbox, Inboxes
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.inbox_value import Inbox
 from mailyard.protocol.mbox import MboxReader, mbox_entry
 from mailyard.protocol.mime import parse
 from mailyard.protocol.tar import END, NoTar, TarReader, tar_entry
@@ -86,7 +88,9 @@ class MailFiles:
         engine: Engine,
         allowance: Allowance | None = None,
         raw_mail: RawMail = IN_ROWS,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or SystemClock()
         self._database = database
         self._raw_mail = raw_mail
         self._inboxes = inboxes
@@ -183,7 +187,11 @@ class MailFiles:
         there: set[str] = set()
         if ids:
             rows = await self._database.fetch(
-                QUERIES.known_message_ids, workspace_id, inbox.id, lowest_at(inbox.created_at), ids
+                QUERIES.known_message_ids,
+                workspace_id,
+                inbox.id,
+                lowest_at(inbox.oldest_at(self._clock.now())),
+                ids,
             )
             there = {row["header_message_id"] for row in rows}
         rows_in: list[Row] = []
@@ -311,6 +319,3 @@ def _kind_of(first: bytes) -> str:
     if first.startswith(b"From "):
         return MBOX
     return TAR if first[257:262] == b"ustar" else EML
-
-
-__all__ = ["EML", "MBOX", "MEDIA_TYPES", "TAR", "UNKNOWN", "Format", "Imported", "MailFiles"]

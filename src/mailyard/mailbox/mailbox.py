@@ -5,7 +5,6 @@ numbers from there: they have no gaps, and whoever has seen number n has seen al
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -18,11 +17,13 @@ from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import MESSAGE, THREAD, lowest_at, parse_type_id, type_id
 from mailyard.mailbox import state as states
 from mailyard.mailbox.follow import changed
-from mailyard.mailbox.inbox import Inbox, Inboxes
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.inbox_value import Inbox
 from mailyard.mailbox.mailbox_value import (
     Asleep,
     Changed,
     Event,
+    Held,
     Line,
     LinePage,
     Overview,
@@ -32,16 +33,12 @@ from mailyard.mailbox.mailbox_value import (
     line_of,
     state_of,
 )
+from mailyard.mailbox.names import learn, set_names
 from mailyard.mailbox.state import Act, State
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import MAILBOX_SYNC, NewJob
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
-
-__all__ = [
-    "Asleep", "Changed", "Event", "Held", "Line", "LinePage", "Mailboxes", "Overview", "Person",
-    "Wanted",
-]  # fmt: skip
 
 QUERIES = load("mailbox")
 THREADS = load("thread")
@@ -57,20 +54,6 @@ UNSEEN_COUNTED = 1_000
 PEOPLE_MAILS = 2_000  # the newest, in which people are looked for
 EVENTS_PER_PAGE = 1_000
 _LAST = UUID(int=(1 << 128) - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A mailbox in the hands of one transaction."""
-
-    workspace_id: UUID
-    inbox: Inbox
-    tx: Connection
-
-    @property
-    def key(self) -> tuple[UUID, UUID, int]:
-        """The first arguments of its queries."""
-        return self.workspace_id, self.inbox.id, self.inbox.retention_days
 
 
 class Mailboxes:
@@ -100,7 +83,10 @@ class Mailboxes:
         row = await self._database.fetchrow(QUERIES.overview, *key)
         seq, own, labels = (0, [], []) if row is None else row
         folders = (*states.FOLDERS, *own)
-        counts = await self._database.fetch(QUERIES.count_unseen, *key, folders, UNSEEN_COUNTED)
+        oldest = self._oldest(inbox)
+        counts = await self._database.fetch(
+            QUERIES.count_unseen, *key, folders, UNSEEN_COUNTED, oldest
+        )
         unseen = {count["name"]: count["unseen"] for count in counts}
         return Overview(seq, folders, tuple(labels), unseen)
 
@@ -174,6 +160,7 @@ class Mailboxes:
             inbox.address,
             text,
             max(1, min(limit, limits.API_PAGE_ITEMS_MAX)),
+            self._oldest(inbox),
         )
         return [Person(**row) for row in rows]
 
@@ -231,7 +218,7 @@ class Mailboxes:
             await self._database.execute(
                 QUERIES.mute_ties, *held.key, threads, act.verb == "mute", tx=tx
             )
-        await self._learn(held, act)
+        await learn(self._database, held, act)
         seq = await self._write(held, changes, {"act": act.verb})
         if act.verb == "snooze":
             await self._set_alarm(held, changes, act)
@@ -306,26 +293,8 @@ class Mailboxes:
         """Set the folders and labels that are offered. Labels on mails stay; a folder that has mail
         cannot go. Raises InvalidInput, NotFound, Conflict."""
         held = await self.hold(workspace_id, inbox_id, tx)
-        row = await self._database.fetchrow(QUERIES.overview, *held.key, tx=tx)
-        assert row is not None, "the caller holds it"
-        wanted = [list(row["folders"]), list(row["labels"])]
-        for place, (field, names) in enumerate((("folders", folders), ("labels", labels))):
-            if names is None:
-                continue
-            if len(names) > states.NAMES_PER_MAILBOX:
-                raise InvalidInput(f"at most {states.NAMES_PER_MAILBOX}", field=field)
-            for number, name in enumerate(names):
-                states.check_name(name, f"{field}.{number}")
-            wanted[place] = [
-                name
-                for name in dict.fromkeys(names)
-                if field == "labels" or name not in states.FOLDERS
-            ]
-        for gone in set(row["folders"]) - set(wanted[0]):
-            if await self._database.fetchval(QUERIES.any_in_folder, *held.key, gone, tx=tx):
-                raise Conflict(f"there is mail in {gone}: move it first", field="folders")
-        await self._database.execute(QUERIES.set_names, *held.key, *wanted, tx=tx)
-        await self.tell(held, NAMED, {"folders": wanted[0], "labels": wanted[1]})
+        told = await set_names(self._database, held, folders, labels)
+        await self.tell(held, NAMED, told)
 
     def announced(self) -> None:
         """Wake the readers of the live stream: call it after the commit of a change."""
@@ -367,24 +336,6 @@ class Mailboxes:
             QUERIES.states_of, *held.key, list(message_ids), tx=held.tx
         )
         return {row["message_id"]: (row["thread_id"], state_of(row)) for row in rows}
-
-    async def _learn(self, held: Held, act: Act) -> None:
-        """A folder or label that is used is offered from then on."""
-        if act.verb not in ("move", "label"):
-            return
-        row = await self._database.fetchrow(QUERIES.overview, *held.key, tx=held.tx)
-        assert row is not None, "the caller holds it"
-        folders = list(row["folders"])
-        if act.verb == "move" and act.folder not in (*states.FOLDERS, *folders):
-            folders.append(act.folder)
-        labels = list(dict.fromkeys((*row["labels"], *act.labels)))
-        for field, names in (("folder", folders), ("labels", labels)):
-            if len(names) > states.NAMES_PER_MAILBOX:
-                raise InvalidInput(
-                    f"a mailbox has at most {states.NAMES_PER_MAILBOX} of them", field=field
-                )
-        if (folders, labels) != (list(row["folders"]), list(row["labels"])):
-            await self._database.execute(QUERIES.set_names, *held.key, folders, labels, tx=held.tx)
 
     async def _write(
         self, held: Held, changes: dict[UUID, tuple[UUID, State, State]], said: dict[str, Any]

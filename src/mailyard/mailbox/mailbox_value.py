@@ -10,8 +10,10 @@ import asyncpg
 import msgspec
 
 from mailyard.mailbox import state as states
-from mailyard.mailbox.message import Summary, summary_of
+from mailyard.mailbox.inbox_value import Inbox
+from mailyard.mailbox.message_value import Summary, summary_of
 from mailyard.mailbox.state import State
+from mailyard.storage.database import Connection
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -104,3 +106,17 @@ def line_of(row: asyncpg.Record) -> Line:
 
 def event_of(row: asyncpg.Record) -> Event:
     return Event(row["seq"], row["at"], row["kind"], msgspec.json.decode(row["item"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A mailbox in the hands of one transaction."""
+
+    workspace_id: UUID
+    inbox: Inbox
+    tx: Connection
+
+    @property
+    def key(self) -> tuple[UUID, UUID, int]:
+        """The first arguments of its queries."""
+        return self.workspace_id, self.inbox.id, self.inbox.retention_days

@@ -14,7 +14,8 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import MAILBOX_TEXT, type_id, uuid7
 from mailyard.mailbox.inbox import Inboxes
-from mailyard.mailbox.mailbox import Held, Mailboxes
+from mailyard.mailbox.mailbox import Mailboxes
+from mailyard.mailbox.mailbox_value import Held
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 

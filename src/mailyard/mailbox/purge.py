@@ -3,10 +3,11 @@
 To delete an inbox hides it at once; its bytes leave with their partition, on their day, or within
 the hour where they lie in one that stays. A purge deletes them now, wherever they are: lines and
 messages, all that is derived from them (`storage.derived`), caches by their tags, the
-answers of models, live events
+answers of models, DMARC and TLS reports that came to these inboxes alone, live events
 (their places stay, so that no reader's cursor is off), what webhooks were told, answers kept for
-idempotency keys, what the audit log said was there, and bytes in the blob store. A message that
-another inbox has too stays for that one, and forgets this one.
+idempotency keys, what the audit log said was there, what dead letters say of their failure (it may
+quote a mail), and bytes in the blob store. A message that another inbox has too stays for that one,
+and forgets this one.
 
 It ends the inboxes in the caller's transaction and does the rest as a job, in steps that hold no
 lock for long; a job that runs again goes on where the last one stopped. Inboxes that have ended
@@ -31,6 +32,7 @@ from mailyard.mailbox.inbox import tags_of
 from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import CLEANUP, LeasedJob, NewJob
+from mailyard.receiving.reports import TAG as REPORTS_TAG
 from mailyard.storage.blob_upkeep import BlobUpkeep
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.derived import delete_of_inboxes, delete_of_lines, delete_of_messages
@@ -159,6 +161,7 @@ class Purges:
             # alone, and what other inboxes were told of one that came for several.
             kinds = None if any(row["shared"] for row in gone) else _OF_MESSAGES_ALONE
             await self._forget_elsewhere(workspace_id, inbox_ids, (), unseen, kinds, tx)
+            await self._database.execute(_SQL.blank_dead, workspace_id, unseen, tx=tx)
         return True
 
     async def _drop_derived(
@@ -180,6 +183,8 @@ class Purges:
     ) -> None:
         if wholly:
             await self._forget_elsewhere(workspace_id, inbox_ids, inbox_ids, (), None, tx)
+            await self._forget_reports(workspace_id, inbox_ids, tx)
+            await self._database.execute(_SQL.blank_dead, workspace_id, inbox_ids, tx=tx)
         await delete_of_inboxes(self._database, tx, workspace_id, inbox_ids)
         await self._database.execute(
             _SQL.drop_inboxes, workspace_id, inbox_ids, min(inbox_ids), tx=tx
@@ -211,6 +216,16 @@ class Purges:
         await self._database.execute(
             _SQL.forget_told, workspace_id, inboxes, messages, since, kinds, tx=tx
         )
+
+    async def _forget_reports(
+        self, workspace_id: UUID, inbox_ids: Sequence[UUID], tx: Connection
+    ) -> None:
+        """What was read from reports that came to these inboxes and to no other."""
+        gone = 0
+        for forget in (_SQL.forget_dmarc, _SQL.forget_tls):
+            gone += await self._database.fetchval(forget, workspace_id, inbox_ids, tx=tx)
+        if gone and self._cache is not None:
+            await self._cache.change(workspace_id, [REPORTS_TAG], tx)
 
     async def _forget_cached(
         self, workspace_id: UUID, inbox_ids: Sequence[UUID], tx: Connection

@@ -20,9 +20,11 @@ from mailyard.access.audit import Actor
 from mailyard.core import ids
 from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput, MailyardError, NotFound
-from mailyard.mailbox.draft import SEND, Draft, Drafts, Sent, request_of
+from mailyard.mailbox.draft import SEND, Drafts
+from mailyard.mailbox.draft_value import Draft, Sent, request_of
 from mailyard.mailbox.follow import Follower, NewLine
-from mailyard.mailbox.mailbox import WAKE, Asleep, Held, Mailboxes
+from mailyard.mailbox.mailbox import WAKE, Mailboxes
+from mailyard.mailbox.mailbox_value import Asleep, Held
 from mailyard.mailbox.message import Messages
 from mailyard.mailbox.state import SENT
 from mailyard.mailbox.strand import strand_of

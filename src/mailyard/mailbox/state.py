@@ -145,7 +145,8 @@ def difference(before: State, now: State) -> tuple[dict[str, Any], dict[str, Any
 
 def undone(state: State, before: Mapping[str, Any], now: Mapping[str, Any]) -> State:
     """`state` as it was before a change, in whatever nobody has changed since."""
-    said = msgspec.to_builtins(state)
+    # As an event keeps it: a tuple of labels would never be equal to the list that JSON gives back.
+    said = msgspec.json.decode(msgspec.json.encode(state))
     back = {
         name: value for name, value in before.items() if name in said and said[name] == now[name]
     }

@@ -75,11 +75,6 @@ def base_subject(subject: str) -> tuple[str, bool]:
     return " ".join(subject[at:].split()).casefold(), is_answer
 
 
-def key_of_message(header_message_id: str) -> int:
-    """The tie of a Message-ID (without its angle brackets)."""
-    return _key(f"m{header_message_id}")
-
-
 def _spell(sent_at: datetime | None) -> int | None:
     return None if sent_at is None else int(sent_at.timestamp()) // _SPELL_S
 

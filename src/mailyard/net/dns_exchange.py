@@ -20,7 +20,6 @@ from mailyard.net.dns_servers import DnsServer
 
 EDNS_PAYLOAD_BYTES = 1232  # what fits every path unfragmented (DNS Flag Day 2020)
 STRANGE_DATAGRAMS = 16  # dropped before the question goes by TCP
-MESSAGE_BYTES = 65_535  # RFC 1035 section 4.2.2
 
 
 class Unanswered(Exception):

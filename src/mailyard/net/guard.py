@@ -55,6 +55,14 @@ def networks(texts: Sequence[str]) -> tuple[Network, ...]:
     return tuple(found)
 
 
+def networks_in(text: str) -> tuple[Network, ...]:
+    """The networks of a setting, with commas between. Raises as `networks`."""
+    return networks(text.replace(",", " ").split())
+
+
+ANYWHERE = networks(("0.0.0.0/0", "::/0"))  # for what the operator alone names
+
+
 @lru_cache(maxsize=_ADDRESSES_REMEMBERED)
 def refusal(address: str, allowed: tuple[Network, ...]) -> str | None:
     """Why nothing may connect to `address`; None when it may. Raises ValueError on no address."""

@@ -11,6 +11,7 @@ import structlog
 from structlog.typing import EventDict
 
 from mailyard.observe import report
+from mailyard.observe.reason import trace_of
 
 _LEVELS = {
     "debug": logging.DEBUG,
@@ -49,10 +50,8 @@ def set_up(*, level: str, form: str, role: str) -> None:
     """Configure logging of this process: `level` and `form` as the settings name them."""
     last: structlog.typing.Processor
     if form == "json":
-        trace: structlog.typing.Processor = structlog.processors.format_exc_info
         last = structlog.processors.JSONRenderer()
     else:
-        trace = structlog.processors.format_exc_info
         last = structlog.processors.LogfmtRenderer(
             key_order=["timestamp", "level", "role", "event"], bool_as_flag=False
         )
@@ -64,7 +63,10 @@ def set_up(*, level: str, form: str, role: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _reported,
-            trace,
+            # What an error says may be a mail's: its words are for who asks for all there is.
+            structlog.processors.format_exc_info
+            if level == "debug"
+            else structlog.processors.ExceptionRenderer(trace_of),
             last,
         ],
         # Below this nothing is ever said, at no cost; above it `set_level` decides.

@@ -238,7 +238,8 @@ _TELLERS: dict[str, Callable[[], Mapping[str, float]]] = {}
 def tell(room: str, figures: Callable[[], Mapping[str, float]]) -> None:
     """Have `figures` (name -> number, e.g. `away` -> 1.0) told with this process's beat.
 
-    The whole fleet's are the largest of each name, as `<room>.<name>`: for alert rules.
+    A name may have a subject behind a space (`left_out 10.0.0.7:5432`). The whole fleet's are the
+    largest of each name and subject, as `<room>.<name>`: for alert rules.
     """
     _TELLERS[room] = figures
 

@@ -118,24 +118,6 @@ def parse_mailbox_list(text: str) -> list[Mailbox]:
     return list(_Scanner(_bounded(text)).mailboxes())
 
 
-def mailboxes_in(text: str) -> list[Mailbox]:
-    """The mailboxes of a received header: what cannot be read is left out, nothing is raised."""
-    found: list[Mailbox] = []
-    scanner = _Scanner(_CONTROL.sub(" ", text[: limits.MIME_HEADER_BYTES]))
-    while True:
-        try:
-            for mailbox in scanner.mailboxes():
-                found.append(mailbox)
-            return found
-        except InvalidInput:
-            if scanner.unclosed:
-                return found  # the rest lies inside a comment or quoted string without end
-            comma = scanner.text.find(",", scanner.at)
-            if comma < 0:
-                return found
-            scanner.at = comma + 1
-
-
 def _bounded(text: str) -> str:
     if len(text) > limits.MIME_HEADER_BYTES:
         raise InvalidInput(f"longer than {limits.MIME_HEADER_BYTES} characters")
@@ -201,7 +183,6 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
-        self.unclosed = False
 
     def expected(self, what: str) -> InvalidInput:
         found = self.text[self.at : self.at + 61]
@@ -260,7 +241,6 @@ class _Scanner:
         while True:
             word = (_QUOTED if self.peek() == '"' else _WORD).match(self.text, self.at)
             if word is None:
-                self.unclosed = self.unclosed or self.peek() == '"'
                 return words
             words.append(word.group())
             self.at = word.end()
@@ -323,7 +303,6 @@ class _Scanner:
             self.at = special.end() + (mark == "\\")
         if depth:
             self.at = len(text)
-            self.unclosed = True
             raise self.expected(") after a comment")
 
 

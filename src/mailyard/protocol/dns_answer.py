@@ -64,7 +64,6 @@ class TemporaryFailure:
     detail: str
 
 
-Negative: TypeAlias = NoName | NoRecords | TemporaryFailure
 Result: TypeAlias = Answer[Record] | NoName | NoRecords | TemporaryFailure
 
 

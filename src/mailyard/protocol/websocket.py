@@ -27,7 +27,6 @@ SERVICE_RESTART: Final = 1012
 TRY_AGAIN: Final = 1013
 
 CONTROL_BYTES = 125  # section 5.5
-REASON_BYTES = CONTROL_BYTES - 2
 _FIN, _RESERVED, _OPCODE, _MASKED, _SIZE = 0x80, 0x70, 0x0F, 0x80, 0x7F
 _MASK_BYTES = 4
 # Codes that an endpoint may send (section 7.4.2): these, and 3000 to 4999.
@@ -64,10 +63,9 @@ def frame(opcode: int, payload: bytes) -> bytes:
     return bytes((_FIN | opcode, 127)) + size.to_bytes(8, "big") + payload
 
 
-def close_frame(code: int, reason: str = "") -> bytes:
-    """The last frame (section 5.5.1). A longer reason is cut at a character."""
-    text = reason.encode()[:REASON_BYTES].decode(errors="ignore").encode()
-    return frame(CLOSE, code.to_bytes(2, "big") + text)
+def close_frame(code: int) -> bytes:
+    """The last frame, without a reason in words (section 5.5.1)."""
+    return frame(CLOSE, code.to_bytes(2, "big"))
 
 
 class FrameReader:

@@ -15,9 +15,8 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 
 from mailyard.core.errors import ConfigurationError, MailyardError, Unavailable
-from mailyard.core.limits import MIB
+from mailyard.core.limits import API_PAGE_ITEMS_MAX, MIB
 
-_HEADER_BYTES = 64 * 1024
 _IDLE_CONNECTIONS = 64
 _RECEIVE_BYTES = 1 * MIB
 DEFAULT_TIMEOUT_S = 150.0  # the longest call is a wait for a message, of two minutes
@@ -112,6 +111,15 @@ class ApiClient:
     async def get(self, path: str, **query: Any) -> Any:
         """The decoded answer of a GET. Raises ApiProblem, Unavailable."""
         return await self.call("GET", path, query=query)
+
+    async def all(self, path: str) -> list[dict[str, Any]]:
+        """The items of a list, of all its pages. Raises ApiProblem, Unavailable."""
+        page = await self.get(path, limit=API_PAGE_ITEMS_MAX)
+        items: list[dict[str, Any]] = page["items"]
+        while page["next_cursor"]:
+            page = await self.get(path, limit=API_PAGE_ITEMS_MAX, cursor=page["next_cursor"])
+            items += page["items"]
+        return items
 
     async def post(
         self, path: str, body: Any = None, *, idempotency_key: str = "", answer: Any = Any

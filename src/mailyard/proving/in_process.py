@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from mailyard.campaigns.campaign import Campaigns, NewCampaign
+from mailyard.campaigns.campaign import Campaigns
+from mailyard.campaigns.campaign_value import NewCampaign
 from mailyard.campaigns.contact_list import Lists
 from mailyard.campaigns.importing import Imports
 from mailyard.core import ids
-from mailyard.mailbox.inbox import Inboxes, NewInbox
+from mailyard.mailbox.inbox import Inboxes
+from mailyard.mailbox.inbox_value import NewInbox
 from mailyard.mailbox.message import Messages
 from mailyard.proving.demonstration import (
     INBOX_TTL_S,

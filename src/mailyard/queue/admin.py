@@ -13,13 +13,12 @@ from mailyard.queue.job import LANES, DeadJob, Depth, KeyPolicy
 class QueueAdmin:
     """Queues are the platform's; dead letters belong to a workspace. `tx`: as of the engine."""
 
-    def __init__(self, *, engine: Engine, queues: Sequence[str] = LANES) -> None:
+    def __init__(self, *, engine: Engine) -> None:
         self._engine = engine
-        self._queues = tuple(queues)
 
     async def depths(self) -> list[Depth]:
         """The depth of every queue, from counters."""
-        return await self._engine.depth(self._queues)
+        return await self._engine.depth(LANES)
 
     async def pause(self, queue: str, tx: Any = None) -> None:
         """Stop leasing from `queue`; what is leased goes on. Raises InvalidInput: no such queue."""
@@ -64,8 +63,8 @@ class QueueAdmin:
         return await self._engine.discard(workspace_id, ids, tx)
 
     def _known(self, queue: str) -> str:
-        if queue not in self._queues:
+        if queue not in LANES:
             raise InvalidInput(
-                f"no queue {queue[:60]!r}; queues: {', '.join(self._queues)}", field="queue"
+                f"no queue {queue[:60]!r}; queues: {', '.join(LANES)}", field="queue"
             )
         return queue

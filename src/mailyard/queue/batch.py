@@ -17,12 +17,12 @@ import structlog
 from mailyard.core.backoff import Backoff
 from mailyard.core.errors import MailyardError, OutOfReach
 from mailyard.observe import trace
+from mailyard.observe.reason import REASON_MAX, reason_of
 from mailyard.queue.job import LeasedJob, NewJob
 from mailyard.queue.settle import Settler
 
 RETRY = Backoff(first_s=1.0, cap_s=3600.0)
 
-_ERROR_CHARACTERS = 500
 _RANDOM = Random()
 
 _LOG = structlog.get_logger(__name__)
@@ -68,14 +68,14 @@ class Batch:
     ) -> set[int]:
         """Give jobs back, due in `delay_s`; those with no attempt left are buried."""
         self._settler.ending(jobs)
-        done = await self._settler.engine.retry(jobs, delay_s, error[:_ERROR_CHARACTERS], tx)
+        done = await self._settler.engine.retry(jobs, delay_s, error[:REASON_MAX], tx)
         self._settled(jobs, tx, "retried")
         return done
 
     async def bury(self, jobs: Sequence[LeasedJob], error: str, tx: Any = None) -> set[int]:
         """Dead-letter jobs that can never work."""
         self._settler.ending(jobs)
-        done = await self._settler.engine.bury(jobs, error[:_ERROR_CHARACTERS], tx)
+        done = await self._settler.engine.bury(jobs, error[:REASON_MAX], tx)
         self._settled(jobs, tx, "buried")
         return done
 
@@ -211,6 +211,10 @@ class Handler:
     call cost nearly as much as many: so long behind one that brought `gather_weight` or more, and
     less the less it brought. `weigh` says what a job weighs. The first job after a pause waits for
     nothing.
+
+    `rare`: few of the queue's jobs are of this kind, so nothing is leased for its slots before they
+    are known to be needed. It would be jobs of other kinds, which wait here while another worker
+    could begin them.
     """
 
     kind: str
@@ -221,11 +225,7 @@ class Handler:
     gather_s: float = 0.0
     gather_weight: int = 4
     weigh: Callable[[LeasedJob], int] = _one
-
-
-def reason_of(error: Exception) -> str:
-    """What a job's row says of it."""
-    return f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS]
+    rare: bool = False
 
 
 def is_hopeless(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""The port of the queue. Every engine passes `tests/contract/test_queue_core.py`.
+"""The port of the queue. Every engine passes `tests/contract/test_queue_core.py` and `_rescue.py`.
 
 The contract (DESIGN section 6): at least once; an enqueue is durable when it returns, or commits
 with the caller's transaction; a completion under a stale token changes nothing and says so. All

@@ -13,7 +13,8 @@ from mailyard.core.backoff import Backoff
 from mailyard.core.errors import OutOfReach
 from mailyard.observe import trace
 from mailyard.observe.metrics import JOB_SECONDS, JOBS
-from mailyard.queue.batch import RETRY, Batch, Handler, by_attempt, is_hopeless, reason_of
+from mailyard.observe.reason import reason_of
+from mailyard.queue.batch import RETRY, Batch, Handler, by_attempt, is_hopeless
 from mailyard.queue.engine import Engine
 from mailyard.queue.job import LeasedJob
 from mailyard.queue.settle import Settler
@@ -74,7 +75,9 @@ class Lane:
         self._stopping = stopping
         self._worker = worker
         self._slots = {handler.kind: _Slots(handler) for handler in handlers}
-        self._in_slots = sum(handler.concurrency * handler.batch_size for handler in handlers)
+        self._in_slots = max(
+            1, sum(each.concurrency * each.batch_size for each in handlers if not each.rare)
+        )
         self._gathering = min(handlers, key=lambda handler: handler.gather_s)
         self._held = 0
         self._suspects = 0

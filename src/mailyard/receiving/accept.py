@@ -8,12 +8,10 @@ delivery says that the address names, and who sends mail reads that (`ReturnMail
 """
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from functools import lru_cache
 from math import inf
 from typing import Protocol
 from uuid import UUID
@@ -32,17 +30,11 @@ from mailyard.observe.metrics import MESSAGES_DROPPED
 from mailyard.protocol.address import normalise
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
-from mailyard.receiving.commit import (
-    RETURNED_DAYS,
-    TRY_LATER,
-    Arrival,
-    Enqueuer,
-    GroupCommit,
-    Row,
-)
+from mailyard.receiving.commit import RETURNED_DAYS, TRY_LATER, Arrival, Enqueuer, GroupCommit, Row
 from mailyard.receiving.later import Later
 from mailyard.receiving.retention import longest
 from mailyard.receiving.route import CLOSED, NOBODY, Elsewhere, Neighbours, Route, Router
+from mailyard.receiving.trace_line import trace_head
 from mailyard.storage.blob import BlobsAway
 from mailyard.storage.database import Database
 from mailyard.storage.raw_mail import RawMail
@@ -60,7 +52,6 @@ MOVING = Reply(451, "4.3.2", "The mailbox is being moved, try again in a minute"
 INBOX_GONE = Reply(554, "5.1.1", "The inbox is gone")
 OVERLOADED = Reply(451, "4.3.1", "Too much mail at once, try again later")
 
-_PLAIN_HELLO = re.compile(r"[A-Za-z0-9.:_\[\]-]{1,255}")
 _REMEMBERED_ROUTES = 20_000
 USED_UP_S = 5.0  # how old the knowledge is of who has had all the mail of a plan
 
@@ -374,7 +365,7 @@ class Acceptor:
         only = f"\r\n\tfor <{routes[0].address}>" if len(envelope.recipients) == 1 else ""
         if self._date[0] != unix_s:
             self._date = (unix_s, format_datetime(datetime.fromtimestamp(unix_s, UTC)))
-        head = _trace_head(envelope.peer, envelope.smtp_utf8, self._hostname)
+        head = trace_head(envelope.peer, envelope.smtp_utf8, self._hostname)
         return f"{head} id {name}{only};\r\n\t{self._date[1]}\r\n".encode("utf-8", "replace")
 
 
@@ -420,30 +411,3 @@ def _row(envelope: Envelope, raw: bytes, message_id: UUID, routes: list[Route]) 
         filed_under,
         raw,
     )
-
-
-@lru_cache(maxsize=1024)  # a session sends many messages
-def _trace_head(peer: Peer, smtp_utf8: bool, hostname: str) -> str:
-    """The trace line as far as all messages of a session share it."""
-    return (
-        f"Received: from {_trace_word(peer.hello)} ([{_literal(peer.address)}])\r\n"
-        f"\tby {hostname} with {_protocol_name(peer, smtp_utf8)}"
-    )
-
-
-def _protocol_name(peer: Peer, smtp_utf8: bool) -> str:
-    """The `with` of the trace line (RFC 3848, and RFC 6531 section 4.3)."""
-    if not peer.esmtp:
-        return "SMTP"
-    name = "UTF8SMTP" if smtp_utf8 else "ESMTP"
-    return name + "S" if peer.tls else name
-
-
-def _literal(address: str) -> str:
-    """An address literal's inside (RFC 5321 section 4.1.3)."""
-    return f"IPv6:{address}" if ":" in address else address
-
-
-def _trace_word(hello: str) -> str:
-    """What the peer said in EHLO, where it is harmless in a header line."""
-    return hello if _PLAIN_HELLO.fullmatch(hello) else "unknown"

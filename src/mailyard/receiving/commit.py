@@ -29,6 +29,7 @@ from mailyard.core.clock import Clock
 from mailyard.core.errors import Unavailable
 from mailyard.core.limits import ACCEPT_GROUP_BYTES, ACCEPT_GROUP_MESSAGES
 from mailyard.observe.metrics import QUERY_SECONDS
+from mailyard.observe.reason import reason_of
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.queue.job import EMAIL_EVENTS, INBOUND_EMAIL, NewJob
 from mailyard.receiving.later import Later
@@ -257,7 +258,9 @@ class GroupCommit:
     ) -> None:
         """Halve a group that one of its rows spoils; what spoils it gets the reply `alone`."""
         if len(group) == 1:
-            logger.error("accept.not_stored", error=repr(error), size_bytes=group[0].size_bytes)
+            logger.error(
+                "accept.not_stored", error=reason_of(error), size_bytes=group[0].size_bytes
+            )
             group[0].settle(alone)
             return
         middle = len(group) // 2
@@ -330,7 +333,7 @@ async def _copy_and(
 
 
 def _refuse_for_now(group: list[Arrival], reply: Reply, error: Exception) -> None:
-    logger.error("accept.refused_for_now", error=str(error), messages=len(group))
+    logger.error("accept.refused_for_now", error=reason_of(error), messages=len(group))
     for arrival in group:
         arrival.settle(reply)
 

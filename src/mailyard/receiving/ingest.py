@@ -28,6 +28,7 @@ from mailyard.bus.live import MESSAGE_RECEIVED, LiveEvents
 from mailyard.core.errors import Unavailable
 from mailyard.core.ids import INBOX, MESSAGE, time_of, type_id
 from mailyard.core.limits import INGEST_CHUNK_BYTES, INGEST_CHUNK_MESSAGES
+from mailyard.observe.reason import reason_of
 from mailyard.protocol.mime.summary import Summary, parse_summary
 from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.job import INBOUND_EMAIL, LeasedJob
@@ -190,7 +191,7 @@ class Ingest:
         except Unavailable:
             raise  # the database is away: nobody was refused
         except Exception as error:
-            _LOG.warning("a group falls apart", jobs=len(chunk), error=str(error))
+            _LOG.warning("a group falls apart", jobs=len(chunk), error=reason_of(error))
             for work in chunk:
                 await self._ingest_alone(batch, work)
 

@@ -65,7 +65,6 @@ class Listener:
         tls_context: ssl.SSLContext | None = None,
         listener_limits: ListenerLimits | None = None,
         session: SessionConfig | None = None,
-        reuse_port: bool = True,
         tls_on_connect: bool = False,
         logins: LoginHandler | None = None,
         balancers: Sequence[Network] = (),
@@ -73,7 +72,6 @@ class Listener:
         self._balancers = tuple(balancers)
         self._host = host
         self._wanted_port = port
-        self._reuse_port = reuse_port
         self._server: asyncio.Server | TlsServer | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self.handler = handler
@@ -106,7 +104,6 @@ class Listener:
             self._server = TlsServer(
                 self._host,
                 self._wanted_port,
-                reuse_port=self._reuse_port,
                 context=self.tls_context,
                 protocol=lambda source: Connection(self, loop, source),
                 has_room=self._has_room,
@@ -117,8 +114,8 @@ class Listener:
                 lambda: Connection(self, loop),
                 self._host,
                 self._wanted_port,
-                reuse_port=self._reuse_port,
                 backlog=BACKLOG,
+                reuse_port=True,
             )
         self._sweeper = loop.create_task(self._sweep())
 

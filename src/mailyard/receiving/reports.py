@@ -31,6 +31,7 @@ from mailyard.receiving.ingest import Arrival
 from mailyard.receiving.verdict import QUERIES as VERDICT
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import Query, load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 QUERIES = load("reports")
 READ_REPORTS = "read-reports"
@@ -114,7 +115,7 @@ class TlsReportIn(msgspec.Struct, frozen=True):
 
 _FAILURES = msgspec.json.Decoder(list[TlsFailure])
 _POLICY = msgspec.json.Decoder(dict[str, str])
-_TAG = "reports"
+TAG = "reports"  # of cached sums
 
 Figure = TypeVar("Figure", bound=msgspec.Struct)
 
@@ -130,17 +131,22 @@ class Reports:
         self._cache = cache
 
     async def add(
-        self, workspace_id: UUID, found: Found, standing: Standing, tx: Connection
+        self,
+        workspace_id: UUID,
+        found: Found,
+        standing: Standing,
+        inbox_ids: Sequence[UUID],
+        tx: Connection,
     ) -> int:
-        """Keep the reports of a mail; how many were new."""
+        """Keep the reports of a mail that came to `inbox_ids`; how many were new."""
         added = 0
         for report in found.aggregates:
-            added += await self._add_dmarc(workspace_id, report, standing, tx)
+            added += await self._add_dmarc(workspace_id, report, standing, inbox_ids, tx)
         for tls in found.tls:
             for domain in tls.domains:
-                added += await self._add_tls(workspace_id, tls, domain, standing, tx)
+                added += await self._add_tls(workspace_id, tls, domain, standing, inbox_ids, tx)
         if added and self._cache is not None:
-            await self._cache.change(workspace_id, [_TAG], tx)
+            await self._cache.change(workspace_id, [TAG], tx)
         return added
 
     async def domains(self, workspace_id: UUID, days: int) -> list[DomainFigure]:
@@ -211,12 +217,17 @@ class Reports:
             workspace_id,
             key,
             read,
-            [_TAG],
+            [TAG],
             shape=list[figure],  # type: ignore[valid-type]
         )
 
     async def _add_dmarc(
-        self, workspace_id: UUID, report: AggregateReport, standing: Standing, tx: Connection
+        self,
+        workspace_id: UUID,
+        report: AggregateReport,
+        standing: Standing,
+        inbox_ids: Sequence[UUID],
+        tx: Connection,
     ) -> bool:
         begins_at = datetime.fromtimestamp(report.begins_at_s, UTC)
         # Some reporters' days end at their own midnight: what counts is the middle.
@@ -236,6 +247,7 @@ class Reports:
             report.passed,
             report.skipped,
             str(standing),
+            inbox_ids,
             tx=tx,
         )
         if added is None:
@@ -264,6 +276,7 @@ class Reports:
         report: TlsReport,
         domain: str,
         standing: Standing,
+        inbox_ids: Sequence[UUID],
         tx: Connection,
     ) -> bool:
         policies = [one for one in report.policies if one.domain == domain]
@@ -285,6 +298,7 @@ class Reports:
             sum(one.failed for one in policies),
             msgspec.json.encode(failures[:500]).decode(),
             str(standing),
+            inbox_ids,
             tx=tx,
         )
         return added is not None
@@ -313,9 +327,12 @@ class ReportFollower:
 class ReadReports:
     """Handles `read-reports` jobs."""
 
-    def __init__(self, *, database: Database, reports: Reports) -> None:
+    def __init__(
+        self, *, database: Database, reports: Reports, raw_mail: RawMail = IN_ROWS
+    ) -> None:
         self._database = database
         self._reports = reports
+        self._raw_mail = raw_mail
 
     def handler(self) -> Handler:
         """What a worker needs to run this. One at a time: a large report is seconds of work."""
@@ -336,20 +353,27 @@ class ReadReports:
         workspace_id = job.workspace_id
         if workspace_id is None or not message_ids:
             return
-        rows = await self._database.fetch(
-            VERDICT.load, workspace_id, message_ids, min(message_ids), max(message_ids)
+        rows = await self._raw_mail.filled(
+            await self._database.fetch(
+                VERDICT.load, workspace_id, message_ids, min(message_ids), max(message_ids)
+            )
         )
         found = [(row["id"], await asyncio.to_thread(_reports_in, row["raw"])) for row in rows]
         async with self._database.transaction() as tx:
             if not await batch.complete([job], tx=tx):
                 return
             for message_id, reports in found:
+                places = await self._database.fetchval(
+                    QUERIES.hold_mail, workspace_id, message_id, tx=tx
+                )
+                if places is None:  # it was purged while it was read
+                    continue
                 row = await self._database.fetchrow(VERDICT.get, workspace_id, message_id, tx=tx)
                 standing = Standing(row["standing"]) if row else Standing.UNKNOWN
                 if reports.problems:
                     _LOG.info("report_not_read", problems=reports.problems)
                 if standing is not Standing.FORGED:
-                    await self._reports.add(workspace_id, reports, standing, tx)
+                    await self._reports.add(workspace_id, reports, standing, places, tx)
 
 
 def _reports_in(raw: bytes) -> Found:

@@ -38,7 +38,6 @@ class TlsServer:
         host: str,
         port: int,
         *,
-        reuse_port: bool,
         context: ssl.SSLContext,
         protocol: Callable[[Source | None], asyncio.Protocol],
         has_room: Callable[[int, int, str], bool],
@@ -46,7 +45,7 @@ class TlsServer:
     ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server(
-            (host, port), family=family, backlog=BACKLOG, reuse_port=reuse_port
+            (host, port), family=family, backlog=BACKLOG, reuse_port=True
         )
         listening.setblocking(False)
         self.sockets: tuple[socket.socket, ...] = (listening,)

@@ -15,6 +15,7 @@ from mailyard.protocol.authentication import Standing, Verdict
 from mailyard.protocol.authentication_results import field_value
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
+from mailyard.storage.raw_mail import IN_ROWS, RawMail
 
 QUERIES = load("verdict")
 COLUMNS = ("message_id", "retention_days", "workspace_id", "standing", "detail")
@@ -58,9 +59,12 @@ class HeldPage(msgspec.Struct, frozen=True):
 class Verdicts:
     """Of all workspaces. `authserv_id` is our name in Authentication-Results (RFC 8601 2.5)."""
 
-    def __init__(self, *, database: Database, authserv_id: str) -> None:
+    def __init__(
+        self, *, database: Database, authserv_id: str, raw_mail: RawMail = IN_ROWS
+    ) -> None:
         self._database = database
         self._authserv_id = authserv_id
+        self._raw_mail = raw_mail
 
     async def get(self, workspace_id: UUID, message_id: UUID) -> Verdict | None:
         """None: it is not judged yet, or there is no such message."""
@@ -123,13 +127,13 @@ class Verdicts:
         return policy is not None and OnForged(policy) is OnForged.TAG
 
     async def rows(
-        self, workspace_id: UUID, message_ids: Sequence[UUID], tx: Connection
-    ) -> list[asyncpg.Record]:
-        """Messages with their bytes, as ingest takes them."""
+        self, workspace_id: UUID, message_ids: Sequence[UUID]
+    ) -> Sequence[asyncpg.Record]:
+        """Messages with their bytes, as ingest takes them; those that have ended are left out.
+        Raises BlobsAway. Before a transaction: some bytes may lie in the blob store."""
         ids = list(message_ids)
-        return await self._database.fetch(
-            QUERIES.load, workspace_id, ids, min(ids), max(ids), tx=tx
-        )
+        rows = await self._database.fetch(QUERIES.load, workspace_id, ids, min(ids), max(ids))
+        return await self._raw_mail.filled(rows)
 
     async def let_go(
         self, workspace_id: UUID, places: Sequence[tuple[UUID, UUID]], tx: Connection

@@ -29,6 +29,7 @@ from mailyard.observe.metrics import DELIVERIES
 from mailyard.protocol.address import normalise
 from mailyard.queue.batch import Batch, Handler
 from mailyard.queue.job import EMAIL_SEND, LeasedJob
+from mailyard.sending import followed
 from mailyard.sending.accept import DELIVER
 from mailyard.sending.delivery import millisecond_range
 from mailyard.sending.errand import Errand, OpenDelivery
@@ -460,33 +461,14 @@ class _Run:
     def _begin_spans(self, marks: bytes, recipients: list[OpenDelivery]) -> None:
         """From here until the peer's answer; whom a mail is for is said by its domain alone."""
         for one in recipients:
-            self._spans[one.id] = [
-                span
-                for mark in trace.each(marks)
-                if (
-                    span := trace.begin(
-                        "hand over",
-                        trace.CLIENT,
-                        mark,
-                        mailyard__delivery=ids.type_id(ids.DELIVERY, one.id),
-                        mailyard__destination=one.recipient.rpartition("@")[2],
-                    )
-                )
-                is not None
-            ]
+            self._spans[one.id] = followed.begin(marks, one.id, one.recipient)
 
     def _done(self, handoff: Handoff) -> None:
         """The transport's answer for one recipient."""
         if self._abandoned:
             return
         errand = self._of[handoff.delivery_id]
-        for span in self._spans.pop(handoff.delivery_id, ()):
-            span.end(
-                "" if handoff.outcome is Outcome.ACCEPTED else handoff.outcome.value,
-                mailyard__outcome=handoff.outcome.value,
-                mailyard__transport=handoff.transport,
-                smtp__reply_code=handoff.reply_code or 0,
-            )
+        followed.end(self._spans.pop(handoff.delivery_id, []), handoff)
         self._away -= 1
         if self._goes_elsewhere(errand, handoff):
             now = self._own.clock.now()

@@ -62,19 +62,19 @@ def zone_of(name: str) -> tzinfo | None:
         return None
 
 
-def check_zone(name: str, field: str = "time_zone") -> str:
+def check_zone(name: str) -> str:
     """A zone's name. Raises InvalidInput."""
     if zone_of(name) is None:
-        raise InvalidInput("not a time zone; one like Europe/Rome is wanted", field=field)
+        raise InvalidInput("not a time zone; one like Europe/Rome is wanted", field="time_zone")
     return name
 
 
-def wall_clock(text: str, field: str = "local_time") -> datetime:
+def wall_clock(text: str) -> datetime:
     """`2026-12-24T09:00` as a time without zone. Raises InvalidInput."""
     try:
         return datetime.strptime(text, LOCAL_TIME)
     except ValueError:
-        raise InvalidInput("a time like 2026-12-24T09:00", field=field) from None
+        raise InvalidInput("a time like 2026-12-24T09:00", field="local_time") from None
 
 
 def instant(local: datetime, zone: tzinfo) -> datetime:

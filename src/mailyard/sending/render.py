@@ -7,13 +7,22 @@ with a counter on every value that is written and with fuel that bounds its lite
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from minijinja import Environment, TemplateError
+from minijinja import TemplateError
 
 from mailyard.core import limits
 from mailyard.core.errors import InvalidInput
+from mailyard.sending.engine import (
+    OUR_FILTERS,
+    RANGE_MAX,
+    Counter,
+    OutputFull,
+    WorkFull,
+    environment,
+    sealed,
+)
 from mailyard.sending.language import Examined, examine
 from mailyard.sending.personal import CONTACT, PREFERENCES, SPOKEN
 from mailyard.sending.position import Origin, Positions
@@ -25,16 +34,9 @@ _LITERAL_OUTPUT = 32 * limits.MIB  # literal text that loops may write before fu
 _STRING_WORK = 1024 * limits.MIB  # bytes that comparing and copying one string may touch
 _ELEMENT_WORK = 1 << 28  # element visits of filters that walk lists inside loops
 _WALK_WORK = 1 << 25  # element visits of whole-list filters, a third of a microsecond each
-_RANGE_MAX = 1_000  # numbers that one range may have
 _FUEL_MIN = 500
 _DATA_DEPTH = limits.API_JSON_DEPTH
-_VALUE_CHARACTERS = limits.MIB  # what one join or replace may make
-_NUMBER_MAX = 1e15
-_ENGINE_FILTERS = (
-    "attr", "batch", "chain", "format", "indent", "pprint", "slice", "wordwrap", "zip",
-)  # fmt: skip
 _ENGINE_NAMES = frozenset(("range", "loop"))
-_ENGINE_GLOBALS = ("namespace", "debug", "cycler", "joiner", "dict")
 _UNDEFINED = re.compile(r"`([^`]*)` is undefined")
 _SOURCES = {"subject": "subject", "html": "page.html", "text": "text"}  # engine escapes *.html
 
@@ -49,17 +51,6 @@ class Rendered(NamedTuple):
 
 class TooMuch(InvalidInput):
     """The template's output or work passes its limit."""
-
-
-class _OutputFull(Exception):
-    pass
-
-
-class _WorkFull(Exception):
-    pass
-
-
-# Data --------------------------------------------------------------------------------------------
 
 
 class _Shape:
@@ -101,139 +92,6 @@ class _Shape:
             raise InvalidInput(f"{kind.__name__} is not a JSON value", field=path)
 
 
-class _Row:
-    """A dict that answers its own keys and nothing else: no `items`, no `pop`."""
-
-    __slots__ = ("_held",)
-
-    def __init__(self, held: dict[str, Any]) -> None:
-        self._held = held
-
-    def __getitem__(self, key: str) -> Any:
-        return self._held[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._held)
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._held
-
-    def __str__(self) -> str:
-        return ", ".join(f"{key}: {value}" for key, value in self._held.items())
-
-
-def _sealed(value: Any) -> Any:
-    """`value` with containers that have no methods."""
-    if type(value) is dict:
-        return _Row({key: _sealed(item) for key, item in value.items()})
-    if type(value) is list:
-        return tuple(_sealed(item) for item in value)
-    return value
-
-
-# Filters that the engine has without bounds ------------------------------------------------------
-
-
-def _join(values: Iterable[object], separator: str = "", attribute: str | None = None) -> str:
-    if attribute is not None:
-        raise Refused("join takes a separator only; use map(attribute=…) before it")
-    separator = str(separator)
-    pieces: list[str] = []
-    size = 0
-    if not isinstance(values, (list, tuple, str)) and not hasattr(values, "__iter__"):
-        raise Refused("join wants a list")
-    for value in values:
-        piece = "" if value is None else str(value)
-        size += len(piece) + len(separator)
-        if size > _VALUE_CHARACTERS:
-            raise _OutputFull
-        pieces.append(piece)
-    return separator.join(pieces)
-
-
-def _replace(value: object, old: object, new: object) -> str:
-    text, was, becomes = str(value), str(old), str(new)
-    if len(text) + text.count(was) * len(becomes) > _VALUE_CHARACTERS:
-        raise _OutputFull
-    return text.replace(was, becomes)
-
-
-def _times(value: object, factor: object) -> int | float:
-    for number in (value, factor):
-        if type(number) not in (int, float):
-            raise Refused("times multiplies numbers only")
-    product: int | float = value * factor  # type: ignore[operator]
-    if not abs(product) <= _NUMBER_MAX:
-        raise Refused("times: the product is too large")
-    return product
-
-
-def _range(first: int, last: int | None = None, step: int = 1) -> list[int]:
-    numbers = range(first) if last is None else range(first, last, step)
-    if len(numbers) > _RANGE_MAX:
-        raise _WorkFull
-    return list(numbers)
-
-
-_OUR_FILTERS: dict[str, Callable[..., Any]] = {
-    "join": _join,
-    "replace": _replace,
-    "times": _times,
-}
-
-
-# The engine --------------------------------------------------------------------------------------
-
-
-def _environment(
-    filters: dict[str, Callable[..., Any]], finalizer: Callable[[Any], Any] | None
-) -> Environment:
-    engine = Environment(
-        filters=filters,
-        fuel=limits.TEMPLATE_FUEL,
-        undefined_behavior="strict",
-        keep_trailing_newline=True,
-        pycompat=False,
-        debug=True,  # an error then names the variable
-        finalizer=finalizer,
-    )
-    for name in _ENGINE_FILTERS:
-        engine.remove_filter(name)
-    for name in _ENGINE_GLOBALS:
-        engine.remove_global(name)
-    engine.add_global("range", _range)
-    return engine
-
-
-class _Counter:
-    """Counts what is written and stops at TEMPLATE_OUTPUT_BYTES. Null is written as nothing."""
-
-    __slots__ = ("left",)
-
-    def __init__(self) -> None:
-        self.left = 0
-
-    def __call__(self, value: Any) -> Any:
-        if value is None:
-            return ""
-        kind = type(value)
-        if kind is int or kind is float or kind is bool:
-            self.left -= 24
-        elif isinstance(value, str):
-            self.left -= len(value)
-        else:
-            value = str(value)
-            self.left -= len(value)
-            if self.left >= 0:
-                return value
-        if self.left < 0:
-            raise _OutputFull
-        return NotImplemented
-
-
 class Compiled:
     """The three sources of one template version. Raises InvalidInput with the source and place.
 
@@ -268,13 +126,13 @@ class Compiled:
         }
         self._sources = given
         self._sealing = any(found.container_names for found in self._examined.values())
-        self._counter = _Counter()
+        self._counter = Counter()
         self.locale = locale
         localised = any(found.localised for found in self._examined.values())
         self._tongue = Tongue(locale) if localised else None
-        filters = {**_OUR_FILTERS, **(self._tongue.filters() if self._tongue else {})}
-        self._plain = _environment(filters, None)
-        self._counted = _environment(filters, self._counter)
+        filters = {**OUR_FILTERS, **(self._tongue.filters() if self._tongue else {})}
+        self._plain = environment(filters, None)
+        self._counted = environment(filters, self._counter)
         names: set[str] = set()
         paths: set[str] = set()
         for source, name in _SOURCES.items():
@@ -325,7 +183,7 @@ class Compiled:
                 return Rendered(_one_line(subject), html, text)
         if self._tongue is not None:
             self._tongue.turn_to(data)
-        context = {name: _sealed(value) for name, value in data.items()} if self._sealing else data
+        context = {name: sealed(value) for name, value in data.items()} if self._sealing else data
         subject = _one_line(self._render("subject", context, shape))
         html = self._render("html", context, shape)
         text = self._render("text", context, shape)
@@ -356,9 +214,9 @@ class Compiled:
             rendered = engine.render_template(_SOURCES[source], **context)
         except TemplateError as error:
             raise _explained(error, source, self._positions[source]) from None
-        except _OutputFull:
+        except OutputFull:
             raise _too_large(source) from None
-        except (_WorkFull, TooMany):
+        except (WorkFull, TooMany):
             raise _too_much_work(source) from None
         except Refused as error:
             raise InvalidInput(f"{source}: {error}", field=source) from None
@@ -374,7 +232,7 @@ class Compiled:
 
 def _walkable(shape: _Shape) -> int:
     """What one walk over a list or text can visit; eight characters cost what an element does."""
-    return max(shape.elements, shape.longest // 8, _RANGE_MAX)
+    return max(shape.elements, shape.longest // 8, RANGE_MAX)
 
 
 def _fuel(examined: Examined, shape: _Shape) -> int:

@@ -148,16 +148,16 @@ def check_mailbox(text: str, field: str) -> Mailbox:
         raise InvalidInput(error.message, field=field) from None
 
 
-def check_headers(headers: dict[str, str], field: str = "headers") -> None:
+def check_headers(headers: dict[str, str]) -> None:
     """Headers of the caller's own. Raises InvalidInput naming the header."""
     if len(headers) > limits.HEADERS_PER_EMAIL:
-        raise InvalidInput(f"more than {limits.HEADERS_PER_EMAIL} headers", field=field)
+        raise InvalidInput(f"more than {limits.HEADERS_PER_EMAIL} headers", field="headers")
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
-            raise InvalidInput(f"{name[:80]!r} is not a header name", field=field)
+            raise InvalidInput(f"{name[:80]!r} is not a header name", field="headers")
         if name.lower() in _FORBIDDEN_HEADERS:
-            raise InvalidInput(f"{name} is written by Mailyard itself", field=f"{field}.{name}")
-        check_line(value, f"{field}.{name}", limits.HEADER_VALUE_BYTES)
+            raise InvalidInput(f"{name} is written by Mailyard itself", field=f"headers.{name}")
+        check_line(value, f"headers.{name}", limits.HEADER_VALUE_BYTES)
 
 
 def prepare(request: EmailRequest, rendered: Rendered | None, now: datetime) -> Prepared:

@@ -88,9 +88,6 @@ TABLE: dict[State, dict[Event, State]] = {
     State.CANCELLED: {},
 }
 
-BIRTHS = frozenset({State.QUEUED, State.SUPPRESSED})
-"""The states that a row of transactional mail may be inserted with."""
-
 
 def after(state: State, event: Event) -> State:
     """The state that follows. Raises Conflict when `event` cannot happen in `state`."""

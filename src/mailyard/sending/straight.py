@@ -1,8 +1,9 @@
 """A template that only writes variables between literal text, as most do, without the engine.
 
 That takes half of the time, for every mail of a campaign. Which template is straight is decided
-when it is compiled: the engine itself must write a trial to the same letter. What is not plain text
-(a number, a null, a name that is missing) is left to the engine, mail by mail.
+when it is compiled: the engine itself must write trials to the same letter. What is neither plain
+text nor a whole number (a fraction, a null, a name that is missing) is left to the engine, mail by
+mail.
 """
 
 import re
@@ -20,6 +21,8 @@ _VARIABLE = re.compile(r"\{\{[ \t\n]*([A-Za-z_][A-Za-z0-9_]*)[ \t\n]*\}\}")
 _CODE = re.compile(r"\{[{%#]")
 _SPECIAL = re.compile("[&<>\"'/]")
 _TRIAL = "{0} <b>'\"&/\\</b> Łukasz %s {{{{ x }}}}"
+_WHOLE = 1 << 63  # numbers below are the engine's own whole numbers
+_NUMBER_CHARACTERS = 20
 
 Texts = Mapping[str, Any]
 ByEngine = Callable[[str, Texts], str]  # (source's name, data) -> what it comes to
@@ -28,30 +31,39 @@ ByEngine = Callable[[str, Texts], str]  # (source's name, data) -> what it comes
 class StraightMail:
     """The three sources of a template, each cut at its variables."""
 
-    __slots__ = ("_all", "_html", "_html_names", "_subject", "_text", "_weight")
+    __slots__ = ("_all", "_html", "_html_names", "_names", "_numbers", "_subject", "_text",
+                 "_weight")  # fmt: skip
 
     def __init__(self, subject: "_Cut", html: "_Cut", text: "_Cut") -> None:
         self._subject = _writer(subject)
         self._html = _writer(html)
         self._text = _writer(text)
         self._html_names = tuple(dict.fromkeys(html.names))
-        self._all = _getter(tuple({*subject.names, *html.names, *text.names}))
+        self._names = tuple(dict.fromkeys([*subject.names, *html.names, *text.names]))
+        self._all = _getter(self._names)
         self._weight = max(len(cut.names) for cut in (subject, html, text))
+        self._numbers = len(self._names) * _NUMBER_CHARACTERS  # at most
 
     def write(self, data: Texts, characters: int) -> tuple[str, str, str] | None:
-        """Subject, HTML and text; None when the engine must see `data`, of `characters` in all."""
-        if self._weight * characters >= _CHARACTERS:
+        """Subject, HTML and text; None when the engine must see `data`, of `characters` in all but
+        its numbers."""
+        if self._weight * (characters + self._numbers) >= _CHARACTERS:
             return None
+        texts = data
         try:
-            values = "".join(self._all(data))
-            if not values.isascii():
-                values.encode()
+            values = self._all(data)
+            for name, value in zip(self._names, values, strict=True):
+                if type(value) is int and -_WHOLE < value < _WHOLE:
+                    texts = {**texts, name: str(value)}
+            joined = "".join(values if texts is data else self._all(texts))
+            if not joined.isascii():
+                joined.encode()
         except (KeyError, TypeError, UnicodeEncodeError):
             return None
-        shown = data
-        if _SPECIAL.search(values):
-            shown = {name: _escaped(data[name]) for name in self._html_names}
-        return self._subject(data), self._html(shown), self._text(data)
+        shown = texts
+        if _SPECIAL.search(joined):
+            shown = {name: _escaped(texts[name]) for name in self._html_names}
+        return self._subject(texts), self._html(shown), self._text(texts)
 
 
 class _Cut:
@@ -74,13 +86,19 @@ def straight_mail(
         if not set(cut.names) <= set(variables) or any(map(_CODE.search, cut.literals)):
             return None  # a name of the engine's own, or more than variables
     mail = StraightMail(cuts["subject"], cuts["html"], cuts["text"])
-    trial = {name: _TRIAL.format(name) for name in variables}
+    trials: list[Texts] = [
+        {name: _TRIAL.format(name) for name in variables},
+        {name: 1 - _WHOLE + nth for nth, name in enumerate(variables)},
+    ]
     try:
-        written = [by_engine(name, trial) for name in ("subject", "html", "text")]
+        for trial in trials:
+            written = [by_engine(name, trial) for name in ("subject", "html", "text")]
+            ours = mail.write(trial, 0)
+            if ours is None or list(ours) != written:
+                return None
     except TemplateError:
         return None
-    ours = mail.write(trial, 0)
-    return mail if ours is not None and list(ours) == written else None
+    return mail
 
 
 def _writer(cut: _Cut) -> Callable[[Texts], str]:

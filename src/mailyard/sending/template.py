@@ -7,22 +7,35 @@ templates: a version is built with the parts as they were published then, and sa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 
 from mailyard.core import limits
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import uuid7
-from mailyard.sending.build.source import EMAIL, KINDS, Built, Part, Source, names_in
+from mailyard.sending.build.source import (
+    KINDS,
+    Part,
+    Source,
+    check_characters,
+    check_source,
+    names_in,
+)
 from mailyard.sending.personal import CONTACT, PREFERENCES, SPOKEN, Personal
 from mailyard.sending.proof import Prover
 from mailyard.sending.ready import Ready
 from mailyard.sending.render import Compiled, Rendered
+from mailyard.sending.template_value import (
+    Draft,
+    Proven,
+    Template,
+    TemplateLine,
+    Use,
+    line_of,
+    use_of,
+)
 from mailyard.storage.database import Connection, Database
 from mailyard.storage.queries import load
 
@@ -33,88 +46,6 @@ _NO_TEMPLATE = "there is no such template"
 _NO_VERSION = "there is no such template or version"
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
-    """One version of a template. `variables`: the names that its sources use."""
-
-    id: UUID
-    name: str
-    version: int
-    subject: str
-    html: str
-    text: str
-    variables: tuple[str, ...]
-    created_at: datetime
-    kind: str = EMAIL
-    mjml: str = ""
-    inline_css: bool = True
-    author: str = ""
-    published: int = 0  # the version in use
-    newest: int = 0
-
-    @property
-    def source(self) -> Source:
-        """What its author wrote."""
-        return Source(
-            self.subject,
-            self.html,
-            self.mjml,
-            self.text,
-            kind=self.kind,
-            inline_css=self.inline_css,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class TemplateLine:
-    """One version in a list: everything but the bodies. Version 0: nothing is published yet."""
-
-    id: UUID
-    name: str
-    version: int
-    subject: str
-    variables: tuple[str, ...]
-    created_at: datetime | None
-    kind: str = EMAIL
-    author: str = ""
-    published: int = 0
-    newest: int = 0
-    has_draft: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """What is being written of a template."""
-
-    id: UUID
-    name: str
-    published: int
-    source: Source
-    author: str
-    edited_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """A layout or block in a template, or a template that uses one. `version` is built in."""
-
-    id: UUID
-    name: str
-    kind: str
-    version: int
-    published: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Proven:
-    """Sources that `Templates.prove` found good: what a version is made from."""
-
-    source: Source
-    built: Built
-    variables: tuple[str, ...]
-    parts: tuple[tuple[UUID, int], ...] = ()  # the layouts and blocks in it, and their versions
-
-
 class Templates:
     """Create, publish, read and render the templates of a workspace. Close it at the end."""
 
@@ -122,13 +53,12 @@ class Templates:
         self,
         *,
         database: Database,
-        prover: Prover | None = None,
         ready: Ready | None = None,
         personal: Personal | None = None,
     ) -> None:
         self.personal = personal
         self._database = database
-        self._prover = prover or Prover()
+        self._prover = Prover()
         self._ready = ready or Ready(database=database)
 
     async def close(self) -> None:
@@ -344,7 +274,7 @@ class Templates:
         row = await self._database.fetchrow(_SQL.published_by_name, workspace_id, word)
         if row is None:
             raise NotFound(_NO_TEMPLATE, field="template")
-        return _use(row)
+        return use_of(row)
 
     async def head(
         self, workspace_id: UUID, template_id: UUID, *, tx: Connection | None = None
@@ -353,7 +283,7 @@ class Templates:
         row = await self._database.fetchrow(_SQL.published_by_id, workspace_id, template_id, tx=tx)
         if row is None:
             raise NotFound(_NO_TEMPLATE)
-        return _use(row)
+        return use_of(row)
 
     async def versions(
         self,
@@ -369,7 +299,7 @@ class Templates:
         )
         if not rows and before is None:
             await self.head(workspace_id, template_id)
-        return [_line(row) for row in rows]
+        return [line_of(row) for row in rows]
 
     async def list(
         self,
@@ -382,7 +312,7 @@ class Templates:
         """A page of templates with their versions in use, the newest first, behind `after`; with a
         `name` the one that has it."""
         rows = await self._database.fetch(_SQL.page_templates, workspace_id, after, limit, name)
-        return [_line(row) for row in rows]
+        return [line_of(row) for row in rows]
 
     async def uses(self, workspace_id: UUID, template_id: UUID, version: int) -> Sequence[Use]:
         """The layouts and blocks that a version was built with."""
@@ -445,34 +375,6 @@ class Templates:
         return {**known, **data}
 
 
-def check_characters(source: Source) -> None:
-    """Raises InvalidInput for what no text column takes, and for a source that is too long."""
-    for field in ("subject", "html", "mjml", "text"):
-        text: str = getattr(source, field)
-        if "\0" in text:
-            raise InvalidInput("NUL is not allowed here", field=field)
-        if len(text) > limits.TEMPLATE_SOURCE_BYTES:
-            raise InvalidInput(f"larger than {limits.TEMPLATE_SOURCE_BYTES} bytes", field=field)
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise InvalidInput("not valid Unicode", field=field) from None
-
-
-def check_source(source: Source) -> None:
-    """Raises InvalidInput for a source that cannot be published, whatever stands in it."""
-    check_characters(source)
-    if source.html.strip() and source.mjml.strip():
-        raise InvalidInput("a template has HTML or MJML, not both", field="mjml")
-    if source.kind == EMAIL and not source.subject.strip():
-        raise InvalidInput("a subject is needed", field="subject")
-    if source.kind != EMAIL and source.subject.strip():
-        raise InvalidInput(f"a {source.kind} has no subject", field="subject")
-    if not (source.html.strip() or source.mjml.strip() or source.text.strip()):
-        raise InvalidInput("HTML, MJML or text is needed", field="html")
-
-
 def _checked_name(name: str) -> str:
     name = name.strip()
     if not 1 <= len(name) <= _NAME_CHARACTERS or not name.isprintable():
@@ -482,19 +384,3 @@ def _checked_name(name: str) -> str:
     if name.startswith("tpl_"):
         raise InvalidInput("a name does not begin like an id", field="name")
     return name
-
-
-def _use(row: asyncpg.Record) -> Use:
-    return Use(row["id"], row["name"], row["kind"], row["version"], row["version"])
-
-
-def _line(row: asyncpg.Record) -> TemplateLine:
-    return TemplateLine(
-        **{
-            **row,
-            "version": row["version"] or 0,
-            "subject": row["subject"] or "",
-            "author": row["author"] or "",
-            "variables": tuple(row["variables"] or ()),
-        }
-    )

@@ -66,7 +66,7 @@ class Shelf:
 
 
 class Upkeep:
-    """Feeds `outbound` from the database, until it is closed. `holder` is this process."""
+    """Feeds `outbound` from the database, until it is closed."""
 
     def __init__(
         self,
@@ -75,14 +75,13 @@ class Upkeep:
         bus: Bus,
         shelf: Shelf,
         outbound: Outbound,
-        holder: UUID | None = None,
         tick_s: float = TICK_S,
     ) -> None:
         self._database = database
         self._bus = bus
         self._shelf = shelf
         self._outbound = outbound
-        self._holder = holder or ids.uuid7()
+        self._holder = ids.uuid7()  # this process, among those that tell how providers fare
         self._tick_s = tick_s
         self._told: dict[str, tuple[object, ...]] = {}
         self._told_at = 0.0

@@ -160,10 +160,10 @@ def _parse_recipients(text: str) -> str:
 
 
 def _parse_networks(text: str) -> str:
-    from mailyard.net.guard import networks
+    from mailyard.net.guard import networks_in
 
     try:
-        networks(text.replace(",", " ").split())
+        networks_in(text)
     except ConfigurationError as error:
         raise ValueError(error.message) from None
     return text

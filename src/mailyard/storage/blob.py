@@ -44,11 +44,11 @@ class BlobsAway(OutOfReach):
 
 
 class BlobMissing(MailyardError):
-    """There is no such blob, although a row names it. Worth another try: it may be the wrong store
-    that somebody names by mistake."""
+    """There is no such blob, although a row names it. Worth another try: a copy of a store that
+    follows its region's late may not have it yet, or somebody names the wrong store by mistake."""
 
     code = "blob_missing"
-    status = 500
+    status = 503
     retryable = True
 
 

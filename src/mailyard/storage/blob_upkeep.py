@@ -11,6 +11,10 @@ was there: else a database that is restored to an instant would name bytes that 
 left with its partition need not stay: its time is over in a restored database too. A purge does not
 wait.
 
+A store may have blobs of workspaces that are in no row of this database: two installations that
+were given the same bucket by mistake, two regions whose buckets are copied into each other. Those
+are not looked at: who does not know a workspace cannot say that nobody names its mail.
+
 A mail that is accepted at this moment has put its blob and not committed yet: that is why a blob
 must be BLOB_ORPHAN_S old before it counts as unnamed.
 """
@@ -102,8 +106,7 @@ class BlobUpkeep:
         old = self._clock.now() - timedelta(seconds=BLOB_ORPHAN_S)
         async for run in self._store.list():
             keys = [one.key for one in run if one.modified_at < old and _is_ours(one.key)]
-            if self._keeps is not None:
-                keys = await _own(keys, self._keeps)
+            keys = await self._own(keys)
             unnamed = await self._unnamed(keys)
             if unnamed and self._keep:
                 kept = await self._database.fetch(_SQL.gone_keys, unnamed)
@@ -115,6 +118,17 @@ class BlobUpkeep:
             if stopping.is_set():
                 break
         return gone
+
+    async def _own(self, keys: Sequence[str]) -> list[str]:
+        """Those of `keys` that this cluster has a say in: of workspaces that are in it and stay."""
+        owners = {key: name.workspace_id for key in keys if (name := parse_name(key)) is not None}
+        asked = set(owners.values())
+        if self._keeps is not None:
+            here = await self._keeps.here(asked)
+        else:
+            rows = await self._database.fetch(_SQL.known, list(asked))
+            here = {row["workspace_id"] for row in rows}
+        return [key for key in keys if key not in owners or owners[key] in here]
 
     async def _unnamed(self, keys: Sequence[str]) -> list[str]:
         """Those of `keys` that no row names."""
@@ -133,13 +147,6 @@ class BlobUpkeep:
             max(owners),
         )
         return {row["key"] for row in rows}
-
-
-async def _own(keys: Sequence[str], keeps: Residence) -> list[str]:
-    """Those of `keys` that this cluster has a say in: of workspaces that are in it and stay."""
-    owners = {key: name.workspace_id for key in keys if (name := parse_name(key)) is not None}
-    here = await keeps.here(set(owners.values()))
-    return [key for key in keys if key not in owners or owners[key] in here]
 
 
 def _is_ours(key: str) -> bool:

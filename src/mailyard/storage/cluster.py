@@ -28,6 +28,7 @@ MARK = "MAILYARD_EMBEDDED"  # in the environment of every PostgreSQL process tha
 _SOCKET_NAME_BYTES = len("/.s.PGSQL.5432.lock")
 _SOCKET_PATH_BYTES = 107  # sun_path of unix(7) is 108 with its closing NUL
 _FREE_AT_FIRST_START_BYTES = 200 * MIB
+_LEFTOVERS_S = 10.0  # that they have to end
 
 
 def binaries() -> Path:
@@ -301,7 +302,7 @@ def _is_ours(postmaster: int) -> bool:
     return f"{MARK}=1".encode() in environment.split(b"\0")
 
 
-def clear_leftovers(data: Path, patience_s: float = 10.0) -> bool:
+def clear_leftovers(data: Path) -> bool:
     """End PostgreSQL processes of a dead supervisor, remove their lock files; whether there were.
 
     Safe because the caller holds the folder's lock: no Mailyard runs there, and a postmaster.pid
@@ -311,7 +312,7 @@ def clear_leftovers(data: Path, patience_s: float = 10.0) -> bool:
     folder = data / "postgres"
     stale = folder / "postmaster.pid"
     postmaster = _first_number(stale)
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + _LEFTOVERS_S
     while found := processes_on(folder):
         if postmaster in found and not _is_ours(postmaster):
             raise ConfigurationError(

@@ -20,6 +20,7 @@ from prometheus_client import Histogram
 from mailyard.core.errors import ConfigurationError, Unavailable
 from mailyard.observe.metrics import QUERY_SECONDS
 from mailyard.storage import array_types
+from mailyard.storage.hosts import unanswered
 from mailyard.storage.queries import Query, name_of
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Database:
         try:
             return await asyncpg.create_pool(self._address.url, **self._pool_settings())
         except AWAY as error:
-            raise Unavailable(f"PostgreSQL does not answer: {error}") from error
+            raise Unavailable(unanswered(self._address.url, error)) from error
 
     def _pool_settings(self) -> dict[str, Any]:
         return {

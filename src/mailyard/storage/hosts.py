@@ -31,6 +31,16 @@ def place_of(url: str) -> str:
     return parts.netloc.rpartition("@")[2] or dict(parse_qsl(parts.query)).get("host", "")
 
 
+def unanswered(url: str, error: BaseException) -> str:
+    """What is said to whoever starts something without its PostgreSQL: which, and what to do."""
+    place = place_of(url)
+    if place.startswith("/"):
+        what = "`mailyard up` starts the one of MAILYARD_DATA; is it running, on this folder?"
+    else:
+        what = "is it running, and is it what MAILYARD_DATABASE_URL should name?"
+    return f"PostgreSQL does not answer at {place}: {error}; {what}"
+
+
 def for_writes(url: str) -> str:
     """The address as other programs and drivers want it: of several hosts the one that writes."""
     hosts = hosts_of(url)

@@ -25,6 +25,7 @@ import structlog
 
 from mailyard.core.backoff import Backoff
 from mailyard.core.errors import Unavailable
+from mailyard.observe import metrics
 from mailyard.storage import array_types
 from mailyard.storage.database import (
     AWAY,
@@ -102,6 +103,7 @@ class ReplicatedDatabase(Database):
         for replica in self.replicas:
             await replica.open()
         await self._look()
+        metrics.tell("replica", self._left_out)
         self._watching = asyncio.create_task(self._watch(), name="replicas")
 
     async def close(self) -> None:
@@ -112,6 +114,10 @@ class ReplicatedDatabase(Database):
         for replica in self.replicas:
             replica.close()
         await super().close()
+
+    def _left_out(self) -> dict[str, float]:
+        """1 for each replica that is not read from: for alert rules (`replica.left_out`)."""
+        return {f"left_out {one.name}": float(not one.usable) for one in self.replicas}
 
     # -- reading ------------------------------------------------------------------------------
 

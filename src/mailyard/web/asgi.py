@@ -25,7 +25,7 @@ from mailyard.core.errors import MailyardError
 from mailyard.fleet.exposition import destinations
 from mailyard.fleet.exposition import exposition as fleet_exposition
 from mailyard.fleet.region_term import terms_of
-from mailyard.mailbox.message import ReadMessage
+from mailyard.mailbox.message_value import ReadMessage
 from mailyard.observe.metrics import REGISTRY
 from mailyard.queue.job import LANES
 from mailyard.settings import Settings
@@ -34,9 +34,10 @@ from mailyard.web.api.docs import DOCS_HEADERS, render_docs
 from mailyard.web.api.message_item import detail_of
 from mailyard.web.api.openapi import document
 from mailyard.web.api.problem import MethodNotAllowed, answer_of
+from mailyard.web.api.request import SECURITY_HEADERS
 from mailyard.web.api.route import RouteTable
 from mailyard.web.api.routes import DOCUMENTED, ROUTES
-from mailyard.web.api.server import SECURITY_HEADERS, ApiServer
+from mailyard.web.api.server import ApiServer
 from mailyard.web.live.app import Live, build_live, is_live
 from mailyard.web.live.figures import FigureStream
 from mailyard.web.overview import cache_figures
@@ -173,9 +174,7 @@ class Front:
         elif scope["method"] == "OPTIONS":
             status, body, headers = 204, b"", [(b"allow", b"GET, HEAD, OPTIONS")]
         else:
-            refused = answer_of(MethodNotAllowed("GET, HEAD, OPTIONS"), "")
-            status, body = refused.status, refused.body
-            headers = [(b"content-type", refused.media_type), *refused.headers, *SECURITY_HEADERS]
+            status, body, headers = _refused(MethodNotAllowed("GET, HEAD, OPTIONS"))
         if status != 204:
             headers = [*headers, (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -220,8 +219,7 @@ class Front:
                     [(row["place"], row["accepted"], row["later"], row["refused"]) for row in rows]
                 )
             except MailyardError as error:
-                answer = answer_of(error, "")
-                return answer.status, answer.body, [(b"content-type", answer.media_type)]
+                return _refused(error)
         return 200, body, [(b"content-type", CONTENT_TYPE_LATEST.encode()), *SECURITY_HEADERS]
 
     async def _allow_figures(self, scope: Scope) -> None:
@@ -253,8 +251,7 @@ class Front:
             try:
                 body = msgspec.json.encode(await self._gather())
             except MailyardError as error:
-                answer = answer_of(error, "")
-                return answer.status, answer.body, [(b"content-type", answer.media_type)]
+                return _refused(error)
             self._stats = (monotonic(), body)
         return 200, body, _JSON
 
@@ -265,8 +262,7 @@ class Front:
             try:
                 body = msgspec.json.encode(await terms_of(self._app.database, self._app.regions))
             except MailyardError as error:
-                answer = answer_of(error, "")
-                return answer.status, answer.body, [(b"content-type", answer.media_type)]
+                return _refused(error)
             self._terms = (monotonic(), body)
         return 200, body, _JSON
 
@@ -300,3 +296,10 @@ class Front:
         if not self._docs:
             self._docs = render_docs(self._document)
         return 200, self._docs, DOCS_HEADERS
+
+
+def _refused(error: MailyardError) -> tuple[int, bytes, Headers]:
+    """The error as an answer, with all that its headers say: when to come again, what to show."""
+    answer = answer_of(error, "")
+    headers = [(b"content-type", answer.media_type), *answer.headers, *SECURITY_HEADERS]
+    return answer.status, answer.body, headers

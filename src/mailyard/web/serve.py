@@ -15,7 +15,6 @@ there is no worker process that could outlive it. Its known traps and what is do
 """
 
 import asyncio
-import errno
 import logging
 import resource
 import socket
@@ -29,6 +28,7 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from mailyard.core.errors import ConfigurationError
+from mailyard.fleet.ports import why_not
 from mailyard.observe.metrics import HTTP_WAITING
 from mailyard.web.protocol import Asgi, Receive, Scope, Send
 
@@ -55,15 +55,10 @@ def bind(host: str, port: int, *, shared: bool) -> socket.socket:
         listener.bind((host, port))
         listener.listen(BACKLOG)
         listener.setblocking(False)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         listener.close()
-        reason = {
-            errno.EADDRINUSE: "another program listens there",
-            errno.EACCES: "ports below 1024 need a privilege that this user does not have",
-            errno.EADDRNOTAVAIL: "this machine has no such address",
-        }.get(error.errno or 0, str(error))
         raise ConfigurationError(
-            f"cannot serve HTTP on {host}:{port}: {reason}; set MAILYARD_PORT to a free port"
+            f"cannot serve HTTP on {host}:{port}: {why_not(error, 'MAILYARD_PORT')}"
         ) from error
     return listener
 

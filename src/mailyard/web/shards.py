@@ -8,7 +8,6 @@ workspace moves, what only reads goes on, and everything else is asked to come b
 
 from base64 import urlsafe_b64decode
 from binascii import Error as BinasciiError
-from collections.abc import Callable
 from hashlib import sha256
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -23,10 +22,11 @@ from mailyard.settings import HOME, Settings
 from mailyard.storage.database import Moving
 from mailyard.web.api.problem import answer_of
 from mailyard.web.asgi import Front, build
+from mailyard.web.live import socket
 from mailyard.web.protocol import Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
-    from mailyard.app import Application
+    pass
 
 _READS = frozenset(("GET", "HEAD", "OPTIONS"))
 _LINKS = frozenset(("/c/", "/o/", "/u/", "/p/"))
@@ -46,10 +46,9 @@ Name = tuple[str, str]  # kind, and the name: see shard.find_workspaces
 class ShardFront:
     """As `Front`, over all clusters."""
 
-    def __init__(self, shards: Shards, make: "Callable[[Application], Front]" = build) -> None:
+    def __init__(self, shards: Shards) -> None:
         self._shards = shards
-        self._make = make
-        self._fronts: dict[str, Front] = {HOME: make(shards.applications[HOME])}
+        self._fronts: dict[str, Front] = {HOME: build(shards.applications[HOME])}
 
     async def start(self) -> None:
         """Begin to follow live events."""
@@ -74,7 +73,7 @@ class ShardFront:
             shard = await self._shard_of(scope, name)
             front = self._fronts.get(shard) or await self._open(shard)
         except MailyardError as error:
-            await _refuse(scope, send, error)
+            await _refuse(scope, receive, send, error)
             return
         await front(scope, receive, send)
 
@@ -89,7 +88,7 @@ class ShardFront:
 
     async def _open(self, shard: str) -> Front:
         """The front of a cluster, made for its first caller."""
-        front = self._make(self._shards.application(shard))
+        front = build(self._shards.application(shard))
         self._fronts[shard] = front
         await front.start()
         return front
@@ -161,11 +160,12 @@ async def _person(receive: Receive) -> tuple[Name | None, Receive]:
     return ("person", address), again
 
 
-async def _refuse(scope: Scope, send: Send, error: MailyardError) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: MailyardError) -> None:
+    answer = answer_of(error, uuid4().hex, scope)
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1013})
+        if await socket.connected(receive):
+            await socket.refuse(send, answer)
         return
-    answer = answer_of(error, uuid4().hex)
     body, media_type = answer.body, answer.media_type
     if not scope["path"].startswith(("/v1", "/monitoring")):
         title = HTTPStatus(answer.status).phrase

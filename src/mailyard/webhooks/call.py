@@ -74,13 +74,11 @@ class Caller:
         contents: Contents,
         page_url: str,
         clock: Clock | None = None,
-        total_s: float = TOTAL_S,
     ) -> None:
         self._http = http
         self._contents = contents
         self._page_url = page_url
         self._clock = clock or SystemClock()
-        self._total_s = total_s
 
     async def call(
         self, workspace_id: UUID, webhook: Webhook, keys: Sequence[Secret], event: Event
@@ -123,7 +121,7 @@ class Caller:
                 url,
                 headers=headers,
                 body=body,
-                total_s=self._total_s,
+                total_s=TOTAL_S,
                 answer_bytes=_ANSWER_BYTES,
                 exchange=exchange,
             )

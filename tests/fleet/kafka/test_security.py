@@ -126,7 +126,7 @@ async def test_jobs_travel_over_tls_for_who_has_signed_in(
                 await engine.enqueue([job("by the outbox")], tx)
             leased: list[LeasedJob] = []
             while len(leased) < 2:
-                got = await engine.lease([Q], 10, 20.0, "w")
+                got = await engine.lease([Q], 10, 120.0, "w")
                 assert got, "nothing came"
                 leased += got
             assert sorted(payloads(leased)) == ["by the outbox", "straight"]

@@ -42,7 +42,9 @@ CALM = World(
     totals={
         "api": {"http": {"count": 1000, "errors": 0, "seconds": 1.0,
                          "buckets": [1000] * (len(FAST_BUCKETS) + 1)},
-                "more": {"redis.away": 0.0, "redis.memory_share": 0.4, "redis.memory_bytes": 9.0},
+                "more": {"redis.away": 0.0, "redis.memory_share": 0.4, "redis.memory_bytes": 9.0,
+                         "replica.left_out 10.0.0.7:5432": 0.0, "region.copy_silent_s eu": 0.0,
+                         "blobs.away": 0.0},
                 "live": 10},
         "worker": {"jobs": {"email-send": {"completed": 1000, "seconds": 10.0, "batches": 1000,
                                            "slots": 2}},
@@ -127,6 +129,15 @@ def more(**figures: float) -> World:
     return told("api", more=both | {name.replace("__", "."): v for name, v in figures.items()})
 
 
+def one_of(**figures: float) -> World:
+    """What has a subject: `figure__name=1.0` of the replica or region that CALM has."""
+    subjects = {"replica": "10.0.0.7:5432", "region": "eu"}
+    return told("api", more=CALM.totals["api"]["more"] | {
+        f"{name.replace('__', '.')} {subjects[name.partition('__')[0]]}": value
+        for name, value in figures.items()
+    })  # fmt: skip
+
+
 # Rule: what is still good, what is a warning, what is critical; for which of the subjects.
 CASES: dict[str, tuple[str, World, World | None, World | None]] = {
     "api-p95": ("", api(0.04, 1.0), api(0.2, 0.6), api(0.2, 2.6)),
@@ -144,6 +155,10 @@ CASES: dict[str, tuple[str, World, World | None, World | None]] = {
                              replace(CALM, connections=96)),
     "replication-lag": ("", replace(CALM, lag_s=5.0), replace(CALM, lag_s=5.1),
                         replace(CALM, lag_s=30.1)),
+    "replica-left-out": ("10.0.0.7:5432", CALM, one_of(replica__left_out=1.0), None),
+    "region-copy": ("eu", one_of(region__copy_silent_s=30.0), one_of(region__copy_silent_s=30.1),
+                    one_of(region__copy_silent_s=300.1)),
+    "blobs-away": ("", CALM, None, more(blobs__away=1.0)),
     "disk": ("", replace(CALM, disk=0.7), replace(CALM, disk=0.71), replace(CALM, disk=0.91)),
     "bounces": ("", mail(970, 30), mail(969, 31), mail(899, 101)),
     "delivery": ("", mail(990, 10), mail(989, 11), mail(949, 51)),
@@ -232,6 +247,7 @@ def test_it_is_silent_at_the_level_and_told_beyond_it_in_its_time(name: str) -> 
         ("processing-time", 30, None),
         ("provider-limits", 0.9, None),
         ("redis-away", None, 0.5),
+        ("region-copy", 30, 300),
     ],
 )
 def test_the_levels_are_those_that_are_promised(

@@ -164,6 +164,6 @@ def test_nginx_is_told_of_all_processes_by_every_way_that_is_open(data: Path) ->
         for name in (f"{way.role}-1", f"{way.role}-2"):
             assert f"server 127.0.0.1:{balancer.port_of(name, way)} max_fails=3" in text
     assert "listen 127.0.0.1:2587;" in text and "proxy_pass submission;" in text
-    assert "submissions" not in text and "465" not in text
+    assert "upstream submissions" not in text and ":2465;" not in text
     assert "api-1:" not in text and "smtp-1:" not in text
     place.release()

@@ -153,6 +153,20 @@ async def test_a_stop_during_the_start_leaves_nothing() -> None:
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.parametrize("turns", [0, 1, 5])
+async def test_a_successor_that_comes_while_all_stop_ends_with_them(turns: int) -> None:
+    world = World("serve")
+    await world.start()
+    (child,) = world.supervisor.children
+    replacing = asyncio.create_task(world.supervisor._replace(child))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await world.supervisor.stop()
+    replacing.cancel()
+    await asyncio.gather(replacing, return_exceptions=True)
+    await world.until(lambda: not any(one.running for one in world.supervisor._living))
+
+
 async def test_a_role_grows_and_shrinks_while_it_runs() -> None:
     world = World("work")
     supervisor = world.supervisor

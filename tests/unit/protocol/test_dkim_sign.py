@@ -21,7 +21,8 @@ from mailyard.protocol.dkim import (
     verify,
 )
 from mailyard.protocol.dkim import canonical as canonical_module
-from mailyard.protocol.dkim import mail as mail_module
+from mailyard.protocol.dkim import sign as sign_module
+from mailyard.protocol.dkim.sign import Series
 
 NOW_S = 1_700_000_000.9
 RSA, ED25519 = generate_rsa(), generate_ed25519()
@@ -177,7 +178,7 @@ def test_several_keys_sign_with_one_look_at_the_mail(monkeypatch: pytest.MonkeyP
         hashed.append(body)
         return canonical_module.canonical_body(kind, body)
 
-    monkeypatch.setattr(mail_module, "canonical_body", counted)
+    monkeypatch.setattr(sign_module, "canonical_body", counted)
     both = sign_all((Signer("example.org", "r1", RSA), SIGNER), MAIL, NOW_S)
     assert len(hashed) == 1
     assert statuses(both + MAIL) == [Status.PASS, Status.PASS]
@@ -261,6 +262,29 @@ def test_any_mail_verifies_after_signing(
     content = mail_of(fields, body)
     field = Signer("example.org", "e1", ED25519, kinds=kinds).sign(content, NOW_S)
     assert statuses(field + content) == [Status.PASS]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(FIELDS, BODIES), min_size=2, max_size=5), st.lists(KINDS, max_size=3))
+def test_a_mail_in_a_series_is_signed_as_if_it_were_alone(
+    mails: list[tuple[list[bytes], bytes]], kinds: list[tuple[str, str]]
+) -> None:
+    signers = [Signer("example.org", "e1", ED25519, kinds=one) for one in kinds]
+    series = Series(signers)
+    for fields, body in [*mails, *mails]:
+        content = mail_of(fields, body)
+        together = b"".join(one.signed() for one in series.prepare(content, NOW_S))
+        assert together == b"".join(signer.sign(content, NOW_S) for signer in signers)
+
+
+def test_a_mail_that_cannot_be_signed_leaves_no_trace_in_its_series() -> None:
+    series = Series([SIGNER])
+    for content in (b"To: a@b.c\r\nX: 1\r\n\r\n", MAIL[: MAIL.index(b"From")] + b"\r\n"):
+        for _ in range(2):
+            with pytest.raises(InvalidInput, match="From"):
+                series.prepare(content, NOW_S)
+    (field,) = series.prepare(MAIL, NOW_S)
+    assert field.signed() == SIGNER.sign(MAIL, NOW_S)
 
 
 @settings(max_examples=200, deadline=None)

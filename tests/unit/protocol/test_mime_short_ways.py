@@ -54,7 +54,7 @@ def everything(raw: bytes) -> Any:
 def test_short_and_long_ways_agree(raw: bytes) -> None:
     short = everything(raw)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(structure, "_plain_fields", lambda block: None)
+        patched.setattr(structure, "plain_fields", lambda block: None)
         patched.setattr(structure, "_SMALL_BLOCK_BYTES", -1)
         patched.setattr(structure, "_SMALL_MULTIPART_BYTES", -1)
         patched.setattr(encoded_word, "_plain_words", lambda value: None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from http_script import letter
+from http_script import letter, message_id_of
 
 from mailyard.core import ids
 from mailyard.net.http import HttpAnswer
@@ -23,7 +23,6 @@ from mailyard.sending.transports.vendor import (
     Unreadable,
     Vendor,
     Verdict,
-    message_id_of,
     retry_after_s,
 )
 

@@ -74,6 +74,22 @@ def test_words_are_escaped_in_html_alone() -> None:
     )
 
 
+@pytest.mark.parametrize("number", [0, -1, 10**12, 2**63 - 1, 1 - 2**63, 2**63, 10**40])
+def test_whole_numbers_are_written_as_the_engine_has_them(number: int) -> None:
+    template = Compiled("{{ a }}", "<b>{{ a }} & {{ b }}</b>", "{{ b }}")
+    data = {"a": number, "b": "x"}
+    ours = outcome(template, data)
+    template._straight = None
+    assert outcome(template, data) == ours
+
+
+def test_a_number_beside_text_does_not_need_the_engine() -> None:
+    template = Compiled("{{ a }}", "<b>{{ a }} & {{ b }}</b>", "{{ b }}")
+    assert template._straight is not None
+    assert template._straight.write({"a": 7, "b": "x"}, 1) == ("7", "<b>7 & x</b>", "x")
+    assert template._straight.write({"a": True, "b": "x"}, 1) is None
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mailyard.app import Application
-from mailyard.net.guard import networks
+from mailyard.net.guard import networks_in
 from mailyard.settings import Settings
 from mailyard.web.asgi import Front, build
 from mailyard.web.behind import Behind
@@ -23,7 +23,7 @@ class ApiService:
         self._shards = _shards(application)
         self._front = _front(application, self._shards)
         served = Compressed(self._front) if settings.compress else self._front
-        balancers = networks(settings.http_balancers.replace(",", " ").split())
+        balancers = networks_in(settings.http_balancers)
         self._server = HttpServer(
             Behind(served, balancers) if balancers else served,
             host=settings.host,

@@ -22,6 +22,7 @@ class SchedulerService:
     """Of all schedulers of an installation, one works."""
 
     def __init__(self, application: Application, control: Control) -> None:
+        self._application = application
         self._leader = Leader(
             database=application.database,
             duty="scheduler",
@@ -30,18 +31,25 @@ class SchedulerService:
                 [*duties(application, fence), *watching(application, control)], fence
             ),
         )
-        self._running: asyncio.Task[None] | None = None
+        self._running: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        self._running = vital(asyncio.create_task(self._leader.run(), name="leader"))
+        self._running.append(vital(asyncio.create_task(self._leader.run(), name="leader")))
+        neighbours = self._application.neighbours
+        if neighbours is not None:
+            from mailyard.fleet.region_watch import CopyWatch
+
+            copies = asyncio.create_task(CopyWatch(neighbours).run(), name="region-copies")
+            self._running.append(vital(copies))
 
     def reload(self, settings: Settings) -> None:
         """Nothing here goes by a setting that may change."""
 
     async def drain(self, timeout_s: float) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running], timeout=timeout_s)
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
 
 
 def duties(application: Application, fence: Fence) -> list[Duty]:

@@ -11,7 +11,8 @@ import structlog
 from mailyard.app import Application
 from mailyard.core import limits
 from mailyard.core.errors import ConfigurationError
-from mailyard.net.guard import networks
+from mailyard.fleet.ports import why_not
+from mailyard.net.guard import networks_in
 from mailyard.protocol.smtp.envelope import Envelope, Peer
 from mailyard.protocol.smtp.reply import Reply
 from mailyard.protocol.smtp.session import LoginAsked, SessionConfig
@@ -40,7 +41,7 @@ class SmtpService:
             connections=settings.smtp_connections,
             connections_per_address=settings.smtp_connections_per_address,
         )
-        self._balancers = networks(settings.smtp_balancers.replace(",", " ").split())
+        self._balancers = networks_in(settings.smtp_balancers)
         self._listener = Listener(
             host=settings.smtp_host,
             port=settings.smtp_port,
@@ -99,10 +100,10 @@ class SmtpService:
     async def _listen(self, listener: Listener, port: int, setting: str) -> None:
         try:
             await listener.start()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise ConfigurationError(
                 f"cannot serve SMTP on {self._application.settings.smtp_host}:{port}: "
-                f"{error.strerror or error}; set {setting} to a free port"
+                f"{why_not(error, setting)}"
             ) from error
 
     def _submitting(self, port: int, *, tls_on_connect: bool) -> Listener:

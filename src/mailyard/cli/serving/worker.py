@@ -40,6 +40,7 @@ class WorkerService:
         self._application = application
         self._worker: Worker | None = None
         self._running: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         await self._application.upkeep.open()
@@ -50,6 +51,8 @@ class WorkerService:
             name=f"{socket.gethostname()}:{os.getpid()}",
         )
         self._running = vital(asyncio.create_task(self._worker.run(), name="worker"))
+        if self._application.check_log is not None:  # brokers that are away hold up no start
+            self._checking = vital(asyncio.create_task(self._application.check_log(), name="log"))
 
     def reload(self, settings: Settings) -> None:
         """Nothing here goes by a setting that may change."""
@@ -74,13 +77,79 @@ class WorkerService:
 
 def handlers(application: Application) -> list[Handler]:
     """What a worker can do. Adding a kind of job is adding it here."""
-    database, engine, live = application.database, application.engine, application.live
+    return [
+        *_received_mail(application),
+        *_mailbox_work(application),
+        *_sent_mail(application),
+        *_campaigns(application),
+        *_what_comes_back(application),
+        *_late_verdicts(application),
+        *_tls_reports(application),
+        application.webhook_teller.handler(),
+        application.webhook_replays.handler(),
+        application.webhook_notices.handler(),
+        application.accounts.handler(),
+        _demos(application),
+        *_upkeep(application),
+    ]
+
+
+def _received_mail(application: Application) -> list[Handler]:
+    """What becomes of mail that was taken in."""
+    return [
+        application.ingest.handler(),
+        ReadReports(
+            database=application.database,
+            reports=application.reports,
+            raw_mail=application.raw_mail,
+        ).handler(),
+        application.indexer.handler(),
+        application.reindexer.handler(),
+        analysis_job.handler(application.analyse),
+        Forwarder(
+            database=application.database,
+            outbox=application.forwarding,
+            verdicts=application.verdicts,
+            raw_mail=application.raw_mail,
+        ).handler(),
+        application.forwarding.handler(),
+    ]
+
+
+def _sent_mail(application: Application) -> list[Handler]:
+    """Transactional mail, and the hits of its links and of a campaign's."""
+    deliverer = Deliverer(
+        database=application.database,
+        transport=application.outbound,
+        choose=application.outbound.choose,
+        signing=application.signing,
+        tracking=application.tracking,
+        live=application.live,
+        hostname=application.settings.smtp_name,
+        return_paths=application.return_paths,
+        raw_mail=application.raw_mail,
+        clock=application.clock,
+    )
+    hits = Recorder(
+        database=application.database,
+        engine=application.engine,
+        live=application.live,
+        rules=shipped_rules(),
+        acts=ContactActs(behaviour=application.behaviour),
+        clock=application.clock,
+    )
+    return [deliverer.handler(), hits.handler()]
+
+
+def _campaigns(application: Application) -> list[Handler]:
+    """Contacts that come in; campaigns cut into chunks, handed over and tried again."""
+    database, engine = application.database, application.engine
     hostname = application.settings.smtp_name
     chunks = ChunkSender(
         database=database,
         engine=engine,
         transport=application.outbound,
-        live=live,
+        live=application.live,
         templates=application.templates,
         signing=application.signing,
         tracking=application.tracking,
@@ -104,49 +173,14 @@ def handlers(application: Application) -> list[Handler]:
         timing=application.timing,
         clock=application.clock,
     )
-    demos = DemoRunner(
-        database=database,
-        live=live,
-        services=Services(
-            engine=engine,
-            inboxes=application.inboxes,
-            messages=application.messages,
-            lists=application.lists,
-            imports=application.imports,
-            templates=application.templates,
-            campaigns=application.campaigns,
-        ),
-    )
     return [
-        application.ingest.handler(),
-        *mailbox_work(application),
-        *late_verdicts(application),
-        ReadReports(database=database, reports=application.reports).handler(),
-        *tls_reports(application),
-        application.indexer.handler(),
-        application.reindexer.handler(),
-        analysis_job.handler(application.analyse),
-        *returned_mail(application),
-        Forwarder(
+        ImportRunner(
             database=database,
-            outbox=application.forwarding,
-            verdicts=application.verdicts,
-            raw_mail=application.raw_mail,
-        ).handler(),
-        application.forwarding.handler(),
-        provider_events(application),
-        Deliverer(
-            database=database,
-            transport=application.outbound,
-            choose=application.outbound.choose,
-            signing=application.signing,
-            tracking=application.tracking,
-            live=live,
-            hostname=hostname,
-            return_paths=application.return_paths,
-            raw_mail=application.raw_mail,
+            contacts=application.contacts,
+            live=application.live,
             clock=application.clock,
         ).handler(),
+        Starter(campaigns=application.campaigns).handler(),
         Planner(
             database=database,
             engine=engine,
@@ -154,31 +188,33 @@ def handlers(application: Application) -> list[Handler]:
             timing=application.timing,
             clock=application.clock,
         ).handler(),
-        Starter(campaigns=application.campaigns).handler(),
         chunks.handler(),
         retries.handler(),
         application.preferences.handler(),
-        Recorder(
-            database=database,
-            engine=engine,
-            live=live,
-            rules=shipped_rules(),
-            acts=ContactActs(behaviour=application.behaviour),
-            clock=application.clock,
-        ).handler(),
-        ImportRunner(
-            database=database,
-            contacts=application.contacts,
-            live=live,
-            clock=application.clock,
-        ).handler(),
-        demos.handler(),
-        application.accounts.handler(),
+    ]
+
+
+def _demos(application: Application) -> Handler:
+    services = Services(
+        engine=application.engine,
+        inboxes=application.inboxes,
+        messages=application.messages,
+        lists=application.lists,
+        imports=application.imports,
+        templates=application.templates,
+        campaigns=application.campaigns,
+    )
+    return DemoRunner(
+        database=application.database, live=application.live, services=services
+    ).handler()
+
+
+def _upkeep(application: Application) -> list[Handler]:
+    """What removes what has run out."""
+    database = application.database
+    return [
         *application.purges.handlers(),
         application.endings.handler(),
-        application.webhook_teller.handler(),
-        application.webhook_replays.handler(),
-        application.webhook_notices.handler(),
         blob_sweep.handler(application.blob_upkeep),
         sweep.handler(
             [
@@ -205,7 +241,7 @@ def handlers(application: Application) -> list[Handler]:
     ]
 
 
-def late_verdicts(application: Application) -> list[Handler]:
+def _late_verdicts(application: Application) -> list[Handler]:
     """What judges mail for which DNS had no answer when it came, where senders are checked."""
     if application.gate is None:
         return []
@@ -223,7 +259,7 @@ def late_verdicts(application: Application) -> list[Handler]:
     ]
 
 
-def tls_reports(application: Application) -> list[Handler]:
+def _tls_reports(application: Application) -> list[Handler]:
     """What reports how TLS went, where the settings name the address that it comes from."""
     settings = application.settings
     if not settings.tls_reports_from:
@@ -244,7 +280,7 @@ def tls_reports(application: Application) -> list[Handler]:
     ]
 
 
-def mailbox_work(application: Application) -> list[Handler]:
+def _mailbox_work(application: Application) -> list[Handler]:
     """What happens in mailboxes later: drafts leave, what was snoozed comes back."""
     return [
         Sender(
@@ -267,33 +303,29 @@ def mailbox_work(application: Application) -> list[Handler]:
     ]
 
 
-def returned_mail(application: Application) -> list[Handler]:
-    """What reads the mail that comes back, where return-paths are in use."""
-    if application.return_paths is None:
-        return []
-    return [
-        ReturnedMail(
-            database=application.database,
-            engine=application.engine,
-            recorder=application.recorder,
-            paths=application.return_paths,
-            raw_mail=application.raw_mail,
-            clock=application.clock,
-        ).handler()
-    ]
-
-
-def provider_events(application: Application) -> Handler:
-    """What applies the events that providers send."""
+def _what_comes_back(application: Application) -> list[Handler]:
+    """What reads the mail that comes back, where return-paths are in use, and what applies the
+    events that providers send."""
 
     async def confirm(url: str) -> int:
         return (await application.http.request("GET", url, total_s=10.0)).status
 
-    return ProviderEvents(
+    events = ProviderEvents(
         database=application.database,
         engine=application.engine,
         recorder=application.recorder,
         hooks=application.provider_hooks,
         confirm=confirm,
         clock=application.clock,
-    ).handler()
+    )
+    if application.return_paths is None:
+        return [events.handler()]
+    returned = ReturnedMail(
+        database=application.database,
+        engine=application.engine,
+        recorder=application.recorder,
+        paths=application.return_paths,
+        raw_mail=application.raw_mail,
+        clock=application.clock,
+    )
+    return [events.handler(), returned.handler()]

@@ -28,6 +28,8 @@ def read(
         else _lanes(policy, made, before, now)
     )
     values = _values(policy, made, figures, now, instances, lanes)
+    if policy.role != "api" and (core := _core(policy, made, lanes)) is not None:
+        lanes = (*lanes, core)
     return Reading(
         instances=instances,
         values=values,
@@ -105,6 +107,34 @@ def _lanes(policy: Policy, made: list[Step], before: Look | None, now: Look) -> 
     flows = queue_flows(made)
     names = policy.queues or tuple(name for name in LANES if name in now.depths)
     return tuple(_lane(name, flows.get(name), before, now) for name in names)
+
+
+def _core(policy: Policy, made: list[Step], lanes: tuple[Lane, ...]) -> Lane | None:
+    """All queues together as work for the processor that a process has for them, in seconds of
+    slots: each queue has slots of its own, and may alone need less than all of them together.
+
+    `service_s` is the processor's share of a slot's second. A process does more than jobs, which
+    looks like work of the jobs where there are few: no job takes more of the processor than it
+    lasts. None while any queue, or how long its jobs take, is not known: it says so itself.
+    """
+    known = [step for step in made if step.cpu_s is not None]
+    used_s = sum(step.cpu_s or 0.0 for step in known)
+    worked_s = sum(flow.seconds for flow in queue_flows(known).values())
+    if worked_s <= 0 or not lanes:
+        return None
+    backlog = arrival = oldest_s = 0.0
+    for lane in lanes:
+        if lane.backlog is None or lane.arrival_per_s is None or lane.oldest_s is None:
+            return None
+        if not (lane.backlog or lane.arrival_per_s):
+            continue
+        if lane.service_s is None:
+            return None
+        backlog += lane.backlog * lane.service_s
+        arrival += lane.arrival_per_s * lane.service_s
+        oldest_s = max(oldest_s, lane.oldest_s)
+    share = min(1.0, used_s / worked_s)
+    return Lane("core", backlog, oldest_s, arrival, share, policy.cores)
 
 
 def _lane(name: str, flow: QueueFlow | None, before: Look | None, now: Look) -> Lane:

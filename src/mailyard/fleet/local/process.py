@@ -25,6 +25,7 @@ _LOOK_S = 0.05
 _ANSWER_S = 2.0
 _LINE_BYTES = 1 << 16
 _LOG_LINES = 20
+_PATIENCE_S = 8.0  # from `stop_signal` to a kill
 
 
 def as_we_are(death_signal: int) -> Callable[[], None]:
@@ -36,7 +37,7 @@ def as_we_are(death_signal: int) -> Callable[[], None]:
 class ServiceProcess:
     """`command` says what to run, anew for each start; `ready` whether it works now.
 
-    `stop_signal` asks it to end, which may take `patience_s`; `orphaned` is what the kernel sends
+    `stop_signal` asks it to end, which may take _PATIENCE_S; `orphaned` is what the kernel sends
     when we are gone. `rest_s` passes before it is started again.
     """
 
@@ -52,7 +53,6 @@ class ServiceProcess:
         become: Callable[[int], Callable[[], None]] = as_we_are,
         stop_signal: signal.Signals = signal.SIGTERM,
         orphaned: signal.Signals = signal.SIGKILL,
-        patience_s: float = 8.0,
         ready_s: float = 60.0,
         rest_s: float = 0.0,
     ) -> None:
@@ -65,7 +65,6 @@ class ServiceProcess:
         self._become = become
         self._stop_signal = stop_signal
         self._orphaned = orphaned
-        self._patience_s = patience_s
         self._ready_s = ready_s
         self._rest_s = rest_s
         self._random = Random()
@@ -108,7 +107,7 @@ class ServiceProcess:
         if process.returncode is None:
             process.send_signal(self._stop_signal)
             try:
-                await asyncio.wait_for(_ended(process.pid), self._patience_s)
+                await asyncio.wait_for(_ended(process.pid), _PATIENCE_S)
             except TimeoutError:
                 process.kill()
         await self._wait(process)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from types import MappingProxyType
 
-from mailyard.fleet.checkup import Finding, Grade
+from mailyard.fleet.checkup.finding import Finding, Grade
 from mailyard.fleet.readiness.item import Item, Standing
 from mailyard.fleet.stage import Stage
 

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 import asyncpg
 
-from mailyard.fleet.checkup import Finding, Grade
+from mailyard.fleet.checkup.finding import Finding, Grade
 from mailyard.fleet.readiness import needs
 from mailyard.fleet.readiness.item import Item, met, missing, thin
 from mailyard.storage.database import AWAY

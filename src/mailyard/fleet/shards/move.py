@@ -27,6 +27,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from mailyard.access.audit import Actor, Audit
 from mailyard.access.member import ANY_WORKSPACE, session_tag
 from mailyard.cache.layered import LayeredCache
 from mailyard.core import ids
@@ -71,6 +72,11 @@ async def _go_on(step: str) -> None:
     """Between two steps. Tests stop here."""
 
 
+def _nobody(workspace_id: UUID) -> Actor:
+    """A mover that nobody in particular has called."""
+    return Actor("system", "shard move", workspace_id)
+
+
 class Mover:
     """Moves workspaces between `clusters`, by name, of which `home` has the directory."""
 
@@ -83,8 +89,10 @@ class Mover:
         whole: bool = False,
         patience_s: float = PATIENCE_S,
         pause: Pause = _go_on,
+        actor: Callable[[UUID], Actor] = _nobody,
     ) -> None:
-        """`whole`: both sides are compared byte by byte, bodies of mail included."""
+        """`whole`: both sides are compared byte by byte, bodies of mail included. `actor`: who
+        moves a workspace, for its audit log."""
         self._clusters = clusters
         self._home_name = home
         self._home = clusters[home]
@@ -92,6 +100,7 @@ class Mover:
         self._whole = whole
         self._patience_s = patience_s
         self._pause = pause
+        self._actor = actor
 
     async def move(self, workspace_id: UUID, to: str) -> Moved:
         """Bring the workspace to the cluster `to`, or go on with a move there that was cut short.
@@ -178,6 +187,7 @@ class _Run:
         self._mover = mover
         self._id = move_id
         self._workspace_id = workspace_id
+        self._from = source
         self._to = target
         self._home = mover._home
         self._source = mover.cluster(source)
@@ -348,7 +358,19 @@ class _Run:
             await self._part_ways_in(tx)
             await LayeredCache(database=self._target).clear(self._workspace_id, tx)
             await tx.execute(QUERIES.note_arrival, self._workspace_id, self._id, rows)
+            await self._audit(tx)
         return rows
+
+    async def _audit(self, tx: Connection) -> None:
+        """Who moved it, in its own log, where it is from now on."""
+        await Audit(database=self._target).record(
+            self._mover._actor(self._workspace_id),
+            "workspace.move",
+            ids.type_id(ids.WORKSPACE, self._workspace_id),
+            {"shard": self._from},
+            {"shard": self._to},
+            tx,
+        )
 
     async def _part_ways_in(self, tx: Connection) -> None:
         """A session of a person in this workspace opens no other one of theirs in the target."""

@@ -23,7 +23,7 @@ from mailyard.cache.kind import USER
 from mailyard.cache.layered import LayeredCache
 from mailyard.core import limits
 from mailyard.core.clock import Clock, SystemClock
-from mailyard.core.errors import InvalidInput, Unavailable
+from mailyard.core.errors import InvalidInput, NotFound, Unavailable
 from mailyard.mailbox.search.document import Document, document_of
 from mailyard.mailbox.search.language import AUTO, languages
 from mailyard.mailbox.search.vectors import Vectors
@@ -66,11 +66,18 @@ _PAYLOAD = msgspec.json.Decoder(list[Named])
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """How a workspace's mail is indexed."""
+    """How a workspace's mail is indexed. `inboxes`: some have said for themselves whether their
+    mail is found by meaning; `by_meaning` is what holds for the others."""
 
     language: str = AUTO
     every_word: bool = False
     by_meaning: bool = False
+    inboxes: bool = False
+
+    @property
+    def others(self) -> bool | None:
+        """What holds for inboxes that do not say; None: none says."""
+        return self.by_meaning if self.inboxes else None
 
 
 class IndexFollower:
@@ -157,9 +164,9 @@ class Indexer:
             documents = await self._documents(workspace_id, chunk, setting)
             if documents:
                 written += await self._write(workspace_id, documents)
-            if setting.by_meaning and self._vectors.available:
-                samples = {key: one.sample for key, one in documents.items()}
-                await self._vectors.write(workspace_id, samples)
+            if documents and (setting.by_meaning or setting.inboxes) and self._vectors.available:
+                samples = await self._samples(workspace_id, documents, setting)
+                await self._vectors.write(workspace_id, samples, others=setting.by_meaning)
         return written
 
     async def setting(self, workspace_id: UUID) -> Setting:
@@ -195,6 +202,7 @@ class Indexer:
             before.language if language is None else language,
             before.every_word if every_word is None else every_word,
             before.by_meaning if by_meaning is None else by_meaning,
+            before.inboxes,
         )
         if after.by_meaning and not before.by_meaning:
             await self._vectors.prepare(tx)
@@ -204,6 +212,43 @@ class Indexer:
         if self._cache is not None:
             await self._cache.change(workspace_id, [_TAG], tx)
         return before, after
+
+    async def says(self, workspace_id: UUID, inbox_id: UUID) -> bool | None:
+        """Whether an inbox's mail is found by meaning; None: as its workspace's. Raises
+        NotFound."""
+        row = await self._database.fetchrow(QUERIES.get_inbox, workspace_id, inbox_id)
+        if row is None:
+            raise NotFound("no such inbox")
+        said: bool | None = row["by_meaning"]
+        return said
+
+    async def say(
+        self, workspace_id: UUID, inbox_id: UUID, by_meaning: bool | None, tx: Connection
+    ) -> None:
+        """An inbox's mail is found by meaning, or not, from now on. Raises NotFound, and what
+        `Vectors.prepare` does."""
+        if by_meaning:
+            await self._vectors.prepare(tx)
+        found = await self._database.fetchval(
+            QUERIES.set_inbox, workspace_id, inbox_id, by_meaning, tx=tx
+        )
+        if found is None:
+            raise NotFound("no such inbox")
+        if by_meaning is not None:
+            await self._database.execute(QUERIES.note_inboxes, workspace_id, AUTO, tx=tx)
+        if self._cache is not None:
+            await self._cache.change(workspace_id, [_TAG], tx)
+
+    async def finds_by_meaning(self, workspace_id: UUID, inbox_id: UUID | None) -> bool:
+        """Whether mail of the inbox, or of any of the workspace, is found so. Raises NotFound."""
+        setting = await self.setting(workspace_id)
+        if not setting.inboxes:
+            return setting.by_meaning
+        if inbox_id is None:
+            any_inbox = await self._database.fetchval(QUERIES.any_inbox, workspace_id)
+            return setting.by_meaning or bool(any_inbox)
+        said = await self.says(workspace_id, inbox_id)
+        return setting.by_meaning if said is None else said
 
     # -----------------------------------------------------------------------------------------
 
@@ -260,6 +305,18 @@ class Indexer:
                 await asyncio.sleep(0)
         return documents
 
+    async def _samples(
+        self, workspace_id: UUID, documents: Mapping[UUID, Document], setting: Setting
+    ) -> dict[UUID, str]:
+        """How those mails begin that some inbox finds by meaning."""
+        ids = list(documents)
+        if setting.inboxes:
+            rows = await self._database.fetch(
+                QUERIES.meant, workspace_id, ids, min(ids), max(ids), setting.by_meaning
+            )
+            ids = [row["id"] for row in rows]
+        return {one: documents[one].sample for one in ids}
+
     async def _wait_for(self, workspace_id: UUID, away: Sequence[Named]) -> None:
         """What cannot be read now is a job of its own, later: the rest does not wait for it."""
         if away:
@@ -298,7 +355,7 @@ class Indexer:
 def _setting_of(row: asyncpg.Record | None) -> Setting:
     if row is None:
         return Setting()
-    return Setting(row["language"], row["every_word"], row["by_meaning"])
+    return Setting(row["language"], row["every_word"], row["by_meaning"], row["inboxes"])
 
 
 def _lists(ones: Iterable[Named], size: int) -> Iterator[list[Named]]:

@@ -16,7 +16,12 @@ _SAMPLE_CHARACTERS = 4_000
 _SAMPLE_WORDS = 400
 _LEAST = 2  # telling words
 _SPARSE = 25  # and one among so many words
-_WORD = re.compile(r"[^\W\d_]+")
+# Vowel signs and points of Hebrew, Arabic, Devanagari and Tamil, which no letter class has.
+_MARKS = (
+    "\u0300-\u036f\u0591-\u05bd\u05bf-\u05c2\u064b-\u065f\u0670\u0900-\u0903\u093a-\u093c"
+    "\u093e-\u094f\u0955-\u0957\u0962\u0963\u0b82\u0bbe-\u0bcd\u0bd7"
+)
+_WORD = re.compile(rf"(?:[^\W\d_]|[{_MARKS}])+")
 
 
 @cache

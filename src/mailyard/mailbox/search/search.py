@@ -15,7 +15,7 @@ from mailyard.core.clock import Clock, SystemClock
 from mailyard.core.errors import InvalidInput
 from mailyard.core.ids import lowest_at, time_of
 from mailyard.mailbox.inbox import Inboxes
-from mailyard.mailbox.message import Summary, summary_of
+from mailyard.mailbox.message_value import Summary, summary_of
 from mailyard.mailbox.search.ask import FIRST_PARAMETER, Condition, condition, texts_of, words_query
 from mailyard.mailbox.search.best import best
 from mailyard.mailbox.search.index import Indexer
@@ -204,18 +204,30 @@ class Search:
         self, asked: _Asked, cursor: UUID | None, limit: int
     ) -> tuple[list[asyncpg.Record], UUID | None]:
         """From the place that `cursor` counts to, as above."""
-        setting = await self._indexer.setting(asked.scope.workspace_id)
-        if self._vectors.available and not setting.by_meaning:
+        workspace_id, inbox_id = asked.scope.workspace_id, asked.scope.inbox_id
+        finds = await self._indexer.finds_by_meaning(workspace_id, inbox_id)
+        if self._vectors.available and not finds:
             raise InvalidInput(
-                "search by meaning is switched off in this workspace: PATCH /v1/search/settings "
-                'with {"by_meaning": true}, then index anew what lies there',
+                "search by meaning is switched off in this "
+                + (
+                    "workspace: PATCH /v1/search/settings"
+                    if inbox_id is None
+                    else "inbox: PATCH "
+                    "/v1/search/settings, or PUT /v1/inboxes/{inbox_id}/search for it alone,"
+                )
+                + ' with {"by_meaning": true}, then index anew what lies there',
                 field="mode",
             )
         bounds = asked.condition()
         ids = Span(max(asked.scope.lowest, bounds.lowest), bounds.highest)
         offset = min(cursor.int, limits.SEARCH_RANKED) if cursor is not None else 0
         rows = await self._vectors.nearest(
-            asked.scope, ids, asked.saying, offset=offset, limit=limit
+            asked.scope,
+            ids,
+            asked.saying,
+            offset=offset,
+            limit=limit,
+            others=(await self._indexer.setting(workspace_id)).others,
         )
         more = len(rows) == limit
         return _each_once(rows), UUID(int=offset + limit) if more else None

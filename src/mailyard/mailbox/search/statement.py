@@ -80,11 +80,20 @@ def best(
 
 
 def near(
-    scope: Scope, ids: Span, model: int, vector: Vector, candidates: int, offset: int, limit: int
+    scope: Scope,
+    ids: Span,
+    model: int,
+    vector: Vector,
+    candidates: int,
+    offset: int,
+    limit: int,
+    others: bool | None,
 ) -> Statement:
-    """Of the lines of the span those whose vectors are nearest."""
+    """Of the lines of the span those whose vectors are nearest. `others`: whether inboxes that do
+    not say so for themselves are among those that are looked through; None: none says so."""
     text = scope.within(QUERIES.near, _BY_ORDER)
-    arguments = [*_scope(scope), *ids, model, vector.bits, vector.half, candidates, offset, limit]
+    found = (candidates, offset, limit)
+    arguments = [*_scope(scope), *ids, model, vector.bits, vector.half, *found, others]
     return _named(text, QUERIES.near), arguments
 
 

@@ -43,12 +43,14 @@ class Vectors:
         return self._embedder is not None
 
     async def prepare(self, tx: Connection | None = None) -> None:
-        """See that the model and pgvector are there, on `tx` when given. Raises InvalidInput where
-        the installation has it switched off, Conflict where either is missing."""
+        """See that the model and pgvector are there, on `tx` when given, which switches it on.
+        Raises InvalidInput where the installation has it switched off, Conflict where either is
+        missing."""
         if self._ready:
             return
         try:
-            await asyncio.to_thread(self._model().embed, ["ready"])
+            model = self._model("mode" if tx is None else "by_meaning")
+            await asyncio.to_thread(model.embed, ["ready"])
         except ConfigurationError as error:
             raise Conflict(error.message) from error
         if tx is not None:
@@ -58,8 +60,13 @@ class Vectors:
             await self._make(own)
         self._ready = True
 
-    async def write(self, workspace_id: UUID, samples: Mapping[UUID, str]) -> int:
-        """Keep a vector for each line of these messages; how many lines. What stands stays."""
+    async def write(
+        self, workspace_id: UUID, samples: Mapping[UUID, str], *, others: bool = True
+    ) -> int:
+        """Keep a vector for each line of these messages; how many lines. What stands stays.
+
+        `others`: whether in inboxes that do not say for themselves what is found by meaning.
+        """
         if not samples:
             return 0
         await self.prepare()
@@ -82,21 +89,30 @@ class Vectors:
                 [one.half for _, one in made],
                 min(ids),
                 max(ids),
+                others,
                 tx=tx,
             )
         return int(written)
 
     async def nearest(
-        self, scope: Scope, ids: Span, text: str, *, offset: int, limit: int
+        self,
+        scope: Scope,
+        ids: Span,
+        text: str,
+        *,
+        offset: int,
+        limit: int,
+        others: bool | None = None,
     ) -> list[asyncpg.Record]:
-        """Lines that say what `text` says, the nearest first, from the place `offset` on."""
+        """Lines that say what `text` says, the nearest first, from the place `offset` on. `others`:
+        as `statement.near`."""
         await self.prepare()
         embedder = self._model()
         (vector,) = await asyncio.to_thread(embedder.embed, [text])
         if vector is None:
             return []
         query, arguments = statement.near(
-            scope, ids, embedder.model, vector, _CANDIDATES, offset, limit
+            scope, ids, embedder.model, vector, _CANDIDATES, offset, limit, others
         )
         hits = await self._database.fetch(query, *arguments)
         query, arguments = statement.lines(scope, hits)
@@ -104,12 +120,12 @@ class Vectors:
 
     # -----------------------------------------------------------------------------------------
 
-    def _model(self) -> Embedder:
+    def _model(self, field: str = "mode") -> Embedder:
         if self._embedder is None:
             raise InvalidInput(
                 "search by meaning is switched off here: its operator sets "
                 "MAILYARD_SEMANTIC_SEARCH=true",
-                field="mode",
+                field=field,
             )
         return self._embedder
 

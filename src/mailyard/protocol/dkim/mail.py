@@ -63,11 +63,7 @@ class Mail:
         key = (kind, places)
         joined = self._joined.get(key)
         if joined is None:
-            fields = self.fields
-            if kind == RELAXED:
-                lines = [relaxed_field(fields[at][0], fields[at][1]) for at in places]
-            else:
-                lines = [fields[at][2] for at in places]
+            lines = [canonical_field(kind, self.fields[at]) for at in places]
             joined = self._joined[key] = CRLF.join((*lines, b""))
         return joined
 
@@ -94,6 +90,12 @@ class Mail:
         return tuple(chosen)
 
 
+def canonical_field(kind: str, field: Field) -> bytes:
+    """`field` under `kind`, without its CRLF."""
+    name, value, raw = field
+    return relaxed_field(name, value) if kind == RELAXED else raw
+
+
 def split(content: bytes) -> tuple[bytes, bytes]:
     """Header fields without the last CRLF, and the body behind the empty line."""
     if content.startswith(CRLF):
@@ -104,13 +106,20 @@ def split(content: bytes) -> tuple[bytes, bytes]:
     return content[:end], content[end + 4 :]
 
 
+def lines_of(head: bytes) -> list[bytes]:
+    """The fields of `head` as they are: every line with its continuations."""
+    return _BETWEEN_FIELDS.split(head)
+
+
+def field_of(raw: bytes) -> Field:
+    """One of `lines_of`, read; its name is empty where it is no field."""
+    name, colon, value = raw.partition(b":")
+    return name.rstrip(b" \t").lower() if colon else b"", value, raw
+
+
 def fields_of(head: bytes) -> list[Field]:
-    """Every line with its continuations; a name is empty where a line is no field."""
-    fields = []
-    for raw in _BETWEEN_FIELDS.split(head):
-        name, colon, value = raw.partition(b":")
-        fields.append((name.rstrip(b" \t").lower() if colon else b"", value, raw))
-    return fields
+    """All of `lines_of`, read."""
+    return [field_of(raw) for raw in lines_of(head)]
 
 
 def places_of(names: Iterable[bytes]) -> dict[bytes, list[int]]:

@@ -3,8 +3,6 @@
 from mailyard.protocol.mime import charset, transfer
 from mailyard.protocol.mime.structure import IDENTITY, Part, Reading
 
-_INLINE_MEDIA = ("image/", "audio/", "video/")
-
 
 class Bodies:
     """Parts by what they are for, in the order of the mail."""

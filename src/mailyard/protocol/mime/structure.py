@@ -6,57 +6,32 @@ fields and `limits.MIME_HEADER_BYTES` of headers over the whole message, saying 
 `Reading.work_units` counts the bytes looked at, so that tests can bound the work without a clock.
 """
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
 
 from mailyard.core import limits
-from mailyard.protocol.mime import charset, transfer
+from mailyard.protocol.mime import transfer
+from mailyard.protocol.mime.head import (
+    FIELD,
+    NO_HEAD,
+    Fields,
+    Head,
+    head_of,
+    leaf_head,
+    lines_of,
+    plain_fields,
+    repair,
+    small_block,
+)
 from mailyard.protocol.mime.parameter import Structured, parse_structured
 
-# A field with its folded lines, or a line that is none. Possessive: one pass over the block.
-_FIELD = re.compile(r"^(?:([!-9;-~]++)[ \t]*+:((?:.*+)(?:\n[ \t].*+)*+)|(.++))\n?", re.MULTILINE)
-# A field of a block whose folds are undone, its colon right behind its name as nearly all have it.
-_UNFOLDED_FIELD = re.compile(r"^([!-9;-~]++):(.*+)", re.MULTILINE)
 _FALSE_DELIMITERS = 10_000  # lines that only start like the boundary; after so many it is an attack
 _SMALL_BLOCK_BYTES = 160
 _HEAD_ALONE_BYTES = 2 * limits.KIB  # of a part that is but its headers
 _SMALL_MULTIPART_BYTES = 64 * limits.KIB
 _TEXT_PLAIN = parse_structured("text/plain")
 _MESSAGE_RFC822 = parse_structured("message/rfc822")
-_NOTHING = parse_structured("")
 IDENTITY = frozenset(("", "7bit", "8bit", "binary"))
-
-Fields = Sequence[tuple[str, str]]
-
-
-class Head(NamedTuple):
-    """A block of headers, and what it says about the content; None where it says nothing of use.
-
-    `values` has the first value of each name in lower case.
-    """
-
-    fields: Fields
-    values: Mapping[str, str]
-    content_type: Structured | None
-    disposition: Structured
-    encoding: str
-
-
-def _head_of(fields: Fields) -> Head:
-    values = {name.lower(): value for name, value in reversed(fields)}  # of several, the first
-    said = values.get("content-type")
-    content_type = None if said is None else parse_structured(said)
-    said = values.get("content-disposition")
-    disposition = _NOTHING if said is None else parse_structured(said)
-    said = values.get("content-transfer-encoding")
-    words = said.lower().split(";", 1)[0].split() if said else None
-    return Head(fields, values, content_type, disposition, words[0] if words else "")
-
-
-_NO_HEAD = _head_of(())
 
 
 class Part:
@@ -195,7 +170,7 @@ class Reading:
         """(headers, where the body begins) of the entity at [start, end)."""
         raw = self.raw
         if raw.startswith((b"\n", b"\r\n"), start):
-            return _NO_HEAD, min(raw.index(b"\n", start) + 1, end)
+            return NO_HEAD, min(raw.index(b"\n", start) + 1, end)
         stop = raw.find(b"\n\r\n", start, end)
         body = stop + 3
         bare = raw.find(b"\n\n", start, end if stop < 0 else stop)
@@ -211,21 +186,21 @@ class Reading:
         self._header_bytes -= stop - start
         block = raw[start:stop]
         if len(block) <= _SMALL_BLOCK_BYTES:
-            known = _small_block(block)
+            known = small_block(block)
             if known is not None and len(known.fields) <= self._headers:
                 self._headers -= len(known.fields)
                 return known, body
         fields, body = self._fields(block, start, body)
-        return _head_of(fields), body
+        return head_of(fields), body
 
     def _fields(self, block: bytes, start: int, body: int) -> tuple[Fields, int]:
-        plain = _plain_fields(block)
+        plain = plain_fields(block)
         if plain is not None and len(plain) <= self._headers:
             self._headers -= len(plain)
             return plain, body
         foreign = not block.isascii()
-        text = _lines_of(block)
-        found = _FIELD.findall(text)
+        text = lines_of(block)
+        found = FIELD.findall(text)
         if len(found) > self._headers:
             self.flaw("too_many_headers")
             found = found[: self._headers]
@@ -243,13 +218,13 @@ class Reading:
             if "\n" in value:
                 value = value.replace("\n", "")
             if foreign and not value.isascii():
-                value = _repair(value)
+                value = repair(value)
             fields.append((name, value.strip()))
         return fields, body
 
     def _start_of_field(self, text: str, position: int, start: int) -> int:
         """Where in the raw bytes the `position`-th match of the block at `start` begins."""
-        at = next(islice(_FIELD.finditer(text), position, None)).start()
+        at = next(islice(FIELD.finditer(text), position, None)).start()
         for _ in range(text.count("\n", 0, at)):
             start = self.raw.index(b"\n", start) + 1
         return start
@@ -342,7 +317,7 @@ class Reading:
         for number, piece in enumerate(pieces, 1):
             block, _, body = piece.partition(b"\r\n\r\n")
             size = len(block)
-            head = _leaf_head(block) if size <= _SMALL_BLOCK_BYTES else None
+            head = leaf_head(block) if size <= _SMALL_BLOCK_BYTES else None
             if head is None or body[-2:] != b"\r\n":
                 return []
             after = at + len(piece)
@@ -392,51 +367,3 @@ class Reading:
             if line - 1 >= start and self.raw[line - 1] == 13:
                 line -= 1
         return max(start, line)
-
-
-def _lines_of(block: bytes) -> str:
-    """A block of headers as text with `\n` line ends; bytes that are not UTF-8 as surrogates."""
-    text = block.decode("utf-8", "surrogateescape")
-    return text.replace("\r\n", "\n").replace("\r", " ") if "\r" in text else text
-
-
-def _plain_fields(block: bytes) -> list[tuple[str, str]] | None:
-    """The fields of an ASCII block when each of its lines is one or goes on one, else None."""
-    if not block.isascii():
-        return None
-    # A name holds no white space, so that what was folded cannot pass for a field.
-    text = block.decode("ascii").removesuffix("\r").replace("\r\n", "\n")
-    if "\r" in text:
-        return None
-    text = text.replace("\n ", " ").replace("\n\t", "\t")
-    found = _UNFOLDED_FIELD.findall(text)
-    if len(found) != text.count("\n") + 1:
-        return None
-    return [(name, value.strip()) for name, value in found]
-
-
-@lru_cache(maxsize=512)
-def _small_block(block: bytes) -> Head | None:
-    """The few headers of a part, the same in most mails, read; None when they are not plain."""
-    fields = _plain_fields(block)
-    return None if fields is None else _head_of(tuple(fields))
-
-
-@lru_cache(maxsize=512)
-def _leaf_head(block: bytes) -> Head | None:
-    """The headers of a part that has no parts, from the end of its delimiter line to the blank
-    line; None when they are not plain.
-    """
-    if block[:2] != b"\r\n" or b"\n\n" in block or b"\n\r\n" in block + b"\r\n":
-        return None
-    head = _small_block(block[2:] + b"\r")
-    kind = head.content_type if head is not None else None
-    if kind is not None and kind.value.startswith(("multipart/", "message/")):
-        return None
-    return head
-
-
-def _repair(value: str) -> str:
-    """A value with bytes that are not UTF-8, which the block's decoding kept as surrogates."""
-    raw = value.encode("utf-8", "surrogateescape")
-    return charset.guess(raw)

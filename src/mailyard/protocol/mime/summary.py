@@ -23,7 +23,6 @@ _UNSEEN = re.compile(
     r"<(style|script|head|title)\b[^>]*+>.*?(?:</\1\s*+>|\Z)|<!--.*?(?:-->|\Z)|<[^>]*+>?",
     re.DOTALL | re.IGNORECASE,
 )
-_ENDS = re.compile(rb"[\r\n=A-Za-z0-9+/]*\Z")
 
 
 class Summary(NamedTuple):

@@ -39,11 +39,6 @@ def traits_of(root: Part, text: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def is_tnef(part: Part, name: str) -> bool:
-    """Whether an attachment is a `winmail.dat`, by whatever type it was sent."""
-    return part.content_type.value in _TNEFS or name.lower() == "winmail.dat"
-
-
 def is_calendar(part: Part) -> bool:
     return part.content_type.value in _CALENDARS
 

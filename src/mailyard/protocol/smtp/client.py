@@ -37,6 +37,8 @@ from mailyard.protocol.smtp.client_transaction import (
 )
 from mailyard.protocol.smtp.replies import BrokenReply, PeerReply, ReplyReader
 
+_STARTTLS = Await.STARTTLS  # looked at for every reply
+
 
 class ClientSession(MailHandOver):
     """One session, greeting to QUIT. `pipeline`: mails behind one another; 0: never by BDAT.
@@ -75,11 +77,12 @@ class ClientSession(MailHandOver):
             for reply in replies:
                 if self._ended:
                     return
-                if not self._due or (self._due[0] is Await.STARTTLS and reply is not replies[-1]):
+                due = self._due
+                if not due or (due[0] is _STARTTLS and reply is not replies[-1]):
                     self._unexpected(reply)
                     return
                 self.replies_read += 1
-                self._read_reply(self._due.popleft(), reply)
+                self._read_reply(due.popleft(), reply)
         except BrokenReply as error:
             self.lost(error.message)
 
@@ -194,7 +197,7 @@ class ClientSession(MailHandOver):
             return
         lines = reply.raw.decode("ascii", "replace").split("\n")[1:]
         pairs = (line.strip().upper().partition(" ") for line in lines)
-        self._extensions = {name: value.strip() for name, _, value in pairs}
+        self._offered({name: value.strip() for name, _, value in pairs})
         if self._starttls is not StartTls.NONE and not self._tls:
             if "STARTTLS" in self._extensions:
                 self._write(Await.STARTTLS, b"STARTTLS\r\n")
@@ -251,7 +254,7 @@ class ClientSession(MailHandOver):
         self._continue()
 
     def _say_ehlo(self) -> None:
-        self._extensions = {}
+        self._offered({})
         self._write(Await.EHLO, f"EHLO {self._hello}\r\n".encode("ascii"))
 
     def _end(self, verdict: Verdict, reason: str, *, clean: bool) -> None:

@@ -99,7 +99,7 @@ class MailHandOver:
         self._events: list[ClientEvent] = []
         self._due: deque[Await] = deque((Await.GREETING,))
         self._unwritten: deque[tuple[Await, bytes]] = deque()
-        self._extensions: dict[str, str] = {}
+        self._offered({})
         self._chunked: deque[Sending] = deque()  # written whole, replies due
         self._chunked_bytes = 0
         self._long: ClientMail | None = None  # goes by DATA when those before it are answered
@@ -142,13 +142,11 @@ class MailHandOver:
         """A long content is in the output: call `content_flushed` when the socket has taken it."""
         return self._held_end
 
-    @property
-    def _pipelining(self) -> bool:
-        return "PIPELINING" in self._extensions
-
-    @property
-    def _chunking(self) -> bool:
-        return self._pipeline > 0 and self._pipelining and "CHUNKING" in self._extensions
+    def _offered(self, extensions: dict[str, str]) -> None:
+        """What the peer says that it can; asked for every mail and every reply."""
+        self._extensions = extensions
+        self._pipelining = "PIPELINING" in extensions
+        self._chunking = self._pipeline > 0 and self._pipelining and "CHUNKING" in extensions
 
     @property
     def _busy(self) -> bool:

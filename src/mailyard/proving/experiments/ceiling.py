@@ -22,22 +22,27 @@ from mailyard.storage.database import Database, DatabaseAddress
 from mailyard.storage.queries import load as queries
 
 _SQL = queries("monitoring")
-BUDGET = 48
 _POOL = 6
 _EACH = _POOL + 2  # the direct ones
 _OTHERS = 3  # listener, API, scheduler
 _HELD_SHARE = 0.83
-_PATIENCE_S = 60.0
+_PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Times in seconds; `times`: the load, of what one worker can do."""
+    """Times in seconds; `times`: the load, of what one worker can do; `budget`: of connections."""
 
     held_s: float = 45.0
     after_s: float = 25.0
     share: float = 0.02
     times: float = 4.0
+    budget: int = 48
+
+    @property
+    def room(self) -> int:
+        """For so many workers."""
+        return self.budget // _EACH - _OTHERS
 
 
 SHORT = Plan(held_s=32.0, after_s=8.0)
@@ -47,7 +52,7 @@ async def run(folder: Path, plan: Plan, say: Callable[[str], None]) -> Outcome:
     """The whole of it. Raises Unavailable when the platform does not start."""
     settings = {
         **ONE_WORKER,
-        "MAILYARD_DATABASE_BUDGET": str(BUDGET),
+        "MAILYARD_DATABASE_BUDGET": str(plan.budget),
         "MAILYARD_DATABASE_CONNECTIONS": str(_POOL),
     }
     async with stand(
@@ -59,8 +64,8 @@ async def run(folder: Path, plan: Plan, say: Callable[[str], None]) -> Outcome:
 async def _ceiling(here: Stand, plan: Plan, say: Callable[[str], None]) -> Outcome:
     load = SmtpLoad(here.address, here.ledger, 40)
     one = await filed_per_s(here, load)
-    watching = asyncio.create_task(_watch(here))
-    others = await _hold(here)
+    watching = asyncio.create_task(_watch(here, plan.budget))
+    others = await _hold(here, plan.budget)
     begun_s = here.now_s
     say(f"connections are held by others; {plan.times * one:.0f} mails a second come now")
     pace = Pace(
@@ -70,11 +75,12 @@ async def _ceiling(here: Stand, plan: Plan, say: Callable[[str], None]) -> Outco
     running = asyncio.create_task(drive(pace, load.run))
     try:
         await asyncio.sleep(plan.held_s)
+        await here.told("blocked", begun_s, _PATIENCE_S)
     finally:
         await others.close()
     freed_s = here.now_s
     say("they have let go")
-    await here.until(lambda: here.count("worker") > 1, _PATIENCE_S)
+    await here.until(lambda: here.count("worker") >= plan.room, _PATIENCE_S)
     await asyncio.sleep(plan.after_s)
     pace.stop()
     await running
@@ -85,12 +91,12 @@ async def _ceiling(here: Stand, plan: Plan, say: Callable[[str], None]) -> Outco
     return _outcome(here, plan, one, (begun_s, freed_s), decisions, verdict)
 
 
-async def _hold(here: Stand) -> Database:
+async def _hold(here: Stand, budget: int) -> Database:
     """Connections of somebody else, so many that the share is reached."""
     facts = await here.database.fetchrow(_SQL.database_facts)
     assert facts is not None
     url = here.database.direct_url
-    count = max(2, round(BUDGET * _HELD_SHARE + 0.5) - int(facts["connections"]))
+    count = max(2, round(budget * _HELD_SHARE + 0.5) - int(facts["connections"]))
     others = Database(DatabaseAddress(url, url, connections=count))
     await others.open()
     taken = [await others.pool.acquire() for _ in range(count)]
@@ -99,10 +105,10 @@ async def _hold(here: Stand) -> Database:
     return others
 
 
-async def _watch(here: Stand) -> None:
+async def _watch(here: Stand, budget: int) -> None:
     """How many connections there are, into the series."""
     used = [0.0]
-    here.more = lambda: {"connections": used[0], "allowed": 0.8 * BUDGET, "budget": float(BUDGET)}
+    here.more = lambda: {"connections": used[0], "allowed": 0.8 * budget, "budget": float(budget)}
     while True:
         facts = await here.database.fetchrow(_SQL.database_facts)
         used[0] = float(facts["connections"]) if facts is not None else 0.0
@@ -124,7 +130,6 @@ def _outcome(
     ups = [row for row in after if row.kind == "up"]
     full = [row for row in after if "budget of database connections has no room" in row.reason]
     most = max(value for _, value in points("workers"))
-    room = BUDGET // _EACH - _OTHERS
     checks = [
         Check(
             "above 80 % of the connections more is wanted, none is started, the row says why",
@@ -139,10 +144,10 @@ def _outcome(
             bool(ups),
         ),
         Check(
-            f"never more than the budget of {BUDGET} connections allows at {_EACH} a process: "
-            f"{room} workers; the row says so",
+            f"never more than the budget of {plan.budget} connections allows at {_EACH} a process: "
+            f"{plan.room} workers; the row says so",
             f"at most {most:.0f}; " + (full[0].reason if full else "no such row"),
-            most == room and bool(full),
+            most == plan.room and bool(full),
         ),
         Check(
             "no mail lost, none twice",
@@ -154,7 +159,7 @@ def _outcome(
         name="ceiling",
         title="A database at its connection ceiling",
         settings={
-            "database_budget": BUDGET,
+            "database_budget": plan.budget,
             "connections_each": _EACH,
             "one_worker_per_s": round(one, 1),
             "load_per_s": round(plan.times * one, 1),

@@ -8,7 +8,6 @@ from secrets import token_hex
 
 from mailyard.proving.client import ApiClient
 
-_PAGE = 500
 _LABEL = "experiment"
 
 
@@ -75,18 +74,10 @@ class Ledger:
         number_of = re.compile(rf"experiment {self.run} number (\d+) of many").search
         seen: Counter[int] = Counter()
         for inbox_id, _ in self.inboxes:
-            cursor = None
-            while True:
-                page = await client.get(
-                    f"/v1/inboxes/{inbox_id}/messages", limit=_PAGE, cursor=cursor
-                )
-                for item in page["items"]:
-                    found = number_of(item["subject"])
-                    if found:
-                        seen[int(found[1])] += 1
-                cursor = page.get("next_cursor")
-                if not cursor:
-                    break
+            for item in await client.all(f"/v1/inboxes/{inbox_id}/messages"):
+                found = number_of(item["subject"])
+                if found:
+                    seen[int(found[1])] += 1
         return Verdict(
             promised=len(self.promised),
             lost=len(self.promised - seen.keys()),

@@ -11,11 +11,13 @@ from mailyard.proving.experiments.chart import Mark, Panel, chart
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that has to hold, with the figure that was seen."""
+    """One thing that has to hold, with the figure that was seen. `of_time`: how soon something
+    happened, for which a machine must have nothing else to do."""
 
     what: str
     seen: str
     holds: bool
+    of_time: bool = False
 
 
 class Series:
@@ -88,7 +90,13 @@ class Outcome:
             "settings": dict(self.settings),
             "figures": dict(self.figures),
             "checks": [
-                {"what": one.what, "seen": one.seen, "holds": one.holds} for one in self.checks
+                {
+                    "what": one.what,
+                    "seen": one.seen,
+                    "holds": one.holds,
+                    "of_time": one.of_time,
+                }
+                for one in self.checks
             ],
             "decisions": [
                 {

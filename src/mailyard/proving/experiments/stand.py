@@ -31,7 +31,8 @@ from mailyard.storage.database import Database, DatabaseAddress
 LOOK_S = 0.5
 INBOXES = 100
 QUIET_S = 1.0  # nothing waits and nothing is worked on for so long: all is done
-_SETTLED_S = 90.0
+_START_S = 180.0
+_SETTLED_S = 240.0
 _SETTLE_LOOK_S = 0.2
 _MAIL = (INBOUND_EMAIL, EMAIL_SEND)
 _QUIET = {
@@ -56,6 +57,7 @@ class Stand:
     engine: PostgresEngine
     began: float
     began_at: float  # the same instant by the clock of the wall
+    let_go: Callable[[], None]  # of the processes that are held to a share of a core
     more: Callable[[], Mapping[str, float]] = dict
     _depths: dict[str, Depth] = field(default_factory=dict)
 
@@ -121,8 +123,18 @@ class Stand:
             await asyncio.sleep(0.2)
         return True
 
+    async def told(self, kind: str, since_s: float, within_s: float) -> bool:
+        """Whether the autoscaler wrote down a decision of this kind in time."""
+        until = time.monotonic() + within_s
+        while not any(one.kind == kind and one.at_s >= since_s for one in await self.decisions()):
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(LOOK_S)
+        return True
+
     async def judge(self) -> Verdict:
-        """After everything has settled: is what was promised there, once?"""
+        """Everything settles, with the whole machine: is what was promised there, once?"""
+        self.let_go()
         await self.settle()
         return await self.ledger.judge(self.client)
 
@@ -140,7 +152,9 @@ async def stand(
     policy_file = folder / "autoscale.toml"
     policy_file.write_text(policy, "utf-8")
     platform = OwnPlatform(
-        folder, {**_QUIET, "MAILYARD_AUTOSCALE_FILE": str(policy_file), **settings}
+        folder,
+        {**_QUIET, "MAILYARD_AUTOSCALE_FILE": str(policy_file), **settings},
+        start_s=_START_S,
     )
     say("starting a platform of its own")
     async with contextlib.AsyncExitStack() as stack:
@@ -153,13 +167,14 @@ async def stand(
         database = Database(DatabaseAddress(url, url, connections=2))
         await database.open()
         stack.push_async_callback(database.close)
+        held = stack.enter_context(contextlib.ExitStack())
         for role, share in shares.items():
-            stack.enter_context(CpuShare(share, partial(_pids, platform, role)))
+            held.enter_context(CpuShare(share, partial(_pids, platform, role)))
         engine = PostgresEngine(database=database, bus=MemoryBus())
         ledger = await Ledger.open(client, INBOXES)
         here = Stand(
             platform, address, client, ledger, Series(), database, engine, time.monotonic(),
-            time.time(),
+            time.time(), held.close,
         )  # fmt: skip
         looking = asyncio.create_task(here.look())
         try:

@@ -5,7 +5,6 @@ and answers are given as of now.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -17,23 +16,9 @@ from mailyard.core.clock import Clock
 from mailyard.core.limits import JOB_CRASHES_BEFORE_BURIED, JOB_SECOND_CHANCES_S, LEASE_S
 from mailyard.queue.engine import ALL_CAPABILITIES, WakeUps, topic_of
 from mailyard.queue.engines.memory_job import MemoryJob, MemoryKey
+from mailyard.queue.engines.memory_lines import MemoryLines
+from mailyard.queue.engines.memory_transaction import MemoryTransaction, do
 from mailyard.queue.job import CRASHED, DeadJob, Depth, KeyPolicy, LeasedJob, NewJob, check
-
-_Line = tuple[str, int, UUID | None, bool]  # queue, priority, workspace, suspects
-
-
-class MemoryTransaction:
-    """What a caller of the memory engine passes as `tx`."""
-
-    def __init__(self) -> None:
-        self._at_commit: list[Callable[[], object]] = []
-
-    def then(self, act: Callable[[], object]) -> None:
-        self._at_commit.append(act)
-
-    def commit(self) -> None:
-        for act in self._at_commit:
-            act()
 
 
 class MemoryEngine:
@@ -45,8 +30,7 @@ class MemoryEngine:
         self._clock = clock
         self._bus = bus
         self._jobs: dict[int, MemoryJob] = {}
-        self._lines: dict[_Line, deque[int]] = {}
-        self._turns: dict[tuple[str, int, bool], deque[UUID | None]] = {}
+        self._lines = MemoryLines()
         self._unique: dict[tuple[str, str], int] = {}
         self._keys: dict[tuple[str, str], MemoryKey] = {}
         self._policies: dict[str, KeyPolicy] = {}
@@ -80,7 +64,7 @@ class MemoryEngine:
                 self._unique[key] = job.id
             ids.append(job.id)
             added.append(job)
-        self._do(tx, lambda: self._add(added))
+        do(tx, lambda: self._add(added))
         return ids
 
     def announce(self, queues: Sequence[str]) -> None:
@@ -92,19 +76,19 @@ class MemoryEngine:
         queues: Sequence[str],
         limit: int,
         wait_s: float,
-        worker: str,
+        worker: str,  # noqa: ARG002 (nobody asks here who has a job)
         suspects: bool = True,
     ) -> list[LeasedJob]:
         subscriptions = [self._bus.subscribe(topic_of(queue)) for queue in queues]
         try:
-            leased = self._lease_now(queues, limit, worker, suspects)
+            leased = self._lease_now(queues, limit, suspects)
             if leased or wait_s <= 0:
                 return leased
             waits = [asyncio.ensure_future(s.wait(wait_s)) for s in subscriptions]
             _, unfinished = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in unfinished:
                 wait.cancel()
-            return self._lease_now(queues, limit, worker, suspects)
+            return self._lease_now(queues, limit, suspects)
         finally:
             for subscription in subscriptions:
                 subscription.close()
@@ -208,14 +192,14 @@ class MemoryEngine:
         return depths
 
     async def pause(self, queue: str, tx: MemoryTransaction | None = None) -> None:
-        self._do(tx, lambda: self._paused.add(queue))
+        do(tx, lambda: self._paused.add(queue))
 
     async def resume(self, queue: str, tx: MemoryTransaction | None = None) -> None:
         def resume() -> None:
             self._paused.discard(queue)
             self.announce([queue])
 
-        self._do(tx, resume)
+        do(tx, resume)
 
     async def paused(self) -> set[str]:
         return set(self._paused)
@@ -248,7 +232,7 @@ class MemoryEngine:
                     job.error = ""
 
         risen = [job for job in self._dead(workspace_id, ids) if self._may_rise(job)]
-        self._do(tx, redrive)
+        do(tx, redrive)
         return {job.id for job in risen}
 
     async def discard(
@@ -259,7 +243,7 @@ class MemoryEngine:
                 self._jobs.pop(job_id, None)
 
         gone = {job.id for job in self._dead(workspace_id, ids)}
-        self._do(tx, discard)
+        do(tx, discard)
         return gone
 
     # Inside -----------------------------------------------------------------------------------
@@ -279,18 +263,8 @@ class MemoryEngine:
             job.state = "parked"
             self._key(job).waiting.append(job.id)
         else:
-            self._line_up(job)
+            self._lines.add(job)
         self.announce([job.new.queue])
-
-    def _line_up(self, job: MemoryJob) -> None:
-        new = job.new
-        job.state = "ready"
-        line = (new.queue, new.priority, new.workspace_id, job.crashes > 0)
-        waiting = self._lines.setdefault(line, deque())
-        waiting.append(job.id)
-        turns = self._turns.setdefault((new.queue, new.priority, job.crashes > 0), deque())
-        if new.workspace_id not in turns:
-            turns.append(new.workspace_id)
 
     def _leave(self, job: MemoryJob) -> None:
         """Out of its lease: the old token no longer fits."""
@@ -353,57 +327,22 @@ class MemoryEngine:
         if job.new.unique_key is not None:
             self._unique.pop((job.new.queue, job.new.unique_key), None)
 
-    def _lease_now(
-        self, queues: Sequence[str], limit: int, worker: str, suspects: bool
-    ) -> list[LeasedJob]:
+    def _lease_now(self, queues: Sequence[str], limit: int, suspects: bool) -> list[LeasedJob]:
         self._move_what_is_due()
         open_queues = [queue for queue in queues if queue not in self._paused]
         if suspects:
-            suspect = self._take(open_queues, 1, worker, True)
+            suspect = self._take(open_queues, 1, True)
             if suspect:
                 return suspect
-        return self._take(open_queues, limit, worker, False)
+        return self._take(open_queues, limit, False)
 
-    def _take(
-        self, queues: Sequence[str], limit: int, worker: str, suspects: bool
-    ) -> list[LeasedJob]:
-        taken: list[int] = []
-        for priority in range(10):
-            for queue in queues:
-                turns = self._turns.get((queue, priority, suspects), deque())
-                while turns and len(taken) < limit:
-                    workspace_id = turns.popleft()
-                    line = self._lines[(queue, priority, workspace_id, suspects)]
-                    taken.append(line.popleft())
-                    if line:
-                        turns.append(workspace_id)
+    def _take(self, queues: Sequence[str], limit: int, suspects: bool) -> list[LeasedJob]:
+        taken = self._lines.take(queues, limit, suspects)
         if not taken:
             return []
         self._last_token += 1
         expires_at = self._clock.now() + timedelta(seconds=LEASE_S)
-        return [self._hand_over(self._jobs[job_id], worker, expires_at) for job_id in taken]
-
-    def _hand_over(self, job: MemoryJob, worker: str, expires_at: datetime) -> LeasedJob:
-        job.state = "leased"
-        job.token = self._last_token
-        job.holder = worker
-        job.expires_at = expires_at
-        new = job.new
-        return LeasedJob(
-            id=job.id,
-            queue=new.queue,
-            kind=new.kind,
-            payload=new.payload,
-            workspace_id=new.workspace_id,
-            attempt=job.attempts + 1,
-            crashes=job.crashes,
-            max_attempts=new.max_attempts,
-            token=job.token,
-            enqueued_at=job.enqueued_at,
-            expires_at=expires_at,
-            turn=job.turn,
-            trace=new.trace,
-        )
+        return [self._jobs[job_id].lent_to(self._last_token, expires_at) for job_id in taken]
 
     def _move_what_is_due(self) -> None:
         now = self._clock.now()
@@ -414,19 +353,11 @@ class MemoryEngine:
             self._admit(self._policies.get(queue, KeyPolicy()), key, now)
 
     def _admit(self, policy: KeyPolicy, key: MemoryKey, now: datetime) -> None:
-        while key.waiting:
-            if policy.concurrency is not None and len(key.running) >= policy.concurrency:
-                return
-            if policy.rate_per_s is not None:
-                step = timedelta(seconds=1.0 / policy.rate_per_s)
-                moved = max(key.tat or now, now) + step
-                if moved - now > step * policy.burst:
-                    return
-                key.tat = moved
+        while key.waiting and key.may_run(policy, now):
             job = self._jobs[key.waiting.popleft()]
             job.admitted = True
             key.running.add(job.id)
-            self._line_up(job)
+            self._lines.add(job)
 
     def _key(self, job: MemoryJob) -> MemoryKey:
         return self._keys.setdefault((job.new.queue, job.new.limit_key or ""), MemoryKey())
@@ -453,16 +384,9 @@ class MemoryEngine:
             for job in self._mine(jobs):
                 act(job)
 
-        self._do(tx, settle)
+        do(tx, settle)
         return {job.id for job in mine}
 
     def _dead(self, workspace_id: UUID | None, ids: Sequence[int]) -> list[MemoryJob]:
         found = [self._jobs[job_id] for job_id in dict.fromkeys(ids) if job_id in self._jobs]
         return [j for j in found if j.state == "dead" and j.new.workspace_id == workspace_id]
-
-    @staticmethod
-    def _do(tx: MemoryTransaction | None, act: Callable[[], object]) -> None:
-        if tx is None:
-            act()
-        else:
-            tx.then(act)

@@ -4,6 +4,8 @@ import re
 
 import msgspec
 
+from mailyard.core import limits
+from mailyard.core.errors import InvalidInput
 from mailyard.sending.position import Origin
 
 EMAIL = "email"
@@ -72,3 +74,31 @@ def names_in(one: Source | Part) -> set[str]:
         for text in (one.html, one.mjml, one.text)
         for found in REFERENCE.finditer(text)
     }
+
+
+def check_characters(source: Source) -> None:
+    """Raises InvalidInput for what no text column takes, and for a source that is too long."""
+    for field in ("subject", "html", "mjml", "text"):
+        text: str = getattr(source, field)
+        if "\0" in text:
+            raise InvalidInput("NUL is not allowed here", field=field)
+        if len(text) > limits.TEMPLATE_SOURCE_BYTES:
+            raise InvalidInput(f"larger than {limits.TEMPLATE_SOURCE_BYTES} bytes", field=field)
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise InvalidInput("not valid Unicode", field=field) from None
+
+
+def check_source(source: Source) -> None:
+    """Raises InvalidInput for a source that cannot be published, whatever stands in it."""
+    check_characters(source)
+    if source.html.strip() and source.mjml.strip():
+        raise InvalidInput("a template has HTML or MJML, not both", field="mjml")
+    if source.kind == EMAIL and not source.subject.strip():
+        raise InvalidInput("a subject is needed", field="subject")
+    if source.kind != EMAIL and source.subject.strip():
+        raise InvalidInput(f"a {source.kind} has no subject", field="subject")
+    if not (source.html.strip() or source.mjml.strip() or source.text.strip()):
+        raise InvalidInput("HTML, MJML or text is needed", field="html")

@@ -112,7 +112,6 @@ class HistoryImport:
         read: Callable[[Sequence[Any]], Past],
         rejects: Rejects,
         run_rows: int = RUN_ROWS,
-        writers: int = WRITERS,
     ) -> None:
         self._database = database
         self._key = (workspace_id, source, fingerprint)
@@ -120,7 +119,6 @@ class HistoryImport:
         self._read = read
         self._rejects = rejects
         self._run_rows = run_rows
-        self._writers = writers
         self._months: set[datetime] = set()
         self._months_lock = asyncio.Lock()
         self._fresh_runs = _FAST_AGAIN  # since one stood already
@@ -156,7 +154,7 @@ class HistoryImport:
         reading = asyncio.create_task(self._fill(runs, stopping))
         try:
             async with asyncio.TaskGroup() as tasks:
-                for _ in range(self._writers):
+                for _ in range(WRITERS):
                     tasks.create_task(self._drain(runs))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
@@ -181,7 +179,7 @@ class HistoryImport:
                 await runs.put(run)
         except Exception as raised:  # told to who waits for the runs
             error = raised
-        for _ in range(self._writers):
+        for _ in range(WRITERS):
             await runs.put(None)
         if error is not None:
             self._reading_failed = error

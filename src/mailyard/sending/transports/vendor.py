@@ -118,13 +118,6 @@ def taken(code: int, message_id: str) -> Verdict:
     return Verdict(Outcome.ACCEPTED, code, f"{ID_PREFIX}{message_id}")
 
 
-def message_id_of(reply: str) -> str | None:
-    """The provider's id in a reply that `taken` wrote."""
-    if not reply.startswith(ID_PREFIX):
-        return None
-    return reply[len(ID_PREFIX) :].split(" ", 1)[0] or None
-
-
 def by_status(answer: HttpAnswer, text: str, now: datetime) -> Verdict:
     """What an HTTP status says by itself (RFC 9110 section 15), where the vendor says no more.
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from obstore.store import AzureStore, GCSStore, S3Store
 
-SCHEMES = ("s3", "gs", "az")
 _PIECE_BYTES = 1 << 20
 _RUN = 1_000  # what S3 lists, and deletes, in one request
 _CONNECT_S = 3.0

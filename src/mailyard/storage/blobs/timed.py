@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic, perf_counter
+from weakref import WeakSet
 
 import structlog
 
@@ -17,9 +18,11 @@ from mailyard.core.limits import (
     BLOB_READ_S,
     BLOB_WRITE_S,
 )
+from mailyard.observe import metrics
 from mailyard.observe.metrics import BLOB_BYTES, BLOB_OPERATIONS, BLOB_SECONDS, BLOBS_REACHABLE
 from mailyard.storage.blob import BlobDamaged, BlobMissing, BlobsAway, BlobStore, Stored
 
+_KNOWN_S = 180.0  # a failure that nobody has tried to repeat says nothing after so long
 _LOG = structlog.get_logger(__name__)
 
 
@@ -39,7 +42,10 @@ class TimedBlobs:
         self._write_s = write_s
         self._pause_s = pause_s
         self._away_until = 0.0
+        self._failed_at: float | None = None
         BLOBS_REACHABLE.set(1)
+        _STORES.add(self)
+        metrics.tell("blobs", _told)
 
     async def put(self, key: str, content: bytes | AsyncIterator[bytes]) -> None:
         size_bytes = len(content) if isinstance(content, bytes) else 0
@@ -110,12 +116,27 @@ class TimedBlobs:
             BLOB_OPERATIONS.labels(operation, error.code).inc()
             raise
         else:
+            self._failed_at = None
             BLOBS_REACHABLE.set(1)
             BLOB_OPERATIONS.labels(operation, "done").inc()
             BLOB_SECONDS.labels(operation).observe(perf_counter() - started)
 
+    @property
+    def away(self) -> bool:
+        """Whether it failed lately. Who has not asked for long does not know, and says no."""
+        return self._failed_at is not None and monotonic() - self._failed_at < _KNOWN_S
+
     def _mark_away(self, operation: str, error: Exception) -> None:
-        self._away_until = monotonic() + self._pause_s
+        self._failed_at = monotonic()
+        self._away_until = self._failed_at + self._pause_s
         BLOBS_REACHABLE.set(0)
         BLOB_OPERATIONS.labels(operation, "away").inc()
         _LOG.warning("blobs.away", operation=operation, error=str(error))
+
+
+_STORES: "WeakSet[TimedBlobs]" = WeakSet()
+
+
+def _told() -> dict[str, float]:
+    """For alert rules: a store of this process is away (there are two while blobs move)."""
+    return {"away": float(any(one.away for one in _STORES))}

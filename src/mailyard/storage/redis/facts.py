@@ -35,10 +35,6 @@ class RedisFacts:
     clients: int
 
     @property
-    def hit_rate(self) -> float:
-        return self.hits / max(1, self.hits + self.misses)
-
-    @property
     def memory_share(self) -> float:
         return self.memory_bytes / self.memory_max_bytes if self.memory_max_bytes else 0.0
 

@@ -31,6 +31,10 @@ JOIN email ON email.id = asked.id AND email.workspace_id = asked.workspace_id
           AND email.content = '\x01'::bytea || convert_to(asked.key, 'UTF8')
 WHERE email.id BETWEEN $4 AND $5;
 
+-- name: known
+-- Those of the workspaces $1 that are in this database.
+SELECT id AS workspace_id FROM workspace WHERE id = ANY ($1::uuid[]);
+
 -- name: settle
 -- The blobs $1 of the workspaces $2 (of the same places) are gone, or are named again.
 DELETE FROM blob_gone USING unnest($1::text[], $2::uuid[]) AS done (key, workspace_id)

@@ -94,11 +94,3 @@ WITH gone AS (
 )
 UPDATE contact_import SET state = 'finished', finished_at = now()
 WHERE workspace_id = $1 AND id = $2 AND fence = $3 AND state = 'running';
-
--- name: end_import
--- The worker gives up on the import, for this reason; what went in stays.
-WITH gone AS (
-    DELETE FROM contact_import_part WHERE workspace_id = $1 AND import_id = $2
-)
-UPDATE contact_import SET state = 'failed', error = $4, finished_at = now()
-WHERE workspace_id = $1 AND id = $2 AND fence = $3 AND state = 'running';

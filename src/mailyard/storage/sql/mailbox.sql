@@ -170,13 +170,13 @@ FROM mailbox
 WHERE workspace_id = $1 AND inbox_id = $2 AND retention_days = $3;
 
 -- name: count_unseen
--- How many mails that nobody has read lie in each of the folders $4 of inbox $2 of workspace $1; $5 is
--- as far as is counted.
+-- How many mails that nobody has read lie in each of the folders $4 of inbox $2 of workspace $1, with
+-- ids from $6 on; $5 is as far as is counted.
 SELECT folder.name, (
     SELECT count(*) FROM (
         SELECT FROM line_state AS state
         WHERE state.workspace_id = $1 AND state.inbox_id = $2 AND state.retention_days = $3
-          AND state.folder = folder.name AND NOT state.seen
+          AND state.folder = folder.name AND NOT state.seen AND state.message_id >= $6
         LIMIT $5
     ) AS counted
 ) AS unseen
@@ -210,7 +210,8 @@ WHERE workspace_id = $1 AND inbox_id = $2 AND retention_days = $3 AND seq = $4;
 
 -- name: people_seen
 -- Who has written to inbox $2 of workspace $1, and to whom was written from it, in its newest $4 mails:
--- address, name, how often, the newest. Not the mailbox itself ($5); holding the text $6, any case.
+-- address, name, how often, the newest. Not the mailbox itself ($5); holding the text $6, any case; in
+-- mails with ids from $8 on.
 SELECT lower(address) AS address, max(name) AS name, count(*) AS mails, max(message_id::text)::uuid AS newest
 FROM (
     SELECT CASE WHEN state.folder = 'sent' THEN line.recipient ELSE line.from_address END AS address,
@@ -221,6 +222,7 @@ FROM (
       ON state.inbox_id = line.inbox_id AND state.message_id = line.message_id
          AND state.retention_days = line.retention_days AND state.workspace_id = line.workspace_id
     WHERE line.workspace_id = $1 AND line.inbox_id = $2 AND line.retention_days = $3
+      AND line.message_id >= $8
       AND (line.deleted_at IS NULL OR line.deleted_at > now())
     ORDER BY line.message_id DESC
     LIMIT $4

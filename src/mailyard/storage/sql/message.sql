@@ -172,7 +172,7 @@ ORDER BY line.message_id
 LIMIT $4;
 
 -- name: known_message_ids
--- Which of the Message-IDs $4 the inbox $2 of workspace $1 has, in mail after $3.
+-- Which of the Message-IDs $4 the inbox $2 of workspace $1 shows, in mail after $3.
 SELECT DISTINCT line.header_message_id
 FROM inbox
 JOIN inbox_message AS line

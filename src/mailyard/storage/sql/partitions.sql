@@ -6,10 +6,6 @@ SELECT pg_advisory_xact_lock(7217410943);
 -- The same lock for a session, without waiting: whoever does not get it leaves the work to another.
 SELECT pg_try_advisory_lock(7217410943);
 
--- name: unlock_session
--- Gives the session's lock back.
-SELECT pg_advisory_unlock(7217410943);
-
 -- name: limit_lock_wait
 -- No DDL waits longer than this for a lock: behind it, every reader and writer would wait too.
 SELECT set_config('lock_timeout', $1, $2);

@@ -142,6 +142,53 @@ UPDATE audit_log SET before = NULL, after = NULL
 WHERE workspace_id = $1 AND id >= $3 AND subject = ANY($2::text[])
   AND (before IS NOT NULL OR after IS NOT NULL);
 
+-- part: without
+-- What is left of inbox_ids when the inboxes $2 are gone.
+ARRAY(SELECT one FROM unnest(inbox_ids) AS one WHERE one <> ALL($2::uuid[]))
+
+-- name: forget_dmarc
+-- DMARC reports of workspace $1 that came to the inboxes $2 alone go, with their rows; those that came
+-- to others too forget these. How many went.
+WITH known AS (
+    UPDATE dmarc_report
+    SET inbox_ids =
+-- use: without
+    WHERE workspace_id = $1 AND inbox_ids && $2::uuid[] AND NOT inbox_ids <@ $2::uuid[]
+), gone AS (
+    DELETE FROM dmarc_report
+    WHERE workspace_id = $1 AND inbox_ids && $2::uuid[] AND inbox_ids <@ $2::uuid[]
+    RETURNING id
+)
+SELECT count(*) FROM gone;
+
+-- name: forget_tls
+-- The same of TLS reports.
+WITH known AS (
+    UPDATE tls_report
+    SET inbox_ids =
+-- use: without
+    WHERE workspace_id = $1 AND inbox_ids && $2::uuid[] AND NOT inbox_ids <@ $2::uuid[]
+), gone AS (
+    DELETE FROM tls_report
+    WHERE workspace_id = $1 AND inbox_ids && $2::uuid[] AND inbox_ids <@ $2::uuid[]
+    RETURNING id
+)
+SELECT count(*) FROM gone;
+
+-- name: blank_dead
+-- What dead letters of workspace $1 that name any of $2 (ids of inboxes or messages) say of their
+-- failure: it may quote a mail. They themselves hold ids alone, and stay until they are discarded.
+UPDATE job_dead AS dead SET error = ''
+FROM queue_line AS line
+WHERE line.id = abs(dead.line_id) AND line.workspace_id = $1 AND dead.error <> ''
+  AND EXISTS (
+      SELECT FROM regexp_matches(
+          encode(dead.payload, 'escape'),
+          '[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}', 'g'
+      ) AS named
+      WHERE named[1]::uuid = ANY($2::uuid[])
+  );
+
 -- name: drop_inboxes
 -- Deletes the inboxes $2 of workspace $1, of which $3 is the lowest.
 DELETE FROM inbox WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id >= $3;

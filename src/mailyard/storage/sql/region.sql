@@ -20,8 +20,7 @@ SELECT pg_is_in_recovery() AS follows,
        coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), 0)::bigint
            AS unreplayed_bytes,
        pg_last_xact_replay_timestamp() AS last_commit_at,
-       coalesce(pg_last_wal_replay_lsn()::text, '') AS position,
-       now() AS now;
+       coalesce(pg_last_wal_replay_lsn()::text, '') AS position;
 
 -- name: primary_of
 -- Where the copy streams from; nothing when it does not, or its user may not see that.

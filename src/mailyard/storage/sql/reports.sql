@@ -1,12 +1,23 @@
+-- name: hold_mail
+-- The inboxes of message $2 of workspace $1, which nobody deletes before the end of the transaction.
+SELECT inbox_ids FROM message WHERE workspace_id = $1 AND id = $2 FOR KEY SHARE;
+
 -- name: add_dmarc
--- A report of workspace $2 under the id $1; null when it is there already.
-INSERT INTO dmarc_report (
-    id, workspace_id, domain, organisation, email, report_id, begins_at, ends_at, policy, messages,
-    passed, skipped, standing
+-- A report of workspace $2 under the id $1, from a mail in the inboxes $14. One that is there already
+-- came to those too, and the answer is null.
+WITH added AS (
+    INSERT INTO dmarc_report AS known (
+        id, workspace_id, domain, organisation, email, report_id, begins_at, ends_at, policy,
+        messages, passed, skipped, standing, inbox_ids
+    )
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+    ON CONFLICT (workspace_id, domain, organisation, report_id, begins_at) DO UPDATE
+    SET inbox_ids = ARRAY(
+        SELECT DISTINCT unnest(known.inbox_ids || excluded.inbox_ids) ORDER BY 1
+    )
+    RETURNING id
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-ON CONFLICT DO NOTHING
-RETURNING id;
+SELECT id FROM added WHERE id = $1;
 
 -- name: add_dmarc_rows
 -- The rows of report $1 of workspace $2 on domain $3 and day $4, in order.
@@ -22,14 +33,20 @@ FROM unnest(
 );
 
 -- name: add_tls
--- A TLS report of workspace $2 under the id $1; null when it is there already.
-INSERT INTO tls_report (
-    id, workspace_id, domain, organisation, report_id, begins_at, ends_at, succeeded, failed,
-    failures, standing
+-- A TLS report in the same way, from a mail in the inboxes $12.
+WITH added AS (
+    INSERT INTO tls_report AS known (
+        id, workspace_id, domain, organisation, report_id, begins_at, ends_at, succeeded, failed,
+        failures, standing, inbox_ids
+    )
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+    ON CONFLICT (workspace_id, domain, organisation, report_id, begins_at) DO UPDATE
+    SET inbox_ids = ARRAY(
+        SELECT DISTINCT unnest(known.inbox_ids || excluded.inbox_ids) ORDER BY 1
+    )
+    RETURNING id
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-ON CONFLICT DO NOTHING
-RETURNING id;
+SELECT id FROM added WHERE id = $1;
 
 -- name: dmarc_domains
 -- What was reported of each domain of workspace $1 since day $2.

@@ -67,8 +67,9 @@ DELETE FROM search_vector
 WHERE workspace_id = $1 AND message_id = ANY($2::uuid[]) AND message_id BETWEEN $3 AND $4;
 
 -- name: setting
--- How the mail of workspace $1 is indexed.
-SELECT language, every_word, by_meaning FROM search_setting WHERE workspace_id = $1;
+-- How the mail of workspace $1 is indexed, and whether inboxes say for themselves what is found by
+-- meaning.
+SELECT language, every_word, by_meaning, inboxes FROM search_setting WHERE workspace_id = $1;
 
 -- name: set
 -- The mail of workspace $1 is indexed in the language $2, parts of every word $3, by meaning too $4.
@@ -76,6 +77,44 @@ INSERT INTO search_setting (workspace_id, language, every_word, by_meaning) VALU
 ON CONFLICT (workspace_id) DO UPDATE
 SET language = excluded.language, every_word = excluded.every_word,
     by_meaning = excluded.by_meaning;
+
+-- name: get_inbox
+-- What the living inbox $2 of workspace $1 says of search by meaning.
+SELECT by_meaning FROM inbox
+WHERE workspace_id = $1 AND id = $2
+  AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now());
+
+-- name: set_inbox
+-- The living inbox $2 of workspace $1 says $3 of it.
+UPDATE inbox SET by_meaning = $3
+WHERE workspace_id = $1 AND id = $2
+  AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+RETURNING id;
+
+-- name: note_inboxes
+-- Workspace $1 has an inbox that says for itself; its language is $2 where it has said nothing yet.
+INSERT INTO search_setting (workspace_id, language, every_word, inboxes) VALUES ($1, $2, false, true)
+ON CONFLICT (workspace_id) DO UPDATE SET inboxes = true;
+
+-- name: any_inbox
+-- Whether any living inbox of workspace $1 is found by meaning on its own account.
+SELECT EXISTS (
+    SELECT FROM inbox
+    WHERE workspace_id = $1 AND by_meaning
+      AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+);
+
+-- name: meant
+-- Those of the messages $2 of workspace $1 that lie in an inbox whose mail is found by meaning; $5 is
+-- what holds for those that say nothing, $3 and $4 are the lowest and highest of $2.
+SELECT message.id
+FROM message
+WHERE workspace_id = $1 AND id = ANY($2::uuid[]) AND id BETWEEN $3 AND $4
+  AND EXISTS (
+      SELECT FROM unnest(message.inbox_ids) AS place (inbox_id)
+      JOIN inbox ON inbox.id = place.inbox_id
+      WHERE inbox.workspace_id = $1 AND coalesce(inbox.by_meaning, $5::boolean)
+  );
 
 -- name: languages
 -- The languages of the mail of workspace $1.
@@ -168,6 +207,8 @@ WHERE inbox_message.workspace_id = $1 AND inbox_message.inbox_id = hit.inbox_id
       WHERE inbox.workspace_id = $1 AND inbox.id = hit.inbox_id
         AND inbox.retention_days = hit.retention_days AND inbox.deleted_at IS NULL
         AND (inbox.expires_at IS NULL OR inbox.expires_at > now())
+        AND (inbox.message_ttl_s IS NULL OR hit.message_id
+             >= lowest_id_at(now() - make_interval(secs => inbox.message_ttl_s)))
   )
 OFFSET 0
 
@@ -294,12 +335,19 @@ ORDER BY hit.rank DESC, hit.message_id DESC, hit.inbox_id;
 -- name: near
 -- Of the lines in the scope ($1 the workspace) with ids in [$4, $5) and vectors of model $6 the $9 of
 -- the most like signs $7, of these those nearest to the vector $8, from $10 on, up to $11. What points
--- elsewhere altogether is none.
+-- elsewhere altogether is none. $12 says what holds for inboxes that do not say for themselves whether
+-- their mail is found so; null: for all, none says so.
 WITH near AS MATERIALIZED (
     SELECT s.inbox_id, s.message_id, s.retention_days, s.vector
     FROM search_vector AS s
     WHERE (s.workspace_id = $1) IS TRUE AND {scope}
       AND s.message_id >= $4 AND s.message_id < $5 AND s.model = $6
+      AND CASE
+          WHEN $12::boolean IS NULL THEN true
+          WHEN $12::boolean THEN s.inbox_id NOT IN (
+              SELECT id FROM inbox WHERE workspace_id = $1 AND NOT by_meaning)
+          ELSE s.inbox_id IN (SELECT id FROM inbox WHERE workspace_id = $1 AND by_meaning)
+      END
     ORDER BY s.bits <~> $7::text::bit(256)
     LIMIT $9
 ), hit AS MATERIALIZED (
@@ -318,7 +366,8 @@ ORDER BY distance, message_id DESC, inbox_id;
 
 -- name: write_vectors
 -- Vectors of model $3 for messages $2 of workspace $1 in every inbox that shows them: signs $4, vectors
--- $5; $6 and $7 are the lowest and highest of $2. The caller holds the classes. How many lines.
+-- $5; $6 and $7 are the lowest and highest of $2, $8 is what holds for inboxes that do not say for
+-- themselves whether their mail is found so. The caller holds the classes. How many lines.
 WITH made AS MATERIALIZED (
     SELECT * FROM unnest($2::uuid[], $4::text[], $5::text[]) AS made (message_id, bits, vector)
 ), written AS (
@@ -332,8 +381,10 @@ WITH made AS MATERIALIZED (
     JOIN inbox_message AS line
       ON line.inbox_id = place.inbox_id AND line.message_id = message.id
     JOIN made ON made.message_id = message.id
+    JOIN inbox ON inbox.id = line.inbox_id AND inbox.retention_days = line.retention_days
     WHERE message.workspace_id = $1 AND message.id = ANY($2::uuid[]) AND message.id BETWEEN $6 AND $7
       AND line.workspace_id = $1 AND line.message_id BETWEEN $6 AND $7
+      AND inbox.workspace_id = $1 AND coalesce(inbox.by_meaning, $8::boolean)
       AND (line.deleted_at IS NULL OR line.deleted_at > now())
     ON CONFLICT DO NOTHING
     RETURNING 1

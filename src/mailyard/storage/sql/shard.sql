@@ -278,10 +278,6 @@ SELECT set_config('lock_timeout', $1, true);
 INSERT INTO shard_fence (workspace_id, state) VALUES ($1, $2)
 ON CONFLICT (workspace_id) DO UPDATE SET state = EXCLUDED.state, since = now();
 
--- name: fence_of
--- The fence of the workspace.
-SELECT state FROM shard_fence WHERE workspace_id = $1;
-
 -- name: lift_fence
 -- The workspace's rows may change here as they like.
 DELETE FROM shard_fence WHERE workspace_id = $1;
@@ -683,16 +679,6 @@ counted AS (
     GROUP BY own.queue
 )
 SELECT (SELECT count(*) FROM gone) + (SELECT count(*) FROM dead);
-
--- name: jobs_here
--- How many jobs of the workspace $1 there are, buried ones included.
-WITH
--- use: lines
-found AS (
-    SELECT id FROM job WHERE line_id IN (SELECT id FROM both_ids)
-    UNION ALL SELECT id FROM job_dead WHERE line_id IN (SELECT id FROM both_ids)
-)
-SELECT count(*) FROM found;
 
 -- name: undealt_events
 -- Whether the stream has events of the workspace $1 that webhooks have not been dealt yet.

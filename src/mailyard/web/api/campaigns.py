@@ -10,14 +10,14 @@ from msgspec import Meta
 
 from mailyard.access import scope
 from mailyard.access.audit import Change
-from mailyard.campaigns.campaign import (
+from mailyard.campaigns.campaign_value import (
     NAME_CHARACTERS,
     RATE_MAX_PER_S,
     Campaign,
     Following,
     Utm,
 )
-from mailyard.campaigns.campaign import NewCampaign as Wanted
+from mailyard.campaigns.campaign_value import NewCampaign as Wanted
 from mailyard.campaigns.states import State
 from mailyard.core import ids, limits
 from mailyard.sending.local_time import LOCAL_TIME

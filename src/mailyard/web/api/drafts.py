@@ -1,7 +1,6 @@
-"""Drafts: written, saved by revision, sent with time to take it back; templates and signatures."""
+"""Drafts: written, saved by revision, sent with time to take it back."""
 
 from typing import Annotated, Any
-from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -10,19 +9,10 @@ from mailyard.access import scope
 from mailyard.access.audit import Change
 from mailyard.core import ids, limits
 from mailyard.mailbox import draft as drafts
-from mailyard.mailbox import note as notes
-from mailyard.mailbox.draft import Draft, Mode, SourceFile
-from mailyard.mailbox.note import Note, NoteKind, Words
+from mailyard.mailbox.draft_value import Draft, Mode, SourceFile
 from mailyard.web.api.emails import AttachmentItem, NewAttachment
-from mailyard.web.api.page import (
-    DraftId,
-    InboxId,
-    Input,
-    MailboxTextId,
-    MessageId,
-    Moment,
-    Output,
-)
+from mailyard.web.api.mailboxes import mailbox_of
+from mailyard.web.api.page import DraftId, InboxId, Input, MailboxTextId, MessageId, Moment, Output
 from mailyard.web.api.route import Answer, Call, Route
 
 TAG = "Drafts"
@@ -123,40 +113,6 @@ class Drafts(Output):
     items: list[DraftItem]
 
 
-class NoteText(Input):
-    """A template or a signature."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=notes.NAME_CHARACTERS)]
-    text: Annotated[str, Meta(max_length=notes.TEXT_CHARACTERS)] = ""
-    subject: Annotated[_Subject, Meta(description="A template's.")] = ""
-    default: Annotated[bool, Meta(description="The signature that drafts begin with.")] = False
-
-
-class NewNote(NoteText):
-    """A template or a signature to keep."""
-
-    kind: NoteKind = "template"
-
-
-class NoteItem(Output):
-    """A template or a signature of an inbox."""
-
-    id: MailboxTextId
-    kind: NoteKind
-    name: str
-    subject: str
-    text: str
-    default: bool
-    revision: int
-    updated_at: Moment
-
-
-class Notes(Output):
-    """All templates and signatures of an inbox."""
-
-    items: list[NoteItem]
-
-
 def item_of(draft: Draft) -> DraftItem:
     content = draft.content
     return DraftItem(
@@ -206,10 +162,6 @@ def _said(body: DraftChange) -> dict[str, Any]:
     return said
 
 
-def _box(call: Call[Any, Any]) -> tuple[UUID, UUID]:
-    return call.workspace_id, call.ids["inbox_id"]
-
-
 def _change(call: Call[Any, Any], what: str, draft: Draft) -> Change:
     """A change for the audit log: that it was, and its revision; not what was written."""
     said = {
@@ -223,7 +175,7 @@ def _change(call: Call[Any, Any], what: str, draft: Draft) -> Change:
 async def create_draft(call: Call[NewDraft, None]) -> Answer:
     body = call.body
     content = await call.app.drafts.start(
-        *_box(call),
+        *mailbox_of(call),
         body.mode,
         None
         if body.message_id is None
@@ -234,24 +186,24 @@ async def create_draft(call: Call[NewDraft, None]) -> Answer:
     )
     content = msgspec.structs.replace(content, **_said(body))
     async with call.app.database.transaction() as tx:
-        draft = await call.app.drafts.create(*_box(call), content, tx=tx)
+        draft = await call.app.drafts.create(*mailbox_of(call), content, tx=tx)
         answer = await call.done(tx, item_of(draft), _change(call, "create", draft))
     call.app.mailboxes.announced()
     return answer
 
 
 async def list_drafts(call: Call[None, None]) -> Drafts:
-    return Drafts(items=[item_of(one) for one in await call.app.drafts.list(*_box(call))])
+    return Drafts(items=[item_of(one) for one in await call.app.drafts.list(*mailbox_of(call))])
 
 
 async def get_draft(call: Call[None, None]) -> DraftItem:
-    return item_of(await call.app.drafts.get(*_box(call), call.ids["draft_id"]))
+    return item_of(await call.app.drafts.get(*mailbox_of(call), call.ids["draft_id"]))
 
 
 async def save_draft(call: Call[DraftVersion, None]) -> Answer:
     async with call.app.database.transaction() as tx:
         saved = await call.app.drafts.save(
-            *_box(call), call.ids["draft_id"], call.body.revision, _said(call.body), tx=tx
+            *mailbox_of(call), call.ids["draft_id"], call.body.revision, _said(call.body), tx=tx
         )
         result = SavedDraft(
             draft=item_of(saved.draft),
@@ -264,7 +216,7 @@ async def save_draft(call: Call[DraftVersion, None]) -> Answer:
 
 async def delete_draft(call: Call[None, None]) -> Answer:
     async with call.app.database.transaction() as tx:
-        gone = await call.app.drafts.discard(*_box(call), call.ids["draft_id"], tx=tx)
+        gone = await call.app.drafts.discard(*mailbox_of(call), call.ids["draft_id"], tx=tx)
         answer = await call.done(tx, None, _change(call, "delete", gone))
     call.app.mailboxes.announced()
     return answer
@@ -273,7 +225,7 @@ async def delete_draft(call: Call[None, None]) -> Answer:
 async def send_draft(call: Call[DraftSending, None]) -> Answer:
     async with call.app.database.transaction() as tx:
         draft = await call.app.drafts.send(
-            *_box(call),
+            *mailbox_of(call),
             call.ids["draft_id"],
             call.body.revision,
             call.body.undo_s,
@@ -287,60 +239,8 @@ async def send_draft(call: Call[DraftSending, None]) -> Answer:
 
 async def take_back(call: Call[None, None]) -> Answer:
     async with call.app.database.transaction() as tx:
-        draft = await call.app.drafts.take_back(*_box(call), call.ids["draft_id"], tx=tx)
+        draft = await call.app.drafts.take_back(*mailbox_of(call), call.ids["draft_id"], tx=tx)
         answer = await call.done(tx, item_of(draft), _change(call, "take_back", draft))
-    call.app.mailboxes.announced()
-    return answer
-
-
-def _note(note: Note) -> NoteItem:
-    return NoteItem(
-        id=ids.type_id(ids.MAILBOX_TEXT, note.id),
-        kind=note.kind,
-        name=note.name,
-        subject=note.subject,
-        text=note.text,
-        default=note.default,
-        revision=note.revision,
-        updated_at=note.updated_at,
-    )
-
-
-def _words(body: NoteText) -> Words:
-    return Words(body.name, body.text, body.subject, body.default)
-
-
-def _noted(call: Call[Any, Any], what: str, note: Note) -> Change:
-    said = {"inbox": ids.type_id(ids.INBOX, call.ids["inbox_id"]), "name": note.name}
-    return Change(f"note.{what}", ids.type_id(ids.MAILBOX_TEXT, note.id), None, said)
-
-
-async def list_notes(call: Call[None, None]) -> Notes:
-    return Notes(items=[_note(one) for one in await call.app.notes.list(*_box(call))])
-
-
-async def create_note(call: Call[NewNote, None]) -> Answer:
-    async with call.app.database.transaction() as tx:
-        note = await call.app.notes.add(*_box(call), call.body.kind, _words(call.body), tx=tx)
-        answer = await call.done(tx, _note(note), _noted(call, "create", note))
-    call.app.mailboxes.announced()
-    return answer
-
-
-async def change_note(call: Call[NoteText, None]) -> Answer:
-    async with call.app.database.transaction() as tx:
-        note = await call.app.notes.change(
-            *_box(call), call.ids["note_id"], _words(call.body), tx=tx
-        )
-        answer = await call.done(tx, _note(note), _noted(call, "change", note))
-    call.app.mailboxes.announced()
-    return answer
-
-
-async def delete_note(call: Call[None, None]) -> Answer:
-    async with call.app.database.transaction() as tx:
-        note = await call.app.notes.delete(*_box(call), call.ids["note_id"], tx=tx)
-        answer = await call.done(tx, None, _noted(call, "delete", note))
     call.app.mailboxes.announced()
     return answer
 
@@ -432,49 +332,5 @@ ROUTES = (
         scope.EMAILS_SEND,
         answer=DraftItem,
         errors=(409,),
-    ),
-    Route(
-        "GET",
-        f"{_BOX}/notes",
-        list_notes,
-        "listNotes",
-        TAG,
-        "List an inbox's templates and signatures",
-        scope.INBOXES_READ,
-        answer=Notes,
-    ),
-    Route(
-        "POST",
-        f"{_BOX}/notes",
-        create_note,
-        "createNote",
-        TAG,
-        "Keep a template or a signature",
-        scope.INBOXES_WRITE,
-        status=201,
-        answer=NoteItem,
-        body=NewNote,
-        errors=(409,),
-    ),
-    Route(
-        "PUT",
-        f"{_BOX}/notes/{{note_id:txt}}",
-        change_note,
-        "changeNote",
-        TAG,
-        "Change a template or a signature",
-        scope.INBOXES_WRITE,
-        answer=NoteItem,
-        body=NoteText,
-    ),
-    Route(
-        "DELETE",
-        f"{_BOX}/notes/{{note_id:txt}}",
-        delete_note,
-        "deleteNote",
-        TAG,
-        "Delete a template or a signature",
-        scope.INBOXES_WRITE,
-        status=204,
     ),
 )

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, UnsetType
 
 from mailyard.core import ids, limits
-from mailyard.mailbox.inbox import Inbox
-from mailyard.mailbox.inbox import NewInbox as Wanted
+from mailyard.mailbox.inbox_value import Inbox
+from mailyard.mailbox.inbox_value import NewInbox as Wanted
 from mailyard.web.api.page import InboxId, Input, Moment, Output
 
 _Ttl = Annotated[

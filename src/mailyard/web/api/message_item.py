@@ -8,7 +8,7 @@ from uuid import UUID
 from msgspec import Meta
 
 from mailyard.core import ids
-from mailyard.mailbox.message import Content, ReadMessage, Summary
+from mailyard.mailbox.message_value import Content, ReadMessage, Summary
 from mailyard.protocol.meaning.finding import Findings
 from mailyard.web.api.page import InboxId, MessageId, Moment, Output, ThreadId
 from mailyard.web.api.senders import Authentication, authentication_of

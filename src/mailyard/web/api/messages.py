@@ -10,7 +10,7 @@ from mailyard.access import scope
 from mailyard.access.audit import Change
 from mailyard.core import ids, limits
 from mailyard.core.errors import InvalidInput, NotFound
-from mailyard.mailbox.mailbox import Wanted
+from mailyard.mailbox.mailbox_value import Wanted
 from mailyard.web.api.message_item import (
     MessageContent,
     MessageDetail,

@@ -263,6 +263,13 @@ def _problem(status: int) -> dict[str, Any]:
         "description": TITLES[status] + ".",
         "content": {"application/problem+json": {"schema": {"$ref": _REF.format(name="Problem")}}},
     }
+    if status == 307:
+        answer["headers"] = {
+            "Location": {
+                "description": "The same request, where the key is at home.",
+                "schema": {"type": "string"},
+            }
+        }
     if status in (429, 503):
         answer["headers"] = {
             "Retry-After": {

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol, TypeVar
 from uuid import UUID
 
+import msgspec
 from msgspec import Meta, Struct
 
 from mailyard.core import ids
@@ -46,6 +47,13 @@ Limit = Annotated[
 ]
 Cursor = Annotated[
     str, Meta(pattern=_CURSOR, description="`next_cursor` of the page before this one.")
+]
+NameCursor = Annotated[
+    str,
+    Meta(
+        pattern="^[A-Za-z0-9_-]{1,1500}$",
+        description="`next_cursor` of the page before this one.",
+    ),
 ]
 NextCursor = Annotated[
     str | None, Meta(description="Give it as `cursor` for the next page; null on the last.")
@@ -119,6 +127,28 @@ def read_cursor(text: str | None) -> UUID | None:
 def write_cursor(last: UUID | None) -> str | None:
     """The cursor behind an id."""
     return None if last is None else urlsafe_b64encode(last.bytes).decode().rstrip("=")
+
+
+def read_names(cursor: str | None, count: int) -> list[str]:
+    """The names behind a cursor. Raises InvalidInput."""
+    if cursor is None:
+        return [""] * count
+    try:
+        names = msgspec.json.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, msgspec.DecodeError):
+        names = None
+    if (
+        not isinstance(names, list)
+        or len(names) != count
+        or not all(isinstance(name, str) and "\0" not in name for name in names)
+    ):
+        raise InvalidInput("this is no cursor of this list", field="cursor")
+    return names
+
+
+def write_names(*names: str) -> str:
+    """The cursor behind names."""
+    return urlsafe_b64encode(msgspec.json.encode(names)).decode().rstrip("=")
 
 
 def page_of(

@@ -7,7 +7,9 @@ from msgspec import Meta, Struct
 
 from mailyard.access.region import AtHomeElsewhere
 from mailyard.core.errors import MailyardError, OutOfReach, RateLimited, Unavailable
+from mailyard.storage.blob import BlobMissing
 from mailyard.web.api.route import Answer
+from mailyard.web.protocol import Scope
 
 MEDIA_TYPE = b"application/problem+json"
 _TYPE = "https://mailyard.dev/problems/"
@@ -69,19 +71,22 @@ class UnsupportedMediaType(MailyardError):
     status = 415
 
 
-def answer_of(error: MailyardError, request_id: str) -> Answer:
-    """The error as an answer. What an internal error says stays in the log."""
+def answer_of(error: MailyardError, request_id: str, scope: Scope | None = None) -> Answer:
+    """The error as an answer. What an internal error says stays in the log. `scope`: the request,
+    for who is told where to repeat it."""
     status = error.status
     detail = error.message if status != 500 else "the error was logged under the request's id"
     headers: list[tuple[bytes, bytes]] = []
     if isinstance(error, RateLimited | OutOfReach):
         headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after_s + 0.5))))
-    elif isinstance(error, Unavailable):
+    elif isinstance(error, Unavailable | BlobMissing):
         headers.append((b"retry-after", b"%d" % _UNAVAILABLE_RETRY_S))
     elif isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allowed.encode()))
     elif isinstance(error, AtHomeElsewhere):
         headers.append((b"mailyard-region", error.region.name.encode()))
+        if scope is not None:
+            headers.append((b"location", _there(error, scope)))
     elif status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="mailyard"'))
     problem = Problem(
@@ -94,3 +99,10 @@ def answer_of(error: MailyardError, request_id: str) -> Answer:
         request_id=request_id,
     )
     return Answer(status, msgspec.json.encode(problem), MEDIA_TYPE, headers)
+
+
+def _there(error: AtHomeElsewhere, scope: Scope) -> bytes:
+    """The same request at the region's own address."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope["query_string"]
+    return error.region.api.encode() + path.partition(b"?")[0] + (b"?" + query if query else b"")

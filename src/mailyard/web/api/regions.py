@@ -5,10 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from mailyard.access import scope
-from mailyard.access.neighbours import CopyState
-from mailyard.access.region import Region
 from mailyard.app import Application
-from mailyard.core.errors import Unavailable
 from mailyard.web.api.page import Moment, Output
 from mailyard.web.api.route import Call, Route
 
@@ -49,35 +46,28 @@ class RegionList(Output):
     items: list[RegionItem]
 
 
-def _copy_item(state: CopyState) -> CopyItem:
-    word = "streams" if state.streams else "silent"
-    return CopyItem(
-        state=word if state.follows else "promoted",
-        unreplayed_bytes=state.unreplayed_bytes,
-        last_commit_at=state.last_commit_at,
-    )
-
-
-async def _copy(app: Application, region: Region) -> CopyItem | None:
-    neighbours = app.neighbours
-    if neighbours is None or not region.standby or region.name == app.regions.own:
-        return None
-    try:
-        return _copy_item(await neighbours.state_of(region))
-    except Unavailable:
-        return CopyItem(state="away")
+async def _copies(app: Application) -> dict[str, CopyItem]:
+    states = [] if app.neighbours is None else await app.neighbours.copies()
+    return {
+        one.region: CopyItem(
+            state=one.word,
+            unreplayed_bytes=one.unreplayed_bytes,
+            last_commit_at=one.last_commit_at,
+        )
+        for one in states
+    }
 
 
 async def all_regions(app: Application) -> list[RegionItem]:
     """For the API and the page alike."""
-    own = app.regions.own
+    own, copies = app.regions.own, await _copies(app)
     return [
         RegionItem(
             name=region.name,
             here=region.name == own,
             api=region.api,
             smtp=list(region.smtp),
-            copy=await _copy(app, region),
+            copy=copies.get(region.name),
         )
         for region in (app.regions.all or {}).values()
     ]

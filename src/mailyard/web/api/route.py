@@ -153,7 +153,7 @@ class Route:
         """Every status that a problem document of this route may carry."""
         statuses = {503, 429, *self.errors}
         if self.scope is not None:
-            statuses |= {401, 403}
+            statuses |= {307, 401, 403}  # 307: the key is another region's
         if self.body is not None or self.upload:
             statuses |= {400, 413, 415, 422}
         elif self.method in ("POST", "PUT", "PATCH"):

@@ -187,6 +187,33 @@ async def change_search_settings(call: Call[SearchSettingsChange, None]) -> Answ
         return await call.done(tx, answer, changed)
 
 
+class InboxSearch(Input):
+    """Whether an inbox's mail can be found by meaning."""
+
+    by_meaning: Annotated[bool | None, Meta(description="Null: as the workspace.")]
+
+
+class InboxSearchItem(Output):
+    """Whether an inbox's mail can be found by meaning."""
+
+    by_meaning: Annotated[bool | None, Meta(description="Null: as the workspace.")]
+
+
+async def get_inbox_search(call: Call[None, None]) -> InboxSearchItem:
+    said = await call.app.indexer.says(call.workspace_id, call.ids["inbox_id"])
+    return InboxSearchItem(by_meaning=said)
+
+
+async def set_inbox_search(call: Call[InboxSearch, None]) -> Answer:
+    inbox_id, after = call.ids["inbox_id"], call.body.by_meaning
+    before = await call.app.indexer.says(call.workspace_id, inbox_id)
+    async with call.app.database.transaction() as tx:
+        await call.app.indexer.say(call.workspace_id, inbox_id, after, tx)
+        subject = ids.type_id(ids.INBOX, inbox_id)
+        changed = Change("search.inbox", subject, {"by_meaning": before}, {"by_meaning": after})
+        return await call.done(tx, InboxSearchItem(by_meaning=after), changed)
+
+
 class ReindexRequest(Input):
     """What to index anew."""
 
@@ -243,6 +270,29 @@ ROUTES = (
         scope.INBOXES_WRITE,
         answer=SearchSettings,
         body=SearchSettingsChange,
+    ),
+    Route(
+        "GET",
+        "/v1/inboxes/{inbox_id:ibx}/search",
+        get_inbox_search,
+        "getInboxSearch",
+        TAG,
+        "Read whether an inbox's mail can be found by meaning",
+        scope.INBOXES_READ,
+        answer=InboxSearchItem,
+    ),
+    Route(
+        "PUT",
+        "/v1/inboxes/{inbox_id:ibx}/search",
+        set_inbox_search,
+        "setInboxSearch",
+        TAG,
+        "Set whether an inbox's mail can be found by meaning",
+        scope.INBOXES_WRITE,
+        answer=InboxSearchItem,
+        body=InboxSearch,
+        description="Mail that comes from then on is made ready for it; what lies there by "
+        "`POST /v1/search/reindex`.",
     ),
     Route(
         "POST",

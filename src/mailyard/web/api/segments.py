@@ -6,7 +6,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from mailyard.access import scope
 from mailyard.access.audit import Change
-from mailyard.campaigns.audience import Audience, Counted, Estimate, Members
+from mailyard.campaigns.audience import Audience, Counted, Members
+from mailyard.campaigns.estimate import Estimate
 from mailyard.campaigns.filter.tokens import FILTER_CHARACTERS
 from mailyard.campaigns.segment import NAME_CHARACTERS, Segment
 from mailyard.core import ids

@@ -239,8 +239,9 @@ async def release_held(call: Call[None, None]) -> Answer:
     inbox = await call.app.inboxes.get(call.workspace_id, call.ids["inbox_id"])
     message_id = call.ids["message_id"]
     subject = ids.type_id(ids.MESSAGE, message_id)
+    held = await held_message(call.app, call.workspace_id, message_id)
     async with call.app.database.transaction() as tx:
-        await release(call.app, call.workspace_id, inbox.id, message_id, tx)
+        await release(call.app, call.workspace_id, inbox.id, held, tx)
         change = Change(
             "message.release", subject, None, {"inbox": ids.type_id(ids.INBOX, inbox.id)}
         )
@@ -249,17 +250,23 @@ async def release_held(call: Call[None, None]) -> Answer:
     return answer
 
 
+async def held_message(app: "Application", workspace_id: UUID, message_id: UUID) -> Any:
+    """The message with its bytes, wherever they lie: what `release` needs. Raises NotFound,
+    BlobsAway."""
+    rows = await app.verdicts.rows(workspace_id, [message_id])
+    if not rows:
+        raise NotFound("the inbox keeps no such message out")
+    return rows[0]
+
+
 async def release(
-    app: "Application", workspace_id: UUID, inbox_id: UUID, message_id: UUID, tx: Any
+    app: "Application", workspace_id: UUID, inbox_id: UUID, held: Any, tx: Any
 ) -> None:
-    """Let a message into the inbox that keeps it out. Raises NotFound."""
-    gone = await app.verdicts.let_go(workspace_id, [(inbox_id, message_id)], tx)
+    """Let a message (of `held_message`) into the inbox that keeps it out. Raises NotFound."""
+    gone = await app.verdicts.let_go(workspace_id, [(inbox_id, held["id"])], tx)
     if not gone:
         raise NotFound("the inbox keeps no such message out")
-    rows = await app.verdicts.rows(workspace_id, [message_id], tx)
-    if not rows:
-        raise NotFound("the message has ended")
-    await app.admitting.admit(rows, gone, tx)
+    await app.admitting.admit([held], gone, tx)
 
 
 def _word(policy: Any) -> _Policy:

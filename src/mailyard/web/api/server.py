@@ -5,11 +5,9 @@ caller, count against the rate limit, check the scope, read and check the input,
 idempotency key, run the handler, answer. Whatever goes wrong on the way is a problem document.
 """
 
-import re
 from collections.abc import Mapping
 from hashlib import sha256
 from time import perf_counter
-from traceback import format_exc
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -17,11 +15,10 @@ import structlog
 from mailyard.access.authenticate import Authenticator, Principal
 from mailyard.access.feature import PERSON_LIMIT
 from mailyard.access.idempotency import StoredAnswer, check_key
-from mailyard.access.region import AtHomeElsewhere
-from mailyard.core import ids
-from mailyard.core.errors import InvalidInput, MailyardError, NotFound
+from mailyard.core.errors import InvalidInput, MailyardError, NotFound, Unavailable
 from mailyard.observe import report, trace
 from mailyard.observe.metrics import HTTP_ARRIVED, HTTP_SECONDS, HTTP_WAITING
+from mailyard.observe.reason import trace_of
 from mailyard.web.api.body import (
     ClientGone,
     collect,
@@ -31,6 +28,7 @@ from mailyard.web.api.body import (
 )
 from mailyard.web.api.problem import MethodNotAllowed, UnsupportedMediaType, answer_of
 from mailyard.web.api.rate import FleetLimiter, PlanLimiter, RateLimiter
+from mailyard.web.api.request import Request, send_answer, send_download
 from mailyard.web.api.route import (
     Answer,
     Call,
@@ -46,37 +44,10 @@ if TYPE_CHECKING:
     from mailyard.app import Application
 
 _LOG = structlog.get_logger("mailyard.api")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-
-# What every answer of the API carries: it is data for programs, never a page.
-SECURITY_HEADERS: list[tuple[bytes, bytes]] = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-]
 
 # Requests a second of one address that shows no good key, in one process.
 STRANGER_PER_S = 20.0
 STRANGER_BURST = 200
-
-
-class _Request:
-    """What is known of a request as it goes through the steps."""
-
-    __slots__ = ("headers", "id", "route", "sent_headers")
-
-    def __init__(self, scope: Scope) -> None:
-        self.headers = collect(scope["headers"])
-        given = self.headers.get(b"x-request-id")
-        self.id = (
-            given.decode("ascii")
-            if given is not None and _REQUEST_ID.fullmatch(given)
-            else f"{ids.random_64_bits():016x}"
-        )
-        self.route: Route | None = None
-        self.sent_headers: list[tuple[bytes, bytes]] = []
 
 
 class ApiServer:
@@ -133,13 +104,13 @@ class ApiServer:
             if trace.on():
                 await self._followed(scope, receive, send)
             else:
-                await self._serve(_Request(scope), scope, receive, send)
+                await self._serve(Request(scope), scope, receive, send)
         finally:
             self._at_work -= 1
 
     async def _followed(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As `_serve`, with a span that what is enqueued follows from."""
-        request = _Request(scope)
+        request = Request(scope)
         above = trace.mark_of(request.headers.get(b"traceparent"))
         span = trace.begin("request", trace.SERVER, above, http__request__method=scope["method"])
         assert span is not None, "somebody traces"
@@ -158,7 +129,7 @@ class ApiServer:
             )
 
     async def _serve(
-        self, request: _Request, scope: Scope, receive: Receive, send: Send
+        self, request: Request, scope: Scope, receive: Receive, send: Send
     ) -> int | None:
         """The status that was answered; None: nobody was there any more."""
         started = perf_counter()
@@ -169,28 +140,26 @@ class ApiServer:
         except MailyardError as error:
             if error.status >= 500:
                 _LOG.warning("request failed", request_id=request.id, error=str(error))
-            answer = answer_of(error, request.id)
-            if isinstance(error, AtHomeElsewhere):
-                answer.headers.append((b"location", _there(error, scope)))
+            answer = answer_of(error, request.id, scope)
         except Exception as error:
             report.note(error, f"api {request.route.operation}" if request.route else "api")
-            # As text: a log that shows the variables of each frame would show keys and mail.
+            # Without its words: they may be a mail's, as the variables of its frames are.
             _LOG.error(
                 "request failed",
                 request_id=request.id,
                 operation=request.route.operation if request.route else None,
-                trace=format_exc(),
+                trace=trace_of((type(error), error, error.__traceback__)),
             )
             answer = answer_of(MailyardError("internal error"), request.id)
         if isinstance(answer, Download):
-            await self._send_download(request, scope, answer, send)
+            await send_download(request, scope, answer, send)
         else:
-            await self._send(request, scope, answer, send)
+            await send_answer(request, scope, answer, send)
         status: int = getattr(answer, "status", 200)
         self._observe(request, status, perf_counter() - started)
         return status
 
-    def _observe(self, request: _Request, status: int, seconds: float) -> None:
+    def _observe(self, request: Request, status: int, seconds: float) -> None:
         key = (request.route.operation if request.route else "none", status)
         histogram = self._seconds.get(key)
         if histogram is None:
@@ -198,7 +167,7 @@ class ApiServer:
             self._seconds[key] = histogram
         histogram.observe(seconds)
 
-    async def _answer(self, request: _Request, scope: Scope, receive: Receive) -> Answer | Download:
+    async def _answer(self, request: Request, scope: Scope, receive: Receive) -> Answer | Download:
         path: str = scope["path"]
         found = self._table.find(path)
         if found is None:
@@ -227,7 +196,7 @@ class ApiServer:
         return await self._run(request, scope, receive, route, texts, principal)
 
     async def _run_trusting(
-        self, request: _Request, scope: Scope, receive: Receive, route: Route, texts: list[str]
+        self, request: Request, scope: Scope, receive: Receive, route: Route, texts: list[str]
     ) -> Answer | Download:
         """A public route whose good callers come often: whoever is refused is counted."""
         try:
@@ -247,7 +216,8 @@ class ApiServer:
     async def authenticate(
         self, scope: Scope, headers: Mapping[bytes, bytes] | None = None
     ) -> Principal:
-        """Who asks. Raises NotAuthenticated; strangers are counted by their address."""
+        """Who asks. Raises NotAuthenticated; strangers are counted by their address. Unavailable:
+        nobody knows, so nobody is counted."""
         if headers is None:
             headers = collect(scope["headers"])
         try:
@@ -257,6 +227,8 @@ class ApiServer:
                 _text(headers.get(b"cookie")),
                 _text(headers.get(b"x-csrf-token")),
             )
+        except Unavailable:
+            raise
         except MailyardError:
             self._count_stranger(scope)
             raise
@@ -272,7 +244,7 @@ class ApiServer:
 
     async def _run(
         self,
-        request: _Request,
+        request: Request,
         scope: Scope,
         receive: Receive,
         route: Route,
@@ -330,44 +302,6 @@ class ApiServer:
             )
         return answer
 
-    async def _send(self, request: _Request, scope: Scope, answer: Answer, send: Send) -> None:
-        headers = [
-            (b"x-request-id", request.id.encode()),
-            *SECURITY_HEADERS,
-            *request.sent_headers,
-            *answer.headers,
-        ]
-        if answer.body:
-            headers.append((b"content-type", answer.media_type))
-        if answer.status != 204:
-            headers.append((b"content-length", b"%d" % len(answer.body)))
-        body = b"" if scope["method"] == "HEAD" else answer.body
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-    async def _send_download(
-        self, request: _Request, scope: Scope, file: Download, send: Send
-    ) -> None:
-        name = re.sub(r"[^A-Za-z0-9._-]", "_", file.file_name)[:150] or "file"
-        headers = [
-            (b"x-request-id", request.id.encode()),
-            *SECURITY_HEADERS,
-            *request.sent_headers,
-            (b"content-type", file.media_type.encode()),
-            (b"content-disposition", f'attachment; filename="{name}"'.encode()),
-        ]
-        content = file.content
-        if isinstance(content, bytes):
-            headers.append((b"content-length", b"%d" % len(content)))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if scope["method"] == "HEAD":
-            content = b""
-        if not isinstance(content, bytes):
-            async for piece in content:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            content = b""
-        await send({"type": "http.response.body", "body": content})
-
 
 class _Nobody:
     """Stands for the caller of a public route, whose handler asks nothing of it."""
@@ -377,13 +311,6 @@ class _Nobody:
 
 
 _NOBODY: Any = _Nobody()
-
-
-def _there(error: AtHomeElsewhere, scope: Scope) -> bytes:
-    """The same request at the region's own address."""
-    path: bytes = scope.get("raw_path") or scope["path"].encode()
-    query: bytes = scope["query_string"]
-    return error.region.api.encode() + path.partition(b"?")[0] + (b"?" + query if query else b"")
 
 
 def _text(value: bytes | None) -> str | None:

@@ -1,13 +1,11 @@
-"""Destinations: how each is written to now, what happened to it, pausing; and TLS results.
+"""Destinations: how each is written to now, what happened to it, pausing.
 
 Own delivery serves the whole installation, so all of this is its first workspace's.
 """
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import date
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
 from mailyard.access import scope
@@ -16,28 +14,23 @@ from mailyard.core.errors import InvalidInput
 from mailyard.core.limits import API_PAGE_ITEMS
 from mailyard.sending.shape.measure import DURATION_S_MAX
 from mailyard.sending.shaping import Destination, Happening
-from mailyard.sending.tls_count import FIRST, TlsResult
 from mailyard.web.api.page import (
     Input,
     Limit,
     Moment,
+    NameCursor,
     NextCursor,
     Output,
     PageQuery,
     page_of,
     read_cursor,
+    read_names,
+    write_names,
 )
 from mailyard.web.api.route import Answer, Call, Route
 
 TAG = "Destinations"
-_OPERATOR = "Only from the installation's first workspace."
-_NameCursor = Annotated[
-    str,
-    Meta(
-        pattern="^[A-Za-z0-9_-]{1,1500}$",
-        description="`next_cursor` of the page before this one.",
-    ),
-]
+OPERATOR = "Only from the installation's first workspace."
 _Place = Annotated[
     str,
     Meta(
@@ -96,7 +89,7 @@ class DestinationsQuery(Input):
         False
     )
     limit: Limit = API_PAGE_ITEMS
-    cursor: _NameCursor | None = None
+    cursor: NameCursor | None = None
 
 
 class DestinationEvent(Output):
@@ -166,32 +159,6 @@ class SourceList(Output):
     items: list[SourceAddress]
 
 
-class TlsItem(Output):
-    """Sessions that ended alike."""
-
-    domain: str
-    policy_type: Annotated[str, Meta(description="`sts`, `tlsa` or `no-policy-found`.")]
-    host: str
-    result: Annotated[str, Meta(description="`success`, or a type of RFC 8460 section 4.3.")]
-    sessions: int
-
-
-class TlsPage(Output):
-    """TLS results of a day, by name."""
-
-    day: date
-    items: list[TlsItem]
-    next_cursor: NextCursor
-
-
-class TlsQuery(Input):
-    """Which day (UTC; today when not said)."""
-
-    day: date | None = None
-    limit: Limit = API_PAGE_ITEMS
-    cursor: _NameCursor | None = None
-
-
 def _item(one: Destination) -> DestinationItem:
     return DestinationItem(
         destination=one.place,
@@ -228,43 +195,21 @@ def _event(one: Happening) -> DestinationEvent:
     )
 
 
-def _tls_item(one: TlsResult) -> TlsItem:
-    return TlsItem(one.domain, one.policy_type, one.host, one.result, one.sessions)
-
-
-def _names(cursor: str | None, count: int) -> list[str]:
-    """The names behind a cursor. Raises InvalidInput."""
-    if cursor is None:
-        return [""] * count
-    try:
-        names = msgspec.json.decode(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, msgspec.DecodeError):
-        names = None
-    if (
-        not isinstance(names, list)
-        or len(names) != count
-        or not all(isinstance(name, str) and "\0" not in name for name in names)
-    ):
-        raise InvalidInput("this is no cursor of this list", field="cursor")
-    return names
-
-
-def _cursor(*names: str) -> str:
-    return urlsafe_b64encode(msgspec.json.encode(names)).decode().rstrip("=")
-
-
 async def list_destinations(call: Call[None, DestinationsQuery]) -> DestinationPage:
     await call.app.workspaces.require_operator(call.workspace_id)
     query = call.query
     if "\0" in query.search:
         raise InvalidInput("a name has no NUL in it", field="search")
     found = await call.app.shaping.page(
-        after=_names(query.cursor, 1)[0], search=query.search, held=query.held, limit=query.limit
+        after=read_names(query.cursor, 1)[0],
+        search=query.search,
+        held=query.held,
+        limit=query.limit,
     )
     full = len(found) >= query.limit
     return DestinationPage(
         items=[_item(one) for one in found],
-        next_cursor=_cursor(found[-1].key) if full else None,
+        next_cursor=write_names(found[-1].key) if full else None,
     )
 
 
@@ -318,24 +263,6 @@ async def list_sources(call: Call[None, None]) -> SourceList:
     )
 
 
-async def list_tls_results(call: Call[None, TlsQuery]) -> TlsPage:
-    await call.app.workspaces.require_operator(call.workspace_id)
-    query = call.query
-    day = query.day or call.app.clock.now().date()
-    domain, policy_type, host, result = _names(query.cursor, len(FIRST))
-    found = await call.app.tls_results.page(
-        day, after=(domain, policy_type, host, result), limit=query.limit
-    )
-    last = found[-1] if len(found) >= query.limit else None
-    return TlsPage(
-        day=day,
-        items=[_tls_item(one) for one in found],
-        next_cursor=_cursor(last.domain, last.policy_type, last.host, last.result)
-        if last is not None
-        else None,
-    )
-
-
 ROUTES = (
     Route(
         "GET",
@@ -347,7 +274,7 @@ ROUTES = (
         scope.SHAPING_READ,
         answer=DestinationPage,
         query=DestinationsQuery,
-        description="Connections, rate, pauses and why, the last answers. " + _OPERATOR,
+        description="Connections, rate, pauses and why, the last answers. " + OPERATOR,
     ),
     Route(
         "GET",
@@ -359,7 +286,7 @@ ROUTES = (
         scope.SHAPING_READ,
         answer=DestinationEventPage,
         query=PageQuery,
-        description="Pauses, slower times, alerts of two weeks. " + _OPERATOR,
+        description="Pauses, slower times, alerts of two weeks. " + OPERATOR,
     ),
     Route(
         "POST",
@@ -372,7 +299,7 @@ ROUTES = (
         answer=DestinationChanged,
         body=PauseDestination,
         errors=(404,),
-        description="Its mail waits. Workers follow within seconds. " + _OPERATOR,
+        description="Its mail waits. Workers follow within seconds. " + OPERATOR,
     ),
     Route(
         "POST",
@@ -385,7 +312,7 @@ ROUTES = (
         answer=DestinationChanged,
         body=ResumeDestination,
         errors=(404,),
-        description="A smaller share of its limits grows by itself. " + _OPERATOR,
+        description="A smaller share of its limits grows by itself. " + OPERATOR,
     ),
     Route(
         "GET",
@@ -396,19 +323,6 @@ ROUTES = (
         "Read how source addresses stand today",
         scope.SHAPING_READ,
         answer=SourceList,
-        description="Warm-up, ceilings, what went, pauses. " + _OPERATOR,
-    ),
-    Route(
-        "GET",
-        "/v1/tls-results",
-        list_tls_results,
-        "listTlsResults",
-        TAG,
-        "Read how TLS went on a day",
-        scope.SHAPING_READ,
-        answer=TlsPage,
-        query=TlsQuery,
-        description="Sessions by domain, policy, host and result, as RFC 8460 counts them. "
-        + _OPERATOR,
+        description="Warm-up, ceilings, what went, pauses. " + OPERATOR,
     ),
 )

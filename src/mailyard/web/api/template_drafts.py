@@ -14,14 +14,13 @@ from mailyard.web.api.body import check_depth
 from mailyard.web.api.emails import AcceptedEmail, Mailbox, accepted_answer, idempotency_of
 from mailyard.web.api.page import ContactId, Input, Output
 from mailyard.web.api.route import Answer, Call, Route
+from mailyard.web.api.template_versions import Version, publish
 from mailyard.web.api.templates import (
     BODY_BYTES,
     TAG,
     TemplateDetail,
     TemplateParts,
-    Version,
     detail_of,
-    publish,
     source_of,
 )
 from mailyard.web.preview import Wanted, preview, test_mail

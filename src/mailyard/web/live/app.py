@@ -15,13 +15,9 @@ from mailyard.access.authenticate import Principal
 from mailyard.bus.live import LiveEvents
 from mailyard.core.errors import MailyardError, NotFound, Unavailable
 from mailyard.core.ids import INBOX, parse_type_id
-from mailyard.core.limits import (
-    LIVE_CHECK_S,
-    LIVE_CONNECTIONS,
-    LIVE_HEARTBEAT_S,
-    LIVE_SPARE_FILES,
-)
-from mailyard.mailbox.message import Messages, ReadMessage
+from mailyard.core.limits import LIVE_CHECK_S, LIVE_CONNECTIONS, LIVE_HEARTBEAT_S, LIVE_SPARE_FILES
+from mailyard.mailbox.message import Messages
+from mailyard.mailbox.message_value import ReadMessage
 from mailyard.observe import metrics
 from mailyard.web.api.problem import MethodNotAllowed, answer_of
 from mailyard.web.api.route import Answer
@@ -71,7 +67,6 @@ def build_live(
     present: Present,
     connections: int = LIVE_CONNECTIONS,
     heartbeat_s: float = LIVE_HEARTBEAT_S,
-    check_s: float = LIVE_CHECK_S,
     most_of: MostOf = _any_number,
     origin: str = "",
 ) -> "Live":
@@ -92,7 +87,6 @@ def build_live(
         places,
         descriptors,
         heartbeat_s,
-        check_s,
         most_of,
         origin,
     )
@@ -120,7 +114,6 @@ class Live:
         places: Places,
         descriptors: Descriptors,
         heartbeat_s: float,
-        check_s: float,
         most_of: MostOf,
         origin: str,
     ) -> None:
@@ -129,7 +122,6 @@ class Live:
         self._places = places
         self._descriptors = descriptors
         self._heartbeat_s = heartbeat_s
-        self._check_s = check_s
         self._most_of = most_of
         self._origin = origin
         self._streams = Streams(live=live)
@@ -191,7 +183,7 @@ class Live:
             else:
                 await self._answer(scope, place, receive, send)
         except MailyardError as error:
-            await refuse(send, answer_of(error, uuid4().hex))
+            await refuse(send, answer_of(error, uuid4().hex, scope))
         finally:
             self._places.gone(place)
 
@@ -346,7 +338,7 @@ class Live:
 
     async def _check(self) -> None:
         while True:
-            await asyncio.sleep(self._check_s)
+            await asyncio.sleep(LIVE_CHECK_S)
             await self._guests.look()
 
 

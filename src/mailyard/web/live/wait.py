@@ -12,7 +12,8 @@ from uuid import UUID
 
 from mailyard.bus.live import MESSAGE_RECEIVED, StoredEvent
 from mailyard.core.ids import INBOX, type_id
-from mailyard.mailbox.message import Messages, ReadMessage
+from mailyard.mailbox.message import Messages
+from mailyard.mailbox.message_value import ReadMessage
 from mailyard.web.live.tail import Tail
 
 

@@ -10,7 +10,7 @@ from litestar import Response, get, post
 from litestar.params import FromPath
 
 from mailyard.access import scope
-from mailyard.campaigns.campaign import Campaign, Following, NewCampaign, Utm
+from mailyard.campaigns.campaign_value import Campaign, Following, NewCampaign, Utm
 from mailyard.campaigns.preflight import Level, blocking
 from mailyard.campaigns.preflight_facts import PreflightBlocked
 from mailyard.campaigns.progress import Progress

@@ -10,7 +10,7 @@ from mailyard.access import scope
 from mailyard.access.audit import Change
 from mailyard.core.errors import InvalidInput
 from mailyard.core.ids import DRAFT, INBOX, MAILBOX_TEXT, MESSAGE, parse_type_id, type_id
-from mailyard.mailbox.draft import Draft, Mode
+from mailyard.mailbox.draft_value import Draft, Mode
 from mailyard.mailbox.note import NoteKind, Words
 from mailyard.mailbox.reply import written
 from mailyard.protocol.address import parse_mailbox_list

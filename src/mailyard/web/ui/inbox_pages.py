@@ -13,7 +13,7 @@ from mailyard.access import scope
 from mailyard.core.errors import InvalidInput, NotFound
 from mailyard.core.ids import INBOX, MESSAGE, parse_type_id, type_id
 from mailyard.core.limits import KIB, MIB
-from mailyard.mailbox.inbox import Inbox, NewInbox
+from mailyard.mailbox.inbox_value import Inbox, NewInbox
 from mailyard.mailbox.mail_file import MEDIA_TYPES, UNKNOWN, Format
 from mailyard.storage.database import Connection
 from mailyard.web.api.inbox_item import told

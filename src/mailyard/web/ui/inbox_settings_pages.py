@@ -8,13 +8,14 @@ from litestar.params import FromPath
 
 from mailyard.access import scope
 from mailyard.core.errors import InvalidInput, MailyardError
-from mailyard.mailbox.inbox import Inbox
+from mailyard.mailbox.inbox_value import Inbox
 from mailyard.web.api.inbox_item import told
 from mailyard.web.ui.form_values import lines, said_seconds, said_size, seconds, size_bytes, whole
 from mailyard.web.ui.frame import Visit
 from mailyard.web.ui.inbox_view import found_inbox, inbox_view
 
 _FIELDS = ("name", "labels", "message_ttl_s", "messages_max", "bytes_max")
+BY_MEANING = {"": None, "yes": True, "no": False}
 LIVES = (
     ("3600", "1 hour"),
     ("86400", "1 day"),
@@ -51,6 +52,8 @@ async def _page(
         one_time=inbox.one_time,
         form=_shown(inbox) if form is None else form,
         lives=LIVES,
+        meaning_available=visit.application.vectors.available,
+        by_meaning=await visit.application.indexer.says(visit.principal.workspace_id, inbox.id),
         problem=said,
         may_write=scope.INBOXES_WRITE in visit.principal.scopes,
     )
@@ -117,6 +120,30 @@ async def set_life(visit: Visit, inbox_id: FromPath[str]) -> Response[Any]:
     return visit.go(f"/inboxes/{inbox_id}/settings", "saved")
 
 
+@post("/inboxes/{inbox_id:str}/search", status_code=303)
+async def set_search(visit: Visit, inbox_id: FromPath[str]) -> Response[Any]:
+    visit.principal.require(scope.INBOXES_WRITE)
+    inbox, app = await found_inbox(visit, inbox_id), visit.application
+    workspace_id, after = visit.principal.workspace_id, BY_MEANING.get(visit.field("by_meaning"))
+    before = await app.indexer.says(workspace_id, inbox.id)
+    try:
+        async with app.database.transaction() as tx:
+            await app.indexer.say(workspace_id, inbox.id, after, tx)
+            await app.audit.record(
+                visit.principal.actor,
+                "search.inbox",
+                inbox_id,
+                {"by_meaning": before},
+                {"by_meaning": after},
+                tx,
+            )
+    except MailyardError as error:
+        if error.status >= 500:
+            raise
+        return await _page(visit, inbox_id, None, error)
+    return visit.go(f"/inboxes/{inbox_id}/settings", "saved")
+
+
 @post("/inboxes/{inbox_id:str}/purge", status_code=303)
 async def purge(visit: Visit, inbox_id: FromPath[str]) -> Response[Any]:
     visit.principal.require(scope.INBOXES_WRITE)
@@ -140,4 +167,4 @@ def _ends(moment: datetime | None) -> dict[str, Any]:
     return {"expires_at": moment}
 
 
-HANDLERS = [settings, change, set_life, purge]
+HANDLERS = [settings, change, set_life, set_search, purge]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mailyard.core.ids import INBOX, parse_type_id, type_id
-from mailyard.mailbox.inbox import Inbox
+from mailyard.mailbox.inbox_value import Inbox
 from mailyard.web.ui.frame import Visit
 
 

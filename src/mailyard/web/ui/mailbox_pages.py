@@ -13,9 +13,9 @@ from mailyard.access.audit import Change
 from mailyard.core.errors import InvalidInput
 from mailyard.core.ids import DRAFT, INBOX, MESSAGE, THREAD, parse_type_id, type_id
 from mailyard.mailbox import state as states
-from mailyard.mailbox.inbox import Inbox
-from mailyard.mailbox.mailbox import Line, Overview, Wanted
-from mailyard.mailbox.message import Summary
+from mailyard.mailbox.inbox_value import Inbox
+from mailyard.mailbox.mailbox_value import Line, Overview, Wanted
+from mailyard.mailbox.message_value import Summary
 from mailyard.mailbox.state import Act
 from mailyard.web.ui.frame import Visit
 from mailyard.web.ui.inbox_view import found_inbox, inbox_view

@@ -12,7 +12,7 @@ from litestar.params import FromPath
 from mailyard.access import scope
 from mailyard.core.errors import NotFound
 from mailyard.core.ids import INBOX, type_id
-from mailyard.mailbox.message import ReadMessage
+from mailyard.mailbox.message_value import ReadMessage
 from mailyard.web.ui.analysis_pages import panel as meaning_panel
 from mailyard.web.ui.form_values import seconds
 from mailyard.web.ui.frame import Visit

@@ -72,7 +72,11 @@ async def search(visit: Visit) -> Response[str]:
                     "cursor": following,
                 }
                 next_url = "/search?" + urlencode({name: one for name, one in asked.items() if one})
-    setting = await visit.application.indexer.setting(visit.principal.workspace_id)
+    application, workspace_id = visit.application, visit.principal.workspace_id
+    setting = await application.indexer.setting(workspace_id)
+    by_meaning = application.vectors.available and await application.indexer.finds_by_meaning(
+        workspace_id, None if inbox is None else inbox.id
+    )
     return visit.page(
         "search.html",
         q=text,
@@ -84,7 +88,8 @@ async def search(visit: Visit) -> Response[str]:
         looked_until=looked_until,
         problem=problem,
         setting=setting,
-        meaning_available=visit.application.vectors.available,
+        by_meaning=by_meaning,
+        meaning_available=application.vectors.available,
         languages=[AUTO, *languages()],
     )
 

@@ -7,7 +7,8 @@ from litestar import Response, get, post
 from litestar.params import FromPath
 
 from mailyard.access import scope
-from mailyard.campaigns.audience import Counted, Estimate
+from mailyard.campaigns.audience import Counted
+from mailyard.campaigns.estimate import Estimate
 from mailyard.campaigns.filter.tokens import FilterError
 from mailyard.campaigns.segment import Segment
 from mailyard.core.errors import Conflict, InvalidInput

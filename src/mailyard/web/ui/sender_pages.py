@@ -11,7 +11,7 @@ from mailyard.core.errors import InvalidInput
 from mailyard.core.ids import INBOX, MESSAGE, parse_type_id, type_id
 from mailyard.core.limits import API_PAGE_ITEMS
 from mailyard.receiving.verdict import OnForged
-from mailyard.web.api.senders import authentication_of, release
+from mailyard.web.api.senders import authentication_of, held_message, release
 from mailyard.web.ui.frame import Visit
 
 POLICIES = (
@@ -84,9 +84,9 @@ async def let_in(visit: Visit, inbox_id: FromPath[str], message_id: FromPath[str
     visit.principal.require(scope.INBOXES_WRITE)
     application, workspace_id = visit.application, visit.principal.workspace_id
     inbox = await application.inboxes.get(workspace_id, parse_type_id(INBOX, inbox_id))
-    message = parse_type_id(MESSAGE, message_id)
+    held = await held_message(application, workspace_id, parse_type_id(MESSAGE, message_id))
     async with application.database.transaction() as tx:
-        await release(application, workspace_id, inbox.id, message, tx)
+        await release(application, workspace_id, inbox.id, held, tx)
         await application.audit.record(
             visit.principal.actor, "message.release", message_id, None, {"inbox": inbox_id}, tx=tx
         )

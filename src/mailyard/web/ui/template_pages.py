@@ -12,7 +12,7 @@ from mailyard.access import scope
 from mailyard.core.errors import Conflict, InvalidInput, NotFound
 from mailyard.core.ids import TEMPLATE, parse_type_id, type_id
 from mailyard.sending.build.source import EMAIL, KINDS, Source
-from mailyard.sending.template import Draft, Template, TemplateLine, Use
+from mailyard.sending.template_value import Draft, Template, TemplateLine, Use
 from mailyard.web.ui.frame import Visit
 
 _DIFF_LINES = 2_000  # of a source; comparing longer ones takes too long

@@ -5,7 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mailyard.fleet.checkup import Finding, Grade
+from mailyard.access.neighbours import CopyState
+from mailyard.access.region import Region, Regions
+from mailyard.fleet.checkup.finding import Finding, Grade
+from mailyard.fleet.checkup.regions import judge_copy
 from mailyard.fleet.readiness import (
     limits,
     needs,
@@ -267,24 +270,32 @@ def test_client_addresses(http: str, smtp: str, standing: Standing, said: str) -
     judged(limits.judge_clients(http, smtp), needs.CLIENTS, standing, said)
 
 
-KNOWN = regions.RegionsSeen("eu", ["us"], [regions.CopySeen("us", "streams")])
+US = Region("us", "https://us.example", standby="postgresql://copy/us")
+KNOWN = Regions("eu", {"eu": Region("eu", "https://eu.example"), "us": US})
+ALONE = Regions("eu", {"eu": Region("eu", "https://eu.example")})
+NO_COPY = Regions("eu", {**(KNOWN.all or {}), "us": replace(US, standby="")})
+FOLLOWS = CopyState("us", "streams")
 
 
 @pytest.mark.parametrize(
-    ("seen", "standing", "said"),
+    ("known", "copy", "standing", "said"),
     [
-        (KNOWN, MET, "eu; copies of us"),
-        (replace(KNOWN, copies=[regions.CopySeen("us", "silent")]), THIN, "does not stream"),
-        (replace(KNOWN, copies=[regions.CopySeen("us", "streams", 1 << 30)]), THIN, "far behind"),
-        (replace(KNOWN, copies=[regions.CopySeen("us", "away")]), MISSING, "does not answer"),
-        (replace(KNOWN, copies=[regions.CopySeen("us", "promoted")]), MISSING, "follows nobody"),
-        (replace(KNOWN, copies=[]), MISSING, "a lost region stays lost"),
-        (replace(KNOWN, others=[]), MISSING, "no other region is known"),
-        (regions.RegionsSeen("", [], wrong="x is not TOML"), MISSING, "not TOML"),
+        (KNOWN, FOLLOWS, MET, "eu; copy of region us streams"),
+        (KNOWN, replace(FOLLOWS, word="silent"), THIN, "does not hear its primary"),
+        (KNOWN, replace(FOLLOWS, unreplayed_bytes=1 << 30), THIN, "1024 MB that it has not"),
+        (KNOWN, CopyState("us", "away", why="has not answered in 3 s"), MISSING, "not answered"),
+        (KNOWN, replace(FOLLOWS, word="promoted"), MISSING, "follows nobody"),
+        (KNOWN, None, MISSING, "were not asked"),
+        (NO_COPY, None, MISSING, "a lost region stays lost"),
+        (ALONE, None, MISSING, "no other region is known"),
+        ("x is not TOML", None, MISSING, "not TOML"),
     ],
 )
-def test_regions(seen: regions.RegionsSeen, standing: Standing, said: str) -> None:
-    judged(regions.judge_regions(seen), needs.REGIONS, standing, said)
+def test_regions(
+    known: Regions | str, copy: CopyState | None, standing: Standing, said: str
+) -> None:
+    findings = [] if copy is None else [judge_copy(copy)]
+    judged(regions.judge_regions(findings, known), needs.REGIONS, standing, said)
 
 
 GOOD = Finding("database of east", Grade.GOOD, "PostgreSQL 17")

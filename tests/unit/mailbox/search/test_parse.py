@@ -95,21 +95,110 @@ def test_an_error_says_where_and_what(text: str, column: int, says: str) -> None
     assert (refused.value.column, refused.value.field) == (column, "q")
 
 
-@pytest.mark.parametrize(
-    ("language", "text"),
-    [
-        ("english", "Thank you for your order. It is on the way to you."),
-        ("german", "Vielen Dank für Ihre Bestellung, sie ist auf dem Weg und wird bald da sein."),
-        ("french", "Merci pour votre commande, elle est en route et vous sera livrée."),
-        ("spanish", "Gracias por su pedido, los artículos están en camino para usted."),
-        ("russian", "Спасибо за ваш заказ, мы отправили его и вы получите его на этой неделе."),
-        ("greek", "Σας ευχαριστώ για την παραγγελία, θα είναι στο σπίτι σας."),
-        ("simple", "4711"),
-        ("simple", ""),
-    ],
-)
+MAILS = [
+    ("arabic", "شكرا على الطلب، هذا هو الرقم الذي تم إرساله من المتجر إلى العنوان مع الفاتورة."),
+    ("armenian", "Շնորհակալություն պատվերի համար, այն ճանապարհին է և շուտով կլինի ձեր մոտ։"),
+    (
+        "basque",
+        "Eskerrik asko, zure eskaera bidean da eta gaur iritsiko da, baina ez dago faktura.",
+    ),
+    (
+        "catalan",
+        "Gràcies per la vostra comanda, els articles són en camí i també la factura, però tard.",
+    ),
+    (
+        "danish",
+        "Tak for din bestilling af bogen, den er på vej, "
+        "og vi sender en faktura til dig, hvis du vil.",
+    ),
+    (
+        "dutch",
+        "Bedankt voor uw bestelling, het pakket is onderweg en wij sturen ook een factuur naar u.",
+    ),
+    ("english", "Thank you for your order. It is on the way to you."),
+    (
+        "estonian",
+        "Aitäh tellimuse eest, see on teel ja meie saadame ka arve, kui te ei ole seda saanud.",
+    ),
+    (
+        "finnish",
+        "Kiitos tilauksesta, se on matkalla ja lähetämme myös laskun, mutta voi olla että ei heti.",
+    ),
+    ("french", "Merci pour votre commande, elle est en route et vous sera livrée."),
+    ("german", "Vielen Dank für Ihre Bestellung, sie ist auf dem Weg und wird bald da sein."),
+    ("greek", "Σας ευχαριστώ για την παραγγελία, θα είναι στο σπίτι σας."),
+    ("hindi", "आपके ऑर्डर के लिए धन्यवाद, यह रास्ते में है और कल आप का पता पर होगा।"),
+    (
+        "hungarian",
+        "Köszönjük a rendelést, az már úton van és egy számla is lesz, de még nem kell fizetni.",
+    ),
+    (
+        "indonesian",
+        "Terima kasih untuk pesanan anda, barang ini ada di jalan dan akan tiba dengan kurir kami.",
+    ),
+    (
+        "irish",
+        "Go raibh maith agat as an ordú, tá sé ar an mbealach agus beidh na sonraí ag an doras.",
+    ),
+    (
+        "italian",
+        "Grazie per il suo ordine, gli articoli sono "
+        "in viaggio e anche la fattura della vostra spesa.",
+    ),
+    (
+        "lithuanian",
+        "Ačiū už jūsų užsakymą, jis yra kelyje ir bus pristatytas, bet tai dar ne sąskaita.",
+    ),
+    ("nepali", "तपाईं को अर्डर को लागि धन्यवाद, यो बाटो मा छ र भोलि आइपुग्ने छन् पनि।"),
+    (
+        "norwegian",
+        "Takk for din bestilling, den er på vei og vi "
+        "sender også en faktura til deg fra oss, hvis du vil.",
+    ),
+    (
+        "portuguese",
+        "Obrigado pelo seu pedido, os artigos estão a caminho "
+        "e também uma fatura para você, mas não foi paga.",
+    ),
+    (
+        "romanian",
+        "Mulțumesc pentru comandă, produsele sunt pe drum și "
+        "nu este nevoie de plată din partea dumneavoastră.",
+    ),
+    ("russian", "Спасибо за ваш заказ, мы отправили его и вы получите его на этой неделе."),
+    (
+        "serbian",
+        "Хвала за поруџбину, пакет је на путу и биће код "
+        "вас, али није плаћен што су рекли или се чека.",
+    ),
+    ("spanish", "Gracias por su pedido, los artículos están en camino para usted."),
+    (
+        "swedish",
+        "Tack för din beställning, den är på väg och vi skickar "
+        "även en faktura från oss om ni vill, det är inte allt.",
+    ),
+    ("tamil", "உங்கள் ஆர்டர் மற்றும் கட்டணம் கிடைத்தது, நன்றி. இந்த பொருள் வழியில் உள்ளது என்று நான் சொல்கிறேன்."),
+    (
+        "turkish",
+        "Siparişiniz için teşekkür ederiz, paket yolda ve bir "
+        "fatura da var, ancak çok değil, daha sonra gelecek.",
+    ),
+    (
+        "yiddish",
+        "א דאנק פאר דיר, די באשטעלונג איז אין וועג און איך האט נישט קיין רעכענונג פון דער קראם.",
+    ),
+    ("simple", "4711"),
+    ("simple", ""),
+]
+
+
+@pytest.mark.parametrize(("language", "text"), MAILS)
 def test_the_language_of_a_mail(language: str, text: str) -> None:
     assert language_of(text) == language
+
+
+def test_each_language_has_its_mail() -> None:
+    assert {language for language, _ in MAILS} == set(languages())
 
 
 def test_the_languages_are_all_that_postgresql_has() -> None:

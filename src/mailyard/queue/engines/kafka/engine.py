@@ -119,6 +119,10 @@ class KafkaEngine:
         await self._intake.close()
         await self._reader.close()
 
+    async def check_log(self) -> None:
+        """Raises ConfigurationError when the log is not the one that jobs were given out of."""
+        await self._lag.check(sorted(map(self._options.topic, self._lanes)))
+
     # Adding -----------------------------------------------------------------------------------
 
     async def enqueue(

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from mailyard.core.errors import Unavailable
+from mailyard.core.errors import ConfigurationError, Unavailable
 from mailyard.queue.engines.kafka.intake import Place, Reader
 from mailyard.queue.engines.kafka.options import KafkaOptions, library
 from mailyard.queue.engines.kafka.record import decode
@@ -140,6 +140,25 @@ class Lag:
             for part, fetched in (await self._reader.read(topic, ranges)).items():
                 for _, value in fetched[:1]:
                     self._heads[topic, part] = (ranges[part][0], decode(value).enqueued_at)
+
+    async def check(self, topics: Sequence[str]) -> None:
+        """Raises ConfigurationError when less was written than has been given out: it is another
+        log, whose first records would be taken for such as were given out. A log that cannot be
+        asked says nothing."""
+        try:
+            cursors = await self.cursors(topics)
+            ends = await self.ends(cursors)
+        except Unavailable:
+            return
+        for (topic, part), end in ends.items():
+            claimed = cursors[topic, part].claimed
+            if end < claimed:
+                raise ConfigurationError(
+                    f"partition {part} of {topic} ends at {end}, and {claimed} of its records were "
+                    "given out: this is not the log that the database knows (another cluster, a "
+                    "topic that was made anew). Name topics that nobody has read: another "
+                    "MAILYARD_KAFKA_PREFIX, then `mailyard queue provision`"
+                )
 
     # What is done -----------------------------------------------------------------------------
 

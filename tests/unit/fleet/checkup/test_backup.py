@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mailyard.core.errors import Unavailable
-from mailyard.fleet.backup_checkup import check_backup, judge
-from mailyard.fleet.checkup import Grade
+from mailyard.fleet.checkup.backup import check_backup, judge
+from mailyard.fleet.checkup.finding import Grade
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 WEEK = timedelta(days=7)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from mailyard.core.errors import ConfigurationError
 from mailyard.core.limits import MIB
-from mailyard.fleet.checkup import Finding, Grade
+from mailyard.fleet.checkup.finding import Finding, Grade
 from mailyard.storage.redis.address import Form, RedisAddress
 from mailyard.storage.redis.clients import Client, Driver, SentinelClient
 from mailyard.storage.redis.facts import RedisFacts, latency_s, read_facts

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from mailyard.core.limits import MIB
-from mailyard.fleet.checkup import Finding, Grade
+from mailyard.fleet.checkup.finding import Finding, Grade
 from mailyard.storage.database import AWAY
 from mailyard.storage.hosts import place_of
 from mailyard.storage.queries import load

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 
 from mailyard.core.errors import MailyardError
-from mailyard.fleet.checkup import Finding, Grade
+from mailyard.fleet.checkup.finding import Finding, Grade
 
 FRESH = timedelta(days=1)
 _CHECK = "backup"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mailyard.core.errors import MailyardError
-from mailyard.fleet.checkup import Finding, Grade
+from mailyard.fleet.checkup.finding import Finding, Grade
 from mailyard.queue.engines.kafka.options import KafkaOptions
 from mailyard.queue.engines.kafka.topics import Topics
 

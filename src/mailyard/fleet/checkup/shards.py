@@ -2,7 +2,7 @@
 
 from mailyard.core.errors import MailyardError
 from mailyard.core.ids import WORKSPACE, type_id
-from mailyard.fleet.checkup import Finding, Grade
+from mailyard.fleet.checkup.finding import Finding, Grade
 from mailyard.fleet.shards.overview import MoveSeen, Overview
 
 CHECK = "moves"
