@@ -39,18 +39,18 @@ class Stage:
             "MAILYARD_SHARDS": f"east={self.east.url()}",
         }
 
-    async def begin(self, *words: str) -> asyncio.subprocess.Process:
+    async def begin(self, *words: str, **settings: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "mailyard.cli.main", *words),
-            env=self.settings,
+            env={**self.settings, **{f"MAILYARD_{k.upper()}": v for k, v in settings.items()}},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             preexec_fn=partial(die_with_parent, signal.SIGKILL, os.getpid()),
         )
 
-    async def run(self, *words: str) -> Any:
+    async def run(self, *words: str, **settings: str) -> Any:
         """A command to its end; what it says as JSON."""
-        process = await self.begin(*words, "--json")
+        process = await self.begin(*words, "--json", **settings)
         out, err = await process.communicate()
         assert process.returncode == 0, (words, out, err)
         return json.loads(out)

@@ -51,6 +51,10 @@ LEFT = (
 )
 
 
+# The one before was killed behind its last commit, or a scheduler has gone on with its move.
+ALREADY = b"the workspace is in"
+
+
 class Killing:
     """Movers of one workspace, and how they end."""
 
@@ -72,7 +76,8 @@ class Killing:
         await asyncio.wait([ended], timeout=self._random.uniform(0.0, within_s))
         if ended.done():
             out, err = await ended
-            assert mover.returncode == 0 or b"another process moves" in err, (out, err)
+            told = (b"another process moves", ALREADY)
+            assert mover.returncode == 0 or any(one in err for one in told), (out, err)
             return self.state() != "done"
         mover.kill()
         await ended
@@ -92,7 +97,7 @@ class Killing:
         while True:
             mover = await self._stage.begin("shard", "move", self._tenant.id, to)
             out, err = await mover.communicate()
-            if mover.returncode == 0:
+            if mover.returncode == 0 or ALREADY in err:
                 return
             # The server may not have seen yet that the one before is dead.
             assert b"another process moves" in err and monotonic() < until, (out, err)
@@ -112,6 +117,9 @@ async def test_movers_killed_under_load_lose_nothing_and_double_nothing(tmp_path
             *(asyncio.create_task(SmtpClient(world, f"smtp{n}", 0.02).run()) for n in range(3)),
             *(asyncio.create_task(ApiSender(world, f"api{n}", 0.02).run()) for n in range(3)),
         ]
+        # Tokens of home are far ahead, as of a cluster that has worked for long: what was deferred
+        # there must be taken up in the other one all the same.
+        stage.home.sql("SELECT setval('job_token', 50000000)")
         killing = Killing(stage, tenant, Random(seed))
         await asyncio.sleep(1.0)
         await killing.move("east", THERE)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -80,3 +81,18 @@ async def test_the_doctor_looks_at_each_cluster(stage: Stage) -> None:
     assert "backup of east" in found
     # The servers of this test do not wait for their disks, and the checklist does not pass that.
     assert found["shards"]["found"].startswith("durability of east"), found["shards"]
+
+
+async def test_each_cluster_has_backups_of_its_own_in_one_store(
+    stage: Stage, tmp_path: Path
+) -> None:
+    where = {"backup": tmp_path.as_uri(), "backup_passphrase": "of a test, long enough"}
+    taken = {
+        shard: await stage.run("backup", "take", shard=shard, **where) for shard in ("", "east")
+    }
+    assert (tmp_path / "base").is_dir() and (tmp_path / "shard-east" / "base").is_dir()
+    for shard, base in taken.items():
+        found = await stage.run("backup", "list", shard=shard, **where)
+        assert [one["id"] for one in found["items"]] == [base["id"]]
+    tried = await stage.run("backup", "try", shard="east", **where)
+    assert tried["base"] == taken["east"]["id"]

@@ -218,6 +218,17 @@ async def test_a_mover_that_is_killed_anywhere_is_followed_by_one_that_finishes(
     assert moved.rows > 10
 
 
+async def test_leases_in_the_new_cluster_are_newer_than_all_of_the_old_one(two: Two) -> None:
+    """What a delivery was named by there is older than who takes it up here (its fence)."""
+    token = Query("SELECT nextval('job_token')")
+    await two.home.database.execute(Query("SELECT setval('job_token', 70000000)"))
+    for source, target in ((two.home, two.east), (two.east, two.home), (two.home, two.east)):
+        before = await source.database.fetchval(token)
+        own = await target.database.fetchval(token)
+        await two.mover().move(two.workspace, EAST if target is two.east else HOME)
+        assert await target.database.fetchval(token) > max(before, own)
+
+
 @pytest.mark.parametrize("step", ["closed", "arrived", "switched"])
 async def test_a_scheduler_goes_on_with_a_move_whose_mover_is_dead(
     two: Two, step: str, monkeypatch: pytest.MonkeyPatch

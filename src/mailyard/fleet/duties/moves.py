@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 
 import structlog
 
-from mailyard.core.errors import Conflict
+from mailyard.core.errors import Conflict, MailyardError
 from mailyard.fleet.duty import Duty
 from mailyard.fleet.shards.move import Mover
 from mailyard.fleet.shards.tables import QUERIES
@@ -38,6 +38,8 @@ def go_on(home: Database, clusters: Clusters, *, name_of_home: str, left_s: floa
                     await mover.move(row["workspace_id"], row["target"])
                 except Conflict as error:  # somebody else is at it
                     _LOG.info("move_left_alone", workspace=str(row["workspace_id"]), why=str(error))
+                except MailyardError as error:  # the next one may go on all the same
+                    _LOG.warning("move_stays", workspace=str(row["workspace_id"]), why=str(error))
                 else:
                     _LOG.warning("move_gone_on_with", workspace=str(row["workspace_id"]))
         return False

@@ -3,7 +3,8 @@
 They are held first: nobody is given any more of them, and those that somebody has are waited for.
 So nothing of the workspace is under way when it goes, and no mail leaves twice because its worker
 could not say that it had left. In the other cluster they get new numbers, and are due when they
-were.
+were. Their leases there are newer than all of the old cluster (`pass_tokens`): what they are about
+carries fences of that, and a worker with an older token would leave it alone, for good.
 """
 
 import asyncio

@@ -352,6 +352,7 @@ class _Run:
                 await self._transfer.clear(table, tx)
             _, count = await jobs.send(self._source, tx, self._workspace_id)
             await tx.execute(QUERIES.keep_webhook_order, self._workspace_id)
+            await tx.execute(QUERIES.pass_tokens, await self._source.fetchval(QUERIES.newest_token))
             rows = count + await self._compare(tables, tx)
             await self._pause("compared")
             await self._part_ways_in(tx)

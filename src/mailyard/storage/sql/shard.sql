@@ -689,9 +689,21 @@ SELECT EXISTS (
 
 -- name: keep_webhook_order
 -- What webhooks of the workspace $1 are told from now on comes behind what waits for them already.
-SELECT setval('webhook_delivery_seq', greatest(
-    (SELECT last_value FROM webhook_delivery_seq),
-    (SELECT max(seq) FROM webhook_delivery WHERE workspace_id = $1)));
+-- Others draw numbers meanwhile, so a number is only ever set far ahead of them.
+SELECT setval('webhook_delivery_seq', newest.seq + 2000000)
+FROM (SELECT max(seq) AS seq FROM webhook_delivery WHERE workspace_id = $1) AS newest
+WHERE newest.seq + 1000000 > (SELECT last_value FROM webhook_delivery_seq);
+
+-- name: newest_token
+-- The newest fencing token of this cluster.
+SELECT last_value FROM job_token;
+
+-- name: pass_tokens
+-- Leases of this cluster are newer than the token $1 from now on: rows that come here carry fences of
+-- the cluster that they leave, and whoever has an older token takes them for another's. Others draw
+-- tokens meanwhile, so the next one is only ever set far ahead of them.
+SELECT setval('job_token', $1::bigint + 2000000)
+WHERE $1::bigint + 1000000 > (SELECT last_value FROM job_token);
 
 -- name: open_replays
 -- Whether webhooks of the workspace are still being told again what was.
