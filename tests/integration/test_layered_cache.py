@@ -413,7 +413,7 @@ async def test_sums_over_reports_are_kept_for_all_processes_until_another_report
             "Peer", "d@peer.test", f"r{number}", day_s, day_s + 60, "ours.example", {}, rows
         )
         async with database.transaction() as tx:
-            await here.add(two[0].workspace_id, Found((report,), (), ()), Standing.UNKNOWN, tx)
+            await here.add(two[0].workspace_id, Found((report,), (), ()), Standing.UNKNOWN, [], tx)
         for reports in (here, there):
             [domain] = await reports.domains(two[0].workspace_id, 30)
             assert (domain.messages, domain.reports) == (5 * number, number)
